@@ -1,0 +1,68 @@
+"""How gunicorn serves jose-hsm: ``gunicorn -c deploy/gunicorn.conf.py 'app:create_app()'``.
+
+The master never touches PKCS#11: a token's handles do not survive a fork.
+"""
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
+
+from app.config import Config, ConfigError
+
+try:
+    service = Config.from_env(os.environ)
+except ConfigError as error:
+    sys.exit(f"jose-hsm: {error}")
+
+bind = service.bind
+workers = int(os.environ.get("WEB_CONCURRENCY", len(os.sched_getaffinity(0))))
+worker_class = "gthread"
+threads = 8
+preload_app = False
+
+# A request may wait for an RSA key being generated; a client that asks again within a minute
+# finds its connection open. Keep-alive outlasts the proxy's own (60 s in nginx).
+timeout = 60
+graceful_timeout = 30
+keepalive = 75
+
+# The heartbeat is a file that is touched all the time: on a busy disk that would block a worker.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # gunicorn's files are private
+control_socket_disable = True
+loglevel = os.environ.get("JOSE_HSM_LOG_LEVEL", "warning")
+
+
+def on_starting(server: Arbiter) -> None:
+    """Say at once that an address is taken; gunicorn would try for five seconds."""
+    inherits_sockets = server.master_pid or "LISTEN_FDS" in os.environ
+    for address in () if inherits_sockets else server.cfg.address:
+        if isinstance(address, tuple):
+            _refuse_taken(*address)
+
+
+def post_fork(_server: Arbiter, _worker: Worker) -> None:
+    """Leave Ctrl-C to the master, which tells its workers.
+
+    A terminal sends it to them all, and a gthread worker told twice at once locks itself up.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+def when_ready(_server: Arbiter) -> None:
+    """Tell the terminal where the service is."""
+    print(f'jose-hsm serves http://{bind} (token "{service.token_label}")', flush=True)
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            sys.exit(f"jose-hsm: cannot listen on {host}:{port}: {error.strerror}")
