@@ -1,0 +1,59 @@
+"""The PKCS#11 adapter: JOSE algorithms on keys that stay in the token.
+
+It knows nothing of HTTP, JSON, users or the database. What is exported here is all that ``app``
+may use.
+"""
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from hsm.adapter import Hsm
+from hsm.algorithms import (
+    ALGORITHMS,
+    CONTENT_ENCRYPTIONS,
+    DIRECT,
+    KEY_MANAGEMENTS,
+    MACS,
+    SIGNATURES,
+    Algorithm,
+    KeySpec,
+)
+from hsm.connection import Settings
+from hsm.content import IV_BYTES, TAG_BYTES, Sealed
+from hsm.errors import (
+    CryptoFailure,
+    DecryptionFailed,
+    HsmError,
+    KeyNotFound,
+    TokenUnavailable,
+    UnsupportedAlgorithm,
+)
+from hsm.latch import file_lock
+from hsm.material import PrivateKey, PublicKey
+from hsm.token import Offer
+
+__all__ = [
+    "ALGORITHMS",
+    "CONTENT_ENCRYPTIONS",
+    "DIRECT",
+    "IV_BYTES",
+    "KEY_MANAGEMENTS",
+    "MACS",
+    "SIGNATURES",
+    "TAG_BYTES",
+    "Algorithm",
+    "CryptoFailure",
+    "DecryptionFailed",
+    "Hsm",
+    "HsmError",
+    "KeyNotFound",
+    "KeySpec",
+    "Offer",
+    "PrivateKey",
+    "PublicKey",
+    "RSAPrivateKey",
+    "Sealed",
+    "Settings",
+    "TokenUnavailable",
+    "UnsupportedAlgorithm",
+    "file_lock",
+]

@@ -1,0 +1,220 @@
+"""What a token does for us, by kid and JOSE names: the whole of ``hsm`` as ``app`` sees it."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+from uuid import UUID
+
+from pkcs11 import ObjectClass, PKCS11Error, Session
+
+from hsm import content, mac, signing
+from hsm.algorithms import (
+    CONTENT_ENCRYPTIONS,
+    DIRECT,
+    KEY_MANAGEMENTS,
+    MACS,
+    SIGNATURES,
+    KeySpec,
+)
+from hsm.connection import Connection, Settings
+from hsm.content import Sealed
+from hsm.errors import CryptoFailure, DecryptionFailed, TokenUnavailable
+from hsm.faults import Fault, fault_of
+from hsm.handles import Key
+from hsm.keystore import PRIVATE, PUBLIC, SECRET
+from hsm.material import PrivateKey, PublicKey
+from hsm.token import Offer, Token
+from hsm.wrapping import Outcome
+
+Result = TypeVar("Result")
+
+_PROBE: Final = b"jose-hsm"
+
+
+class Hsm:
+    """Operations on keys named by kid.
+
+    All raise ``TokenUnavailable`` if the token cannot answer now, ``KeyNotFound`` if it has no such
+    key, ``CryptoFailure`` if it does not permit the operation with that key. Which algorithm fits
+    which key is the caller's to check; the token enforces it once more.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection = Connection(settings)
+
+    def start(self) -> None:
+        """Connect to the token in the background. Call after fork, never before."""
+        self._connection.start()
+
+    @property
+    def reason(self) -> str | None:
+        """Why the token is not available, or ``None`` while it is."""
+        return self._connection.reason
+
+    def offers(self) -> Mapping[str, Offer]:
+        """Return what the token has proven for each algorithm; ``TokenUnavailable`` before."""
+        return self._connection.token.offers
+
+    def generate(self, kid: UUID, spec: KeySpec) -> PublicKey | None:
+        """Make a key in the token; return the public half of a pair."""
+        return self._create(kid, lambda token, session: token.keystore.generate(session, kid, spec))
+
+    def import_secret(self, kid: UUID, spec: KeySpec, value: bytes) -> None:
+        """Create a secret key from ``value``, which the caller has checked."""
+        self._create(
+            kid, lambda token, session: token.keystore.import_secret(session, kid, spec, value)
+        )
+
+    def import_pair(self, kid: UUID, spec: KeySpec, key: PrivateKey) -> PublicKey:
+        """Create both halves of ``key``, which the caller has checked; return the public one."""
+        return self._create(
+            kid, lambda token, session: token.keystore.import_pair(session, kid, spec, key)
+        )
+
+    def works(self, kid: UUID, spec: KeySpec) -> bool:
+        """Tell whether a new key survives a round trip in the token with its first algorithm."""
+        try:
+            return self._round_trip(kid, spec.algorithms[0].name)
+        except (CryptoFailure, DecryptionFailed):
+            return False
+
+    def destroy(self, kid: UUID) -> None:
+        """Destroy every object of ``kid``; absence is success."""
+        self._connection.perform(lambda token, session: token.keystore.destroy(session, kid))
+
+    def inventory(self) -> Mapping[UUID, frozenset[ObjectClass]]:
+        """Return the kids of all objects on the token that carry our label, with their halves."""
+        return self._connection.perform(lambda token, session: token.keystore.inventory(session))
+
+    def sign(self, kid: UUID, alg: str, signing_input: bytes) -> bytes:
+        """Return the raw JWS signature: R‖S for ECDSA (RFC 7518 §3.4), never DER."""
+        row = SIGNATURES[alg]
+        return self._with_key(
+            kid, PRIVATE, lambda _token, key: signing.sign(key, row, signing_input)
+        )
+
+    def verify(self, kid: UUID, alg: str, signing_input: bytes, signature: bytes) -> bool:
+        """Tell whether ``signature`` is one; a malformed one is just not."""
+        row = SIGNATURES[alg]
+        return self._with_key(
+            kid,
+            PUBLIC,
+            lambda token, key: signing.verify(key, row, signing_input, signature, token.canary),
+        )
+
+    def mac(self, kid: UUID, alg: str, data: bytes) -> bytes:
+        """Return the MAC of ``data``, as long as the hash."""
+        row = MACS[alg]
+        return self._with_key(kid, SECRET, lambda _token, key: mac.compute(key, row, data))
+
+    def verify_mac(self, kid: UUID, alg: str, data: bytes, code: bytes) -> bool:
+        """Tell whether ``code`` is the MAC of ``data``; of a wrong length it is just not."""
+        row = MACS[alg]
+        return self._with_key(kid, SECRET, lambda _token, key: mac.verify(key, row, data, code))
+
+    def encrypt(
+        self, kid: UUID, alg: str, enc: str, plaintext: bytes, aad: bytes
+    ) -> tuple[bytes, Sealed]:
+        """Return the encrypted key (empty for ``dir``) and the sealed content (RFC 7516 §5.1)."""
+        if alg == DIRECT:
+            return b"", self._with_key(
+                kid,
+                SECRET,
+                lambda _token, key: content.encrypt(key, plaintext, aad),
+            )
+        row, enc_row = KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc]
+
+        def encrypt(token: Token, key: Key) -> tuple[bytes, Sealed]:
+            with token.paths[alg].wrapped(key, row, enc_row) as wrapped:
+                sealed = content.encrypt(wrapped.cek, plaintext, aad)
+            return wrapped.encrypted_key, sealed
+
+        return self._with_key(kid, PUBLIC, encrypt)
+
+    def decrypt(  # noqa: PLR0913, PLR0917  # the parts of a JWE
+        self, kid: UUID, alg: str, enc: str, encrypted_key: bytes, sealed: Sealed, aad: bytes
+    ) -> bytes:
+        """Return the plaintext (RFC 7516 §5.2).
+
+        Raises ``DecryptionFailed``, the same for every cause: whatever is wrong with
+        ``encrypted_key``, a random CEK goes on in its place and fails at the tag (§11.5).
+        """
+        if alg == DIRECT:
+            return self._with_key(
+                kid,
+                SECRET,
+                lambda token, key: content.decrypt(key, sealed, aad, token.canary),
+            )
+        row, enc_row = KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc]
+
+        def decrypt(token: Token, key: Key) -> bytes:
+            path = token.paths[alg]
+            with path.unwrapped(key, row, enc_row, encrypted_key) as unwrapped:
+                return content.decrypt(unwrapped.cek, sealed, aad, token.canary)
+
+        return self._with_key(kid, PRIVATE, decrypt)
+
+    def unwrap(self, kid: UUID, alg: str, enc: str, encrypted_key: bytes, new_kid: UUID) -> None:
+        """Keep the CEK of ``encrypted_key`` in the token as the key ``new_kid``.
+
+        Raises ``DecryptionFailed`` if the padding is bad, ``CryptoFailure`` if a CEK came out
+        that is not of the size that ``enc`` takes.
+        """
+        row, enc_row = KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc]
+
+        def unwrap(token: Token, key: Key) -> None:
+            path = token.paths[alg]
+            with path.unwrapped(key, row, enc_row, encrypted_key) as unwrapped:
+                if unwrapped.outcome is Outcome.REJECTED:
+                    _require_canary(token, key.session)
+                    raise DecryptionFailed
+                if unwrapped.outcome is Outcome.WRONG_SIZE:
+                    raise CryptoFailure(f"The unwrapped key is not of the size of {enc}")
+                token.keystore.store(new_kid, enc_row, path.kek(key.session), unwrapped.cek)
+
+        self._with_key(kid, PRIVATE, unwrap, attempts=1)
+
+    def _round_trip(self, kid: UUID, name: str) -> bool:
+        if name in SIGNATURES:
+            return self.verify(kid, name, _PROBE, self.sign(kid, name, _PROBE))
+        if name in MACS:
+            return self.verify_mac(kid, name, _PROBE, self.mac(kid, name, _PROBE))
+        alg, enc = (name, "A256GCM") if name in KEY_MANAGEMENTS else (DIRECT, name)
+        encrypted_key, sealed = self.encrypt(kid, alg, enc, _PROBE, _PROBE)
+        return self.decrypt(kid, alg, enc, encrypted_key, sealed, _PROBE) == _PROBE
+
+    def _create(self, kid: UUID, create: Callable[[Token, Session], Result]) -> Result:
+        tries = itertools.count()
+
+        def run(token: Token, session: Session) -> Result:
+            if next(tries):  # the first try may have failed halfway
+                token.keystore.destroy(session, kid)
+            return create(token, session)
+
+        return self._connection.perform(run)
+
+    def _with_key(
+        self,
+        kid: UUID,
+        half: ObjectClass,
+        operation: Callable[[Token, Key], Result],
+        *,
+        attempts: int = 2,
+    ) -> Result:
+        def run(token: Token, session: Session) -> Result:
+            key = token.keystore.load(session, kid, half)
+            try:
+                return operation(token, key)
+            except PKCS11Error as error:
+                if fault_of(error) is Fault.KEY_GONE:
+                    token.keystore.forget(kid)
+                raise
+
+        return self._connection.perform(run, attempts=attempts)
+
+
+def _require_canary(token: Token, session: Session) -> None:
+    """Raise ``TokenUnavailable`` if the padding may be good and the token broken."""
+    if not token.canary.sings(session):
+        raise TokenUnavailable("the token does not answer")

@@ -1,0 +1,60 @@
+"""One key of our own on the token, by which we see whether the token is telling the truth."""
+
+from typing import Final
+
+from pkcs11 import Attribute, GCMParams, Mechanism, Object, ObjectClass, PKCS11Error, Session
+
+from hsm.algorithms import AES, CONTENT_ENCRYPTIONS
+from hsm.handles import Handle, Key
+from hsm.templates import LABEL_PREFIX, Templates
+
+CANARY_ID: Final = b"jose-hsm:canary\0"
+
+_ROW: Final = CONTENT_ENCRYPTIONS["A256GCM"]
+_SONG: Final = b"tweet"
+
+
+class Canary:
+    """A private AES key that every user of the token shares.
+
+    A token in trouble answers searches with nothing and CKR_OK, and gives one error for bad input
+    and for its own faults. Whoever can find the canary, or hear it sing, knows better.
+    """
+
+    def __init__(self, session: Session, templates: Templates) -> None:
+        """Find the canary or make it; the caller holds the boot lock, so there is one."""
+        found = self._search(session) or [self._generate(session, templates)]
+        self._handle = Handle.of(found[0])
+
+    def is_found(self, session: Session) -> bool:
+        """Tell whether ``session`` sees private objects now."""
+        return bool(self._search(session))
+
+    def sings(self, session: Session) -> bool:
+        """Tell whether ``session`` encrypts and decrypts now."""
+        try:
+            song = {
+                "mechanism": Mechanism.AES_GCM,
+                "mechanism_param": GCMParams(session.generate_random(96), _SONG, 128),
+            }
+            key = Key(session, self._handle)
+            return bool(key.decrypt(key.encrypt(_SONG, **song), **song) == _SONG)
+        except PKCS11Error:
+            return False
+
+    @staticmethod
+    def _search(session: Session) -> list[Object]:
+        return list(
+            session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: CANARY_ID})
+        )
+
+    @staticmethod
+    def _generate(session: Session, templates: Templates) -> Object:
+        return session.generate_key(
+            AES.key_type,
+            8 * _ROW.key_bytes,
+            id=CANARY_ID,
+            label=f"{LABEL_PREFIX}canary",
+            store=True,
+            **templates.secret_generation([_ROW]),
+        )

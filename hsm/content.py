@@ -1,0 +1,51 @@
+"""Content encryption with AES-GCM in the token (RFC 7518 §5.3)."""
+
+from typing import Final, NamedTuple
+
+from pkcs11 import GCMParams, Mechanism, PKCS11Error
+
+from hsm.canary import Canary
+from hsm.errors import DecryptionFailed
+from hsm.faults import Fault, fault_of
+from hsm.handles import Key
+
+IV_BYTES: Final = 12
+TAG_BYTES: Final = 16
+
+
+class Sealed(NamedTuple):
+    """IV of 12 bytes, ciphertext as long as the plaintext, tag of 16 bytes."""
+
+    iv: bytes
+    ciphertext: bytes
+    tag: bytes
+
+
+def encrypt(cek: Key, plaintext: bytes, aad: bytes) -> Sealed:
+    """Encrypt under a fresh random IV of the token (NIST SP 800-38D §8.2.2)."""
+    iv = cek.session.generate_random(8 * IV_BYTES)
+    output = cek.encrypt(plaintext, **_gcm(iv, aad))
+    return Sealed(iv, output[:-TAG_BYTES], output[-TAG_BYTES:])
+
+
+def decrypt(cek: Key, sealed: Sealed, aad: bytes, canary: Canary) -> bytes:
+    """Return the plaintext; raise ``DecryptionFailed`` if the tag does not match.
+
+    SoftHSM 2.6 says CKR_GENERAL_ERROR for a bad tag and for a broken token alike: only if the
+    canary still sings is it the tag.
+    """
+    try:
+        plaintext: bytes = cek.decrypt(sealed.ciphertext + sealed.tag, **_gcm(sealed.iv, aad))
+    except PKCS11Error as error:
+        fault = fault_of(error)
+        if fault is Fault.REJECTED or (fault is Fault.AMBIGUOUS and canary.sings(cek.session)):
+            raise DecryptionFailed from None
+        raise
+    return plaintext
+
+
+def _gcm(iv: bytes, aad: bytes) -> dict[str, object]:
+    return {
+        "mechanism": Mechanism.AES_GCM,
+        "mechanism_param": GCMParams(iv, aad, 8 * TAG_BYTES),
+    }

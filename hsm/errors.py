@@ -1,0 +1,53 @@
+"""The errors that leave ``hsm``. What PKCS#11 said is translated in ``faults``."""
+
+from typing import ClassVar
+
+
+class HsmError(Exception):
+    """Base of every error that leaves ``hsm``; says nothing that a caller must not know.
+
+    ``code`` is the error code of the wire contract, ``template`` its description. Raised as
+    itself it means a fault of ours.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    template: ClassVar[str] = "Internal server error"
+
+    def __init__(self, subject: str = "") -> None:
+        self.subject = subject
+        super().__init__(self.template.format(subject))
+
+
+class KeyNotFound(HsmError):
+    """No such key, neither for callers nor on the token."""
+
+    code = "not_found"
+    template = "Key not found"
+
+
+class UnsupportedAlgorithm(HsmError):
+    """An algorithm that is unknown, of the wrong class, or not offered by this token."""
+
+    code = "unsupported_algorithm"
+    template = "{}"
+
+
+class CryptoFailure(HsmError):
+    """The key's type, size, algorithm or state does not permit the operation."""
+
+    code = "crypto_failure"
+    template = "{}"
+
+
+class DecryptionFailed(HsmError):
+    """Every failed decryption and unwrapping; one text, whatever the cause (RFC 7516 §11.5)."""
+
+    code = "decryption_failed"
+    template = "Decryption failed"
+
+
+class TokenUnavailable(HsmError):
+    """The token cannot answer now; the same request may succeed later."""
+
+    code = "unavailable"
+    template = "Service unavailable: {}"

@@ -1,0 +1,138 @@
+"""What a PKCS#11 error means for us: one class for each return value (CKR_*)."""
+
+import re
+from collections.abc import Mapping
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Final
+
+from pkcs11 import exceptions as ckr
+
+from hsm.errors import CryptoFailure, HsmError, TokenUnavailable
+
+
+class Fault(Enum):
+    """Classes of return values that are treated alike."""
+
+    REJECTED = auto()
+    """The input is bad; only the operation that got it can tell."""
+    AMBIGUOUS = auto()
+    """Bad input on some tokens, a broken token on others; a canary decides."""
+    KEY_GONE = auto()
+    """The handle names no object any more."""
+    SESSION_LOST = auto()
+    """The session is unusable; another one may do."""
+    BUSY = auto()
+    """The token lacks a resource right now."""
+    DOWN = auto()
+    """The token or the library is gone until it is initialised anew."""
+    PIN = auto()
+    """The PIN was refused. Never to be tried again with the same PIN."""
+    POLICY = auto()
+    """The token forbids this use of this key."""
+    BUG = auto()
+    """Anything else: we asked for something that makes no sense."""
+
+
+_CLASSES: Final[Mapping[type[ckr.PKCS11Error], Fault]] = MappingProxyType(
+    {
+        error: fault
+        for fault, errors in {
+            Fault.REJECTED: (
+                ckr.EncryptedDataInvalid,
+                ckr.EncryptedDataLenRange,
+                ckr.DataInvalid,
+                ckr.DataLenRange,
+                ckr.WrappedKeyInvalid,
+                ckr.WrappedKeyLenRange,
+            ),
+            Fault.AMBIGUOUS: (ckr.GeneralError, ckr.FunctionFailed),
+            Fault.KEY_GONE: (
+                ckr.ObjectHandleInvalid,
+                ckr.KeyHandleInvalid,
+                ckr.UnwrappingKeyHandleInvalid,
+                ckr.WrappingKeyHandleInvalid,
+            ),
+            Fault.SESSION_LOST: (
+                ckr.SessionHandleInvalid,
+                ckr.SessionClosed,
+                ckr.OperationActive,
+                ckr.OperationNotInitialized,
+                ckr.UserNotLoggedIn,
+            ),
+            Fault.BUSY: (ckr.SessionCount, ckr.DeviceMemory, ckr.HostMemory),
+            Fault.DOWN: (
+                ckr.DeviceError,
+                ckr.DeviceRemoved,
+                ckr.TokenNotPresent,
+                ckr.TokenNotRecognised,
+                ckr.NoSuchToken,
+                ckr.SlotIDInvalid,
+            ),
+            Fault.PIN: (
+                ckr.PinIncorrect,
+                ckr.PinLocked,
+                ckr.PinExpired,
+                ckr.PinInvalid,
+                ckr.PinLenRange,
+                ckr.UserPinNotInitialized,
+            ),
+            Fault.POLICY: (
+                ckr.MechanismInvalid,
+                ckr.KeyTypeInconsistent,
+                ckr.KeySizeRange,
+                ckr.KeyNotWrappable,
+                ckr.KeyUnextractable,
+                ckr.WrappingKeySizeRange,
+                ckr.WrappingKeyTypeInconsistent,
+                ckr.UnwrappingKeySizeRange,
+                ckr.UnwrappingKeyTypeInconsistent,
+                ckr.TokenWriteProtected,
+            ),
+        }.items()
+        for error in errors
+    }
+)
+
+# python-pkcs11 has no class for these; it raises PKCS11Error with the number in the text.
+_CODES: Final[Mapping[int, Fault]] = MappingProxyType(
+    {
+        0x1B: Fault.POLICY,  # CKR_ACTION_PROHIBITED
+        0x42: Fault.REJECTED,  # CKR_AEAD_DECRYPT_FAILED
+        0x68: Fault.POLICY,  # CKR_KEY_FUNCTION_NOT_PERMITTED
+        0x140: Fault.POLICY,  # CKR_CURVE_NOT_SUPPORTED
+        0x201: Fault.BUSY,  # CKR_TOKEN_RESOURCE_EXCEEDED
+    }
+)
+_UNMAPPED: Final = re.compile(r"Unmapped error code 0x([0-9a-f]+)")
+
+
+def fault_of(error: ckr.PKCS11Error) -> Fault:
+    """Classify ``error`` by its return value.
+
+    Values without a class of their own, vendors' among them, count as DOWN: the safe answer is
+    "not now", and what follows it is a look at the token.
+    """
+    if type(error) is not ckr.PKCS11Error:
+        return _CLASSES.get(type(error), Fault.BUG)
+    number = _UNMAPPED.search(str(error))
+    return _CODES.get(int(number[1], 16), Fault.DOWN) if number else Fault.DOWN
+
+
+def name_of(error: ckr.PKCS11Error) -> str:
+    """Return a name for logs: the class, or the number of an unmapped return value."""
+    number = _UNMAPPED.search(str(error))
+    return f"0x{number[1]}" if number else type(error).__name__
+
+
+def translate(error: ckr.PKCS11Error) -> HsmError:
+    """Return what a caller is told where the operation had no better word for ``error``."""
+    match fault_of(error):
+        case Fault.POLICY:
+            return CryptoFailure("The token does not permit this operation with this key")
+        case Fault.REJECTED | Fault.BUG:
+            return HsmError()
+        case Fault.BUSY:
+            return TokenUnavailable("the token is busy")
+        case _:
+            return TokenUnavailable("the token does not answer")

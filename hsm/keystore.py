@@ -1,0 +1,161 @@
+"""Keys on the token, by kid: generate, import, load, destroy.
+
+CKA_ID is the 16 bytes of the kid, for both halves. Nothing outside knows that a key is a token
+object; a key's handle always comes from here.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final
+from uuid import UUID
+
+from pkcs11 import Attribute, Object, ObjectClass, PKCS11Error, Session
+
+from hsm.algorithms import CEK_WRAPPING, ContentEncryption, KeySpec
+from hsm.canary import CANARY_ID, Canary
+from hsm.errors import KeyNotFound, TokenUnavailable
+from hsm.faults import Fault, fault_of
+from hsm.handles import Handle, HandleCache, Key
+from hsm.material import CONVERSIONS, PrivateKey, PublicKey
+from hsm.templates import HALVES, LABEL_PREFIX, Templates, identity
+
+SECRET, PRIVATE, PUBLIC = HALVES
+
+# SoftHSM up to 2.6.1 can overlook an object while another process creates one (its issue 573).
+_LOOKS: Final = 3
+_PAUSE_SECONDS: Final = 0.02
+
+
+class Keystore:
+    """The keys of one token during one epoch."""
+
+    def __init__(self, templates: Templates, canary: Canary) -> None:
+        self._templates = templates
+        self._canary = canary
+        self._handles = HandleCache()
+
+    def generate(self, session: Session, kid: UUID, spec: KeySpec) -> PublicKey | None:
+        """Make a key inside the token; return the public half of a pair, read back from there."""
+        if spec.kind.is_pair:
+            return self._generate_pair(session, kid, spec)
+        assert spec.bits is not None  # noqa: S101  # the schema gives every oct key a length
+        secret = session.generate_key(
+            spec.kind.key_type,
+            spec.bits,
+            **identity(kid),
+            **self._templates.secret_generation(spec.algorithms),
+        )
+        self._remember(kid, SECRET, secret)
+        return None
+
+    def import_secret(self, session: Session, kid: UUID, spec: KeySpec, value: bytes) -> None:
+        """Create a secret key from ``value``, which the caller has checked."""
+        template = self._templates.imported_secret(kid, spec, value)
+        self._remember(kid, SECRET, session.create_object(template))
+
+    def import_pair(self, session: Session, kid: UUID, spec: KeySpec, key: PrivateKey) -> PublicKey:
+        """Create both halves of ``key``, which the caller has checked; return the public one."""
+        public = session.create_object(self._templates.imported_public(kid, spec, key))
+        private = session.create_object(self._templates.imported_private(kid, spec, key))
+        self._remember(kid, PRIVATE, private)
+        return self._remember_public(kid, spec, public)
+
+    def store(self, kid: UUID, row: ContentEncryption, kek: Key, cek: Key) -> None:
+        """Keep the session object ``cek`` as the key ``kid``, never extractable again.
+
+        It crosses as an AES key wrap (RFC 3394) under ``kek``, which is a session object too.
+        """
+        stored = kek.unwrap_key(
+            ObjectClass.SECRET_KEY,
+            row.kind.key_type,
+            kek.wrap_key(cek, mechanism=CEK_WRAPPING),
+            **identity(kid),
+            mechanism=CEK_WRAPPING,
+            capabilities=self._templates.usages([row]),
+            template=self._templates.secret([row]),
+        )
+        self._remember(kid, SECRET, stored)
+
+    def load(self, session: Session, kid: UUID, half: ObjectClass) -> Key:
+        """Return that half of ``kid``, bound to ``session``.
+
+        Raises ``KeyNotFound`` only if the token shows its canary to the same session now: a
+        token in trouble finds nothing and says CKR_OK. Else ``TokenUnavailable``.
+        """
+        handle = self._handles.get(kid, half)
+        if handle is None:
+            handle = self._look(session, kid, half)
+            self._handles.put(kid, half, handle)
+        return Key(session, handle)
+
+    def destroy(self, session: Session, kid: UUID) -> None:
+        """Destroy every object of ``kid``, private and secret ones first; absence is success."""
+        self.forget(kid)
+        for half in HALVES:
+            for found in _find(session, kid, half):
+                try:
+                    found.destroy()
+                except PKCS11Error as error:
+                    if fault_of(error) is not Fault.KEY_GONE:
+                        raise
+
+    def forget(self, kid: UUID) -> None:
+        """Drop what is remembered of ``kid``; the next use looks for it anew."""
+        self._handles.drop(kid, HALVES)
+
+    def inventory(self, session: Session) -> Mapping[UUID, frozenset[ObjectClass]]:
+        """Return the kids of all objects that carry our label, each with its halves."""
+        kids: dict[UUID, frozenset[ObjectClass]] = {}
+        for half in HALVES:
+            for kid in _labelled(session, half):
+                kids[kid] = kids.get(kid, frozenset()) | {half}
+        return kids
+
+    def _generate_pair(self, session: Session, kid: UUID, spec: KeySpec) -> PublicKey:
+        public, private = session.generate_keypair(
+            spec.kind.key_type,
+            spec.bits,
+            **identity(kid),
+            **self._templates.pair_generation(spec),
+        )
+        self._remember(kid, PRIVATE, private)
+        return self._remember_public(kid, spec, public)
+
+    def _remember(self, kid: UUID, half: ObjectClass, created: Object) -> None:
+        """Remember a new object, having read it back."""
+        if created[Attribute.ID] != kid.bytes or created[Attribute.CLASS] is not half:
+            raise TokenUnavailable("the token did not keep the key")
+        self._handles.put(kid, half, Handle.of(created))
+
+    def _remember_public(self, kid: UUID, spec: KeySpec, created: Object) -> PublicKey:
+        self._remember(kid, PUBLIC, created)
+        return CONVERSIONS[spec.kind.name].read(created, spec.curve)
+
+    def _look(self, session: Session, kid: UUID, half: ObjectClass) -> Handle:
+        for _ in range(_LOOKS):
+            # The first will do: SoftHSM sometimes finds one object twice.
+            for found in _find(session, kid, half):
+                return Handle.of(found)
+            time.sleep(_PAUSE_SECONDS)
+        if not self._canary.is_found(session):
+            raise TokenUnavailable("the token does not show its keys")
+        raise KeyNotFound
+
+
+def _find(session: Session, kid: UUID, half: ObjectClass) -> list[Object]:
+    # A list: an abandoned search would block its session for ever.
+    return list(session.get_objects({Attribute.CLASS: half, Attribute.ID: kid.bytes}))
+
+
+def _label(found: Object) -> str:
+    try:
+        return str(found[Attribute.LABEL])
+    except (PKCS11Error, UnicodeDecodeError):  # not one of ours
+        return ""
+
+
+def _labelled(session: Session, half: ObjectClass) -> Iterator[UUID]:
+    # Never with an empty template: one half-written object would end the search for ever.
+    for found in list(session.get_objects({Attribute.CLASS: half})):
+        if _label(found).startswith(LABEL_PREFIX) and found[Attribute.ID] != CANARY_ID:
+            yield UUID(bytes=found[Attribute.ID])

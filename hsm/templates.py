@@ -1,0 +1,190 @@
+"""Attributes of the objects on the token, by purpose: never more than the algorithms need."""
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from pkcs11 import Attribute, Mechanism, MechanismFlag, ObjectClass
+from pkcs11.attributes import AttributeMapper
+
+from hsm.algorithms import CEK_WRAPPING, Algorithm, Curve, KeySpec, SignatureAlgorithm
+from hsm.material import CONVERSIONS, Attributes, PrivateKey
+
+LABEL_PREFIX: Final = "jose-hsm:"
+
+OPTIONAL: Final = (Attribute.ALLOWED_MECHANISMS, Attribute.MODIFIABLE, Attribute.COPYABLE)
+"""Attributes that younger or smaller tokens do not know; ``token`` tries each at boot."""
+
+
+def attribute_mapper() -> AttributeMapper:
+    """Return a mapper that also knows CKA_ALLOWED_MECHANISMS, an array of CK_MECHANISM_TYPE."""
+    mapper = AttributeMapper()
+    mapper.register_handler(
+        Attribute.ALLOWED_MECHANISMS,
+        lambda mechanisms: struct.pack(f"{len(mechanisms)}L", *mechanisms),
+        lambda packed: {mechanism for (mechanism,) in struct.iter_unpack("L", packed)},
+    )
+    return mapper
+
+
+_MAPPER: Final = attribute_mapper()
+
+
+def label(kid: UUID) -> str:
+    """Return CKA_LABEL of ``kid``: for people; keys are found by CKA_ID."""
+    return f"{LABEL_PREFIX}{kid}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Templates:
+    """Templates for one token.
+
+    ``optional`` are those of ``OPTIONAL`` that it takes; ``in_process`` names the key management
+    algorithms whose padding is decoded in the process, which takes the bare RSA operation.
+    """
+
+    optional: frozenset[Attribute] = frozenset(OPTIONAL)
+    in_process: frozenset[str] = frozenset()
+
+    def usages(self, rows: Iterable[Algorithm]) -> MechanismFlag:
+        """Return the usage attributes that ``rows`` need; those not named are set false."""
+        usages = MechanismFlag(0)
+        for row in rows:
+            usages |= row.usages
+            if row.name in self.in_process:
+                usages |= MechanismFlag.DECRYPT
+        return usages
+
+    def secret(self, rows: Iterable[Algorithm], *, extractable: bool = False) -> Attributes:
+        """Return what guards a private or secret key of ``rows``.
+
+        ``extractable`` is for CEKs that live for one message, as session objects: they have to
+        be wrapped.
+        """
+        return {
+            Attribute.PRIVATE: True,
+            Attribute.SENSITIVE: True,
+            Attribute.EXTRACTABLE: extractable,
+            **self._restrictions(rows),
+        }
+
+    def kek(self) -> Attributes:
+        """Return what guards the key under which CEKs are measured and kept."""
+        return {
+            Attribute.PRIVATE: True,
+            Attribute.SENSITIVE: True,
+            Attribute.EXTRACTABLE: False,
+            **self._restricted_to({CEK_WRAPPING}),
+        }
+
+    def public(self, rows: Iterable[Algorithm]) -> Attributes:
+        """Return what guards a public key of ``rows``."""
+        return {Attribute.PRIVATE: False, **self._restrictions(rows)}
+
+    def secret_generation(
+        self, rows: Sequence[Algorithm], *, extractable: bool = False
+    ) -> dict[str, Any]:
+        """Return the arguments of ``Session.generate_key`` for one kind of key."""
+        return {
+            "mechanism": rows[0].kind.generation,
+            "capabilities": self.usages(rows),
+            "template": self.secret(rows, extractable=extractable),
+        }
+
+    def pair_generation(self, spec: KeySpec) -> dict[str, Any]:
+        """Return the arguments of ``Session.generate_keypair``."""
+        return {
+            "mechanism": spec.kind.generation,
+            "capabilities": self.usages(spec.algorithms),
+            "public_template": self.public(spec.algorithms)
+            | _curve(spec.curve)
+            | _parameter_set(spec),
+            "private_template": self.secret(spec.algorithms),
+        }
+
+    def imported_secret(
+        self, kid: UUID | None, spec: KeySpec, value: bytes | bytearray
+    ) -> Attributes:
+        """Return a whole secret key for C_CreateObject; a session object without ``kid``."""
+        template = _MAPPER.secret_key_template(
+            capabilities=self.usages(spec.algorithms), **_identity(kid)
+        )
+        return {
+            **template,
+            Attribute.KEY_TYPE: spec.kind.key_type,
+            Attribute.VALUE: value,
+            **self.secret(spec.algorithms, extractable=kid is None),
+        }
+
+    def imported_private(self, kid: UUID, spec: KeySpec, key: PrivateKey) -> Attributes:
+        """Return a whole private key for C_CreateObject."""
+        convert = CONVERSIONS[spec.kind.name].private
+        assert convert is not None  # noqa: S101  # the schema imports no other kinds
+        template = _MAPPER.private_key_template(
+            capabilities=self.usages(spec.algorithms), **_identity(kid)
+        )
+        return {
+            **template,
+            Attribute.KEY_TYPE: spec.kind.key_type,
+            **_curve(spec.curve),
+            **convert(key),
+            **self.secret(spec.algorithms),
+        }
+
+    def imported_public(self, kid: UUID, spec: KeySpec, key: PrivateKey) -> Attributes:
+        """Return the public half of an imported private key for C_CreateObject."""
+        convert = CONVERSIONS[spec.kind.name].public
+        assert convert is not None  # noqa: S101  # the schema imports no other kinds
+        template = _MAPPER.public_key_template(
+            capabilities=self.usages(spec.algorithms), **_identity(kid)
+        )
+        return {
+            **template,
+            Attribute.KEY_TYPE: spec.kind.key_type,
+            **_curve(spec.curve),
+            **convert(key.public_key()),
+            **self.public(spec.algorithms),
+        }
+
+    def _restrictions(self, rows: Iterable[Algorithm]) -> Attributes:
+        mechanisms = {row.mechanism for row in rows}
+        if any(row.name in self.in_process for row in rows):
+            mechanisms.add(Mechanism.RSA_X_509)
+        return self._restricted_to(mechanisms)
+
+    def _restricted_to(self, mechanisms: Iterable[Mechanism]) -> Attributes:
+        restrictions: Attributes = {
+            Attribute.ALLOWED_MECHANISMS: sorted(mechanisms),
+            Attribute.COPYABLE: False,
+            # Last: when SoftHSM unwraps, it sets one attribute after the other.
+            Attribute.MODIFIABLE: False,
+        }
+        return {name: value for name, value in restrictions.items() if name in self.optional}
+
+
+def _curve(curve: Curve | None) -> Attributes:
+    return {Attribute.EC_PARAMS: curve.ec_params} if curve else {}
+
+
+def _parameter_set(spec: KeySpec) -> Attributes:
+    row = spec.algorithms[0]
+    if isinstance(row, SignatureAlgorithm) and row.parameter_set:
+        return {Attribute.PARAMETER_SET: row.parameter_set}
+    return {}
+
+
+def identity(kid: UUID) -> dict[str, Any]:
+    """Return the arguments that make a generated or unwrapped key a token object."""
+    return {"id": kid.bytes, "label": label(kid), "store": True}
+
+
+def _identity(kid: UUID | None) -> dict[str, Any]:
+    if kid is None:
+        return {"id_": None, "label": None, "store": False}
+    return {"id_": kid.bytes, "label": label(kid), "store": True}
+
+
+HALVES: Final = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+"""Classes of key objects, those that can do harm first."""

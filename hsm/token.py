@@ -1,0 +1,127 @@
+"""One token during one epoch: what it holds, and what it has proven to be able to do."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, Literal, NamedTuple
+
+from pkcs11 import Attribute, PKCS11Error, Session
+
+from hsm.algorithms import ALGORITHMS, KEY_MANAGEMENTS, Algorithm, KeyManagement
+from hsm.canary import Canary
+from hsm.errors import HsmError
+from hsm.faults import Fault, fault_of, name_of
+from hsm.keystore import Keystore
+from hsm.pool import SessionPool
+from hsm.proof import Proof
+from hsm.templates import OPTIONAL, Templates
+from hsm.wrapping import Path, ProcessPath, TokenPath, generate_kek
+
+logger = logging.getLogger(__name__)
+
+_TRIES: Final = 3
+_SAYS_NOTHING: Final = (Fault.DOWN, Fault.SESSION_LOST, Fault.BUSY, Fault.PIN)
+
+
+class Offer(NamedTuple):
+    """Whether an algorithm is offered: ``reason`` says why not, ``residency`` where a CEK is."""
+
+    reason: str | None = None
+    residency: Literal["token", "process"] = "token"
+
+    @property
+    def is_offered(self) -> bool:
+        """Nothing speaks against it."""
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """What operations need of the token; made anew, with all its handles, in each epoch."""
+
+    pool: SessionPool
+    canary: Canary
+    keystore: Keystore
+    offers: Mapping[str, Offer]
+    paths: Mapping[str, Path]
+
+    @classmethod
+    def prove(
+        cls,
+        pool: SessionPool,
+        templates: Templates,
+        canary: Canary,
+        *,
+        fips: bool,
+        process_allowed: bool,
+    ) -> "Token":
+        """Try every algorithm, and return the token with what it offers.
+
+        Raises ``PKCS11Error`` if the token fails in a way that says nothing of its abilities.
+        """
+        kek = generate_kek(pool.anchor, templates)
+        everything = replace(templates, in_process=frozenset(KEY_MANAGEMENTS))
+        proof = Proof(pool.anchor, everything, canary)
+        candidates = (TokenPath(templates, kek), ProcessPath(templates, kek))
+        paths: dict[str, Path] = {}
+
+        def offer(row: Algorithm) -> Offer:
+            if fips and not row.fips:
+                return Offer("not offered in FIPS mode")
+            if not isinstance(row, KeyManagement):
+                return Offer(_refusal(pool, partial(proof.attempt, row)))
+            for path in candidates:
+                refusal = _refusal(pool, partial(proof.attempt_transport, row, path))
+                if refusal is None and (path.residency == "token" or process_allowed):
+                    paths[row.name] = path
+                    return Offer(None, path.residency)
+            return Offer(refusal or "its CEKs would pass through the process, which is forbidden")
+
+        offers = {name: offer(row) for name, row in ALGORITHMS.items()}
+        proof.close()
+        _log(offers)
+        in_process = {name for name, path in paths.items() if path.residency == "process"}
+        return cls(
+            pool=pool,
+            canary=canary,
+            keystore=Keystore(replace(templates, in_process=frozenset(in_process)), canary),
+            offers=offers,
+            paths=paths,
+        )
+
+
+def known_attributes(pool: SessionPool) -> Templates:
+    """Return templates with those optional attributes that the token takes."""
+
+    def is_taken(attribute: Attribute) -> bool:
+        templates = Templates(optional=frozenset({attribute}))
+        return _refusal(pool, lambda session: generate_kek(session, templates)) is None
+
+    return Templates(optional=frozenset(filter(is_taken, OPTIONAL)))
+
+
+def _refusal(pool: SessionPool, trial: Callable[[Session], object]) -> str | None:
+    """Return why ``trial`` fails on this token, or ``None`` if it succeeds."""
+    reason = None
+    for _ in range(_TRIES):
+        try:
+            with pool.session() as session:
+                trial(session)
+        except HsmError:
+            reason = "the token gives a wrong result"
+        except PKCS11Error as error:
+            if fault_of(error) in _SAYS_NOTHING:
+                raise
+            reason = f"the token answers {name_of(error)}"
+        else:
+            return None
+    return reason
+
+
+def _log(offers: Mapping[str, Offer]) -> None:
+    for name, offer in offers.items():
+        if offer.is_offered:
+            logger.info("%s is offered, CEK or key in the %s", name, offer.residency)
+        else:
+            logger.info("%s is not offered: %s", name, offer.reason)

@@ -1,0 +1,214 @@
+"""CEKs of RSA-OAEP: made or unwrapped for one message, as session objects.
+
+Two paths (RFC 7516 §5.1, §5.2). ``TokenPath``: the CEK is never outside the token. ``ProcessPath``:
+the private key works in the token, the padding is decoded here, and the CEK of that one message
+passes through the memory of the process.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from enum import Enum, auto
+from typing import ClassVar, Final, Literal, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric import padding
+from pkcs11 import Mechanism, MechanismFlag, ObjectClass, PKCS11Error, Session
+
+from hsm import content, oaep
+from hsm.algorithms import AES, CEK_WRAPPING, ContentEncryption, KeyManagement, KeySpec
+from hsm.faults import Fault, fault_of
+from hsm.handles import Handle, Key, bind, temporary
+from hsm.templates import Templates
+
+_BAD_PADDING: Final = (Fault.REJECTED, Fault.AMBIGUOUS)
+_WRAPPING_OVERHEAD_BYTES: Final = 8  # RFC 3394 §2.2.1
+_ANY_AAD: Final = b"."
+
+
+class Outcome(Enum):
+    """How an unwrapping ended; only ``/keys/unwrap`` may tell it to anybody."""
+
+    RECOVERED = auto()
+    WRONG_SIZE = auto()
+    REJECTED = auto()
+
+
+class Unwrapped(NamedTuple):
+    """``cek`` is a random one unless the outcome is ``RECOVERED`` (RFC 7516 §11.5)."""
+
+    cek: Key
+    outcome: Outcome
+
+
+class Wrapped(NamedTuple):
+    """A new CEK, and the same as its recipient gets it."""
+
+    cek: Key
+    encrypted_key: bytes
+
+
+def generate_kek(session: Session, templates: Templates) -> Handle:
+    """Make the key under which CEKs are measured and kept: a session object, never stored.
+
+    ``session`` is the anchor, which outlives all others.
+    """
+    kek = session.generate_key(
+        AES.key_type,
+        256,
+        capabilities=MechanismFlag.WRAP | MechanismFlag.UNWRAP,
+        mechanism=AES.generation,
+        template=templates.kek(),
+    )
+    return Handle.of(kek)
+
+
+class Path(ABC):
+    """What both paths offer; ``residency`` says where a CEK is."""
+
+    residency: ClassVar[Literal["token", "process"]]
+
+    def __init__(self, templates: Templates, kek: Handle) -> None:
+        self._templates = templates
+        self._kek = kek
+
+    @abstractmethod
+    def wrapped(
+        self, public: Key, row: KeyManagement, enc: ContentEncryption
+    ) -> AbstractContextManager[Wrapped]:
+        """Give a new CEK for one ``with`` block."""
+
+    @abstractmethod
+    def unwrapped(
+        self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
+    ) -> AbstractContextManager[Unwrapped]:
+        """Give the CEK of a message for one ``with`` block, or a random one in its place.
+
+        Bad padding and a CEK of the wrong size take the same steps as a good one.
+        """
+
+    def kek(self, session: Session) -> Key:
+        """Return the key-encryption key in the hands of ``session``."""
+        return Key(session, self._kek)
+
+
+class TokenPath(Path):
+    """The CEK stays in the token."""
+
+    residency = "token"
+
+    @contextmanager
+    def wrapped(self, public: Key, row: KeyManagement, enc: ContentEncryption) -> Iterator[Wrapped]:
+        """See ``Path``."""
+        with temporary(self._generate(public.session, enc)) as cek:
+            yield Wrapped(cek, public.wrap_key(cek, **_mechanism(row)))
+
+    @contextmanager
+    def unwrapped(
+        self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
+    ) -> Iterator[Unwrapped]:
+        """See ``Path``. The substitute is made before the unwrapping."""
+        with temporary(self._generate(private.session, enc)) as substitute:
+            unwrapped = self._unwrap(private, row, enc, encrypted_key)
+            # A good padding makes an object, so a bad one does too: the times must not differ.
+            with temporary(unwrapped or self._generate(private.session, enc)) as cek:
+                is_of_size = self._is_of_size(cek, enc)
+                if unwrapped is None:
+                    yield Unwrapped(substitute, Outcome.REJECTED)
+                elif not is_of_size:
+                    yield Unwrapped(substitute, Outcome.WRONG_SIZE)
+                else:
+                    yield Unwrapped(cek, Outcome.RECOVERED)
+
+    def _generate(self, session: Session, enc: ContentEncryption) -> Key:
+        cek = session.generate_key(
+            AES.key_type,
+            8 * enc.key_bytes,
+            **self._templates.secret_generation([enc], extractable=True),
+        )
+        return bind(session, cek)
+
+    def _unwrap(
+        self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
+    ) -> Key | None:
+        try:
+            cek = private.unwrap_key(
+                ObjectClass.SECRET_KEY,
+                AES.key_type,
+                encrypted_key,
+                capabilities=enc.usages,
+                template=self._templates.secret([enc], extractable=True),
+                **_mechanism(row),
+            )
+        except PKCS11Error as error:
+            if fault_of(error) not in _BAD_PADDING:
+                raise
+            return None
+        return bind(private.session, cek)
+
+    def _is_of_size(self, cek: Key, enc: ContentEncryption) -> bool:
+        """Measure a CEK that the token will not measure: unwrapped keys have no CKA_VALUE_LEN.
+
+        Only keys of 16, 24 and 32 bytes encrypt, and a wrapped key is 8 bytes longer than the key
+        rounded up to 8: together they give the size.
+        """
+        try:
+            content.encrypt(cek, b"", _ANY_AAD)
+            wrapped = self.kek(cek.session).wrap_key(cek, mechanism=CEK_WRAPPING)
+        except PKCS11Error as error:
+            if fault_of(error) is not Fault.POLICY:
+                raise
+            return False
+        return len(wrapped) == enc.key_bytes + _WRAPPING_OVERHEAD_BYTES
+
+
+class ProcessPath(Path):
+    """The CEK of a message passes through the process; the private key does not."""
+
+    residency = "process"
+
+    @contextmanager
+    def wrapped(self, public: Key, row: KeyManagement, enc: ContentEncryption) -> Iterator[Wrapped]:
+        """See ``Path``."""
+        assert public.public is not None  # noqa: S101  # the keystore reads it of every RSA key
+        value = public.session.generate_random(8 * enc.key_bytes)
+        oaep_padding = padding.OAEP(padding.MGF1(row.hash), row.hash, None)
+        encrypted_key = public.public.encrypt(value, oaep_padding)
+        with temporary(self._import(public.session, enc, value)) as cek:
+            yield Wrapped(cek, encrypted_key)
+
+    @contextmanager
+    def unwrapped(
+        self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
+    ) -> Iterator[Unwrapped]:
+        """See ``Path``. The substitute is made before the RSA operation."""
+        substitute = private.session.generate_random(8 * enc.key_bytes)
+        encoded = self._encoded_message(private, encrypted_key)
+        decoded = oaep.decode(encoded, row.hash, substitute)
+        with temporary(self._import(private.session, enc, decoded.cek)) as cek:
+            decoded.cek[:] = bytes(len(decoded.cek))
+            if not decoded.is_valid:
+                yield Unwrapped(cek, Outcome.REJECTED)
+            elif not decoded.is_of_size:
+                yield Unwrapped(cek, Outcome.WRONG_SIZE)
+            else:
+                yield Unwrapped(cek, Outcome.RECOVERED)
+
+    def _import(self, session: Session, enc: ContentEncryption, value: bytes | bytearray) -> Key:
+        spec = KeySpec(kty="oct", alg=enc.name)
+        template = self._templates.imported_secret(None, spec, value)
+        return bind(session, session.create_object(template))
+
+    @staticmethod
+    def _encoded_message(private: Key, encrypted_key: bytes) -> bytes:
+        """Return EM; random bytes if ``encrypted_key`` is no number below the modulus."""
+        substitute: bytes = private.session.generate_random(8 * 256)
+        try:
+            return bytes(private.decrypt(encrypted_key, mechanism=Mechanism.RSA_X_509))
+        except PKCS11Error as error:
+            if fault_of(error) not in _BAD_PADDING:
+                raise
+            return substitute
+
+
+def _mechanism(row: KeyManagement) -> dict[str, object]:
+    return {"mechanism": row.mechanism, "mechanism_param": row.param}
