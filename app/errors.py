@@ -1,0 +1,113 @@
+"""Errors get a status in one table, and one JSON body."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import ClassVar, Final
+
+from flask import Flask, Response, jsonify
+from werkzeug.exceptions import HTTPException
+
+import hsm
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS: Final = 2
+
+
+class AppError(Exception):
+    """Base of the errors of ``app``; ``code`` is that of the wire contract."""
+
+    code: ClassVar[str]
+
+
+class BadRequest(AppError):
+    """The request is malformed; the text says which member, and never repeats its value."""
+
+    code = "bad_request"
+
+
+class Forbidden(AppError):
+    """The key exists and the caller lacks the right."""
+
+    code = "forbidden"
+
+    def __init__(self) -> None:
+        super().__init__("Access denied")
+
+
+class RegistryUnavailable(AppError):
+    """The database cannot answer now."""
+
+    code = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("Service unavailable: the registry does not answer")
+
+
+STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
+    {
+        BadRequest: HTTPStatus.BAD_REQUEST,
+        Forbidden: HTTPStatus.FORBIDDEN,
+        RegistryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        hsm.KeyNotFound: HTTPStatus.NOT_FOUND,
+        hsm.UnsupportedAlgorithm: HTTPStatus.UNPROCESSABLE_ENTITY,
+        hsm.CryptoFailure: HTTPStatus.UNPROCESSABLE_ENTITY,
+        hsm.DecryptionFailed: HTTPStatus.UNPROCESSABLE_ENTITY,
+        hsm.TokenUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        hsm.HsmError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    }
+)
+
+_HTTP_ERRORS: Final[Mapping[int, tuple[str, str]]] = MappingProxyType(
+    {
+        400: ("bad_request", "Bad request"),
+        404: ("not_found", "Key not found"),
+        405: ("method_not_allowed", "Method not allowed"),
+        413: ("payload_too_large", "The body is larger than 2097152 bytes"),
+        415: ("unsupported_media_type", "The body must be application/json, UTF-8, not encoded"),
+        429: ("too_many_requests", "Too many requests"),
+        500: ("internal_error", "Internal server error"),
+    }
+)
+
+
+def register(app: Flask) -> None:
+    """Answer every error of ``app`` in JSON."""
+    app.register_error_handler(AppError, _known)
+    app.register_error_handler(hsm.HsmError, _known)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unknown)
+
+
+def _body(code: str, description: str, status: HTTPStatus) -> Response:
+    response = jsonify({"error": code, "description": description})
+    response.status_code = status
+    return response
+
+
+def _known(error: AppError | hsm.HsmError) -> Response:
+    status = STATUS[type(error)]
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("internal error", exc_info=error)
+    response = _body(error.code, str(error), status)
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def _http(error: HTTPException) -> Response:
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    known = status if status in _HTTP_ERRORS else HTTPStatus.BAD_REQUEST
+    response = _body(*_HTTP_ERRORS[known], status)
+    for name, value in error.get_headers():
+        if name in ("Allow", "Retry-After"):
+            response.headers[name] = value
+    return response
+
+
+def _unknown(error: Exception) -> Response:
+    # The traceback has no locals, so it shows code and no data.
+    logger.error("internal error", exc_info=error)
+    return _body(*_HTTP_ERRORS[500], HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -1,0 +1,95 @@
+"""The API as a client sees it, over HTTP or in this process."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import requests
+
+PREFIX = "/v1/crypto"
+
+
+def b64u(value: bytes | str) -> str:
+    """Return base64url without padding; text is UTF-8."""
+    octets = value.encode() if isinstance(value, str) else value
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def unb64u(text: str) -> bytes:
+    """Return the bytes of base64url without padding."""
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def header(**members: Any) -> str:
+    """Return a protected header with ``members`` in that order."""
+    return b64u(json.dumps(members, separators=(",", ":")))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response: status, parsed body (``None`` if empty), headers, and the bytes."""
+
+    status: int
+    body: Any
+    headers: Any
+    content: bytes
+
+    @property
+    def refusal(self) -> tuple[int, str]:
+        """Status and error code."""
+        return self.status, self.body["error"]
+
+
+class Api:
+    """Calls by path under /v1/crypto (or an absolute one); every non-2xx must be our JSON."""
+
+    def __init__(self, send: Callable[..., Any]) -> None:
+        self._send = send
+
+    @classmethod
+    def over_http(cls, url: str) -> Self:
+        """Call the service at ``url`` on connections that stay open."""
+        session = requests.Session()
+
+        def send(method: str, path: str, **arguments: Any) -> requests.Response:
+            return session.request(method, url + path, timeout=60, **arguments)
+
+        return cls(send)
+
+    def request(self, method: str, path: str, **arguments: Any) -> Answer:
+        """Send a request as it is."""
+        absolute = path if path.startswith("/v1") else PREFIX + path
+        response = self._send(method, absolute, **arguments)
+        content = getattr(response, "content", None)
+        if content is None:
+            content = response.data
+        answer = Answer(
+            status=response.status_code,
+            body=json.loads(content) if content else None,
+            headers=response.headers,
+            content=content,
+        )
+        if not 200 <= answer.status < 300:
+            assert answer.headers["Content-Type"] == "application/json"
+            assert set(answer.body) == {"error", "description"}, answer
+        return answer
+
+    def post(self, path: str, body: Any) -> Answer:
+        """POST ``body`` as JSON."""
+        return self.request("POST", path, json=body)
+
+    def ok(self, path: str, body: Any) -> Any:
+        """POST ``body``; return the body of the response, which must be 200."""
+        answer = self.post(path, body)
+        assert answer.status == 200, answer
+        return answer.body
+
+    def delete(self, kid: str) -> Answer:
+        """DELETE a key."""
+        return self.request("DELETE", f"/keys/{kid}")
+
+    def create(self, **members: Any) -> Any:
+        """Create a key; return its description."""
+        return self.ok("/keys", members)
