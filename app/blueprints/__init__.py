@@ -1,0 +1,46 @@
+"""One file a resource; views load, call, dump."""
+
+from typing import Any, cast
+
+from flask import current_app, request
+from marshmallow import Schema
+from marshmallow.experimental.context import Context
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+
+from app import strict_json
+from app.errors import BadRequest
+from app.keyring import Keyring
+from hsm import Hsm, TokenUnavailable
+
+
+def keyring() -> Keyring:
+    """Return the keyring of this application."""
+    return cast(Keyring, current_app.extensions["keyring"])
+
+
+def token() -> Hsm:
+    """Return the token of this application."""
+    return cast(Hsm, current_app.extensions["hsm"])
+
+
+def load(schema: Schema) -> Any:
+    """Return the body of the request, checked by ``schema``."""
+    if request.mimetype != "application/json" or request.content_encoding:
+        raise UnsupportedMediaType
+    try:
+        body = strict_json.loads(request.get_data(cache=False))
+    except RequestEntityTooLarge:
+        raise
+    except ValueError:
+        raise BadRequest("The body is not a JSON object") from None
+    with Context(_refusals()):
+        return schema.load(body)
+
+
+def _refusals() -> dict[str, str]:
+    """Return why algorithms are not offered; nothing is known while the token is away."""
+    try:
+        offers = token().offers()
+    except TokenUnavailable:
+        return {}
+    return {name: offer.reason for name, offer in offers.items() if offer.reason is not None}

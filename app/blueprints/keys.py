@@ -1,0 +1,40 @@
+"""Keys: create, import, unwrap, destroy."""
+
+from http import HTTPStatus
+from typing import Final
+
+from flask import Blueprint
+from flask.typing import ResponseReturnValue
+
+from app.auth import principal
+from app.blueprints import keyring, load
+from app.schemas.keys import CreateKeyRequest, KeyResponse
+from app.schemas.messages import UnwrapRequest
+
+blueprint: Final = Blueprint("keys", __name__)
+
+_CREATE: Final = CreateKeyRequest()
+_UNWRAP: Final = UnwrapRequest()
+_KEY: Final = KeyResponse()
+
+
+@blueprint.post("/keys")
+def create() -> ResponseReturnValue:
+    """Generate a key, or import one if the body holds key material."""
+    request = load(_CREATE)
+    return dict(_KEY.dump(keyring().create(principal(), request)))
+
+
+@blueprint.post("/keys/unwrap")
+def unwrap() -> ResponseReturnValue:
+    """Keep the CEK of a JWE as a key of its own."""
+    body = load(_UNWRAP)
+    key = keyring().unwrap(principal(), body["protected"], body["encrypted_key"])
+    return dict(_KEY.dump(key))
+
+
+@blueprint.delete("/keys/<path:kid>")
+def destroy(kid: str) -> ResponseReturnValue:
+    """Destroy a key, both halves of a pair."""
+    keyring().destroy(principal(), kid)
+    return "", HTTPStatus.NO_CONTENT

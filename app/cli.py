@@ -1,0 +1,72 @@
+"""``jose-hsm``: what an operator does beside the service."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from app.config import Config, ConfigError
+from app.keyring import Keyring
+from app.registry import Registry, migrate
+from hsm import Hsm
+
+_READY_SECONDS: Final = 30.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(Config.from_env(), options))
+    except ConfigError as error:
+        print(f"jose-hsm: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jose-hsm", description="Settings are read from the environment, as the service does."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    command = commands.add_parser("migrate", help="create or update the schema of the registry")
+    command.set_defaults(command=_migrate)
+    command = commands.add_parser(
+        "reconcile", help="finish or undo what killed processes left; tell what else differs"
+    )
+    command.add_argument("--dry-run", action="store_true", help="change nothing")
+    command.set_defaults(command=_reconcile)
+    return parser
+
+
+def _migrate(config: Config, _: argparse.Namespace) -> int:
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    migrate(config.registry_url)
+    return 0
+
+
+def _reconcile(config: Config, options: argparse.Namespace) -> int:
+    keyring = Keyring(Registry(config.registry_url), _opened(config), state_dir=config.state_dir)
+    found = keyring.reconcile(is_dry_run=options.dry_run)
+    verb = "would settle" if options.dry_run else "settled"
+    for title, kids in (
+        (verb, found.settled),
+        ("in the registry and not on the token", found.missing),
+        ("on the token and not in the registry (left alone)", found.unknown),
+    ):
+        print(f"{title}: {len(kids)}")
+        for kid in kids:
+            print(f"  {kid}")
+    return 1 if found.missing or found.unknown else 0
+
+
+def _opened(config: Config) -> Hsm:
+    """Return the token, ready; raise ``ConfigError`` with the reason if it does not become so."""
+    token = Hsm(config.hsm_settings)
+    token.start()
+    deadline = time.monotonic() + _READY_SECONDS
+    while token.reason is not None:
+        if time.monotonic() > deadline:
+            raise ConfigError(f"the token is not available: {token.reason}")
+        time.sleep(0.05)
+    return token

@@ -1,0 +1,203 @@
+"""Everything the service needs to know about where it runs, read once from the environment."""
+
+# ruff: noqa: RUF009  # _setting is dataclasses.field with a parser and a meaning
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+from urllib.parse import unquote
+
+import hsm
+
+PREFIX: Final = "JOSE_HSM_"
+
+
+class ConfigError(ValueError):
+    """A setting is missing or wrong; the text says which, and what to set."""
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _flag(value: str) -> bool:
+    try:
+        return {"0": False, "1": True}[value]
+    except KeyError:
+        raise ValueError("must be 0 or 1") from None
+
+
+def _whole(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise ValueError("must be a whole number above 0")
+    return int(value)
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1
+    if not 0 < seconds < float("inf"):
+        raise ValueError("must be a number of seconds above 0")
+    return seconds
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of: {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def _absolute(value: str) -> Path:
+    return Path(value).absolute()
+
+
+def _setting(
+    parse: Callable[[str], Any], meaning: str, *, default: Any = MISSING, is_secret: bool = False
+) -> Any:
+    """Declare a setting; ``meaning`` is its line in the README."""
+    metadata = {"parse": parse, "meaning": meaning}
+    if default is MISSING:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not is_secret)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings; each is ``JOSE_HSM_`` and its name in capitals."""
+
+    pkcs11_module: Path = _setting(_absolute, "path of the PKCS#11 library")
+    token_label: str | None = _setting(_text, "label of the token", default=None)
+    token_serial: str | None = _setting(_text, "serial number of the token", default=None)
+    token_uri: str | None = _setting(
+        _text, "token as an RFC 7512 URI (`token` and `serial`), instead of the two", default=None
+    )
+    pin_file: Path | None = _setting(
+        _absolute, "file with the user PIN, read at each login", default=None
+    )
+    pin: str | None = _setting(
+        _text, "the user PIN itself; for development only", default=None, is_secret=True
+    )
+    state_dir: Path = _setting(
+        _absolute, "directory of locks and of the default registry", default=Path("var")
+    )
+    database_url: str | None = _setting(
+        _text,
+        "SQLAlchemy URL of the registry; by default SQLite in `STATE_DIR`",
+        default=None,
+        is_secret=True,
+    )
+    bind: str = _setting(_text, "address and port to serve", default="127.0.0.1:8000")
+    sessions: int = _setting(_whole, "PKCS#11 sessions of each worker", default=4)
+    session_wait_seconds: float = _setting(
+        _seconds, "wait for a free session in seconds, then 503", default=2.0
+    )
+    fips: bool = _setting(_flag, "1 refuses OKP, EdDSA and ML-DSA", default=False)
+    cek: Literal["process", "token"] = _setting(
+        _choice("process", "token"),
+        "`token` refuses algorithms whose CEK would pass through the process",
+        default="process",
+    )
+    auth: str = _setting(
+        _choice(""), "ways to authenticate; none yet, so only loopback is served", default=""
+    )
+    log_level: str = _setting(
+        _choice("debug", "info", "warning", "error"),
+        "`debug`, `info`, `warning` or `error`",
+        default="warning",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse settings that do not go together."""
+        named = [self.token_label or self.token_serial, self.token_uri]
+        if sum(map(bool, named)) != 1:
+            raise ConfigError(
+                f"set {PREFIX}TOKEN_LABEL or {PREFIX}TOKEN_SERIAL, or {PREFIX}TOKEN_URI"
+            )
+        if (self.pin_file is None) == (self.pin is None):
+            raise ConfigError(f"set {PREFIX}PIN_FILE (or, for development only, {PREFIX}PIN)")
+        if not self.auth and not _is_loopback(self.bind):
+            raise ConfigError(
+                f"{PREFIX}BIND must be a loopback address: without authentication everybody "
+                "who can connect can use every key"
+            )
+        _parse_token_uri(self.token_uri)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
+        """Read ``JOSE_HSM_*``; raise ``ConfigError`` with what to set."""
+        known = {f"{PREFIX}{setting.name.upper()}": setting for setting in fields(cls)}
+        given = {name: value for name, value in env.items() if name.startswith(PREFIX)}
+        for name in given.keys() - known.keys():
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise ConfigError(f"unknown setting {name}; did you mean {nearest}?")
+        return cls(**dict(_parsed(known, given)))
+
+    @property
+    def registry_url(self) -> str:
+        """SQLAlchemy URL of the registry."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'registry.db'}"
+
+    def read_pin(self) -> str:
+        """Return the user PIN; raise ``OSError`` if its file cannot be read."""
+        if self.pin_file is None:
+            return self.pin or ""
+        return self.pin_file.read_text("utf-8").rstrip("\r\n")
+
+    @property
+    def hsm_settings(self) -> hsm.Settings:
+        """What ``hsm`` needs of it."""
+        token = _parse_token_uri(self.token_uri)
+        return hsm.Settings(
+            module=self.pkcs11_module,
+            token_label=self.token_label or token.get("token"),
+            token_serial=self.token_serial or token.get("serial"),
+            read_pin=self.read_pin,
+            state_dir=self.state_dir,
+            sessions=self.sessions,
+            session_wait_seconds=self.session_wait_seconds,
+            fips=self.fips,
+            process_allowed=self.cek == "process",
+        )
+
+
+def _parsed(known: Mapping[str, Field[Any]], given: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    for name, setting in known.items():
+        if name in given:
+            try:
+                yield setting.name, setting.metadata["parse"](given[name])
+            except ValueError as error:
+                raise ConfigError(f"{name} {error}") from None
+        elif setting.default is MISSING:
+            raise ConfigError(f"set {name}: {setting.metadata['meaning']}")
+
+
+def _is_loopback(bind: str) -> bool:
+    if bind.startswith("unix:"):
+        return True
+    host = bind.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _parse_token_uri(uri: str | None) -> Mapping[str, str]:
+    """Return the attributes of a PKCS#11 URI (RFC 7512 §2.3)."""
+    if uri is None:
+        return {}
+    scheme, _, path = uri.partition(":")
+    attributes = dict(part.partition("=")[::2] for part in path.split(";"))
+    if scheme != "pkcs11" or not attributes.keys() <= {"token", "serial"}:
+        raise ConfigError(
+            f"{PREFIX}TOKEN_URI must be like pkcs11:token=LABEL;serial=NUMBER, no other attributes"
+        )
+    return {name: unquote(value) for name, value in attributes.items()}

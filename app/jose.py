@@ -1,0 +1,89 @@
+"""JOSE in bytes: base64url, headers, what is signed, what is authenticated, public JWKs."""
+
+import base64
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+
+from app import strict_json
+from hsm import PublicKey
+
+
+def encode(value: bytes) -> str:
+    """Return base64url without padding (RFC 7515 §2)."""
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode("ascii")
+
+
+def decode(text: str) -> bytes:
+    """Return the bytes of base64url ``text``; raise ``ValueError`` unless it is the canonical form.
+
+    The library ignores foreign characters, padding and trailing bits. Encoding again does not.
+    """
+    value = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if encode(value) != text:
+        raise ValueError("not canonical base64url")
+    return value
+
+
+def protected_header(**members: str) -> str:
+    """Return a protected header with ``members`` in that order."""
+    return encode(strict_json.dumps(members))
+
+
+def signing_input(protected: str, data: str) -> bytes:
+    """Return the JWS Signing Input of two encoded strings (RFC 7515 §5.1 step 5)."""
+    return f"{protected}.{data}".encode("ascii")
+
+
+def additional_data(protected: str, aad: str | None) -> bytes:
+    """Return the AAD of encoded strings, as received (RFC 7516 §5.1 step 14)."""
+    return (protected if aad is None else f"{protected}.{aad}").encode("ascii")
+
+
+def _unsigned(value: int) -> str:
+    """Return Base64urlUInt (RFC 7518 §2)."""
+    return encode(value.to_bytes(max(1, (value.bit_length() + 7) // 8)))
+
+
+def _rsa_jwk(key: rsa.RSAPublicKey) -> dict[str, str]:
+    numbers = key.public_numbers()
+    return {"kty": "RSA", "n": _unsigned(numbers.n), "e": _unsigned(numbers.e)}
+
+
+_CRV: Final = MappingProxyType({"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"})
+
+
+def _ec_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    numbers = key.public_numbers()
+    coordinate_bytes = (key.curve.key_size + 7) // 8
+    return {
+        "kty": "EC",
+        "crv": _CRV[key.curve.name],
+        "x": encode(numbers.x.to_bytes(coordinate_bytes)),
+        "y": encode(numbers.y.to_bytes(coordinate_bytes)),
+    }
+
+
+def _okp_jwk(key: ed25519.Ed25519PublicKey) -> dict[str, str]:
+    return {"kty": "OKP", "crv": "Ed25519", "x": encode(key.public_bytes_raw())}
+
+
+def _akp_jwk(key: mldsa.MLDSA44PublicKey) -> dict[str, str]:
+    return {"kty": "AKP", "alg": "ML-DSA-44", "pub": encode(key.public_bytes_raw())}
+
+
+_JWKS: Final[Mapping[type[Any], Callable[[Any], dict[str, str]]]] = MappingProxyType(
+    {
+        rsa.RSAPublicKey: _rsa_jwk,
+        ec.EllipticCurvePublicKey: _ec_jwk,
+        ed25519.Ed25519PublicKey: _okp_jwk,
+        mldsa.MLDSA44PublicKey: _akp_jwk,
+    }
+)
+
+
+def public_jwk(key: PublicKey) -> dict[str, str]:
+    """Return the public members of a JWK (RFC 7518 §6, RFC 8037 §2, RFC 9964)."""
+    return next(convert(key) for kind, convert in _JWKS.items() if isinstance(key, kind))

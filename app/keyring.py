@@ -1,0 +1,266 @@
+"""The use cases: find the key, check the right, check that it fits, operate in the token."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+from uuid import UUID, uuid4
+
+import hsm
+from app import jose
+from app.errors import BadRequest, Forbidden, RegistryUnavailable
+from app.registry import Key, Origin, Registry, Residency, State
+from app.schemas.fields import Header
+from app.schemas.keys import KeyRequest
+from hsm import CryptoFailure, Hsm, KeyNotFound, KeySpec, TokenUnavailable
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+_SIGN_VERIFY: Final = ["sign", "verify"]
+_ENCRYPT_DECRYPT: Final = ["encrypt", "decrypt"]
+_OTHER_HOST_GRACE: Final = timedelta(minutes=10)
+
+
+class Reconciliation(NamedTuple):
+    """What ``reconcile`` found: kids finished or undone, rows without key, keys without row."""
+
+    settled: list[UUID]
+    missing: list[UUID]
+    unknown: list[UUID]
+
+
+class Keyring:
+    """What a principal may do with keys named by kid.
+
+    Every method raises ``KeyNotFound``, then ``Forbidden``, then ``CryptoFailure`` if the key does
+    not fit; ``TokenUnavailable`` or ``RegistryUnavailable`` if one of them cannot answer now.
+    """
+
+    def __init__(self, registry: Registry, token: Hsm, *, state_dir: Path) -> None:
+        self._registry = registry
+        self._hsm = token
+        # Held, shared, while a row and its objects differ. The kernel frees it at death, so that
+        # whoever holds it alone knows that nothing is under way on this host.
+        self._unfinished = state_dir / "unfinished.lock"
+
+    def create(self, principal: str, request: KeyRequest) -> dict[str, Any]:
+        """Generate or import a key; return its description."""
+        spec, material = request.spec, request.material
+        key = Key(
+            kid=uuid4(),
+            kid_public=uuid4() if spec.kind.is_pair and material is None else None,
+            owner=principal,
+            spec=spec,
+            origin=Origin.GENERATED if material is None else Origin.IMPORTED,
+            residency=Residency.TOKEN if material is None else Residency.PROCESS,
+        )
+        with self._two_phases(key):
+            public = self._make(key, material)
+            if material is not None and not self._hsm.works(key.kid, spec):
+                raise BadRequest("The key material does not work in the token")
+            self._registry.activate(key.kid, jose.public_jwk(public) if public else None)
+        return describe(key)
+
+    def destroy(self, principal: str, kid: str) -> None:
+        """Destroy both halves of a key, whichever one ``kid`` names."""
+        key = self._find(principal, kid)
+        self._hsm.offers()  # while the token is away the key stays as it is
+        with hsm.file_lock(self._unfinished, shared=True):
+            if not self._registry.mark_destroyed(key.kid):
+                raise KeyNotFound
+            self._hsm.destroy(key.kid)
+            self._registry.remove(key.kid)
+
+    def unwrap(self, principal: str, header: Header, encrypted_key: bytes) -> dict[str, Any]:
+        """Keep the CEK of ``encrypted_key`` as a key; return its description."""
+        key = self._find(principal, header.kid)
+        _require_permitted(key, header.alg)
+        residency = self._hsm.offers()[header.alg].residency
+        bits = 8 * hsm.CONTENT_ENCRYPTIONS[header.enc].key_bytes
+        cek = Key(
+            kid=uuid4(),
+            kid_public=None,
+            owner=principal,
+            spec=KeySpec(kty="oct", alg=header.enc, bits=bits),
+            origin=Origin.UNWRAPPED,
+            residency=Residency(residency),
+        )
+        with self._two_phases(cek):
+            self._use(
+                key,
+                lambda: self._hsm.unwrap(key.kid, header.alg, header.enc, encrypted_key, cek.kid),
+            )
+            self._registry.activate(cek.kid, None)
+        return describe(cek)
+
+    def encrypt(  # noqa: PLR0913  # the members of the request
+        self, principal: str, *, kid: str, alg: str, enc: str, data: bytes, aad: str | None
+    ) -> dict[str, Any]:
+        """Return a flattened JWE (RFC 7516 §5.1); its header names the key that decrypts."""
+        key = self._find(principal, kid)
+        _require_permitted(key, enc if alg == hsm.DIRECT else alg)
+        _require_active(key)
+        header_kid = kid if alg == hsm.DIRECT else str(key.kid)
+        protected = jose.protected_header(alg=alg, enc=enc, kid=header_kid)
+        additional_data = jose.additional_data(protected, aad)
+        encrypted_key, sealed = self._use(
+            key, lambda: self._hsm.encrypt(key.kid, alg, enc, data, additional_data)
+        )
+        jwe = {"protected": protected, "encrypted_key": encrypted_key, **sealed._asdict()}
+        return jwe if aad is None else jwe | {"aad": aad}
+
+    def decrypt(
+        self,
+        principal: str,
+        header: Header,
+        *,
+        encrypted_key: bytes,
+        sealed: hsm.Sealed,
+        aad: str | None,
+    ) -> bytes:
+        """Return the plaintext (RFC 7516 §5.2)."""
+        key = self._find(principal, header.kid)
+        _require_permitted(key, header.enc if header.alg == hsm.DIRECT else header.alg)
+        additional_data = jose.additional_data(header.protected, aad)
+        return self._use(
+            key,
+            lambda: self._hsm.decrypt(
+                key.kid, header.alg, header.enc, encrypted_key, sealed, additional_data
+            ),
+        )
+
+    def sign(self, principal: str, *, kid: str, alg: str, data: str) -> dict[str, Any]:
+        """Return a detached JWS; its header names the key that verifies (RFC 7515 §5.1)."""
+        key = self._find(principal, kid)
+        if kid == str(key.kid_public):
+            raise CryptoFailure("A public key cannot sign")
+        _require_permitted(key, alg)
+        _require_active(key)
+        protected = jose.protected_header(alg=alg, kid=str(key.kid_public or kid))
+        signing_input = jose.signing_input(protected, data)
+        signature = self._use(key, lambda: self._hsm.sign(key.kid, alg, signing_input))
+        return {"protected": protected, "signature": signature}
+
+    def verify(self, principal: str, header: Header, *, data: str, signature: bytes) -> bool:
+        """Tell whether ``signature`` is one over ``data`` (RFC 7515 §5.2)."""
+        key = self._find(principal, header.kid)
+        _require_permitted(key, header.alg)
+        signing_input = jose.signing_input(header.protected, data)
+        return self._use(
+            key, lambda: self._hsm.verify(key.kid, header.alg, signing_input, signature)
+        )
+
+    def mac(self, principal: str, *, kid: str, alg: str, data: bytes) -> bytes:
+        """Return the MAC of ``data`` (RFC 7518 §3.2)."""
+        key = self._find(principal, kid)
+        _require_permitted(key, alg)
+        _require_active(key)
+        return self._use(key, lambda: self._hsm.mac(key.kid, alg, data))
+
+    def verify_mac(self, principal: str, *, kid: str, alg: str, data: bytes, mac: bytes) -> bool:
+        """Tell whether ``mac`` is the MAC of ``data``."""
+        key = self._find(principal, kid)
+        _require_permitted(key, alg)
+        return self._use(key, lambda: self._hsm.verify_mac(key.kid, alg, data, mac))
+
+    def reconcile(self, *, is_dry_run: bool) -> Reconciliation:
+        """Finish or undo what killed processes left, and tell what else differs.
+
+        A key without a row is never destroyed: it may be that of a registry restored too old.
+        """
+        with hsm.file_lock(self._unfinished):
+            settled = self._registry.unfinished(before=datetime.now(UTC) - _OTHER_HOST_GRACE)
+            if not is_dry_run:
+                for kid in settled:
+                    self._undo(kid)
+            rows, objects = self._registry.kids(), self._hsm.inventory().keys()
+            return Reconciliation(
+                settled=settled,
+                missing=sorted(rows - objects - set(settled)),
+                unknown=sorted(objects - rows),
+            )
+
+    def _find(self, principal: str, kid: str) -> Key:
+        key = self._registry.find(UUID(kid)) if _is_kid(kid) else None
+        if key is None:
+            raise KeyNotFound
+        if key.owner != principal:
+            raise Forbidden
+        return key
+
+    def _use(self, key: Key, operation: Callable[[], Result]) -> Result:
+        """Run ``operation``; a key that the token lacks is gone only if the registry agrees."""
+        try:
+            return operation()
+        except KeyNotFound:
+            if self._registry.find(key.kid) is None:
+                raise
+            logger.error("key %s is in the registry and not on the token", key.kid)  # noqa: TRY400
+            raise TokenUnavailable("the token does not hold the key") from None
+
+    @contextmanager
+    def _two_phases(self, key: Key) -> Iterator[None]:
+        """Add ``key`` as pending for one ``with`` block, which activates it; undo after errors."""
+        with hsm.file_lock(self._unfinished, shared=True):
+            self._registry.insert(key)
+            try:
+                yield
+            except BaseException:
+                with suppress(hsm.HsmError, RegistryUnavailable):  # then ``reconcile`` will
+                    self._undo(key.kid)
+                raise
+
+    def _undo(self, kid: UUID) -> None:
+        self._hsm.destroy(kid)
+        self._registry.remove(kid)
+
+    def _make(self, key: Key, material: bytes | hsm.PrivateKey | None) -> hsm.PublicKey | None:
+        if material is None:
+            return self._hsm.generate(key.kid, key.spec)
+        if isinstance(material, bytes):
+            self._hsm.import_secret(key.kid, key.spec, material)
+            return None
+        return self._hsm.import_pair(key.kid, key.spec, material)
+
+
+def describe(key: Key) -> dict[str, Any]:
+    """Return what a caller is told of a new key (wire contract §1)."""
+    members = {
+        "kid": key.kid,
+        "kid_public": key.kid_public,
+        "kty": key.spec.kty,
+        "alg": key.spec.alg,
+        "crv": key.spec.crv,
+        "key_ops": _key_ops(key.spec.alg),
+    }
+    absent = {name for name in ("alg", "crv") if members[name] is None}
+    if not key.spec.kind.is_pair:
+        absent.add("kid_public")
+    return {name: value for name, value in members.items() if name not in absent}
+
+
+def _key_ops(alg: str | None) -> list[str]:
+    signs = alg is None or alg in hsm.SIGNATURES or alg in hsm.MACS
+    return _SIGN_VERIFY if signs else _ENCRYPT_DECRYPT
+
+
+def _is_kid(kid: str) -> bool:
+    """Tell whether ``kid`` is one that we could have given: any other string is unknown."""
+    try:
+        return str(UUID(kid)) == kid
+    except ValueError:
+        return False
+
+
+def _require_permitted(key: Key, algorithm: str) -> None:
+    if not key.spec.permits(algorithm):
+        raise CryptoFailure(f"The key does not permit {algorithm}")
+
+
+def _require_active(key: Key) -> None:
+    if key.state is not State.ACTIVE:
+        raise CryptoFailure(f"The key is {key.state}")

@@ -1,0 +1,9 @@
+"""Which keys exist for callers: one row for each key or pair, and the only SQL of the service.
+
+Neither PIN nor key bytes are ever in it. The row says which keys exist, the token what they are.
+"""
+
+from app.registry.records import Key, Origin, Residency, State
+from app.registry.registry import Registry, migrate
+
+__all__ = ["Key", "Origin", "Registry", "Residency", "State", "migrate"]

@@ -1,0 +1,158 @@
+"""Reading and writing the rows."""
+
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import alembic.command
+import alembic.config
+from sqlalchemy import Connection, Engine, Row, create_engine, event, or_, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from app.errors import RegistryUnavailable
+from app.registry.records import Key, Origin, Residency, State
+from app.registry.tables import keys
+from hsm import KeySpec
+
+_MIGRATIONS: Final = Path(__file__).with_name("migrations")
+_LOCK_WAIT_SECONDS: Final = 2
+_VISIBLE: Final = (State.ACTIVE, State.DEACTIVATED, State.COMPROMISED)
+
+
+def migrate(url: str) -> None:
+    """Create the schema at ``url``, or bring it up to date."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["url"] = url
+    alembic.command.upgrade(config, "head")
+
+
+def engine_of(url: str) -> Engine:
+    """Return an engine that waits for locks only briefly and loses nothing that it committed."""
+    if make_url(url).get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": _LOCK_WAIT_SECONDS})
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # WAL: readers never wait for the one writer. FULL: a returned kid survives a power cut.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+class Registry:
+    """Rows by kid. Every method raises ``RegistryUnavailable`` if the database does not answer."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = engine_of(url)
+
+    def find(self, kid: UUID) -> Key | None:
+        """Return the visible key that ``kid`` names, as its kid or as its public one."""
+        query = select(keys).where(
+            or_(keys.c.kid == str(kid), keys.c.kid_public == str(kid)),
+            keys.c.state.in_(_VISIBLE),
+        )
+        with self._reading() as connection:
+            row = connection.execute(query).one_or_none()
+        return _record(row) if row else None
+
+    def insert(self, key: Key) -> None:
+        """Add a row."""
+        now = datetime.now(UTC)
+        with self._writing() as connection:
+            connection.execute(
+                keys.insert().values(
+                    kid=str(key.kid),
+                    kid_public=str(key.kid_public) if key.kid_public else None,
+                    owner=key.owner,
+                    kty=key.spec.kty,
+                    alg=key.spec.alg,
+                    crv=key.spec.crv,
+                    bits=key.spec.bits,
+                    origin=key.origin,
+                    residency=key.residency,
+                    state=key.state,
+                    public_jwk=key.public_jwk,
+                    host=socket.gethostname(),
+                    created_at=now,
+                    changed_at=now,
+                )
+            )
+
+    def activate(self, kid: UUID, public_jwk: Mapping[str, str] | None) -> None:
+        """Make a pending key visible."""
+        self._change(kid, from_states=[State.PENDING], state=State.ACTIVE, public_jwk=public_jwk)
+
+    def mark_destroyed(self, kid: UUID) -> bool:
+        """Hide a key for ever; return whether it was this call that did."""
+        return self._change(kid, from_states=_VISIBLE, state=State.DESTROYED)
+
+    def remove(self, kid: UUID) -> None:
+        """Delete a row; absence is success."""
+        with self._writing() as connection:
+            connection.execute(keys.delete().where(keys.c.kid == str(kid)))
+
+    def unfinished(self, *, before: datetime) -> list[UUID]:
+        """Return keys whose creation or destruction was begun and not ended.
+
+        Those of this host at any time, those of other hosts if begun ``before``.
+        """
+        query = select(keys.c.kid).where(
+            keys.c.state.in_([State.PENDING, State.DESTROYED]),
+            or_(keys.c.host == socket.gethostname(), keys.c.changed_at < before),
+        )
+        with self._reading() as connection:
+            return [UUID(kid) for kid in connection.execute(query).scalars()]
+
+    def kids(self) -> frozenset[UUID]:
+        """Return the kids of all rows, in whatever state."""
+        with self._reading() as connection:
+            return frozenset(UUID(kid) for kid in connection.execute(select(keys.c.kid)).scalars())
+
+    def _change(self, kid: UUID, *, from_states: Iterable[State], **values: Any) -> bool:
+        update = (
+            keys.update()
+            .where(keys.c.kid == str(kid), keys.c.state.in_(list(from_states)))
+            .values(changed_at=datetime.now(UTC), **values)
+        )
+        with self._writing() as connection:
+            return connection.execute(update).rowcount == 1
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with _translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with _translated(), self._engine.begin() as connection:
+            yield connection
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError) as error:
+        raise RegistryUnavailable from error
+
+
+def _record(row: Row[Any]) -> Key:
+    return Key(
+        kid=UUID(row.kid),
+        kid_public=UUID(row.kid_public) if row.kid_public else None,
+        owner=row.owner,
+        spec=KeySpec(kty=row.kty, alg=row.alg, crv=row.crv, bits=row.bits),
+        origin=Origin(row.origin),
+        residency=Residency(row.residency),
+        state=State(row.state),
+        public_jwk=row.public_jwk,
+    )

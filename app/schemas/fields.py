@@ -1,0 +1,194 @@
+"""Fields that check like ``api`` demands, and the order in which failures are answered."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, NoReturn, cast
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow.experimental.context import Context
+
+import hsm
+from app import jose, strict_json
+from app.errors import BadRequest
+
+Refusals = Mapping[str, str]
+"""Why algorithms are not offered by this token, by name; the context of every ``load``."""
+
+SHOWN: Final = 40
+
+
+class RequestSchema(Schema):
+    """A body whose first failure is answered.
+
+    First come members that are missing or of the wrong type, then the contents, both in the order
+    of the fields. Content failures are raised as the errors that they are (``fail``), and
+    marshmallow collects them beside its own messages.
+    """
+
+    class Meta:
+        """A JWK carries more than we know."""
+
+        unknown = EXCLUDE
+
+    def handle_error(
+        self, error: ValidationError, data: Any, *, many: bool, **_kwargs: Any
+    ) -> NoReturn:
+        """Raise the first failure."""
+        failures = {name: messages[0] for name, messages in _messages(error).items()}
+        order = list(self.load_fields)
+        name = min(
+            failures, key=lambda name: (isinstance(failures[name], Exception), order.index(name))
+        )
+        failure = failures[name]
+        if isinstance(failure, Exception):
+            raise failure from None
+        raise BadRequest(f"Field '{name}' {failure}") from None
+
+
+def _messages(error: ValidationError) -> dict[str, list[Any]]:
+    return cast(dict[str, list[Any]], error.messages_dict)
+
+
+def fail(error: Exception) -> NoReturn:
+    """Refuse the content of a field with ``error``."""
+    raise ValidationError([error])
+
+
+class Text(fields.Field[Any]):
+    """A JSON string."""
+
+    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
+        "required": "is required",
+        "null": "is required",
+        "invalid": "must be a string",
+    }
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> Any:
+        return self._text(value)
+
+    def _text(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise self.make_error("invalid")
+        return value
+
+
+class WholeNumber(fields.Field[Any]):
+    """A JSON number without fraction; no boolean, no text."""
+
+    default_error_messages = {"invalid": "must be an integer"}  # noqa: RUF012  # as above
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> int:
+        if type(value) is not int:
+            raise self.make_error("invalid")
+        return value
+
+
+class Base64Url(Text):
+    """Bytes as base64url without padding (RFC 7515 §2)."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> Any:
+        return self._decode(self._text(value), attr)
+
+    @staticmethod
+    def _decode(text: str, attr: str | None) -> bytes:
+        try:
+            return jose.decode(text)
+        except ValueError:
+            return fail(BadRequest(f"Field '{attr}' is not valid base64url"))
+
+    def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
+        return None if value is None else jose.encode(value)
+
+
+class Base64UrlText(Base64Url):
+    """Valid base64url, left as it is: it goes into what is signed or authenticated."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
+        text = self._text(value)
+        self._decode(text, attr)
+        return text
+
+
+class AlgorithmClass(NamedTuple):
+    """The algorithms of one kind of operation."""
+
+    title: str
+    names: frozenset[str]
+
+    def check(self, name: str) -> str:
+        """Return ``name``; refuse it if it is not of the class, or this token lacks it."""
+        refusals: Refusals = Context.get({})
+        if name not in self.names:
+            fail(hsm.UnsupportedAlgorithm(f"'{name[:SHOWN]}' is not a {self.title} algorithm"))
+        if name in refusals:
+            fail(hsm.UnsupportedAlgorithm(f"'{name}' is not available: {refusals[name]}"))
+        return name
+
+
+SIGNATURE: Final = AlgorithmClass("signature", frozenset(hsm.SIGNATURES))
+MAC: Final = AlgorithmClass("MAC", frozenset(hsm.MACS))
+CONTENT_ENCRYPTION: Final = AlgorithmClass("content encryption", frozenset(hsm.CONTENT_ENCRYPTIONS))
+KEY_TRANSPORT: Final = AlgorithmClass("key transport", frozenset(hsm.KEY_MANAGEMENTS))
+KEY_MANAGEMENT: Final = AlgorithmClass("key management", KEY_TRANSPORT.names | {hsm.DIRECT})
+
+
+class AlgorithmName(Text):
+    """The name of an algorithm of one class."""
+
+    def __init__(self, algorithms: AlgorithmClass, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._algorithms = algorithms
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str:
+        return self._algorithms.check(self._text(value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """A protected header: what we use of it, and ``protected`` as it was received."""
+
+    protected: str
+    kid: str
+    alg: str
+    enc: str = ""
+
+
+class ProtectedHeader(Base64Url):
+    """A protected header of JWS or JWE (RFC 7515 §4, RFC 7516 §4).
+
+    Members that we do not know are ignored, as demanded there, but for those that change what
+    the others mean. None of them ever makes us fetch, inflate or derive.
+    """
+
+    def __init__(self, **algorithms: AlgorithmClass) -> None:
+        super().__init__(required=True)
+        self._algorithms = algorithms
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> Header:
+        protected = self._text(value)
+        try:
+            header = strict_json.loads(self._decode(protected, attr))
+        except ValueError:
+            fail(BadRequest(f"Field '{attr}' is not a JSON object"))
+        _refuse_extensions(header)
+        used = {name: _member(header, name) for name in ("kid", *self._algorithms)}
+        for name, algorithms in self._algorithms.items():
+            algorithms.check(used[name])
+        return Header(protected=protected, **used)
+
+
+def _refuse_extensions(header: Mapping[str, Any]) -> None:
+    if "crit" in header:
+        fail(BadRequest("Header member 'crit' is not supported: no extension is"))
+    if "zip" in header:
+        fail(BadRequest("Header member 'zip' is not supported"))
+    if header.get("b64", True) is not True:
+        fail(BadRequest("Header member 'b64' must be true (RFC 7797 is not supported)"))
+
+
+def _member(header: Mapping[str, Any], name: str) -> str:
+    if name not in header:
+        fail(BadRequest(f"Header member '{name}' is required"))
+    if not isinstance(header[name], str):
+        fail(BadRequest(f"Header member '{name}' must be a string"))
+    return str(header[name])

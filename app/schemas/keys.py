@@ -1,0 +1,186 @@
+"""Bodies of the keys resource (wire contract §3): what may be created, and what is an import."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+from marshmallow import Schema, fields, post_load
+from marshmallow.experimental.context import Context
+
+import hsm
+from app import key_material
+from app.errors import BadRequest
+from app.schemas.fields import SHOWN, Base64Url, Refusals, RequestSchema, Text, WholeNumber
+from hsm import KeySpec
+
+RSA_BITS: Final = (2048, 3072, 4096)
+
+_KTYS: Final = ("oct", "RSA", "EC", "OKP", "AKP")
+_ALG_REQUIRED: Final = ("oct", "AKP")
+_DEFAULT_CRV: Final = MappingProxyType({"OKP": "Ed25519"})
+_PRIVATE_MEMBERS: Final = ("k", "d", "priv")
+_SECRET_BITS: Final[Mapping[str, int]] = MappingProxyType(
+    {name: 8 * row.key_bytes for name, row in hsm.CONTENT_ENCRYPTIONS.items()}
+    | {name: 8 * row.mac_bytes for name, row in hsm.MACS.items()}
+)
+
+Body = Mapping[str, Any]
+Material = bytes | hsm.PrivateKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRequest:
+    """A key to generate or, with ``material``, to import: checked, and never shown."""
+
+    spec: KeySpec
+    material: Material | None = None
+
+    def __repr__(self) -> str:
+        return f"<KeyRequest {self.spec}>"
+
+
+def _material() -> Base64Url:
+    return Base64Url(load_default=None, allow_none=True)
+
+
+class CreateKeyRequest(RequestSchema):
+    """POST /keys: a JWK (RFC 7517), with key material or without."""
+
+    kty = Text(required=True)
+    alg = Text(load_default=None, allow_none=True)
+    crv = Text(load_default=None, allow_none=True)
+    bits = WholeNumber(load_default=None, allow_none=True)
+    k = _material()
+    n = _material()
+    e = _material()
+    d = _material()
+    p = _material()
+    q = _material()
+    dp = _material()
+    dq = _material()
+    qi = _material()
+    x = _material()
+    y = _material()
+    pub = _material()
+    priv = _material()
+
+    @post_load
+    def make(self, body: dict[str, Any], **_kwargs: Any) -> KeyRequest:
+        """Return the request; raise ``BadRequest`` for what does not go together."""
+        spec = _spec(body)
+        request = _import(spec, body) if _has_material(body) else _generation(spec, body)
+        _require_offered(spec)
+        return request
+
+
+class KeyResponse(Schema):
+    """A created key; ``kid_public`` is null for imported pairs and absent for ``oct``."""
+
+    kid = fields.UUID()
+    kid_public = fields.UUID()
+    kty = fields.String()
+    alg = fields.String()
+    crv = fields.String()
+    key_ops = fields.List(fields.String())
+
+
+def _spec(body: Body) -> KeySpec:
+    kty, alg = body["kty"], body["alg"]
+    if kty not in _KTYS:
+        raise BadRequest(f"Field 'kty' must be one of: {', '.join(_KTYS)}")
+    if alg is None and kty in _ALG_REQUIRED:
+        raise BadRequest(f"Field 'alg' is required for key type '{kty}'")
+    rows = [row for row in hsm.ALGORITHMS.values() if kty in row.kind.ktys]
+    if alg is not None and alg not in {row.name for row in rows}:
+        raise BadRequest(f"Algorithm '{alg[:SHOWN]}' is not compatible with key type '{kty}'.")
+    curves = [row.curve.crv for row in rows if row.curve and alg in (None, row.name)]
+    return KeySpec(kty=kty, alg=alg, crv=_crv(kty, body["crv"], curves) if curves else None)
+
+
+def _crv(kty: str, crv: str | None, curves: list[str]) -> str:
+    crv = crv or _DEFAULT_CRV.get(kty)
+    if crv is None:
+        raise BadRequest(f"Field 'crv' is required for key type '{kty}'")
+    if crv not in curves:
+        raise BadRequest(
+            f"Field 'crv' must be one of, for this key type and alg: {', '.join(curves)}"
+        )
+    return crv
+
+
+def _has_material(body: Body) -> bool:
+    if any(body[name] is not None for name in _PRIVATE_MEMBERS):
+        return True
+    given = [
+        name for name, field in CreateKeyRequest().fields.items() if isinstance(field, Base64Url)
+    ]
+    if any(body[name] is not None for name in given):
+        raise BadRequest("A public key alone cannot be imported, and a new key takes no material")
+    return False
+
+
+def _generation(spec: KeySpec, body: Body) -> KeyRequest:
+    if spec.kty == "RSA":
+        bits = RSA_BITS[0] if body["bits"] is None else body["bits"]
+        if bits not in RSA_BITS:
+            raise BadRequest(f"Field 'bits' must be one of: {', '.join(map(str, RSA_BITS))}")
+        return KeyRequest(spec=replace(spec, bits=bits))
+    return KeyRequest(spec=replace(spec, bits=_SECRET_BITS.get(spec.alg or "")))
+
+
+def _import(spec: KeySpec, body: Body) -> KeyRequest:
+    material = _IMPORTS[spec.kind.name](spec, body)
+    return KeyRequest(spec=replace(spec, bits=_bits(material)), material=material)
+
+
+def _bits(material: Material) -> int | None:
+    if isinstance(material, bytes):
+        return 8 * len(material)
+    return material.key_size if isinstance(material, hsm.RSAPrivateKey) else None
+
+
+def _required(body: Body, name: str) -> bytes:
+    if body[name] is None:
+        raise BadRequest(f"Field '{name}' is required to import a key of type '{body['kty']}'")
+    value: bytes = body[name]
+    return value
+
+
+def _import_secret(spec: KeySpec, body: Body) -> Material:
+    return key_material.secret(str(spec.alg), _required(body, "k"))
+
+
+def _import_rsa(_: KeySpec, body: Body) -> Material:
+    return key_material.rsa_private_key(body)
+
+
+def _import_ec(spec: KeySpec, body: Body) -> Material:
+    return key_material.ec_private_key(str(spec.crv), _required(body, "d"), body["x"], body["y"])
+
+
+def _import_edwards(_: KeySpec, body: Body) -> Material:
+    return key_material.ed25519_private_key(_required(body, "d"), body["x"])
+
+
+def _refuse_import(spec: KeySpec, _: Body) -> Material:
+    raise BadRequest(f"Keys of algorithm '{spec.alg}' cannot be imported")
+
+
+_IMPORTS: Final[Mapping[str, Callable[[KeySpec, Body], Material]]] = MappingProxyType(
+    {
+        "AES": _import_secret,
+        "HMAC": _import_secret,
+        "RSA": _import_rsa,
+        "EC": _import_ec,
+        "Ed25519": _import_edwards,
+        "ML-DSA": _refuse_import,
+    }
+)
+
+
+def _require_offered(spec: KeySpec) -> None:
+    refusals: Refusals = Context.get({})
+    names = [row.name for row in spec.algorithms]
+    if all(name in refusals for name in names):
+        raise hsm.UnsupportedAlgorithm(f"'{names[0]}' is not available: {refusals[names[0]]}")

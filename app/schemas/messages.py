@@ -1,0 +1,137 @@
+"""Bodies of the operations (wire contract §1); the order of fields is the order of checks."""
+
+from typing import Any
+
+from marshmallow import Schema, fields, validates_schema
+
+import hsm
+from app.errors import BadRequest
+from app.schemas.fields import (
+    CONTENT_ENCRYPTION,
+    KEY_MANAGEMENT,
+    KEY_TRANSPORT,
+    MAC,
+    SIGNATURE,
+    AlgorithmName,
+    Base64Url,
+    Base64UrlText,
+    ProtectedHeader,
+    RequestSchema,
+    Text,
+)
+
+
+class EncryptRequest(RequestSchema):
+    """POST /encrypt."""
+
+    kid = Text(required=True)
+    data = Base64Url(required=True)
+    alg = AlgorithmName(KEY_MANAGEMENT, required=True)
+    enc = AlgorithmName(CONTENT_ENCRYPTION, required=True)
+    aad = Base64UrlText(load_default=None, allow_none=True)
+
+
+class EncryptResponse(Schema):
+    """A flattened JWE (RFC 7516 §7.2.2)."""
+
+    protected = fields.String()
+    encrypted_key = Base64Url()
+    iv = Base64Url()
+    ciphertext = Base64Url()
+    tag = Base64Url()
+    aad = fields.String()
+
+
+class DecryptRequest(RequestSchema):
+    """POST /decrypt: a flattened JWE."""
+
+    protected = ProtectedHeader(alg=KEY_MANAGEMENT, enc=CONTENT_ENCRYPTION)
+    encrypted_key = Base64Url(load_default=None, allow_none=True)
+    iv = Base64Url(required=True)
+    ciphertext = Base64Url(required=True)
+    tag = Base64Url(required=True)
+    aad = Base64UrlText(load_default=None, allow_none=True)
+
+    @validates_schema
+    def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse what no JWE with this header has (RFC 7516 §5.2, RFC 7518 §5.3)."""
+        if body["protected"].alg == hsm.DIRECT:
+            _require(not body["encrypted_key"], "encrypted_key", "must be empty with alg 'dir'")
+        else:
+            _require_encrypted_key(body)
+        _require(len(body["iv"]) == hsm.IV_BYTES, "iv", f"must be {hsm.IV_BYTES} bytes long")
+        _require(len(body["tag"]) == hsm.TAG_BYTES, "tag", f"must be {hsm.TAG_BYTES} bytes long")
+
+
+class DecryptResponse(Schema):
+    """The plaintext, and the key that the header named."""
+
+    kid = fields.String()
+    data = Base64Url()
+
+
+class UnwrapRequest(RequestSchema):
+    """POST /keys/unwrap."""
+
+    protected = ProtectedHeader(alg=KEY_TRANSPORT, enc=CONTENT_ENCRYPTION)
+    encrypted_key = Base64Url(required=True)
+
+    @validates_schema
+    def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse an empty key."""
+        _require_encrypted_key(body)
+
+
+class SignRequest(RequestSchema):
+    """POST /sign."""
+
+    kid = Text(required=True)
+    data = Base64UrlText(required=True)
+    alg = AlgorithmName(SIGNATURE, required=True)
+
+
+class SignResponse(Schema):
+    """A detached JWS (RFC 7515 appendix F)."""
+
+    protected = fields.String()
+    signature = Base64Url()
+
+
+class VerifyRequest(RequestSchema):
+    """POST /verify: a detached JWS and its data."""
+
+    protected = ProtectedHeader(alg=SIGNATURE)
+    data = Base64UrlText(required=True)
+    signature = Base64Url(required=True)
+
+
+class MacRequest(RequestSchema):
+    """POST /mac; with ``mac`` it is a verification."""
+
+    kid = Text(required=True)
+    data = Base64Url(required=True)
+    mac = Base64Url(load_default=None, allow_none=True)
+    alg = AlgorithmName(MAC, required=True)
+
+
+class MacResponse(Schema):
+    """A computed MAC."""
+
+    kid = fields.String()
+    mac = Base64Url()
+
+
+class ValidResponse(Schema):
+    """The answer to a verification."""
+
+    kid = fields.String()
+    valid = fields.Boolean()
+
+
+def _require_encrypted_key(body: dict[str, Any]) -> None:
+    _require(bool(body["encrypted_key"]), "encrypted_key", "is required and must not be empty")
+
+
+def _require(is_right: bool, name: str, text: str) -> None:
+    if not is_right:
+        raise BadRequest(f"Field '{name}' {text}")
