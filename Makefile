@@ -34,4 +34,4 @@ lock: ## Write the lock files from pyproject.toml: [LOCK_ARGS=--upgrade]
 
 clean: ## Remove the virtual environment and caches; keys in STATE_DIR stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
-	find . -path ./var -prune -o -type d -name __pycache__ -exec rm -rf {} +
+	find app deploy hsm scripts tests -name __pycache__ -prune -exec rm -rf {} +

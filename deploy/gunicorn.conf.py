@@ -34,7 +34,7 @@ keepalive = 75
 # The heartbeat is a file that is touched all the time: on a busy disk that would block a worker.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # gunicorn's files are private
 control_socket_disable = True
-loglevel = os.environ.get("JOSE_HSM_LOG_LEVEL", "warning")
+loglevel = service.log_level
 
 
 def on_starting(server: Arbiter) -> None:
@@ -55,7 +55,10 @@ def post_fork(_server: Arbiter, _worker: Worker) -> None:
 
 def when_ready(_server: Arbiter) -> None:
     """Tell the terminal where the service is."""
-    print(f'jose-hsm serves http://{bind} (token "{service.token_label}")', flush=True)
+    address = bind if bind.startswith("unix:") else f"http://{bind}"
+    token = service.token_label or service.token_serial or service.token_uri
+    access = service.auth or "no authentication: loopback only"
+    print(f'jose-hsm serves {address} (token "{token}", {access})', flush=True)
 
 
 def _refuse_taken(host: str, port: int) -> None:

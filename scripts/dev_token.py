@@ -103,7 +103,7 @@ def _secret(path: Path) -> str:
     """Return what ``path`` holds, after filling it with a random secret if it does not exist."""
     if not path.exists():
         _replace(path, secrets.token_hex(16) + "\n")
-    return path.read_text().strip()
+    return path.read_text("utf-8").rstrip("\r\n")
 
 
 def _replace(path: Path, text: str) -> None:
