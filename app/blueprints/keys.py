@@ -33,7 +33,7 @@ def unwrap() -> ResponseReturnValue:
     return dict(_KEY.dump(key))
 
 
-@blueprint.delete("/keys/<path:kid>")
+@blueprint.delete("/keys/<kid>")
 def destroy(kid: str) -> ResponseReturnValue:
     """Destroy a key, both halves of a pair."""
     keyring().destroy(principal(), kid)

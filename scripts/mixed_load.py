@@ -1,0 +1,132 @@
+"""Create, use and destroy keys from many clients at once, and count everything that goes wrong.
+
+    python -m scripts.mixed_load --seconds 60 --clients 16
+
+Serves a throw-away token with two workers of eight threads each. Wrong are: a 5xx, a result that is
+not right, a 404 for a key that lives, and any use of a key that was destroyed. Exits with 1 if
+anything was wrong.
+"""
+
+import argparse
+import base64
+import collections
+import random
+import secrets
+import sys
+import threading
+import time
+from typing import Any, Final
+
+import requests
+
+from scripts.throwaway import service
+
+KEYS: Final[tuple[dict[str, str], ...]] = (
+    {"kty": "oct", "alg": "A128GCM"},
+    {"kty": "oct", "alg": "A256GCM"},
+    {"kty": "oct", "alg": "HS256"},
+    {"kty": "EC", "crv": "P-256", "alg": "ES256"},
+    {"kty": "EC", "crv": "P-521", "alg": "ES512"},
+    {"kty": "OKP", "alg": "EdDSA"},
+    {"kty": "RSA", "alg": "PS256"},
+    {"kty": "RSA", "alg": "RSA-OAEP"},
+    {"kty": "RSA", "alg": "RSA-OAEP-256"},
+)
+USES_OF_A_KEY: Final = 6
+
+
+def b64u(value: bytes) -> str:
+    """Return base64url without padding."""
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode("ascii")
+
+
+class Client:
+    """One client with one connection; it notes every answer."""
+
+    def __init__(self, url: str, shared: "collections.deque[dict[str, Any]]") -> None:
+        self._url = f"{url}/v1/crypto"
+        self._http = requests.Session()
+        self._shared = shared
+        self.answers: collections.Counter[str] = collections.Counter()
+        self.wrong: list[str] = []
+
+    def live(self, deadline: float) -> None:
+        """Make a key, use it and what others have made, and destroy it, until ``deadline``."""
+        while time.monotonic() < deadline:
+            key = self._post("/keys", random.choice(KEYS))
+            if key is None:
+                continue
+            keep = random.random() < 0.1
+            for _ in range(USES_OF_A_KEY):
+                self._use(key)
+                if self._shared:
+                    self._use(random.choice(self._shared))
+            if keep:
+                self._shared.append(key)
+            else:
+                self._destroy(key["kid"])
+
+    def _use(self, key: dict[str, Any]) -> None:
+        alg, kid, data = key["alg"], key["kid"], b64u(secrets.token_bytes(random.randrange(300)))
+        if alg.startswith("HS"):
+            mac = self._post("/mac", {"kid": kid, "alg": alg, "data": data})
+            check = mac and {"kid": kid, "alg": alg, "data": data, "mac": mac["mac"]}
+            self._expect("/mac", check, "valid", expected=True)
+        elif alg.startswith(("RSA-", "A")):
+            enc = "A256GCM" if alg.startswith("RSA-") else alg
+            jwe_alg = alg if alg.startswith("RSA-") else "dir"
+            body = {"kid": kid, "alg": jwe_alg, "enc": enc, "data": data}
+            self._expect("/decrypt", self._post("/encrypt", body), "data", expected=data)
+        else:
+            jws = self._post("/sign", {"kid": kid, "alg": alg, "data": data})
+            self._expect("/verify", jws and jws | {"data": data}, "valid", expected=True)
+
+    def _expect(self, path: str, body: Any, member: str, *, expected: object) -> None:
+        answer = body and self._post(path, body)
+        if answer and answer[member] != expected:
+            self.wrong.append(f"{path}: wrong {member}")
+
+    def _destroy(self, kid: str) -> None:
+        status = self._http.delete(f"{self._url}/keys/{kid}", timeout=60).status_code
+        self._note("DELETE", status, 204)
+        again = self._http.delete(f"{self._url}/keys/{kid}", timeout=60).status_code
+        self._note("DELETE again", again, 404)
+
+    def _post(self, path: str, body: Any) -> Any:
+        response = self._http.post(self._url + path, json=body, timeout=60)
+        self._note(path, response.status_code, 200, response.text)
+        return response.json() if response.ok else None
+
+    def _note(self, path: str, status: int, expected: int, text: str = "") -> None:
+        self.answers[f"{path} {status}"] += 1
+        if status != expected:
+            self.wrong.append(f"{path}: {status} {text.strip()}")
+
+
+def main() -> int:
+    """Run; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--clients", type=int, default=16)
+    options = parser.parse_args()
+    shared: collections.deque[dict[str, Any]] = collections.deque(maxlen=40)
+    with service() as server:
+        clients = [Client(server.url, shared) for _ in range(options.clients)]
+        deadline = time.monotonic() + options.seconds
+        threads = [threading.Thread(target=client.live, args=(deadline,)) for client in clients]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    answers = sum((client.answers for client in clients), collections.Counter[str]())
+    wrong = [line for client in clients for line in client.wrong]
+    for name, count in sorted(answers.items()):
+        print(f"{name:<20} {count:>8}")
+    print(f"{'wrong':<20} {len(wrong):>8}")
+    for line, count in collections.Counter(wrong).most_common(20):
+        print(f"  {count:>5} × {line}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

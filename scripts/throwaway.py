@@ -1,0 +1,103 @@
+"""A service with a SoftHSM2 token and a registry of its own, for tests and measurements."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from app.config import Config
+from app.registry import migrate
+
+ROOT: Final = Path(__file__).parent.parent
+LABEL: Final = "throwaway"
+_READY_SECONDS: Final = 20
+_STOP_SECONDS: Final = 40
+
+
+class Server(NamedTuple):
+    """A running gunicorn: its base URL and its master process."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+
+
+def make_token(state_dir: Path) -> dict[str, str]:
+    """Make a token and a registry under ``state_dir``; return the settings that name them."""
+    (state_dir / "tokens").mkdir(parents=True)
+    conf = state_dir / "softhsm.conf"
+    conf.write_text((ROOT / "softhsm.conf").read_text().replace("@STATE_DIR@", str(state_dir)))
+    pin = secrets.token_hex(8)
+    (state_dir / "pin").write_text(pin)
+    command = ["softhsm2-util", "--init-token", "--free", "--label", LABEL]
+    subprocess.run(
+        [*command, "--pin", pin, "--so-pin", pin],
+        env={**os.environ, "SOFTHSM2_CONF": str(conf)},
+        check=True,
+        capture_output=True,
+    )
+    find = ROOT / "scripts" / "find-softhsm"
+    module = subprocess.run([find], check=True, capture_output=True, text=True).stdout.strip()
+    settings = {
+        "SOFTHSM2_CONF": str(conf),
+        "JOSE_HSM_PKCS11_MODULE": module,
+        "JOSE_HSM_TOKEN_LABEL": LABEL,
+        "JOSE_HSM_PIN_FILE": str(state_dir / "pin"),
+        "JOSE_HSM_STATE_DIR": str(state_dir),
+    }
+    migrate(Config.from_env(settings).registry_url)
+    return settings
+
+
+@contextmanager
+def server(settings: Mapping[str, str], *, workers: int = 2) -> Iterator[Server]:
+    """Serve with gunicorn on a free port for one ``with`` block."""
+    port = _free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("JOSE_HSM_")},
+        **settings,
+        "JOSE_HSM_BIND": f"127.0.0.1:{port}",
+        "WEB_CONCURRENCY": str(workers),
+    }
+    command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py"]
+    with subprocess.Popen(
+        [*command, "app:create_app()"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            _wait_until_listening(port, process)
+            yield Server(f"http://127.0.0.1:{port}", process)
+        finally:
+            process.terminate()
+            process.wait(timeout=_STOP_SECONDS)
+
+
+@contextmanager
+def service(*, workers: int = 2) -> Iterator[Server]:
+    """Serve a new token, which is gone at the end of the ``with`` block."""
+    with (
+        tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory,
+        server(make_token(Path(directory) / "state"), workers=workers) as running,
+    ):
+        yield running
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_listening(port: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("the server did not start")
