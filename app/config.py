@@ -169,6 +169,23 @@ class Config:
         )
 
 
+def settings_table() -> str:
+    """Return the rows of the README table: variable, default, meaning."""
+    return "\n".join(
+        f"| `{PREFIX}{setting.name.upper()}` | {_shown(setting.default)} | "
+        f"{setting.metadata['meaning']} |"
+        for setting in fields(Config)
+    )
+
+
+def _shown(default: Any) -> str:
+    if default is MISSING:
+        return "required"
+    if default in {None, ""}:
+        return ""
+    return f"`{int(default) if isinstance(default, bool) else default}`"
+
+
 def _parsed(known: Mapping[str, Field[Any]], given: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     for name, setting in known.items():
         if name in given:

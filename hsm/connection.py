@@ -141,7 +141,7 @@ class Connection:
         module = self._module = self._module or Module(settings.module)
         # SoftHSM rewrites its token at each login; whoever boots meanwhile finds none.
         with file_lock(settings.state_dir / "boot.lock"):
-            pin = settings.read_pin()
+            pin = self._read_pin()
             if self._latch.is_closed(pin):
                 raise TokenUnavailable("the PIN was refused and has not changed since")
             module.finalize()
@@ -158,6 +158,12 @@ class Connection:
         )
         self._reason = None
         logger.info("the token is ready")
+
+    def _read_pin(self) -> str:
+        try:
+            return self._settings.read_pin()
+        except OSError:
+            raise TokenUnavailable("the PIN file cannot be read") from None
 
     def _log_in(self, module: Module, pin: str) -> SessionPool:
         settings = self._settings

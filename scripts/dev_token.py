@@ -88,9 +88,7 @@ def _initialise(conf: Path, *, pin: str, so_pin: str) -> None:
         *("--label", os.environ["JOSE_HSM_TOKEN_LABEL"], "--pin", pin, "--so-pin", so_pin),
     ]
     environment = os.environ | {"SOFTHSM2_CONF": str(conf)}
-    done = subprocess.run(  # noqa: S603  # no shell, and every argument is ours
-        command, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"jose-hsm: no development token could be made: {done.stderr.strip()}")
 

@@ -56,7 +56,7 @@ class Client:
             key = self._post("/keys", random.choice(KEYS))
             if key is None:
                 continue
-            keep = random.random() < 0.1
+            keep = random.randrange(10) == 0
             for _ in range(USES_OF_A_KEY):
                 self._use(key)
                 if self._shared:
@@ -124,7 +124,7 @@ def main() -> int:
         print(f"{name:<20} {count:>8}")
     print(f"{'wrong':<20} {len(wrong):>8}")
     for line, count in collections.Counter(wrong).most_common(20):
-        print(f"  {count:>5} × {line}")
+        print(f"  {count:>5} of {line}")
     return 1 if wrong else 0
 
 

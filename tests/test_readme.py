@@ -1,0 +1,125 @@
+"""The README does what it says: its commands run, its tables are those of the code."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+import hsm
+from app.config import settings_table
+from scripts.throwaway import ROOT
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+FLOWS = [block for block in BLOCKS if "post " in block]
+COMMANDS = [block for block in BLOCKS if "jose-hsm" in block]
+REFERENCE_FLOWS = {
+    "dir": '"alg\\":\\"dir\\"',
+    "RSA-OAEP": "RSA-OAEP-256",
+    "sign and verify": "post verify",
+    "MAC": "post mac",
+    "unwrap": "post keys/unwrap",
+    "import of a secret key": '"k":',
+    "import of a private key": '"d":',
+    "destroy": "-X DELETE",
+}
+
+
+def shell(script: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        check=False,
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def functions(url: str) -> str:
+    """Return the definitions that the README gives before it uses them, for the server ``url``."""
+    definitions = [
+        line for line in "\n".join(BLOCKS).splitlines() if re.match(r"API=|\w+\(\) ", line)
+    ]
+    return "\n".join(definitions).replace("http://127.0.0.1:8000", url) + "\n"
+
+
+@pytest.mark.parametrize("block", FLOWS, ids=range(len(FLOWS)))
+def test_every_curl_block_runs(block, server):
+    done = shell(functions(server) + re.sub(r"^API=.*$", "", block, flags=re.MULTILINE))
+    assert done.returncode == 0, done
+    assert '"error"' not in done.stdout, done
+
+
+def test_the_first_block_prints_what_it_says(server):
+    done = shell(functions(server) + re.sub(r"^API=.*$", "", FLOWS[0], flags=re.MULTILINE))
+    assert done.stdout.rstrip().endswith('"valid":true}')
+
+
+@pytest.mark.parametrize("name", REFERENCE_FLOWS)
+def test_the_blocks_cover_every_flow_of_the_reference(name):
+    assert any(REFERENCE_FLOWS[name] in block for block in FLOWS)
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=[block.strip() for block in COMMANDS])
+def test_every_command_of_the_operator_runs(block, environment):
+    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+    done = shell(block, **environment, PATH=path)
+    assert done.returncode == 0, done
+
+
+def test_the_settings_are_those_of_the_code():
+    assert settings_table() in README
+
+
+def test_every_algorithm_is_in_the_table_as_this_token_offers_it(application):
+    rows = [line for line in README.splitlines() if line.startswith("| `")]
+    for name, offer in application.extensions["hsm"].offers().items():
+        row = next(row for row in rows if f"`{name}`" in row.split("|")[1])
+        assert ("no:" in row) is not offer.is_offered
+        if offer.is_offered:
+            assert ("CEK: **process**" in row) is (offer.residency == "process")
+    assert set(hsm.ALGORITHMS) == set(application.extensions["hsm"].offers())
+
+
+@contextmanager
+def make_run(state_dir: str, stop: Callable[["subprocess.Popen[str]"], None]) -> Iterator[str]:
+    """Run ``make run``; give the URL that it prints; see that ``stop`` leaves nothing behind."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # GNU make passes its options on in the environment; those of a surrounding make are not ours.
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    process = subprocess.Popen(
+        ["make", "run", f"PORT={port}", f"STATE_DIR={state_dir}"],
+        cwd=ROOT,
+        env=environment | {"WEB_CONCURRENCY": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        line = next(line for line in process.stdout if "http://" in line)
+        yield re.search(r"http://127\.0\.0\.1:\d+", line)[0]
+    finally:
+        stop(process)
+        rest, _ = process.communicate(timeout=60)
+    assert "Traceback" not in rest
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_make_run_serves_and_finds_its_keys_again(tmp_path):
+    create = """post keys '{"kty":"oct","alg":"HS256"}' | jq -r .kid"""
+    with make_run(str(tmp_path / "state"), lambda make: os.killpg(make.pid, signal.SIGINT)) as url:
+        kid = shell(functions(url) + create).stdout.strip()
+    with make_run(str(tmp_path / "state"), lambda make: make.terminate()) as url:
+        done = shell(functions(url) + f"""post mac '{{"kid":"{kid}","alg":"HS256","data":""}}'""")
+        assert '"mac"' in done.stdout
