@@ -1,7 +1,9 @@
 """What a token does for us, by kid and JOSE names: the whole of ``hsm`` as ``app`` sees it."""
 
 import itertools
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -29,6 +31,7 @@ from hsm.wrapping import Outcome
 Result = TypeVar("Result")
 
 _PROBE: Final = b"jose-hsm"
+_FAILURE_SECONDS: Final = 0.025
 
 
 class Hsm:
@@ -153,7 +156,8 @@ class Hsm:
             with path.unwrapped(key, row, enc_row, encrypted_key) as unwrapped:
                 return content.decrypt(unwrapped.cek, sealed, aad, token.canary)
 
-        return self._with_key(kid, PRIVATE, decrypt)
+        with _failing_late():
+            return self._with_key(kid, PRIVATE, decrypt)
 
     def unwrap(self, kid: UUID, alg: str, enc: str, encrypted_key: bytes, new_kid: UUID) -> None:
         """Keep the CEK of ``encrypted_key`` in the token as the key ``new_kid``.
@@ -212,6 +216,21 @@ class Hsm:
                 raise
 
         return self._connection.perform(run, attempts=attempts)
+
+
+@contextmanager
+def _failing_late() -> Iterator[None]:
+    """Hold a failed decryption back until ``_FAILURE_SECONDS`` have passed.
+
+    The steps are the same for every failure, and their times nearly so: what a token spends on
+    writing an error to its log is not ours to even out. No session is held meanwhile.
+    """
+    started = time.monotonic()
+    try:
+        yield
+    except DecryptionFailed:
+        time.sleep(max(0, started + _FAILURE_SECONDS - time.monotonic()))
+        raise
 
 
 def _require_canary(token: Token, session: Session) -> None:
