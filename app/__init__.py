@@ -12,7 +12,6 @@ from app.keyring import Keyring
 from app.registry import Registry
 from hsm import Hsm
 
-MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 _URL_PREFIX: Final = "/v1/crypto"
 
 
@@ -24,7 +23,6 @@ def create_app(config: Config | None = None) -> Flask:
     config = config or Config.from_env()
     logging.basicConfig(level=config.log_level.upper())
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
     # A path is a name, not a hint: no redirects to what it might have meant.

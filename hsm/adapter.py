@@ -94,7 +94,7 @@ class Hsm:
         """Return the raw JWS signature: R‖S for ECDSA (RFC 7518 §3.4), never DER."""
         row = SIGNATURES[alg]
         return self._with_key(
-            kid, PRIVATE, lambda _token, key: signing.sign(key, row, signing_input)
+            kid, PRIVATE, alg, lambda _token, key: signing.sign(key, row, signing_input)
         )
 
     def verify(self, kid: UUID, alg: str, signing_input: bytes, signature: bytes) -> bool:
@@ -103,18 +103,21 @@ class Hsm:
         return self._with_key(
             kid,
             PUBLIC,
+            alg,
             lambda token, key: signing.verify(key, row, signing_input, signature, token.canary),
         )
 
     def mac(self, kid: UUID, alg: str, data: bytes) -> bytes:
         """Return the MAC of ``data``, as long as the hash."""
         row = MACS[alg]
-        return self._with_key(kid, SECRET, lambda _token, key: mac.compute(key, row, data))
+        return self._with_key(kid, SECRET, alg, lambda _token, key: mac.compute(key, row, data))
 
     def verify_mac(self, kid: UUID, alg: str, data: bytes, code: bytes) -> bool:
         """Tell whether ``code`` is the MAC of ``data``; of a wrong length it is just not."""
         row = MACS[alg]
-        return self._with_key(kid, SECRET, lambda _token, key: mac.verify(key, row, data, code))
+        return self._with_key(
+            kid, SECRET, alg, lambda _token, key: mac.verify(key, row, data, code)
+        )
 
     def encrypt(
         self, kid: UUID, alg: str, enc: str, plaintext: bytes, aad: bytes
@@ -124,6 +127,7 @@ class Hsm:
             return b"", self._with_key(
                 kid,
                 SECRET,
+                enc,
                 lambda _token, key: content.encrypt(key, plaintext, aad),
             )
         row, enc_row = KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc]
@@ -133,7 +137,7 @@ class Hsm:
                 sealed = content.encrypt(wrapped.cek, plaintext, aad)
             return wrapped.encrypted_key, sealed
 
-        return self._with_key(kid, PUBLIC, encrypt)
+        return self._with_key(kid, PUBLIC, alg, encrypt)
 
     def decrypt(  # noqa: PLR0913, PLR0917  # the parts of a JWE
         self, kid: UUID, alg: str, enc: str, encrypted_key: bytes, sealed: Sealed, aad: bytes
@@ -147,6 +151,7 @@ class Hsm:
             return self._with_key(
                 kid,
                 SECRET,
+                enc,
                 lambda token, key: content.decrypt(key, sealed, aad, token.canary),
             )
         row, enc_row = KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc]
@@ -157,7 +162,7 @@ class Hsm:
                 return content.decrypt(unwrapped.cek, sealed, aad, token.canary)
 
         with _failing_late():
-            return self._with_key(kid, PRIVATE, decrypt)
+            return self._with_key(kid, PRIVATE, alg, decrypt)
 
     def unwrap(self, kid: UUID, alg: str, enc: str, encrypted_key: bytes, new_kid: UUID) -> None:
         """Keep the CEK of ``encrypted_key`` in the token as the key ``new_kid``.
@@ -177,7 +182,7 @@ class Hsm:
                     raise CryptoFailure(f"The unwrapped key is not of the size of {enc}")
                 token.keystore.store(new_kid, enc_row, path.kek(key.session), unwrapped.cek)
 
-        self._with_key(kid, PRIVATE, unwrap, attempts=1)
+        self._with_key(kid, PRIVATE, alg, unwrap, attempts=1)
 
     def _round_trip(self, kid: UUID, name: str) -> bool:
         if name in SIGNATURES:
@@ -202,11 +207,13 @@ class Hsm:
         self,
         kid: UUID,
         half: ObjectClass,
+        name: str,
         operation: Callable[[Token, Key], Result],
         *,
         attempts: int = 2,
     ) -> Result:
         def run(token: Token, session: Session) -> Result:
+            token.require_offered(name)
             key = token.keystore.load(session, kid, half)
             try:
                 return operation(token, key)

@@ -10,7 +10,6 @@ from hsm.errors import TokenUnavailable
 
 _CKF_OS_LOCKING_OK = 2
 _CKR_OK = 0
-_CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191
 
 
 _LIB: Any = _pkcs11.lib  # its stub has no __new__; see ``Module``
@@ -49,10 +48,10 @@ class Module:
         self._wrapper = _LIB.__new__(_LIB, str(path))
 
     def initialize(self) -> None:
-        """Call C_Initialize; raise ``TokenUnavailable`` unless the library is now ours."""
+        """Call C_Initialize; raise ``TokenUnavailable`` unless it succeeds."""
         arguments = _InitializeArgs(flags=_CKF_OS_LOCKING_OK)
         value = self._dll.C_Initialize(ctypes.byref(arguments))
-        if value not in (_CKR_OK, _CKR_CRYPTOKI_ALREADY_INITIALIZED):
+        if value != _CKR_OK:
             raise TokenUnavailable("the PKCS#11 module does not initialise")
 
     def finalize(self) -> None:

@@ -10,7 +10,7 @@ from pkcs11 import Attribute, PKCS11Error, Session
 
 from hsm.algorithms import ALGORITHMS, KEY_MANAGEMENTS, Algorithm, KeyManagement
 from hsm.canary import Canary
-from hsm.errors import HsmError
+from hsm.errors import HsmError, UnsupportedAlgorithm
 from hsm.faults import Fault, fault_of, name_of
 from hsm.keystore import Keystore
 from hsm.pool import SessionPool
@@ -45,6 +45,12 @@ class Token:
     keystore: Keystore
     offers: Mapping[str, Offer]
     paths: Mapping[str, Path]
+
+    def require_offered(self, name: str) -> None:
+        """Raise ``UnsupportedAlgorithm`` with the reason if the algorithm is not offered."""
+        offer = self.offers[name]
+        if not offer.is_offered:
+            raise UnsupportedAlgorithm(f"'{name}' is not available: {offer.reason}")
 
     @classmethod
     def prove(

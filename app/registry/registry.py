@@ -88,8 +88,11 @@ class Registry:
             )
 
     def activate(self, kid: UUID, public_jwk: Mapping[str, str] | None) -> None:
-        """Make a pending key visible."""
-        self._change(kid, from_states=[State.PENDING], state=State.ACTIVE, public_jwk=public_jwk)
+        """Make a pending key visible; if its row is gone, nobody could ever reach the key."""
+        if not self._change(
+            kid, from_states=[State.PENDING], state=State.ACTIVE, public_jwk=public_jwk
+        ):
+            raise RegistryUnavailable
 
     def mark_destroyed(self, kid: UUID) -> bool:
         """Hide a key for ever; return whether it was this call that did."""
