@@ -10,7 +10,7 @@ from uuid import UUID
 
 import alembic.command
 import alembic.config
-from sqlalchemy import Connection, Engine, Row, create_engine, event, or_, select
+from sqlalchemy import Connection, Engine, Row, bindparam, create_engine, event, or_, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -23,6 +23,10 @@ from hsm import KeySpec
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _LOCK_WAIT_SECONDS: Final = 2
 _VISIBLE: Final = (State.ACTIVE, State.DEACTIVATED, State.COMPROMISED)
+# Every request runs it, so it is built once.
+_FIND: Final = select(keys).where(
+    or_(keys.c.kid == bindparam("kid"), keys.c.kid_public == bindparam("kid"))
+)
 
 
 def migrate(url: str) -> None:
@@ -56,13 +60,9 @@ class Registry:
 
     def find(self, kid: UUID) -> Key | None:
         """Return the visible key that ``kid`` names, as its kid or as its public one."""
-        query = select(keys).where(
-            or_(keys.c.kid == str(kid), keys.c.kid_public == str(kid)),
-            keys.c.state.in_(_VISIBLE),
-        )
         with self._reading() as connection:
-            row = connection.execute(query).one_or_none()
-        return _record(row) if row else None
+            row = connection.execute(_FIND, {"kid": str(kid)}).one_or_none()
+        return _record(row) if row and row.state in _VISIBLE else None
 
     def insert(self, key: Key) -> None:
         """Add a row."""
