@@ -23,6 +23,8 @@ from hsm.templates import Templates
 _BAD_PADDING: Final = (Fault.REJECTED, Fault.AMBIGUOUS)
 _WRAPPING_OVERHEAD_BYTES: Final = 8  # RFC 3394 §2.2.1
 _ANY_AAD: Final = b"."
+_SHORTEST_BYTES: Final = 2048 // 8
+_LONGEST_BYTES: Final = 4096 // 8
 
 
 class Outcome(Enum):
@@ -200,8 +202,9 @@ class ProcessPath(Path):
 
     @staticmethod
     def _encoded_message(private: Key, encrypted_key: bytes) -> bytes:
-        """Return EM; random bytes if ``encrypted_key`` is no number below the modulus."""
-        substitute: bytes = private.session.generate_random(8 * 256)
+        """Return EM; random bytes, as many, if ``encrypted_key`` is no number below the modulus."""
+        octets = min(max(len(encrypted_key), _SHORTEST_BYTES), _LONGEST_BYTES)
+        substitute: bytes = private.session.generate_random(8 * octets)
         try:
             return bytes(private.decrypt(encrypted_key, mechanism=Mechanism.RSA_X_509))
         except PKCS11Error as error:

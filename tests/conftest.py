@@ -13,6 +13,8 @@ from app.config import Config
 from scripts.throwaway import ROOT, make_token, server
 from tests.api import Api
 
+pytest_plugins = ["tests.vector_counts"]
+
 
 @pytest.fixture(scope="session")
 def vectors() -> Path:
