@@ -1,4 +1,4 @@
-"""EME-OAEP decoding in the process agrees with RFC 8017 §7.1, for both hashes and every CEK size."""
+"""EME-OAEP decoding in the process follows RFC 8017 §7.1, for both hashes and every CEK size."""
 
 import hashlib
 import os
