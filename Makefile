@@ -4,12 +4,14 @@ PORT ?= 8000
 STATE_DIR ?= var
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
+SECONDS ?= 60
+KILLS ?= 50
 export PORT STATE_DIR
 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lock clean
+.PHONY: help run test check load kills warm oracle lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +29,22 @@ check: ## Lint, formatting, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+load: ## Create, use and destroy keys from 16 clients: [SECONDS=60]
+	@scripts/setup requirements-test.lock
+	@exec $(BIN)/python -m scripts.mixed_load --seconds $(SECONDS)
+
+kills: ## Kill workers while keys are created; nothing may be lost or left: [KILLS=50]
+	@scripts/setup requirements-test.lock
+	@exec $(BIN)/python -m scripts.kill_workers --kills $(KILLS)
+
+warm: ## Compare one encryption with 10 and with 2,000 keys on the token
+	@scripts/setup requirements-test.lock
+	@exec $(BIN)/python -m scripts.warm_cost
+
+oracle: ## Compare the times of bad padding and bad tag
+	@scripts/setup requirements-test.lock
+	@exec $(BIN)/python -m scripts.padding_oracle
 
 lock: ## Write the lock files from pyproject.toml: [LOCK_ARGS=--upgrade]
 	@scripts/setup requirements.lock

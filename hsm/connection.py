@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from pkcs11 import PKCS11Error, Session
 
+from hsm import softhsm
 from hsm.canary import Canary
 from hsm.errors import HsmError, TokenUnavailable
 from hsm.faults import Fault, fault_of, name_of, translate
@@ -145,8 +146,10 @@ class Connection:
             if self._latch.is_closed(pin):
                 raise TokenUnavailable("the PIN was refused and has not changed since")
             module.finalize()
+            self._first_aid(softhsm.restore)
             module.initialize()
             pool = self._log_in(module, pin)
+            self._first_aid(softhsm.save)
             templates = known_attributes(pool)
             canary = Canary(pool.anchor, templates)
         self._token = Token.prove(
@@ -158,6 +161,10 @@ class Connection:
         )
         self._reason = None
         logger.info("the token is ready")
+
+    def _first_aid(self, treat: Callable[[Path], None]) -> None:
+        if softhsm.is_softhsm(self._settings.module):
+            treat(self._settings.state_dir / "softhsm")
 
     def _read_pin(self) -> str:
         try:

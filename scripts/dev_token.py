@@ -24,9 +24,7 @@ def main() -> None:
         return
     with _turn(state):
         _write_conf(state)
-        if (state / "tokens").exists():
-            _restore(state)
-        else:
+        if not (state / "tokens").exists():
             _make(state)
 
 
@@ -62,21 +60,8 @@ def _make(state: Path) -> None:
     shutil.rmtree(new, ignore_errors=True)
     (new / "tokens").mkdir(parents=True)
     _initialise(_write_conf(new), pin=_pin(), so_pin=_secret(state / "so-pin"))
-    # SoftHSM rewrites token.object at every login, and loses it when it is killed meanwhile.
-    backup = state / "tokens.backup"
-    shutil.rmtree(backup, ignore_errors=True)
-    shutil.copytree(new / "tokens", backup)
     (new / "tokens").rename(state / "tokens")
     shutil.rmtree(new)
-
-
-def _restore(state: Path) -> None:
-    """Put back every ``token.object`` that was lost."""
-    for copy in state.glob("tokens.backup/*/token.object"):
-        lost = state / "tokens" / copy.parent.name / copy.name
-        if not lost.exists() or lost.stat().st_size == 0:
-            shutil.copy(copy, partial := lost.with_name("token.restored"))
-            partial.replace(lost)
 
 
 def _initialise(conf: Path, *, pin: str, so_pin: str) -> None:

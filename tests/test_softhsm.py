@@ -1,0 +1,20 @@
+"""A SoftHSM token that lost its ``token.object`` is mended by whoever opens it next."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.throwaway import make_token, server
+from tests.api import Api
+
+
+@pytest.mark.parametrize("lose", [lambda path: path.write_bytes(b""), Path.unlink])
+def test_an_emptied_token_object_is_put_back(tmp_path, lose):
+    settings = make_token(tmp_path / "state")
+    with server(settings, workers=1) as running:
+        kid = Api.over_http(running.url).create(kty="oct", alg="HS256")["kid"]
+    (token_object,) = (tmp_path / "state" / "tokens").glob("*/token.object")
+    lose(token_object)
+    with server(settings, workers=1) as running:
+        Api.over_http(running.url).ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})
+    assert token_object.stat().st_size
