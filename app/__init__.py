@@ -3,9 +3,10 @@
 import logging
 from typing import Final
 
-from flask import Flask
+from flask import Flask, request
+from werkzeug.exceptions import NotFound
 
-from app import errors
+from app import bodies, errors
 from app.blueprints import encryption, keys, signing
 from app.config import Config
 from app.keyring import Keyring
@@ -33,8 +34,16 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions["keyring"] = Keyring(
         Registry(config.registry_url), token, state_dir=config.state_dir
     )
+    app.before_request(_require_exact_path)
     for resource in (keys, encryption, signing):
         app.register_blueprint(resource.blueprint, url_prefix=_URL_PREFIX)
     errors.register(app)
+    bodies.register(app)
     token.start()
     return app
+
+
+def _require_exact_path() -> None:
+    """Refuse ``//v1/…``, which werkzeug takes for ``/v1/…`` and a proxy with rules may not."""
+    if request.environ["PATH_INFO"].startswith("//"):
+        raise NotFound

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from app.config import Config, ConfigError
+from app.errors import RegistryUnavailable
 from app.keyring import Keyring
 from app.registry import Registry, migrate
-from hsm import Hsm
+from hsm import Hsm, HsmError
 
 _READY_SECONDS: Final = 30.0
 
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(Config.from_env(), options))
-    except ConfigError as error:
+    except (ConfigError, RegistryUnavailable, HsmError) as error:
         print(f"jose-hsm: {error}", file=sys.stderr)
         return 2
 

@@ -177,11 +177,9 @@ class Keyring:
             if not is_dry_run:
                 for kid in settled:
                     self._undo(kid)
-            rows, objects = self._registry.kids(), self._hsm.inventory().keys()
+            missing, unknown = self._hsm.differences(self._registry.specs())
             return Reconciliation(
-                settled=settled,
-                missing=sorted(rows - objects - set(settled)),
-                unknown=sorted(objects - rows),
+                settled=settled, missing=sorted(missing - set(settled)), unknown=sorted(unknown)
             )
 
     def _find(self, principal: str, kid: str) -> Key:
@@ -215,6 +213,7 @@ class Keyring:
                 raise
 
     def _undo(self, kid: UUID) -> None:
+        self._registry.abandon(kid)
         self._hsm.destroy(kid)
         self._registry.remove(kid)
 

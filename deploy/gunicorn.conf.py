@@ -3,12 +3,15 @@
 The master never touches PKCS#11: a token's handles do not survive a fork.
 """
 
+import json
 import os
 import signal
 import socket
 import sys
+from http import HTTPStatus
 from pathlib import Path
 
+from gunicorn import util
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
@@ -43,6 +46,20 @@ def on_starting(server: Arbiter) -> None:
     for address in () if inherits_sockets else server.cfg.address:
         if isinstance(address, tuple):
             _refuse_taken(*address)
+
+
+def _write_error(sock: socket.socket, status: int, reason: str, _message: str) -> None:
+    """Answer what never becomes a request like everything else, and do not repeat it."""
+    code = "internal_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "bad_request"
+    body = json.dumps({"error": code, "description": reason})
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    util.write_nonblock(sock, f"{head}{body}".encode("latin-1"))
+
+
+util.write_error = _write_error
 
 
 def post_fork(_server: Arbiter, _worker: Worker) -> None:

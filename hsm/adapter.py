@@ -23,7 +23,7 @@ from hsm.content import Sealed
 from hsm.errors import CryptoFailure, DecryptionFailed, TokenUnavailable
 from hsm.faults import Fault, fault_of
 from hsm.handles import Key
-from hsm.keystore import PRIVATE, PUBLIC, SECRET
+from hsm.keystore import PRIVATE, PUBLIC, SECRET, Halves, halves_of
 from hsm.material import PrivateKey, PublicKey
 from hsm.token import Offer, Token
 from hsm.wrapping import Outcome
@@ -86,9 +86,19 @@ class Hsm:
         """Destroy every object of ``kid``; absence is success."""
         self._connection.perform(lambda token, session: token.keystore.destroy(session, kid))
 
-    def inventory(self) -> Mapping[UUID, frozenset[ObjectClass]]:
+    def inventory(self) -> Mapping[UUID, Halves]:
         """Return the kids of all objects on the token that carry our label, with their halves."""
         return self._connection.perform(lambda token, session: token.keystore.inventory(session))
+
+    def differences(self, specs: Mapping[UUID, KeySpec]) -> tuple[set[UUID], set[UUID]]:
+        """Compare all keys of the token that carry our label with those that there should be.
+
+        Returns the kids of ``specs`` that are not, or not wholly, on the token, and the kids on
+        the token that are not in ``specs``.
+        """
+        found = self.inventory()
+        missing = {kid for kid, spec in specs.items() if found.get(kid) != halves_of(spec)}
+        return missing, found.keys() - specs.keys()
 
     def sign(self, kid: UUID, alg: str, signing_input: bytes) -> bytes:
         """Return the raw JWS signature: R‖S for ECDSA (RFC 7518 §3.4), never DER."""

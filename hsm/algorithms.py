@@ -139,10 +139,13 @@ class SignatureAlgorithm(Algorithm):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MacAlgorithm(Algorithm):
-    """A JWS ``alg`` with a shared key (RFC 7518 §3.2); the key is as long as the hash or longer."""
+    """A JWS ``alg`` with a shared key (RFC 7518 §3.2); the key is as long as the hash or longer.
+
+    The token only ever computes: MACs are compared outside, in constant time.
+    """
 
     kind: KeyKind = HMAC
-    usages: MechanismFlag = SIGN_VERIFY
+    usages: MechanismFlag = MechanismFlag.SIGN
     mac_bytes: int
 
 

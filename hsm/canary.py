@@ -5,6 +5,7 @@ from typing import Final
 from pkcs11 import Attribute, GCMParams, Mechanism, Object, ObjectClass, PKCS11Error, Session
 
 from hsm.algorithms import AES, CONTENT_ENCRYPTIONS
+from hsm.errors import TokenUnavailable
 from hsm.handles import Handle, Key
 from hsm.templates import LABEL_PREFIX, Templates
 
@@ -22,8 +23,17 @@ class Canary:
     """
 
     def __init__(self, session: Session, templates: Templates) -> None:
-        """Find the canary or make it; the caller holds the boot lock, so there is one."""
-        found = self._search(session) or [self._generate(session, templates)]
+        """Find the canary or make it; the caller holds the boot lock, so there is one.
+
+        Raises ``TokenUnavailable`` if ``session`` does not see even the one it has just made.
+        """
+        found = self._search(session)
+        if not found:
+            made = self._generate(session, templates)
+            found = self._search(session)
+            if not found:
+                made.destroy()
+                raise TokenUnavailable("the token does not show its keys")
         self._handle = Handle.of(found[0])
 
     def is_found(self, session: Session) -> bool:

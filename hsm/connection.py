@@ -13,7 +13,7 @@ from pkcs11 import PKCS11Error, Session
 
 from hsm import softhsm
 from hsm.canary import Canary
-from hsm.errors import HsmError, TokenUnavailable
+from hsm.errors import TokenUnavailable
 from hsm.faults import Fault, fault_of, name_of, translate
 from hsm.latch import PinLatch, file_lock
 from hsm.module import Module
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _RETRIED: Final = (Fault.SESSION_LOST, Fault.KEY_GONE, Fault.BUSY, Fault.AMBIGUOUS)
-_SUSPICIOUS: Final = (Fault.SESSION_LOST, Fault.AMBIGUOUS, Fault.DOWN)
+_SUSPICIOUS: Final = (Fault.SESSION_LOST, Fault.KEY_GONE, Fault.AMBIGUOUS, Fault.DOWN)
 _FIRST_PAUSE_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 4.0
 _DRAIN_SECONDS: Final = 30.0
@@ -125,7 +125,7 @@ class Connection:
         while True:
             try:
                 self._connect()
-            except (HsmError, PKCS11Error, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # nothing may end this thread
                 self._reason = _reason_of(error)
                 self._tried.set()
                 logger.warning("not connected: %s", self._reason)
@@ -169,7 +169,7 @@ class Connection:
     def _read_pin(self) -> str:
         try:
             return self._settings.read_pin()
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             raise TokenUnavailable("the PIN file cannot be read") from None
 
     def _log_in(self, module: Module, pin: str) -> SessionPool:
@@ -185,7 +185,10 @@ class Connection:
             )
         except PKCS11Error as error:
             if fault_of(error) is Fault.PIN:
-                self._latch.close(pin)
+                try:
+                    self._latch.close(pin)
+                except OSError:
+                    logger.exception("other processes cannot be told that the PIN is wrong")
                 raise TokenUnavailable("the token refuses the PIN") from None
             raise
         self._latch.open()
@@ -208,7 +211,7 @@ class Connection:
         token = self.token
         try:
             with token.pool.session() as session:
-                return token.canary.is_found(session) and token.canary.sings(session)
+                return token.is_well(session)
         except TokenUnavailable:  # all sessions are busy: whoever has them will find out
             return True
         except PKCS11Error:
@@ -219,9 +222,9 @@ def _reason_of(error: Exception) -> str:
     match error:
         case PKCS11Error():
             return f"the token answers {name_of(error)}"
-        case OSError():
-            return error.strerror or type(error).__name__
         case TokenUnavailable():
             return error.subject
+        case OSError(strerror=str(text)):
+            return text
         case _:
-            return str(error)
+            return f"unexpected {type(error).__name__}"

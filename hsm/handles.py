@@ -26,6 +26,9 @@ class Handle(NamedTuple):
     value: int
     public: RSAPublicKey | None = None
 
+    def __repr__(self) -> str:
+        return "<Handle>"
+
     @classmethod
     def of(cls, found: Object) -> "Handle":
         """Return what is worth remembering of the object ``found``."""

@@ -19,11 +19,18 @@ from hsm.handles import Handle, HandleCache, Key
 from hsm.material import CONVERSIONS, PrivateKey, PublicKey
 from hsm.templates import HALVES, LABEL_PREFIX, Templates, identity
 
+Halves = frozenset[ObjectClass]
+
 SECRET, PRIVATE, PUBLIC = HALVES
 
 # SoftHSM up to 2.6.1 can overlook an object while another process creates one (its issue 573).
 _LOOKS: Final = 3
 _PAUSE_SECONDS: Final = 0.02
+
+
+def halves_of(spec: KeySpec) -> Halves:
+    """Return the objects that make a whole key."""
+    return frozenset({PRIVATE, PUBLIC} if spec.kind.is_pair else {SECRET})
 
 
 class Keystore:
@@ -103,9 +110,9 @@ class Keystore:
         """Drop what is remembered of ``kid``; the next use looks for it anew."""
         self._handles.drop(kid, HALVES)
 
-    def inventory(self, session: Session) -> Mapping[UUID, frozenset[ObjectClass]]:
+    def inventory(self, session: Session) -> Mapping[UUID, Halves]:
         """Return the kids of all objects that carry our label, each with its halves."""
-        kids: dict[UUID, frozenset[ObjectClass]] = {}
+        kids: dict[UUID, Halves] = {}
         for half in HALVES:
             for kid in _labelled(session, half):
                 kids[kid] = kids.get(kid, frozenset()) | {half}

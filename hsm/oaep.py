@@ -19,6 +19,9 @@ class Decoded(NamedTuple):
     is_valid: bool
     is_of_size: bool
 
+    def __repr__(self) -> str:
+        return "<Decoded>"
+
 
 def decode(encoded: bytes, hash_algorithm: HashAlgorithm, substitute: bytes) -> Decoded:
     """Decode EM, as long as the modulus, with the empty label.

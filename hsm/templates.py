@@ -14,7 +14,13 @@ from hsm.material import CONVERSIONS, Attributes, PrivateKey
 
 LABEL_PREFIX: Final = "jose-hsm:"
 
-OPTIONAL: Final = (Attribute.ALLOWED_MECHANISMS, Attribute.MODIFIABLE, Attribute.COPYABLE)
+OPTIONAL: Final = (
+    Attribute.ALLOWED_MECHANISMS,
+    Attribute.SIGN_RECOVER,
+    Attribute.VERIFY_RECOVER,
+    Attribute.MODIFIABLE,
+    Attribute.COPYABLE,
+)
 """Attributes that younger or smaller tokens do not know; ``token`` tries each at boot."""
 
 
@@ -79,9 +85,17 @@ class Templates:
             **self._restricted_to({CEK_WRAPPING}),
         }
 
+    def private(self, rows: Iterable[Algorithm]) -> Attributes:
+        """Return what guards the private half of a pair of ``rows``."""
+        return self._known({Attribute.SIGN_RECOVER: False}) | self.secret(rows)
+
     def public(self, rows: Iterable[Algorithm]) -> Attributes:
-        """Return what guards a public key of ``rows``."""
-        return {Attribute.PRIVATE: False, **self._restrictions(rows)}
+        """Return what guards the public half of a pair of ``rows``."""
+        return {
+            Attribute.PRIVATE: False,
+            **self._known({Attribute.VERIFY_RECOVER: False}),
+            **self._restrictions(rows),
+        }
 
     def secret_generation(
         self, rows: Sequence[Algorithm], *, extractable: bool = False
@@ -101,7 +115,7 @@ class Templates:
             "public_template": self.public(spec.algorithms)
             | _curve(spec.curve)
             | _parameter_set(spec),
-            "private_template": self.secret(spec.algorithms),
+            "private_template": self.private(spec.algorithms),
         }
 
     def imported_secret(
@@ -130,7 +144,7 @@ class Templates:
             Attribute.KEY_TYPE: spec.kind.key_type,
             **_curve(spec.curve),
             **convert(key),
-            **self.secret(spec.algorithms),
+            **self.private(spec.algorithms),
         }
 
     def imported_public(self, kid: UUID, spec: KeySpec, key: PrivateKey) -> Attributes:
@@ -155,13 +169,17 @@ class Templates:
         return self._restricted_to(mechanisms)
 
     def _restricted_to(self, mechanisms: Iterable[Mechanism]) -> Attributes:
-        restrictions: Attributes = {
-            Attribute.ALLOWED_MECHANISMS: sorted(mechanisms),
-            Attribute.COPYABLE: False,
-            # Last: when SoftHSM unwraps, it sets one attribute after the other.
-            Attribute.MODIFIABLE: False,
-        }
-        return {name: value for name, value in restrictions.items() if name in self.optional}
+        return self._known(
+            {
+                Attribute.ALLOWED_MECHANISMS: sorted(mechanisms),
+                Attribute.COPYABLE: False,
+                # Last: when SoftHSM unwraps, it sets one attribute after the other.
+                Attribute.MODIFIABLE: False,
+            }
+        )
+
+    def _known(self, attributes: Attributes) -> Attributes:
+        return {name: value for name, value in attributes.items() if name in self.optional}
 
 
 def _curve(curve: Curve | None) -> Attributes:

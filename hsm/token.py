@@ -1,17 +1,18 @@
 """One token during one epoch: what it holds, and what it has proven to be able to do."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal, NamedTuple
 
 from pkcs11 import Attribute, PKCS11Error, Session
 
-from hsm.algorithms import ALGORITHMS, KEY_MANAGEMENTS, Algorithm, KeyManagement
+from hsm.algorithms import ALGORITHMS, EC, KEY_MANAGEMENTS, Algorithm, KeyManagement, KeySpec
 from hsm.canary import Canary
-from hsm.errors import HsmError, UnsupportedAlgorithm
+from hsm.errors import HsmError, TokenUnavailable, UnsupportedAlgorithm
 from hsm.faults import Fault, fault_of, name_of
+from hsm.handles import Handle
 from hsm.keystore import Keystore
 from hsm.pool import SessionPool
 from hsm.proof import Proof
@@ -21,6 +22,7 @@ from hsm.wrapping import Path, ProcessPath, TokenPath, generate_kek
 logger = logging.getLogger(__name__)
 
 _TRIES: Final = 3
+_SMALL_PAIR: Final = KeySpec(kty="EC", alg="ES256", crv="P-256")
 _SAYS_NOTHING: Final = (Fault.DOWN, Fault.SESSION_LOST, Fault.BUSY, Fault.PIN)
 
 
@@ -46,6 +48,14 @@ class Token:
     offers: Mapping[str, Offer]
     paths: Mapping[str, Path]
 
+    def is_well(self, session: Session) -> bool:
+        """Tell whether keys are found and used, and the key-encryption key is still there."""
+        return (
+            self.canary.is_found(session)
+            and self.canary.sings(session)
+            and all(path.works(session) for path in self.paths.values())
+        )
+
     def require_offered(self, name: str) -> None:
         """Raise ``UnsupportedAlgorithm`` with the reason if the algorithm is not offered."""
         offer = self.offers[name]
@@ -66,7 +76,7 @@ class Token:
 
         Raises ``PKCS11Error`` if the token fails in a way that says nothing of its abilities.
         """
-        kek = generate_kek(pool.anchor, templates)
+        kek = Handle.of(generate_kek(pool.anchor, templates))
         everything = replace(templates, in_process=frozenset(KEY_MANAGEMENTS))
         proof = Proof(pool.anchor, everything, canary)
         candidates = (TokenPath(templates, kek), ProcessPath(templates, kek))
@@ -76,9 +86,10 @@ class Token:
             if fips and not row.fips:
                 return Offer("not offered in FIPS mode")
             if not isinstance(row, KeyManagement):
-                return Offer(_refusal(pool, partial(proof.attempt, row)))
+                return Offer(_refusal(pool, partial(proof.attempt, row), canary.sings))
             for path in candidates:
-                refusal = _refusal(pool, partial(proof.attempt_transport, row, path))
+                trial = partial(proof.attempt_transport, row, path)
+                refusal = _refusal(pool, trial, canary.sings)
                 if refusal is None and (path.residency == "token" or process_allowed):
                     paths[row.name] = path
                     return Offer(None, path.residency)
@@ -100,15 +111,29 @@ class Token:
 def known_attributes(pool: SessionPool) -> Templates:
     """Return templates with those optional attributes that the token takes."""
 
+    def try_with(attributes: Iterable[Attribute], session: Session) -> bool:
+        templates = Templates(optional=frozenset(attributes))
+        generate_kek(session, templates).destroy()
+        for half in session.generate_keypair(
+            EC.key_type, None, **templates.pair_generation(_SMALL_PAIR)
+        ):
+            half.destroy()
+        return True
+
     def is_taken(attribute: Attribute) -> bool:
-        templates = Templates(optional=frozenset({attribute}))
-        return _refusal(pool, lambda session: generate_kek(session, templates)) is None
+        return _refusal(pool, partial(try_with, [attribute]), partial(try_with, [])) is None
 
     return Templates(optional=frozenset(filter(is_taken, OPTIONAL)))
 
 
-def _refusal(pool: SessionPool, trial: Callable[[Session], object]) -> str | None:
-    """Return why ``trial`` fails on this token, or ``None`` if it succeeds."""
+def _refusal(
+    pool: SessionPool, trial: Callable[[Session], object], control: Callable[[Session], bool]
+) -> str | None:
+    """Return why ``trial`` fails on this token, or ``None`` if it succeeds.
+
+    A token in trouble lacks nothing: a refusal is believed only if ``control`` succeeds after it,
+    else ``TokenUnavailable`` is raised, or the ``PKCS11Error`` that says so by itself.
+    """
     reason = None
     for _ in range(_TRIES):
         try:
@@ -122,6 +147,9 @@ def _refusal(pool: SessionPool, trial: Callable[[Session], object]) -> str | Non
             reason = f"the token answers {name_of(error)}"
         else:
             return None
+    with pool.session() as session:
+        if not control(session):
+            raise TokenUnavailable("the token does not answer")
     return reason
 
 

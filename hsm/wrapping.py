@@ -15,7 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from pkcs11 import Mechanism, MechanismFlag, ObjectClass, PKCS11Error, Session
 
 from hsm import content, oaep
-from hsm.algorithms import AES, CEK_WRAPPING, ContentEncryption, KeyManagement, KeySpec
+from hsm.algorithms import (
+    AES,
+    CEK_WRAPPING,
+    CONTENT_ENCRYPTIONS,
+    ContentEncryption,
+    KeyManagement,
+    KeySpec,
+)
 from hsm.faults import Fault, fault_of
 from hsm.handles import Handle, Key, bind, temporary
 from hsm.templates import Templates
@@ -23,6 +30,7 @@ from hsm.templates import Templates
 _BAD_PADDING: Final = (Fault.REJECTED, Fault.AMBIGUOUS)
 _WRAPPING_OVERHEAD_BYTES: Final = 8  # RFC 3394 §2.2.1
 _ANY_AAD: Final = b"."
+_WRAPPING: Final = {"mechanism": CEK_WRAPPING}
 _SHORTEST_BYTES: Final = 2048 // 8
 _LONGEST_BYTES: Final = 4096 // 8
 
@@ -49,10 +57,10 @@ class Wrapped(NamedTuple):
     encrypted_key: bytes
 
 
-def generate_kek(session: Session, templates: Templates) -> Handle:
+def generate_kek(session: Session, templates: Templates) -> Key:
     """Make the key under which CEKs are measured and kept: a session object, never stored.
 
-    ``session`` is the anchor, which outlives all others.
+    Made on the anchor session, which outlives all others.
     """
     kek = session.generate_key(
         AES.key_type,
@@ -61,7 +69,7 @@ def generate_kek(session: Session, templates: Templates) -> Handle:
         mechanism=AES.generation,
         template=templates.kek(),
     )
-    return Handle.of(kek)
+    return bind(session, kek)
 
 
 class Path(ABC):
@@ -88,9 +96,23 @@ class Path(ABC):
         Bad padding and a CEK of the wrong size take the same steps as a good one.
         """
 
+    def works(self, session: Session) -> bool:
+        """Tell whether the key-encryption key is still there: it wraps a throw-away CEK."""
+        with temporary(self._generate(session, CONTENT_ENCRYPTIONS["A256GCM"])) as cek:
+            self.kek(session).wrap_key(cek, **_WRAPPING)
+        return True
+
     def kek(self, session: Session) -> Key:
         """Return the key-encryption key in the hands of ``session``."""
         return Key(session, self._kek)
+
+    def _generate(self, session: Session, enc: ContentEncryption) -> Key:
+        cek = session.generate_key(
+            AES.key_type,
+            8 * enc.key_bytes,
+            **self._templates.secret_generation([enc], extractable=True),
+        )
+        return bind(session, cek)
 
 
 class TokenPath(Path):
@@ -121,14 +143,6 @@ class TokenPath(Path):
                 else:
                     yield Unwrapped(cek, Outcome.RECOVERED)
 
-    def _generate(self, session: Session, enc: ContentEncryption) -> Key:
-        cek = session.generate_key(
-            AES.key_type,
-            8 * enc.key_bytes,
-            **self._templates.secret_generation([enc], extractable=True),
-        )
-        return bind(session, cek)
-
     def _unwrap(
         self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
     ) -> Key | None:
@@ -155,7 +169,7 @@ class TokenPath(Path):
         """
         try:
             content.encrypt(cek, b"", _ANY_AAD)
-            wrapped = self.kek(cek.session).wrap_key(cek, mechanism=CEK_WRAPPING)
+            wrapped = self.kek(cek.session).wrap_key(cek, **_WRAPPING)
         except PKCS11Error as error:
             if fault_of(error) is not Fault.POLICY:
                 raise

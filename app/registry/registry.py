@@ -30,11 +30,12 @@ _FIND: Final = select(keys).where(
 
 
 def migrate(url: str) -> None:
-    """Create the schema at ``url``, or bring it up to date."""
+    """Create the schema at ``url``, or bring it up to date; may raise ``RegistryUnavailable``."""
     config = alembic.config.Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["url"] = url
-    alembic.command.upgrade(config, "head")
+    with _translated():
+        alembic.command.upgrade(config, "head")
 
 
 def engine_of(url: str) -> Engine:
@@ -95,8 +96,12 @@ class Registry:
             raise RegistryUnavailable
 
     def mark_destroyed(self, kid: UUID) -> bool:
-        """Hide a key for ever; return whether it was this call that did."""
+        """Hide a visible key for ever; return whether it was this call that did."""
         return self._change(kid, from_states=_VISIBLE, state=State.DESTROYED)
+
+    def abandon(self, kid: UUID) -> None:
+        """Hide a key for ever, however far its creation got."""
+        self._change(kid, from_states=State, state=State.DESTROYED)
 
     def remove(self, kid: UUID) -> None:
         """Delete a row; absence is success."""
@@ -115,10 +120,10 @@ class Registry:
         with self._reading() as connection:
             return [UUID(kid) for kid in connection.execute(query).scalars()]
 
-    def kids(self) -> frozenset[UUID]:
-        """Return the kids of all rows, in whatever state."""
+    def specs(self) -> Mapping[UUID, KeySpec]:
+        """Return what all keys are, in whatever state."""
         with self._reading() as connection:
-            return frozenset(UUID(kid) for kid in connection.execute(select(keys.c.kid)).scalars())
+            return {UUID(row.kid): _spec(row) for row in connection.execute(select(keys))}
 
     def _change(self, kid: UUID, *, from_states: Iterable[State], **values: Any) -> bool:
         update = (
@@ -148,12 +153,16 @@ def _translated() -> Iterator[None]:
         raise RegistryUnavailable from error
 
 
+def _spec(row: Row[Any]) -> KeySpec:
+    return KeySpec(kty=row.kty, alg=row.alg, crv=row.crv, bits=row.bits)
+
+
 def _record(row: Row[Any]) -> Key:
     return Key(
         kid=UUID(row.kid),
         kid_public=UUID(row.kid_public) if row.kid_public else None,
         owner=row.owner,
-        spec=KeySpec(kty=row.kty, alg=row.alg, crv=row.crv, bits=row.bits),
+        spec=_spec(row),
         origin=Origin(row.origin),
         residency=Residency(row.residency),
         state=State(row.state),

@@ -49,9 +49,9 @@ def _messages(error: ValidationError) -> dict[str, list[Any]]:
     return cast(dict[str, list[Any]], error.messages_dict)
 
 
-def fail(error: Exception) -> NoReturn:
-    """Refuse the content of a field with ``error``."""
-    raise ValidationError([error])
+def fail(error: Exception, name: str | None = None) -> NoReturn:
+    """Refuse the content of a field with ``error``; outside of the field, ``name`` says which."""
+    raise ValidationError([error], name or "_schema")
 
 
 class Text(fields.Field[Any]):

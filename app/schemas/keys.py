@@ -99,7 +99,7 @@ def _spec(body: Body) -> KeySpec:
 
 
 def _crv(kty: str, crv: str | None, curves: list[str]) -> str:
-    crv = crv or _DEFAULT_CRV.get(kty)
+    crv = _DEFAULT_CRV.get(kty) if crv is None else crv
     if crv is None:
         raise BadRequest(f"Field 'crv' is required for key type '{kty}'")
     if crv not in curves:

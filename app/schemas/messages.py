@@ -18,6 +18,7 @@ from app.schemas.fields import (
     ProtectedHeader,
     RequestSchema,
     Text,
+    fail,
 )
 
 
@@ -52,13 +53,19 @@ class DecryptRequest(RequestSchema):
     tag = Base64Url(required=True)
     aad = Base64UrlText(load_default=None, allow_none=True)
 
-    @validates_schema
-    def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse what no JWE with this header has (RFC 7516 §5.2, RFC 7518 §5.3)."""
+    @validates_schema(skip_on_field_errors=False)
+    def check_encrypted_key(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse one with ``dir`` and none without (RFC 7516 §5.2 steps 6 and 10)."""
+        if not {"protected", "encrypted_key"} <= body.keys():
+            return  # they have failures of their own
         if body["protected"].alg == hsm.DIRECT:
             _require(not body["encrypted_key"], "encrypted_key", "must be empty with alg 'dir'")
         else:
             _require_encrypted_key(body)
+
+    @validates_schema
+    def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse what no AES-GCM has (RFC 7518 §5.3)."""
         _require(len(body["iv"]) == hsm.IV_BYTES, "iv", f"must be {hsm.IV_BYTES} bytes long")
         _require(len(body["tag"]) == hsm.TAG_BYTES, "tag", f"must be {hsm.TAG_BYTES} bytes long")
 
@@ -134,4 +141,4 @@ def _require_encrypted_key(body: dict[str, Any]) -> None:
 
 def _require(is_right: bool, name: str, text: str) -> None:
     if not is_right:
-        raise BadRequest(f"Field '{name}' {text}")
+        fail(BadRequest(f"Field '{name}' {text}"), name)

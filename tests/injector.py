@@ -1,0 +1,129 @@
+"""Faults on demand: replaces entries of a PKCS#11 module's function list, for tests only.
+
+python-pkcs11 takes each function from the list at each call, so an entry that is replaced here is
+the one it calls, in every thread. C_Initialize and C_Finalize, which ``hsm.module`` calls by their
+symbols, go past it.
+"""
+
+import ctypes
+from collections import Counter
+from collections.abc import Callable
+from itertools import repeat
+from typing import Any
+
+OK = 0x00
+GENERAL_ERROR = 0x05
+FUNCTION_FAILED = 0x06
+DEVICE_ERROR = 0x30
+OPERATION_ACTIVE = 0x90
+SESSION_COUNT = 0xB1
+SESSION_HANDLE_INVALID = 0xB3
+USER_NOT_LOGGED_IN = 0x101
+
+NAMES: tuple[str, ...] = tuple(
+    """
+    C_Initialize C_Finalize C_GetInfo C_GetFunctionList C_GetSlotList C_GetSlotInfo C_GetTokenInfo
+    C_GetMechanismList C_GetMechanismInfo C_InitToken C_InitPIN C_SetPIN C_OpenSession
+    C_CloseSession C_CloseAllSessions C_GetSessionInfo C_GetOperationState C_SetOperationState
+    C_Login C_Logout C_CreateObject C_CopyObject C_DestroyObject C_GetObjectSize
+    C_GetAttributeValue C_SetAttributeValue C_FindObjectsInit C_FindObjects C_FindObjectsFinal
+    C_EncryptInit C_Encrypt C_EncryptUpdate C_EncryptFinal C_DecryptInit C_Decrypt C_DecryptUpdate
+    C_DecryptFinal C_DigestInit C_Digest C_DigestUpdate C_DigestKey C_DigestFinal C_SignInit C_Sign
+    C_SignUpdate C_SignFinal C_SignRecoverInit C_SignRecover C_VerifyInit C_Verify C_VerifyUpdate
+    C_VerifyFinal C_VerifyRecoverInit C_VerifyRecover C_DigestEncryptUpdate C_DecryptDigestUpdate
+    C_SignEncryptUpdate C_DecryptVerifyUpdate C_GenerateKey C_GenerateKeyPair C_WrapKey C_UnwrapKey
+    C_DeriveKey C_SeedRandom C_GenerateRandom
+    """.split()  # noqa: SIM905  # as in the standard, and readable
+)
+
+# No function takes more than eight words; those that take fewer do not look at the rest.
+_WORDS = 8
+_Function = ctypes.CFUNCTYPE(ctypes.c_ulong, *repeat(ctypes.c_size_t, _WORDS))
+_WORD_BYTES = ctypes.sizeof(ctypes.c_void_p)
+
+Replacement = Callable[..., int]
+
+
+class Injector:
+    """The function list of the module at ``path``. ``calls`` counts those to replaced entries."""
+
+    def __init__(self, path: Any) -> None:
+        library = ctypes.CDLL(str(path))
+        functions = ctypes.c_void_p()
+        assert library.C_GetFunctionList(ctypes.byref(functions)) == OK
+        assert functions.value
+        self._first = functions.value + _WORD_BYTES  # CK_VERSION comes first, padded to a word
+        self._originals: dict[str, int] = {}
+        self._replacements: list[Any] = []  # the library keeps only their addresses
+        self.calls: Counter[str] = Counter()
+
+    def replace(self, name: str, replacement: Replacement) -> None:
+        """Call ``replacement(original, *words)`` in place of ``name``."""
+        slot = self._slot(name)
+        address = self._originals.setdefault(name, slot.value or 0)
+        original = _Function(address)
+
+        def call(*words: int) -> int:
+            self.calls[name] += 1
+            return replacement(original, *words)
+
+        function = _Function(call)
+        self._replacements.append(function)
+        slot.value = ctypes.cast(function, ctypes.c_void_p).value
+
+    def count(self, *names: str) -> None:
+        """Count calls to ``names``, and let them do what they do."""
+        for name in names:
+            self.replace(name, lambda original, *words: original(*words))
+
+    def fail(self, name: str, value: int, *, times: float = float("inf")) -> None:
+        """Let ``name`` answer ``value`` without doing anything, ``times`` times."""
+        left = [times]
+
+        def refuse(original: Any, *words: int) -> int:
+            left[0] -= 1
+            return value if left[0] >= 0 else int(original(*words))
+
+        self.replace(name, refuse)
+
+    def spoil(self, name: str, value: int, *, times: float = float("inf")) -> None:
+        """Let C_Encrypt, C_Decrypt or C_Sign end its operation as always, and answer ``value``.
+
+        Calls that only ask for the length of the output, which end nothing, are let through.
+        """
+        left = [times]
+
+        def spoil(original: Any, *words: int) -> int:
+            answer = int(original(*words))
+            asks_length = not words[3]
+            if asks_length:
+                return answer
+            left[0] -= 1
+            return value if left[0] >= 0 else answer
+
+        self.replace(name, spoil)
+
+    def fail_all(self, value: int) -> None:
+        """Let every function of the list answer ``value``."""
+        for name in NAMES:
+            self.fail(name, value)
+
+    def find_nothing(self) -> None:
+        """Let every search end well and empty, as SoftHSM does without file descriptors."""
+
+        def find(
+            _original: Any, _session: int, _handles: int, _size: int, count: int, *_: int
+        ) -> int:
+            ctypes.c_ulong.from_address(count).value = 0
+            return OK
+
+        self.replace("C_FindObjects", find)
+
+    def heal(self) -> None:
+        """Put every original back."""
+        for name, address in self._originals.items():
+            self._slot(name).value = address
+        self._originals.clear()
+
+    def _slot(self, name: str) -> ctypes.c_void_p:
+        return ctypes.c_void_p.from_address(self._first + _WORD_BYTES * NAMES.index(name))

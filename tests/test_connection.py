@@ -1,0 +1,620 @@
+"""What ``hsm`` does when the token misbehaves: nothing wrong, not for long, and never twice a PIN.
+
+A process has one state of the PKCS#11 library. So what starts it anew runs in a process of its own:
+the functions under "Drivers" do, called by ``alone``.
+"""
+
+# ruff: noqa: SLF001  # faults show where nobody else looks
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+import hsm
+from hsm import Hsm, KeySpec, Settings
+from tests import injector
+from tests.injector import Injector
+
+ROOT = Path(__file__).parent.parent
+AES = KeySpec(kty="oct", alg="A256GCM", bits=256)
+ES256 = KeySpec(kty="EC", alg="ES256", crv="P-256")
+_PATIENCE_SECONDS = 30
+
+
+# -- Drivers: run in a process of their own, return what JSON can say --------------------------
+
+
+def _settings(**changes: Any) -> Settings:
+    def read_pin() -> str:
+        return Path(os.environ["JOSE_HSM_PIN_FILE"]).read_text("utf-8").strip()
+
+    return Settings(
+        **{
+            "module": Path(os.environ["JOSE_HSM_PKCS11_MODULE"]),
+            "token_label": os.environ["JOSE_HSM_TOKEN_LABEL"],
+            "token_serial": None,
+            "read_pin": read_pin,
+            "state_dir": Path(os.environ["JOSE_HSM_STATE_DIR"]),
+            **changes,
+        }
+    )
+
+
+def _until(is_so: Callable[[], object], *, seconds: float = _PATIENCE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.01)
+
+
+def _started(**changes: Any) -> Hsm:
+    token = Hsm(_settings(**changes))
+    token.start()
+    _until(lambda: token.reason is None)
+    return token
+
+
+def _injector() -> Injector:
+    return Injector(os.environ["JOSE_HSM_PKCS11_MODULE"])
+
+
+def _outcome(operation: Callable[[], object]) -> str:
+    """The name of the error that ``operation`` raises, or ``done``."""
+    try:
+        operation()
+    except hsm.HsmError as error:
+        return type(error).__name__
+    return "done"
+
+
+def try_wrong_pin(is_disk_full: bool = False) -> dict[str, int]:
+    """Try to connect until told to go on, then until it works; count the logins."""
+    chaos = _injector()
+    chaos.count("C_Login")
+    reads = []
+    settings = _settings()
+
+    def read_pin() -> str:
+        reads.append(None)
+        return settings.read_pin()
+
+    token = Hsm(_settings(read_pin=read_pin))
+    if is_disk_full:
+        token._connection._latch._path = Path("/proc/pin.latch")  # no file can be made there
+    token.start()
+    _until(lambda: len(reads) >= 4)
+    print(json.dumps({"reason": token.reason, "logins": chaos.calls["C_Login"]}), flush=True)
+    sys.stdin.readline()
+    _until(lambda: token.reason is None)
+    return {"logins": chaos.calls["C_Login"]}
+
+
+def lose_the_device() -> dict[str, Any]:
+    """Have every call answer CKR_DEVICE_ERROR for a while."""
+    chaos, token = _injector(), _started()
+    kid, other = uuid4(), uuid4()
+    token.generate(other, ES256)  # so that numeric handles differ in the next epoch
+    public = token.generate(kid, ES256)
+    token.destroy(other)
+    epoch = token._connection.token
+    chaos.fail_all(injector.DEVICE_ERROR)
+    lost = [_outcome(lambda: token.sign(kid, "ES256", b"data"))]
+    _until(lambda: token.reason is not None)
+    lost += [_outcome(lambda: token.sign(kid, "ES256", b"data")) for _ in range(3)]
+    chaos.heal()
+    _until(lambda: token.reason is None)
+    signature = token.sign(kid, "ES256", b"data")
+    result = {
+        "lost": lost,
+        "new epoch": token._connection.token is not epoch,
+        "verifies": token.verify(kid, "ES256", b"data", signature),
+        "same key": _verifies(public, signature),
+    }
+    token.destroy(kid)
+    return result
+
+
+def lose_the_kek() -> list[str]:
+    """Destroy the key-encryption key, as a token does that closes the anchor; use it, wait, use."""
+    from pkcs11 import Attribute  # noqa: PLC0415
+
+    token, kid = _started(), uuid4()
+    token.generate(kid, KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
+    encrypted_key, sealed = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"", b"aad")
+
+    def destroy(_: Any, session: Any) -> None:
+        (kek,) = session.get_objects({Attribute.TOKEN: False, Attribute.WRAP: True})
+        kek.destroy()
+
+    def decrypt() -> str:
+        return _outcome(
+            lambda: token.decrypt(kid, "RSA-OAEP", "A256GCM", encrypted_key, sealed, b"aad")
+        )
+
+    token._connection.perform(destroy)
+    first = decrypt()
+    with suppress(TimeoutError):
+        _until(lambda: decrypt() == "done", seconds=8)
+    last = decrypt()
+    token.destroy(kid)
+    return [first, last]
+
+
+def _verifies(public: Any, signature: bytes) -> bool:
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec, utils  # noqa: PLC0415
+
+    r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
+    der = utils.encode_dss_signature(r, s)
+    public.verify(der, b"data", ec.ECDSA(hashes.SHA256()))
+    return True
+
+
+def find_nothing() -> dict[str, Any]:
+    """Have every search end empty for a while: with keys looked for, and with keys in use."""
+    chaos, token = _injector(), _started()
+    kid, unknown = uuid4(), uuid4()
+    token.generate(kid, AES)
+    before = _canaries(token)
+    token._connection.token.keystore.forget(kid)
+    chaos.find_nothing()
+
+    def use(wanted: UUID) -> str:
+        return _outcome(lambda: token.encrypt(wanted, "dir", "A256GCM", b"", b"aad"))
+
+    outcomes = {use(wanted) for _ in range(3) for wanted in (kid, unknown)}
+    _until(lambda: chaos.calls["C_FindObjects"] >= 12)
+    time.sleep(1)  # some epochs
+    chaos.heal()
+
+    _until(lambda: use(kid) == "done")
+    result = {
+        "outcomes": sorted(outcomes),
+        "unknown afterwards": use(unknown),
+        "canaries": [before, _canaries(token)],
+    }
+    token.destroy(kid)
+    return result
+
+
+def _canaries(token: Hsm) -> int:
+    return int(token._connection.perform(lambda lent, session: len(lent.canary._search(session))))
+
+
+def refuse_every_decryption() -> dict[str, Any]:
+    """Have C_Decrypt answer CKR_GENERAL_ERROR for a while, for the canary too."""
+    chaos, token = _injector(), _started()
+    kid = uuid4()
+    token.generate(kid, AES)
+    _, sealed = token.encrypt(kid, "dir", "A256GCM", b"plain", b"aad")
+
+    def decrypt() -> bytes:
+        return token.decrypt(kid, "dir", "A256GCM", b"", sealed, b"aad")
+
+    chaos.spoil("C_Decrypt", injector.GENERAL_ERROR)
+    outcome = _outcome(decrypt)
+    _until(lambda: token.reason is not None)
+    _until(lambda: chaos.calls["C_Decrypt"] >= 10 or token.reason is None)  # new epochs
+    chaos.heal()
+    with suppress(TimeoutError):
+        _until(lambda: _outcome(decrypt) == "done", seconds=10)
+    _until(lambda: token.reason is None)
+    offers = token.offers()
+    result = {
+        "outcome": outcome,
+        "afterwards": _outcome(decrypt),
+        "not offered": [name for name, offer in offers.items() if not offer.is_offered],
+    }
+    token.destroy(kid)
+    return result
+
+
+def use_after_fork() -> dict[str, str]:
+    """Use in a child what its parent has opened."""
+    token, kid = _started(), uuid4()
+    token.generate(kid, AES)
+    receiving, sending = os.pipe()
+    if not os.fork():
+        outcomes = [
+            _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad")),
+            _outcome(lambda: token.destroy(kid)),
+        ]
+        os.write(sending, json.dumps(outcomes).encode())
+        os._exit(0)
+    os.wait()
+    child = json.loads(os.read(receiving, 4096))
+    parent = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad"))
+    token.destroy(kid)
+    return {"child": child, "parent": parent}
+
+
+def boot_together(rounds: int, processes: int) -> dict[str, int]:
+    """Fork processes that boot at the same moment, again and again; count who did not succeed."""
+    failures = 0
+    for _ in range(rounds):
+        receiving, sending = os.pipe()
+        children = []
+        for _ in range(processes):
+            if not (child := os.fork()):
+                os.close(sending)
+                os.read(receiving, 1)  # returns when the parent lets go of the other end
+                _boot_once()
+            children.append(child)
+        os.close(sending)
+        os.close(receiving)
+        failures += sum(bool(os.waitpid(child, 0)[1]) for child in children)
+    return {"failures": failures, "canaries": _canaries(_started())}
+
+
+def _boot_once() -> None:
+    """Boot, and leave with 0 if it succeeds at the first try."""
+    reasons = []
+    token = Hsm(_settings())
+    connect = token._connection._connect
+
+    def watched() -> None:
+        try:
+            connect()
+        except Exception as error:
+            reasons.append(error)
+            raise
+
+    token._connection._connect = watched  # type: ignore[method-assign]
+    token.start()
+    _until(lambda: token.reason is None or reasons)
+    os._exit(len(reasons))
+
+
+def exhaust_the_pool() -> dict[str, Any]:
+    """Hold the only session and ask for another."""
+    token, kid = _started(sessions=1, session_wait_seconds=0.2), uuid4()
+    token.generate(kid, AES)
+    held, free = threading.Event(), threading.Event()
+
+    def hold(*_: Any) -> None:
+        held.set()
+        free.wait(_PATIENCE_SECONDS)
+
+    holder = threading.Thread(target=token._connection.perform, args=(hold,))
+    holder.start()
+    held.wait(_PATIENCE_SECONDS)
+    start = time.monotonic()
+    outcome = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad"))
+    seconds = time.monotonic() - start
+    free.set()
+    holder.join()
+    later = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad"))
+    token.destroy(kid)
+    return {"outcome": outcome, "seconds": seconds, "later": later, "reason": token.reason}
+
+
+def explain(changes: Mapping[str, str]) -> str:
+    """Start with wrong settings; return the reason after a few tries."""
+    token = Hsm(_settings(**{name: Path(value) if name == "module" else value
+                             for name, value in changes.items()}))  # fmt: skip
+    return _explained(token)
+
+
+def explain_pin_file(content: list[int] | None) -> list[str | None]:
+    """Start with an odd PIN file, or none, then mend it; return both reasons."""
+    path = Path(os.environ["JOSE_HSM_PIN_FILE"])
+    right = path.read_bytes()
+    path.unlink() if content is None else path.write_bytes(bytes(content))
+    token = Hsm(_settings(session_wait_seconds=0.1))
+    first = _explained(token)
+    path.write_bytes(right)
+    with suppress(TimeoutError):
+        _until(lambda: token.reason is None, seconds=8)
+    return [first, token.reason]
+
+
+def _explained(token: Hsm) -> str:
+    token.start()
+    outcome = _outcome(token.offers)
+    time.sleep(0.5)
+    return f"{outcome}: {token.reason}"
+
+
+def alone(
+    environment: Mapping[str, str], driver: Callable[..., Any], *arguments: Any
+) -> "subprocess.Popen[str]":
+    """Start ``driver`` in a process of its own; its last line is its result."""
+    code = (
+        "import json, os, sys; from tests import test_connection as drivers; "
+        f"result = drivers.{driver.__name__}(*json.loads(sys.argv[1])); "
+        "print(json.dumps(result), flush=True); os._exit(0)"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(arguments)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result_of(environment: Mapping[str, str], driver: Callable[..., Any], *arguments: Any) -> Any:
+    """Run ``driver`` in a process of its own; return its result."""
+    with alone(environment, driver, *arguments) as process:
+        out, err = process.communicate(timeout=4 * _PATIENCE_SECONDS)
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+# -- Tests -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> dict[str, str]:
+    """The environment of a token of this test's own."""
+    from tests.conftest import make_token  # noqa: PLC0415  # drivers do without
+
+    return make_token(tmp_path / "state")
+
+
+def test_a_wrong_pin_is_tried_once_by_all_processes_and_its_correction_is_noticed(own):
+    pin_file = Path(own["JOSE_HSM_PIN_FILE"])
+    latch = Path(own["JOSE_HSM_STATE_DIR"]) / "pin.latch"
+    right = pin_file.read_text()
+    pin_file.write_text("wrong-pin-4711")
+    processes = [alone(own, try_wrong_pin) for _ in range(2)]
+    try:
+        first = [json.loads(process.stdout.readline()) for process in processes]
+        assert sum(found["logins"] for found in first) == 1
+        assert all("PIN was refused" in found["reason"] for found in first)
+        assert b"4711" not in latch.read_bytes()
+        assert latch.stat().st_mode & 0o777 == 0o600
+        pin_file.write_text(right)
+        second = [
+            json.loads(process.communicate("go on\n", timeout=60)[0]) for process in processes
+        ]
+        assert sum(found["logins"] for found in second) == 1 + 2
+        assert not latch.exists()
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def test_a_wrong_pin_is_not_tried_by_those_who_start_later(own):
+    Path(own["JOSE_HSM_PIN_FILE"]).write_text("wrong-pin-4711")
+    logins = []
+    for _ in range(2):
+        with alone(own, try_wrong_pin) as process:
+            logins.append(json.loads(process.stdout.readline())["logins"])
+            process.kill()
+    assert logins == [1, 0]
+
+
+def test_a_wrong_pin_is_tried_once_by_a_process_that_cannot_write_it_down(own):
+    Path(own["JOSE_HSM_PIN_FILE"]).write_text("wrong-pin-4711")
+    with alone(own, try_wrong_pin, True) as process:
+        logins = json.loads(process.stdout.readline())["logins"]
+        process.kill()
+    assert logins == 1
+
+
+def test_a_key_encryption_key_that_is_lost_is_made_anew(environment):
+    assert result_of(environment, lose_the_kek) == ["TokenUnavailable", "done"]
+
+
+def test_a_lost_device_is_found_again_with_the_same_keys_in_a_new_epoch(environment):
+    assert result_of(environment, lose_the_device) == {
+        "lost": ["TokenUnavailable"] * 4,
+        "new epoch": True,
+        "verifies": True,
+        "same key": True,
+    }
+
+
+@pytest.fixture(scope="module")
+def blinded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What came of a token that found nothing for a while."""
+    from tests.conftest import make_token  # noqa: PLC0415  # drivers do without
+
+    return result_of(make_token(tmp_path_factory.mktemp("blinded") / "state"), find_nothing)
+
+
+def test_a_token_that_shows_nothing_never_makes_a_key_not_found(blinded):
+    assert blinded["outcomes"] == ["TokenUnavailable"]
+    assert blinded["unknown afterwards"] == "KeyNotFound"
+
+
+def test_a_token_that_shows_nothing_gets_no_second_canary(blinded):
+    assert blinded["canaries"] == [1, 1]
+
+
+@pytest.fixture(scope="module")
+def confused(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What came of a token that answered CKR_GENERAL_ERROR to every decryption for a while."""
+    from tests.conftest import make_token  # noqa: PLC0415  # drivers do without
+
+    state = tmp_path_factory.mktemp("confused") / "state"
+    return result_of(make_token(state), refuse_every_decryption)
+
+
+def test_a_general_error_of_everything_is_not_a_failed_decryption(confused):
+    assert confused["outcome"] == "TokenUnavailable"
+
+
+def test_a_token_in_trouble_is_not_believed_to_lack_algorithms(confused):
+    assert confused["afterwards"] == "done"
+    assert confused["not offered"] == ["MLDSA44"]
+
+
+def test_what_was_opened_before_a_fork_is_refused_after_it(environment):
+    found = result_of(environment, use_after_fork)
+    assert found == {"child": ["TokenUnavailable"] * 2, "parent": "done"}
+
+
+def test_processes_that_boot_at_once_all_succeed_and_make_one_canary(own):
+    assert result_of(own, boot_together, 5, 4) == {"failures": 0, "canaries": 1}
+
+
+def test_waiting_for_a_session_is_bounded(environment):
+    found = result_of(environment, exhaust_the_pool)
+    assert found.pop("seconds") < 5
+    assert found == {"outcome": "TokenUnavailable", "later": "done", "reason": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"module": "/nonexistent/module.so"}, "the PKCS#11 module cannot be loaded"),
+        ({"module": "/etc/passwd"}, "the PKCS#11 module cannot be loaded"),
+        ({"token_label": "no such label"}, "no token matches"),
+        ({"token_serial": "0000"}, "no token matches"),
+    ],
+    ids=["no-module", "no-library", "label", "serial"],
+)
+def test_wrong_settings_are_explained(changes, reason, environment):
+    assert result_of(environment, explain, changes) == f"TokenUnavailable: {reason}"
+
+
+@pytest.mark.parametrize("content", [None, list(b"\xff\xfe")], ids=["missing", "not-utf-8"])
+def test_an_unreadable_pin_file_is_explained_and_its_correction_noticed(content, own):
+    first, last = result_of(own, explain_pin_file, content)
+    assert first.startswith("TokenUnavailable: ")
+    assert "being opened" not in first
+    assert last is None
+
+
+# -- Tests on the token of this process, which no fault here makes start anew --------------------
+
+
+@pytest.fixture
+def token(application: Any) -> Hsm:
+    """The token of this process."""
+    return application.extensions["hsm"]
+
+
+@pytest.fixture
+def chaos(config: Any, token: Hsm) -> Iterator[Injector]:
+    """Faults in this process, healed afterwards."""
+    chaos = Injector(config.pkcs11_module)
+    yield chaos
+    chaos.heal()
+    _until(lambda: token.reason is None)
+
+
+@pytest.fixture
+def key(token: Hsm, request: pytest.FixtureRequest) -> Iterator[UUID]:
+    """A key of the kind that the test names, or for ES256."""
+    kid = uuid4()
+    token.generate(kid, getattr(request, "param", ES256))
+    yield kid
+    token.destroy(kid)
+
+
+SESSION_FAULTS = {
+    "session-handle-invalid": injector.SESSION_HANDLE_INVALID,
+    "operation-active": injector.OPERATION_ACTIVE,
+    "user-not-logged-in": injector.USER_NOT_LOGGED_IN,
+    "general-error": injector.GENERAL_ERROR,
+    "session-count": injector.SESSION_COUNT,
+}
+session_faults = pytest.mark.parametrize("value", SESSION_FAULTS.values(), ids=SESSION_FAULTS)
+
+
+@session_faults
+def test_after_a_fault_of_the_session_another_one_is_tried(value, key, token, chaos):
+    chaos.count("C_CloseSession")
+    chaos.fail("C_SignInit", value, times=1)
+    signature = token.sign(key, "ES256", b"data")
+    assert chaos.calls == {"C_SignInit": 2, "C_CloseSession": 1}
+    assert token.verify(key, "ES256", b"data", signature)
+
+
+@session_faults
+def test_it_is_tried_once_more_and_not_again(value, key, token, chaos):
+    chaos.count("C_CloseSession")
+    chaos.fail("C_SignInit", value)
+    with pytest.raises(hsm.TokenUnavailable):
+        token.sign(key, "ES256", b"data")
+    assert chaos.calls == {"C_SignInit": 2, "C_CloseSession": 2}
+
+
+def test_unwrapping_is_not_tried_twice(token, chaos):
+    kid, new = uuid4(), uuid4()
+    token.generate(kid, KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
+    encrypted_key, _ = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"", b"aad")
+    chaos.fail("C_UnwrapKey", injector.SESSION_HANDLE_INVALID, times=1)
+    with pytest.raises(hsm.TokenUnavailable):
+        token.unwrap(kid, "RSA-OAEP", "A256GCM", encrypted_key, new)
+    assert chaos.calls["C_UnwrapKey"] == 1
+    assert new not in token.inventory()
+    token.destroy(kid)
+
+
+def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
+    kid = uuid4()
+    original_calls = []
+
+    def generate_then_fail(original: Callable[..., int], *words: int) -> int:
+        value = original(*words)
+        original_calls.append(value)
+        return value if len(original_calls) > 1 else injector.SESSION_HANDLE_INVALID
+
+    chaos.replace("C_GenerateKeyPair", generate_then_fail)
+    token.generate(kid, ES256)
+    assert original_calls == [injector.OK, injector.OK]
+    assert len(token.inventory()[kid]) == 2
+    signature = token.sign(kid, "ES256", b"data")
+    assert token.verify(kid, "ES256", b"data", signature)
+    assert _count_objects(token, kid) == 2
+    token.destroy(kid)
+    assert _count_objects(token, kid) == 0
+
+
+def _count_objects(token: Hsm, kid: UUID) -> int:
+    from pkcs11 import Attribute  # noqa: PLC0415
+
+    return token._connection.perform(
+        lambda _, session: len(list(session.get_objects({Attribute.ID: kid.bytes})))
+    )
+
+
+@pytest.mark.parametrize("key", [AES], indirect=True, ids=["A256GCM"])
+@pytest.mark.parametrize("value", [injector.GENERAL_ERROR, injector.FUNCTION_FAILED])
+def test_a_general_error_is_a_failed_decryption_while_the_canary_sings(value, key, token, chaos):
+    _, sealed = token.encrypt(key, "dir", "A256GCM", b"plain", b"aad")
+    chaos.spoil("C_Decrypt", value, times=1)
+    with pytest.raises(hsm.DecryptionFailed):
+        token.decrypt(key, "dir", "A256GCM", b"", sealed, b"aad")
+    assert token.decrypt(key, "dir", "A256GCM", b"", sealed, b"aad") == b"plain"
+
+
+def test_the_anchor_is_never_closed_and_nobody_logs_out(key, token, chaos):
+    anchor = token._connection.token.pool.anchor
+    closed: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def close(original: Callable[..., int], session: int, *words: int) -> int:
+        closed.put(session)
+        return original(session, *words)
+
+    chaos.replace("C_CloseSession", close)
+    chaos.count("C_CloseAllSessions", "C_Logout", "C_Login")
+    for value in SESSION_FAULTS.values():
+        chaos.fail("C_SignInit", value, times=4)
+        for _ in range(2):
+            with pytest.raises(hsm.TokenUnavailable):
+                token.sign(key, "ES256", b"data")
+    handles = {closed.get_nowait() for _ in range(closed.qsize())}
+    assert handles
+    assert anchor.handle not in handles
+    assert not {"C_CloseAllSessions", "C_Logout", "C_Login"} & chaos.calls.keys()
+    assert token._connection.token.canary.is_found(anchor)
