@@ -2,7 +2,7 @@
 
 PORT ?= 8000
 STATE_DIR ?= var
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto
 LOCK_ARGS ?=
 SECONDS ?= 60
 KILLS ?= 50
@@ -20,7 +20,7 @@ run: ## Serve on 127.0.0.1 with a development token: [PORT=8000] [STATE_DIR=var]
 	@scripts/setup requirements.lock
 	@exec scripts/run
 
-test: ## Run the tests on a token of their own: [PYTEST_ARGS=...]
+test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n auto]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
 

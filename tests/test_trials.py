@@ -1,0 +1,32 @@
+"""The long trials of the Makefile, in their short form."""
+
+import subprocess
+import sys
+
+from scripts.throwaway import ROOT
+
+
+def run(*command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_sixteen_clients_create_use_and_destroy_and_nothing_is_wrong():
+    done = run("scripts.mixed_load", "--seconds", "5", "--clients", "16")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_comparison_of_padding_and_tag_prints_its_t():
+    done = run("scripts.padding_oracle", "--requests", "100")
+    assert '"t":' in done.stdout, done.stdout + done.stderr
+
+
+def test_the_comparison_of_few_and_many_keys_prints_its_ratio():
+    done = run("scripts.warm_cost", "--few", "2", "--many", "4", "--requests", "20")
+    assert "ratio:" in done.stdout, done.stdout + done.stderr
