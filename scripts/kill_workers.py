@@ -3,9 +3,9 @@
     python -m scripts.kill_workers --kills 50
 
 Serves a throw-away token. Clients create keys of mixed kinds while one worker after the other is
-ended by SIGKILL. Afterwards every kid that was ever returned has to work, whatever else is left has to be
-out of reach, and ``jose-hsm reconcile`` has to leave the token with exactly the registry's keys.
-Prints a table; exits with 1 if anything of that does not hold.
+ended by SIGKILL. Afterwards every kid that was ever returned has to work, whatever else is left has
+to be out of reach, and ``jose-hsm reconcile`` has to leave the token with exactly the registry's
+keys. Prints a table; exits with 1 if anything of that does not hold.
 """
 
 import argparse

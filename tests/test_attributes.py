@@ -1,7 +1,5 @@
 """What the token itself says of our keys: read back after generation, import and unwrapping."""
 
-# ruff: noqa: SLF001  # the token is asked behind the service's back
-
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple

@@ -4,8 +4,6 @@ A process has one state of the PKCS#11 library. So what starts it anew runs in a
 the functions under "Drivers" do, called by ``alone``.
 """
 
-# ruff: noqa: SLF001  # faults show where nobody else looks
-
 import json
 import os
 import queue

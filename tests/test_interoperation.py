@@ -152,7 +152,7 @@ class Service:
     def __init__(self, live: Api, application: Any) -> None:
         self.api = live
         self.adapter: hsm.Hsm = application.extensions["hsm"]
-        registry = application.extensions["keyring"]._registry  # noqa: SLF001  # no endpoint yet
+        registry = application.extensions["keyring"]._registry
         self._find = registry.find
         self._generated: dict[str, str] = {}
         self._shared: dict[tuple[object, ...], Any] = {}

@@ -1,7 +1,5 @@
 """From creation to destruction: states, owners, both halves, and two who delete at once."""
 
-# ruff: noqa: SLF001  # the token is asked behind the service's back
-
 import threading
 import time
 from collections.abc import Callable, Iterator

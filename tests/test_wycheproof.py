@@ -102,10 +102,10 @@ def public_key(adapter: hsm.Hsm, spec: KeySpec, pem: str) -> Iterator[UUID]:
     )
 
     def create(token: Any, session: Any) -> None:
-        templates = token.keystore._templates  # noqa: SLF001  # there is no public way, on purpose
+        templates = token.keystore._templates  # there is no public way
         session.create_object(templates.imported_public(kid, spec, pair))
 
-    adapter._connection.perform(create)  # noqa: SLF001  # as above
+    adapter._connection.perform(create)
     try:
         yield kid
     finally:
