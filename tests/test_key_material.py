@@ -266,9 +266,14 @@ def roca_prime(bits: int) -> int:
 
 
 def composite() -> int:
-    """A product of two primes that fits e = 65537 as if it were a prime itself."""
+    """A product of two primes that fits e = 65537 as if it were a prime of 1024 bits itself.
+
+    Its two highest bits are set, as those of ``random_prime`` are, so that a modulus has 2048 bits.
+    """
     products = (random_prime(512) * random_prime(512) for _ in itertools.count())
-    return next(product for product in products if gcd(product - 1, 65537) == 1)
+    return next(
+        product for product in products if product >> 1022 == 3 and gcd(product - 1, 65537) == 1
+    )
 
 
 SMALL_PRIMES = [n for n in range(2, 2000) if all(n % f for f in range(2, isqrt(n) + 1))]
