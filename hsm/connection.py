@@ -13,7 +13,7 @@ from pkcs11 import PKCS11Error, Session
 
 from hsm import softhsm
 from hsm.canary import Canary
-from hsm.errors import TokenUnavailable
+from hsm.errors import HsmError, TokenUnavailable
 from hsm.faults import Fault, fault_of, name_of, translate
 from hsm.latch import PinLatch, file_lock
 from hsm.module import Module
@@ -125,10 +125,13 @@ class Connection:
         while True:
             try:
                 self._connect()
-            except Exception as error:  # noqa: BLE001  # nothing may end this thread
+            except Exception as error:  # nothing may end this thread
                 self._reason = _reason_of(error)
                 self._tried.set()
-                logger.warning("not connected: %s", self._reason)
+                is_expected = isinstance(error, HsmError | PKCS11Error | OSError)
+                logger.warning(
+                    "not connected: %s", self._reason, exc_info=None if is_expected else error
+                )
                 # Jitter, so that the processes of a host do not come all at once.
                 time.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311
                 pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)

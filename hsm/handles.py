@@ -125,8 +125,8 @@ class HandleCache:
             if len(self._handles) > self._size:
                 self._handles.popitem(last=False)
 
-    def drop(self, kid: UUID, halves: Iterable[ObjectClass] = ObjectClass) -> None:
-        """Forget ``kid``."""
+    def drop(self, kid: UUID, halves: Iterable[ObjectClass]) -> None:
+        """Forget those halves of ``kid``."""
         with self._lock:
             for half in halves:
                 self._handles.pop((kid, half), None)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, Object
 
 from hsm.algorithms import EC, EDWARDS, ML_DSA, RSA, Curve
+from hsm.errors import HsmError
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = (
@@ -106,12 +107,16 @@ def _read_ml_dsa(found: Object, _: Curve | None) -> mldsa.MLDSA44PublicKey:
     return mldsa.MLDSA44PublicKey.from_public_bytes(found[Attribute.VALUE])
 
 
+def _not_imported(_: Any) -> Attributes:
+    raise HsmError
+
+
 class Conversion(NamedTuple):
     """How keys of one kind cross the border; ML-DSA keys are not imported."""
 
     read: Callable[[Object, Curve | None], PublicKey]
-    private: Callable[[Any], Attributes] | None = None
-    public: Callable[[Any], Attributes] | None = None
+    private: Callable[[Any], Attributes] = _not_imported
+    public: Callable[[Any], Attributes] = _not_imported
 
 
 CONVERSIONS: Final[Mapping[str, Conversion]] = MappingProxyType(

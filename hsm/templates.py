@@ -1,7 +1,7 @@
 """Attributes of the objects on the token, by purpose: never more than the algorithms need."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -122,44 +122,42 @@ class Templates:
         self, kid: UUID | None, spec: KeySpec, value: bytes | bytearray
     ) -> Attributes:
         """Return a whole secret key for C_CreateObject; a session object without ``kid``."""
-        template = _MAPPER.secret_key_template(
-            capabilities=self.usages(spec.algorithms), **_identity(kid)
+        guards = self.secret(spec.algorithms, extractable=kid is None)
+        return self._imported(
+            _MAPPER.secret_key_template, kid, spec, {Attribute.VALUE: value} | guards
         )
-        return {
-            **template,
-            Attribute.KEY_TYPE: spec.kind.key_type,
-            Attribute.VALUE: value,
-            **self.secret(spec.algorithms, extractable=kid is None),
-        }
 
     def imported_private(self, kid: UUID, spec: KeySpec, key: PrivateKey) -> Attributes:
         """Return a whole private key for C_CreateObject."""
-        convert = CONVERSIONS[spec.kind.name].private
-        assert convert is not None  # noqa: S101  # the schema imports no other kinds
-        template = _MAPPER.private_key_template(
-            capabilities=self.usages(spec.algorithms), **_identity(kid)
+        material = CONVERSIONS[spec.kind.name].private(key)
+        return self._imported(
+            _MAPPER.private_key_template, kid, spec, material | self.private(spec.algorithms)
         )
-        return {
-            **template,
-            Attribute.KEY_TYPE: spec.kind.key_type,
-            **_curve(spec.curve),
-            **convert(key),
-            **self.private(spec.algorithms),
-        }
 
     def imported_public(self, kid: UUID, spec: KeySpec, key: PrivateKey) -> Attributes:
         """Return the public half of an imported private key for C_CreateObject."""
-        convert = CONVERSIONS[spec.kind.name].public
-        assert convert is not None  # noqa: S101  # the schema imports no other kinds
-        template = _MAPPER.public_key_template(
-            capabilities=self.usages(spec.algorithms), **_identity(kid)
+        material = CONVERSIONS[spec.kind.name].public(key.public_key())
+        return self._imported(
+            _MAPPER.public_key_template, kid, spec, material | self.public(spec.algorithms)
         )
+
+    def _imported(
+        self,
+        template: Callable[..., Attributes],
+        kid: UUID | None,
+        spec: KeySpec,
+        own: Attributes,
+    ) -> Attributes:
         return {
-            **template,
+            **template(
+                capabilities=self.usages(spec.algorithms),
+                id_=kid.bytes if kid else None,
+                label=label(kid) if kid else None,
+                store=kid is not None,
+            ),
             Attribute.KEY_TYPE: spec.kind.key_type,
             **_curve(spec.curve),
-            **convert(key.public_key()),
-            **self.public(spec.algorithms),
+            **own,
         }
 
     def _restrictions(self, rows: Iterable[Algorithm]) -> Attributes:
@@ -196,12 +194,6 @@ def _parameter_set(spec: KeySpec) -> Attributes:
 def identity(kid: UUID) -> dict[str, Any]:
     """Return the arguments that make a generated or unwrapped key a token object."""
     return {"id": kid.bytes, "label": label(kid), "store": True}
-
-
-def _identity(kid: UUID | None) -> dict[str, Any]:
-    if kid is None:
-        return {"id_": None, "label": None, "store": False}
-    return {"id_": kid.bytes, "label": label(kid), "store": True}
 
 
 HALVES: Final = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
