@@ -72,7 +72,7 @@ class Keyring:
         with hsm.file_lock(self._unfinished, shared=True):
             if not self._registry.mark_destroyed(key.kid):
                 raise KeyNotFound
-            self._hsm.destroy(key.kid)
+            self._hsm.destroy(key.kid, key.spec)
             self._registry.remove(key.kid)
 
     def unwrap(self, principal: str, header: Header, encrypted_key: bytes) -> dict[str, Any]:
@@ -175,11 +175,13 @@ class Keyring:
         with hsm.file_lock(self._unfinished):
             settled = self._registry.unfinished(before=datetime.now(UTC) - _OTHER_HOST_GRACE)
             if not is_dry_run:
-                for kid in settled:
-                    self._undo(kid)
+                for kid, spec in settled.items():
+                    self._undo(kid, spec)
             missing, unknown = self._hsm.differences(self._registry.specs())
             return Reconciliation(
-                settled=settled, missing=sorted(missing - set(settled)), unknown=sorted(unknown)
+                settled=sorted(settled),
+                missing=sorted(missing - settled.keys()),
+                unknown=sorted(unknown),
             )
 
     def _find(self, principal: str, kid: str) -> Key:
@@ -209,12 +211,12 @@ class Keyring:
                 yield
             except BaseException:
                 with suppress(hsm.HsmError, RegistryUnavailable):  # then ``reconcile`` will
-                    self._undo(key.kid)
+                    self._undo(key.kid, key.spec)
                 raise
 
-    def _undo(self, kid: UUID) -> None:
+    def _undo(self, kid: UUID, spec: KeySpec) -> None:
         self._registry.abandon(kid)
-        self._hsm.destroy(kid)
+        self._hsm.destroy(kid, spec)
         self._registry.remove(kid)
 
     def _make(self, key: Key, material: bytes | hsm.PrivateKey | None) -> hsm.PublicKey | None:

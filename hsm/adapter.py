@@ -61,18 +61,22 @@ class Hsm:
 
     def generate(self, kid: UUID, spec: KeySpec) -> PublicKey | None:
         """Make a key in the token; return the public half of a pair."""
-        return self._create(kid, lambda token, session: token.keystore.generate(session, kid, spec))
+        return self._create(
+            kid, spec, lambda token, session: token.keystore.generate(session, kid, spec)
+        )
 
     def import_secret(self, kid: UUID, spec: KeySpec, value: bytes) -> None:
         """Create a secret key from ``value``, which the caller has checked."""
         self._create(
-            kid, lambda token, session: token.keystore.import_secret(session, kid, spec, value)
+            kid,
+            spec,
+            lambda token, session: token.keystore.import_secret(session, kid, spec, value),
         )
 
     def import_pair(self, kid: UUID, spec: KeySpec, key: PrivateKey) -> PublicKey:
         """Create both halves of ``key``, which the caller has checked; return the public one."""
         return self._create(
-            kid, lambda token, session: token.keystore.import_pair(session, kid, spec, key)
+            kid, spec, lambda token, session: token.keystore.import_pair(session, kid, spec, key)
         )
 
     def works(self, kid: UUID, spec: KeySpec) -> bool:
@@ -82,9 +86,9 @@ class Hsm:
         except (CryptoFailure, DecryptionFailed):
             return False
 
-    def destroy(self, kid: UUID) -> None:
+    def destroy(self, kid: UUID, spec: KeySpec) -> None:
         """Destroy every object of ``kid``; absence is success."""
-        self._connection.perform(lambda token, session: token.keystore.destroy(session, kid))
+        self._connection.perform(lambda token, session: token.keystore.destroy(session, kid, spec))
 
     def inventory(self) -> Mapping[UUID, Halves]:
         """Return the kids of all objects on the token that carry our label, with their halves."""
@@ -97,7 +101,9 @@ class Hsm:
         the token that are not in ``specs``.
         """
         found = self.inventory()
-        missing = {kid for kid, spec in specs.items() if found.get(kid) != halves_of(spec)}
+        missing = {
+            kid for kid, spec in specs.items() if found.get(kid) != frozenset(halves_of(spec))
+        }
         return missing, found.keys() - specs.keys()
 
     def sign(self, kid: UUID, alg: str, signing_input: bytes) -> bytes:
@@ -203,12 +209,14 @@ class Hsm:
         encrypted_key, sealed = self.encrypt(kid, alg, enc, _PROBE, _PROBE)
         return self.decrypt(kid, alg, enc, encrypted_key, sealed, _PROBE) == _PROBE
 
-    def _create(self, kid: UUID, create: Callable[[Token, Session], Result]) -> Result:
+    def _create(
+        self, kid: UUID, spec: KeySpec, create: Callable[[Token, Session], Result]
+    ) -> Result:
         tries = itertools.count()
 
         def run(token: Token, session: Session) -> Result:
             if next(tries):  # the first try may have failed halfway
-                token.keystore.destroy(session, kid)
+                token.keystore.destroy(session, kid, spec)
             return create(token, session)
 
         return self._connection.perform(run)

@@ -11,15 +11,15 @@ from typing import Final, TypeVar
 
 from pkcs11 import PKCS11Error, Session
 
-from hsm import softhsm
 from hsm.canary import Canary
 from hsm.errors import HsmError, TokenUnavailable
 from hsm.faults import Fault, fault_of, name_of, translate
 from hsm.latch import PinLatch, file_lock
 from hsm.module import Module
 from hsm.pool import SessionPool
+from hsm.softhsm import FirstAid
 from hsm.templates import attribute_mapper
-from hsm.token import Token, known_attributes
+from hsm.token import Policy, Token, known_attributes
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ class Connection:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._latch = PinLatch(settings.state_dir / "pin.latch")
+        self._first_aid = FirstAid(settings.module, settings.state_dir / "softhsm")
         self._module: Module | None = None
         self._token: Token | None = None
         self._reason: str | None = "the token is being opened"
@@ -149,25 +150,24 @@ class Connection:
             if self._latch.is_closed(pin):
                 raise TokenUnavailable("the PIN was refused and has not changed since")
             module.finalize()
-            self._first_aid(softhsm.restore)
+            self._first_aid.restore()
             module.initialize()
             pool = self._log_in(module, pin)
-            self._first_aid(softhsm.save)
+            self._first_aid.save()
             templates = known_attributes(pool)
             canary = Canary(pool.anchor, templates)
         self._token = Token.prove(
             pool,
             templates,
             canary,
-            fips=settings.fips,
-            process_allowed=settings.process_allowed,
+            Policy(
+                fips=settings.fips,
+                process_allowed=settings.process_allowed,
+                announce_change=self._first_aid.announce_change,
+            ),
         )
         self._reason = None
         logger.info("the token is ready")
-
-    def _first_aid(self, treat: Callable[[Path], None]) -> None:
-        if softhsm.is_softhsm(self._settings.module):
-            treat(self._settings.state_dir / "softhsm")
 
     def _read_pin(self) -> str:
         try:

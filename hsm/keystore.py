@@ -5,7 +5,7 @@ object; a key's handle always comes from here.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -23,22 +23,25 @@ Halves = frozenset[ObjectClass]
 
 SECRET, PRIVATE, PUBLIC = HALVES
 
-# SoftHSM up to 2.6.1 can overlook an object while another process creates one (its issue 573).
+# SoftHSM can overlook what another process has just created; see ``softhsm``, and its issue 573.
 _LOOKS: Final = 3
 _PAUSE_SECONDS: Final = 0.02
 
 
-def halves_of(spec: KeySpec) -> Halves:
-    """Return the objects that make a whole key."""
-    return frozenset({PRIVATE, PUBLIC} if spec.kind.is_pair else {SECRET})
+def halves_of(spec: KeySpec) -> tuple[ObjectClass, ...]:
+    """Return the objects that make a whole key, those that can do harm first."""
+    return (PRIVATE, PUBLIC) if spec.kind.is_pair else (SECRET,)
 
 
 class Keystore:
     """The keys of one token during one epoch."""
 
-    def __init__(self, templates: Templates, canary: Canary) -> None:
+    def __init__(
+        self, templates: Templates, canary: Canary, announce_change: Callable[[], None]
+    ) -> None:
         self._templates = templates
         self._canary = canary
+        self._announce_change = announce_change
         self._handles = HandleCache()
 
     def generate(self, session: Session, kid: UUID, spec: KeySpec) -> PublicKey | None:
@@ -95,11 +98,11 @@ class Keystore:
             self._handles.put(kid, half, handle)
         return Key(session, handle)
 
-    def destroy(self, session: Session, kid: UUID) -> None:
-        """Destroy every object of ``kid``, private and secret ones first; absence is success."""
+    def destroy(self, session: Session, kid: UUID, spec: KeySpec) -> None:
+        """Destroy every object of ``kid``, the private one first; absence is success."""
         self.forget(kid)
-        for half in HALVES:
-            for found in _find(session, kid, half):
+        for half in halves_of(spec):
+            for found in self._find(session, kid, half):
                 try:
                     found.destroy()
                 except PKCS11Error as error:
@@ -112,6 +115,7 @@ class Keystore:
 
     def inventory(self, session: Session) -> Mapping[UUID, Halves]:
         """Return the kids of all objects that carry our label, each with its halves."""
+        self._announce_change()
         kids: dict[UUID, Halves] = {}
         for half in HALVES:
             for kid in _labelled(session, half):
@@ -139,19 +143,23 @@ class Keystore:
         return CONVERSIONS[spec.kind.name].read(created, spec.curve)
 
     def _look(self, session: Session, kid: UUID, half: ObjectClass) -> Handle:
-        for _ in range(_LOOKS):
-            # The first will do: SoftHSM sometimes finds one object twice.
-            for found in _find(session, kid, half):
-                return Handle.of(found)
-            time.sleep(_PAUSE_SECONDS)
+        # The first will do: SoftHSM sometimes finds one object twice.
+        for found in self._find(session, kid, half):
+            return Handle.of(found)
         if not self._canary.is_found(session):
             raise TokenUnavailable("the token does not show its keys")
         raise KeyNotFound
 
-
-def _find(session: Session, kid: UUID, half: ObjectClass) -> list[Object]:
-    # A list: an abandoned search would block its session for ever.
-    return list(session.get_objects({Attribute.CLASS: half, Attribute.ID: kid.bytes}))
+    def _find(self, session: Session, kid: UUID, half: ObjectClass) -> list[Object]:
+        """Search more than once before believing that there is nothing."""
+        template = {Attribute.CLASS: half, Attribute.ID: kid.bytes}
+        for _ in range(_LOOKS):
+            # A list: an abandoned search would block its session for ever.
+            if found := list(session.get_objects(template)):
+                return found
+            self._announce_change()
+            time.sleep(_PAUSE_SECONDS)
+        return []
 
 
 def _label(found: Object) -> str:

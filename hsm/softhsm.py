@@ -1,39 +1,69 @@
 """First aid for SoftHSM's files, which nobody needs who has a real token.
 
-SoftHSM 2.6 truncates and rewrites ``token.object`` at every login. A process that is killed in
-between leaves it empty, and with it the whole token is lost for every new process.
+Two accidents of SoftHSM 2.6 and 2.7, both from several processes sharing one directory:
+
+* It truncates and rewrites ``token.object`` at every login. A process that is killed in between
+  leaves it empty, and with it the whole token is lost for every new process.
+* A process that stores an object takes the change counter of the token (the file ``generation``)
+  for seen, and with it a change that another process has made meanwhile. It then overlooks the
+  other's object until the counter changes again.
 """
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 _CONFIGURATIONS: Final = ("~/.config/softhsm2/softhsm2.conf", "/etc/softhsm/softhsm2.conf")
 _TOKENDIR: Final = "directories.tokendir"
+_COUNTER_BYTES: Final = 8
 
 
-def is_softhsm(module: Path) -> bool:
-    """Tell whether ``module`` is SoftHSM, by its file name."""
-    return "softhsm" in module.name
+class FirstAid:
+    """What helps a token of SoftHSM; with any other ``module`` it does nothing.
 
+    ``copies`` is a directory for copies of ``token.object``.
+    """
 
-def restore(copies: Path) -> None:
-    """Put back each ``token.object`` that is empty or gone; the caller holds the boot lock."""
-    for token in _tokens():
-        copy, lost = copies / token.name, token / "token.object"
-        if copy.exists() and not (lost.exists() and lost.stat().st_size):
-            _copy(copy, lost)
+    def __init__(self, module: Path, copies: Path) -> None:
+        self._is_needed = "softhsm" in module.name
+        self._copies = copies
 
+    def restore(self) -> None:
+        """Put back each ``token.object`` that is empty or gone; the caller holds the boot lock."""
+        for token in self._tokens():
+            copy, lost = self._copies / token.name, token / "token.object"
+            if copy.exists() and not (lost.exists() and lost.stat().st_size):
+                _copy(copy, lost)
 
-def save(copies: Path) -> None:
-    """Copy each ``token.object`` to ``copies``; the caller holds the boot lock and is logged in."""
-    copies.mkdir(mode=0o700, exist_ok=True)
-    for token in _tokens():
-        original, copy = token / "token.object", copies / token.name
-        if original.exists() and original.stat().st_size:
-            _copy(original, copy)
+    def save(self) -> None:
+        """Copy each ``token.object``; the caller holds the boot lock and is logged in."""
+        for token in self._tokens():
+            original = token / "token.object"
+            if original.exists() and original.stat().st_size:
+                self._copies.mkdir(mode=0o700, exist_ok=True)
+                _copy(original, self._copies / token.name)
+
+    def announce_change(self) -> None:
+        """Count the change counter of each token on, so that all processes look at its files."""
+        for token in self._tokens():
+            with suppress(OSError), (token / "generation").open("r+b") as counter:
+                fcntl.lockf(counter, fcntl.LOCK_EX)
+                count = int.from_bytes(counter.read(_COUNTER_BYTES)) + 1
+                counter.seek(0)
+                counter.write((count % (1 << 8 * _COUNTER_BYTES)).to_bytes(_COUNTER_BYTES))
+
+    def _tokens(self) -> Iterator[Path]:
+        """Give the directory of each token that SoftHSM would find."""
+        if not self._is_needed:
+            return
+        named = os.environ.get("SOFTHSM2_CONF")
+        candidates = [Path(name).expanduser() for name in ([named] if named else _CONFIGURATIONS)]
+        for configuration in [path for path in candidates if path.is_file()][:1]:
+            yield from _tokens_of(configuration)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -41,16 +71,6 @@ def _copy(source: Path, target: Path) -> None:
     partial = target.with_name(f"{target.name}.new")
     shutil.copy(source, partial)
     partial.replace(target)
-
-
-def _tokens() -> Iterator[Path]:
-    """Give the directory of each token that SoftHSM would find."""
-    named = os.environ.get("SOFTHSM2_CONF")
-    for name in [named] if named else _CONFIGURATIONS:
-        path = Path(name).expanduser()
-        if path.is_file():
-            yield from _tokens_of(path)
-            return
 
 
 def _tokens_of(configuration: Path) -> Iterator[Path]:

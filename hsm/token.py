@@ -39,6 +39,19 @@ class Offer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What is decided outside of the token.
+
+    ``process_allowed`` lets a CEK pass through the process; ``announce_change`` makes the library
+    look anew for what other processes have stored.
+    """
+
+    fips: bool
+    process_allowed: bool
+    announce_change: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """What operations need of the token; made anew, with all its handles, in each epoch."""
 
@@ -64,13 +77,7 @@ class Token:
 
     @classmethod
     def prove(
-        cls,
-        pool: SessionPool,
-        templates: Templates,
-        canary: Canary,
-        *,
-        fips: bool,
-        process_allowed: bool,
+        cls, pool: SessionPool, templates: Templates, canary: Canary, policy: Policy
     ) -> "Token":
         """Try every algorithm, and return the token with what it offers.
 
@@ -83,14 +90,14 @@ class Token:
         paths: dict[str, Path] = {}
 
         def offer(row: Algorithm) -> Offer:
-            if fips and not row.fips:
+            if policy.fips and not row.fips:
                 return Offer("not offered in FIPS mode")
             if not isinstance(row, KeyManagement):
                 return Offer(_refusal(pool, partial(proof.attempt, row), canary.sings))
             for path in candidates:
                 trial = partial(proof.attempt_transport, row, path)
                 refusal = _refusal(pool, trial, canary.sings)
-                if refusal is None and (path.residency == "token" or process_allowed):
+                if refusal is None and (path.residency == "token" or policy.process_allowed):
                     paths[row.name] = path
                     return Offer(None, path.residency)
             return Offer(refusal or "its CEKs would pass through the process, which is forbidden")
@@ -102,7 +109,9 @@ class Token:
         return cls(
             pool=pool,
             canary=canary,
-            keystore=Keystore(replace(templates, in_process=frozenset(in_process)), canary),
+            keystore=Keystore(
+                replace(templates, in_process=frozenset(in_process)), canary, policy.announce_change
+            ),
             offers=offers,
             paths=paths,
         )

@@ -105,7 +105,7 @@ def lose_the_device() -> dict[str, Any]:
     kid, other = uuid4(), uuid4()
     token.generate(other, ES256)  # so that numeric handles differ in the next epoch
     public = token.generate(kid, ES256)
-    token.destroy(other)
+    token.destroy(other, ES256)
     epoch = token._connection.token
     chaos.fail_all(injector.DEVICE_ERROR)
     lost = [_outcome(lambda: token.sign(kid, "ES256", b"data"))]
@@ -120,7 +120,7 @@ def lose_the_device() -> dict[str, Any]:
         "verifies": token.verify(kid, "ES256", b"data", signature),
         "same key": _verifies(public, signature),
     }
-    token.destroy(kid)
+    token.destroy(kid, ES256)
     return result
 
 
@@ -146,7 +146,7 @@ def lose_the_kek() -> list[str]:
     with suppress(TimeoutError):
         _until(lambda: decrypt() == "done", seconds=8)
     last = decrypt()
-    token.destroy(kid)
+    token.destroy(kid, KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
     return [first, last]
 
 
@@ -183,7 +183,7 @@ def find_nothing() -> dict[str, Any]:
         "unknown afterwards": use(unknown),
         "canaries": [before, _canaries(token)],
     }
-    token.destroy(kid)
+    token.destroy(kid, AES)
     return result
 
 
@@ -215,7 +215,7 @@ def refuse_every_decryption() -> dict[str, Any]:
         "afterwards": _outcome(decrypt),
         "not offered": [name for name, offer in offers.items() if not offer.is_offered],
     }
-    token.destroy(kid)
+    token.destroy(kid, AES)
     return result
 
 
@@ -227,14 +227,14 @@ def use_after_fork() -> dict[str, str]:
     if not os.fork():
         outcomes = [
             _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad")),
-            _outcome(lambda: token.destroy(kid)),
+            _outcome(lambda: token.destroy(kid, AES)),
         ]
         os.write(sending, json.dumps(outcomes).encode())
         os._exit(0)
     os.wait()
     child = json.loads(os.read(receiving, 4096))
     parent = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad"))
-    token.destroy(kid)
+    token.destroy(kid, AES)
     return {"child": child, "parent": parent}
 
 
@@ -294,7 +294,7 @@ def exhaust_the_pool() -> dict[str, Any]:
     free.set()
     holder.join()
     later = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad"))
-    token.destroy(kid)
+    token.destroy(kid, AES)
     return {"outcome": outcome, "seconds": seconds, "later": later, "reason": token.reason}
 
 
@@ -515,7 +515,7 @@ def key(token: Hsm, request: pytest.FixtureRequest) -> Iterator[UUID]:
     kid = uuid4()
     token.generate(kid, getattr(request, "param", ES256))
     yield kid
-    token.destroy(kid)
+    token.destroy(kid, AES)
 
 
 SESSION_FAULTS = {
@@ -555,7 +555,7 @@ def test_unwrapping_is_not_tried_twice(token, chaos):
         token.unwrap(kid, "RSA-OAEP", "A256GCM", encrypted_key, new)
     assert chaos.calls["C_UnwrapKey"] == 1
     assert new not in token.inventory()
-    token.destroy(kid)
+    token.destroy(kid, KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
 
 
 def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
@@ -574,7 +574,7 @@ def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
     signature = token.sign(kid, "ES256", b"data")
     assert token.verify(kid, "ES256", b"data", signature)
     assert _count_objects(token, kid) == 2
-    token.destroy(kid)
+    token.destroy(kid, ES256)
     assert _count_objects(token, kid) == 0
 
 

@@ -265,7 +265,7 @@ def test_a_key_whose_row_vanished_meanwhile_is_not_returned(new, local, keyring,
 
     def generate_slowly(token: Hsm, kid: UUID, spec: KeySpec) -> Any:
         public = generate(token, kid, spec)
-        keyring._undo(kid)
+        keyring._undo(kid, spec)
         return public
 
     with monkeypatch.context() as fault:
@@ -278,9 +278,10 @@ def test_a_key_whose_row_vanished_meanwhile_is_not_returned(new, local, keyring,
 def orphan(application: Any) -> Iterator[UUID]:
     """The kid of an object that no row knows."""
     token, kid = application.extensions["hsm"], uuid4()
-    token.generate(kid, KeySpec(kty="oct", alg="A256GCM", bits=256))
+    spec = KeySpec(kty="oct", alg="A256GCM", bits=256)
+    token.generate(kid, spec)
     yield kid
-    token.destroy(kid)
+    token.destroy(kid, spec)
 
 
 def test_keys_without_a_row_are_told_and_never_destroyed(orphan, keyring, application):
@@ -291,7 +292,7 @@ def test_keys_without_a_row_are_told_and_never_destroyed(orphan, keyring, applic
 
 def test_rows_without_objects_are_told_and_kept(local, keyring, application):
     kid = UUID(local.create(**PAIR)["kid"])
-    application.extensions["hsm"].destroy(kid)
+    application.extensions["hsm"].destroy(kid, KeySpec(kty="EC", crv="P-256"))
     for _ in range(2):
         assert kid in keyring.reconcile(is_dry_run=False).missing
     answer = local.post("/sign", {"kid": str(kid), "alg": "ES256", "data": ""})

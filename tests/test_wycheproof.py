@@ -109,18 +109,19 @@ def public_key(adapter: hsm.Hsm, spec: KeySpec, pem: str) -> Iterator[UUID]:
     try:
         yield kid
     finally:
-        adapter.destroy(kid)
+        adapter.destroy(kid, spec)
 
 
 @contextmanager
 def secret_key(adapter: hsm.Hsm, alg: str, value: bytes) -> Iterator[UUID]:
     """Have a secret key on the token for one ``with`` block; give its kid."""
     kid = uuid4()
-    adapter.import_secret(kid, KeySpec(kty="oct", alg=alg, bits=8 * len(value)), value)
+    spec = KeySpec(kty="oct", alg=alg, bits=8 * len(value))
+    adapter.import_secret(kid, spec, value)
     try:
         yield kid
     finally:
-        adapter.destroy(kid)
+        adapter.destroy(kid, spec)
 
 
 # --- Signatures ---
@@ -287,4 +288,4 @@ class Transport:
         try:
             return self._adapter.decrypt(cek, "dir", enc, b"", sealed_under(case, enc), AAD)
         finally:
-            self._adapter.destroy(cek)
+            self._adapter.destroy(cek, KeySpec(kty="oct", alg=enc))

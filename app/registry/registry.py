@@ -108,17 +108,17 @@ class Registry:
         with self._writing() as connection:
             connection.execute(keys.delete().where(keys.c.kid == str(kid)))
 
-    def unfinished(self, *, before: datetime) -> list[UUID]:
+    def unfinished(self, *, before: datetime) -> Mapping[UUID, KeySpec]:
         """Return keys whose creation or destruction was begun and not ended.
 
         Those of this host at any time, those of other hosts if begun ``before``.
         """
-        query = select(keys.c.kid).where(
+        query = select(keys).where(
             keys.c.state.in_([State.PENDING, State.DESTROYED]),
             or_(keys.c.host == socket.gethostname(), keys.c.changed_at < before),
         )
         with self._reading() as connection:
-            return [UUID(kid) for kid in connection.execute(query).scalars()]
+            return {UUID(row.kid): _spec(row) for row in connection.execute(query)}
 
     def specs(self) -> Mapping[UUID, KeySpec]:
         """Return what all keys are, in whatever state."""
