@@ -33,6 +33,8 @@ KEYS: Final[tuple[dict[str, str], ...]] = (
     {"kty": "RSA", "alg": "RSA-OAEP-256"},
 )
 USES_OF_A_KEY: Final = 6
+KEPT_ONE_IN: Final = 10
+RECONNECTED_ONE_IN: Final = 3
 
 
 def b64u(value: bytes) -> str:
@@ -41,7 +43,7 @@ def b64u(value: bytes) -> str:
 
 
 class Client:
-    """One client with one connection; it notes every answer."""
+    """One client, which changes its connection, and so its worker, now and then; notes answers."""
 
     def __init__(self, url: str, shared: "collections.deque[dict[str, Any]]") -> None:
         self._url = f"{url}/v1/crypto"
@@ -56,7 +58,7 @@ class Client:
             key = self._post("/keys", random.choice(KEYS))
             if key is None:
                 continue
-            keep = random.randrange(10) == 0
+            keep = random.randrange(KEPT_ONE_IN) == 0
             for _ in range(USES_OF_A_KEY):
                 self._use(key)
                 if self._shared:
@@ -93,6 +95,8 @@ class Client:
         self._note("DELETE again", again, 404)
 
     def _post(self, path: str, body: Any) -> Any:
+        if random.randrange(RECONNECTED_ONE_IN) == 0:
+            self._http.close()
         response = self._http.post(self._url + path, json=body, timeout=60)
         self._note(path, response.status_code, 200, response.text)
         return response.json() if response.ok else None
