@@ -21,14 +21,16 @@ run: ## Serve on 127.0.0.1 with a development token: [PORT=8000] [STATE_DIR=var]
 	@exec scripts/run
 
 test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n auto]
+	@scripts/setup requirements.lock # the README's commands, which the tests run, ask for it
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: ## Lint, formatting, types
+check: ## Lint, formatting, types, the direction of imports
 	@scripts/setup requirements-test.lock
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_boundary.py
 
 load: ## Create, use and destroy keys from 16 clients: [SECONDS=60]
 	@scripts/setup requirements-test.lock

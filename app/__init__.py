@@ -32,7 +32,7 @@ def create_app(config: Config | None = None) -> Flask:
     token = Hsm(config.hsm_settings)
     app.extensions["hsm"] = token
     app.extensions["keyring"] = Keyring(
-        Registry(config.registry_url), token, state_dir=config.state_dir
+        Registry(config.registry_url, host=config.host), token, state_dir=config.state_dir
     )
     app.before_request(_require_exact_path)
     for resource in (keys, encryption, signing):

@@ -1,16 +1,18 @@
 """``jose-hsm``: what an operator does beside the service."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
-from app.config import Config, ConfigError
+from app.config import PREFIX, Config, ConfigError
 from app.errors import RegistryUnavailable
 from app.keyring import Keyring
 from app.registry import Registry, migrate
-from hsm import Hsm, HsmError
+from hsm import Hsm, HsmError, TokenUnavailable
 
 _READY_SECONDS: Final = 30.0
 
@@ -18,11 +20,21 @@ _READY_SECONDS: Final = 30.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     options = _parser().parse_args(arguments)
+    _take_settings_of_run()
     try:
         return int(options.command(Config.from_env(), options))
     except (ConfigError, RegistryUnavailable, HsmError) as error:
         print(f"jose-hsm: {error}", file=sys.stderr)
         return 2
+
+
+def _take_settings_of_run() -> None:
+    """Set what is not set as ``make run`` has left it in its ``STATE_DIR``."""
+    settings = Path(os.environ.get(f"{PREFIX}STATE_DIR", "var")) / "settings"
+    if settings.is_file():
+        for line in settings.read_text("utf-8").splitlines():
+            name, _, value = line.partition("=")
+            os.environ.setdefault(name, value)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,7 +59,8 @@ def _migrate(config: Config, _: argparse.Namespace) -> int:
 
 
 def _reconcile(config: Config, options: argparse.Namespace) -> int:
-    keyring = Keyring(Registry(config.registry_url), _opened(config), state_dir=config.state_dir)
+    registry = Registry(config.registry_url, host=config.host)
+    keyring = Keyring(registry, _opened(config), state_dir=config.state_dir)
     found = keyring.reconcile(is_dry_run=options.dry_run)
     verb = "would settle" if options.dry_run else "settled"
     for title, kids in (
@@ -62,12 +75,12 @@ def _reconcile(config: Config, options: argparse.Namespace) -> int:
 
 
 def _opened(config: Config) -> Hsm:
-    """Return the token, ready; raise ``ConfigError`` with the reason if it does not become so."""
+    """Return the token, ready; raise ``TokenUnavailable`` if it does not become so."""
     token = Hsm(config.hsm_settings)
     token.start()
     deadline = time.monotonic() + _READY_SECONDS
     while token.reason is not None:
         if time.monotonic() > deadline:
-            raise ConfigError(f"the token is not available: {token.reason}")
+            raise TokenUnavailable(token.reason)
         time.sleep(0.05)
     return token

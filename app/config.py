@@ -6,10 +6,12 @@ import difflib
 import ipaddress
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 from urllib.parse import unquote
+from uuid import uuid4
 
 import hsm
 
@@ -96,7 +98,9 @@ class Config:
         is_secret=True,
     )
     bind: str = _setting(_text, "address and port to serve", default="127.0.0.1:8000")
-    sessions: int = _setting(_whole, "PKCS#11 sessions of each worker", default=4)
+    sessions: int = _setting(
+        _whole, "PKCS#11 sessions of each worker; half of them may generate keys", default=8
+    )
     session_wait_seconds: float = _setting(
         _seconds, "wait for a free session in seconds, then 503", default=2.0
     )
@@ -124,7 +128,9 @@ class Config:
             )
         if (self.pin_file is None) == (self.pin is None):
             raise ConfigError(f"set {PREFIX}PIN_FILE (or, for development only, {PREFIX}PIN)")
-        if not self.auth and not _is_loopback(self.bind):
+        if not self.bind.startswith("unix:") and not self.bind.rpartition(":")[2].isdigit():
+            raise ConfigError(f"{PREFIX}BIND must be like 127.0.0.1:8000 or unix:/path")
+        if not self.auth and not _binds_loopback(self.bind):
             raise ConfigError(
                 f"{PREFIX}BIND must be a loopback address: without authentication everybody "
                 "who can connect can use every key"
@@ -133,13 +139,21 @@ class Config:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
-        """Read ``JOSE_HSM_*``; raise ``ConfigError`` with what to set."""
+        """Read ``JOSE_HSM_*``, an empty one as not set; raise ``ConfigError`` with what to set."""
         known = {f"{PREFIX}{setting.name.upper()}": setting for setting in fields(cls)}
-        given = {name: value for name, value in env.items() if name.startswith(PREFIX)}
+        given = {name: value for name, value in env.items() if name.startswith(PREFIX) and value}
         for name in given.keys() - known.keys():
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             raise ConfigError(f"unknown setting {name}; did you mean {nearest}?")
         return cls(**dict(_parsed(known, given)))
+
+    @property
+    def host(self) -> str:
+        """A random name of those who share this ``state_dir``, kept there."""
+        path = self.state_dir / "host"
+        with suppress(FileExistsError), path.open("x", encoding="ascii") as new:
+            new.write(f"{uuid4()}\n")
+        return path.read_text("ascii").strip()
 
     @property
     def registry_url(self) -> str:
@@ -197,10 +211,12 @@ def _parsed(known: Mapping[str, Field[Any]], given: Mapping[str, str]) -> Iterat
             raise ConfigError(f"set {name}: {setting.metadata['meaning']}")
 
 
-def _is_loopback(bind: str) -> bool:
-    if bind.startswith("unix:"):
-        return True
-    host = bind.rpartition(":")[0].strip("[]")
+def _binds_loopback(bind: str) -> bool:
+    return bind.startswith("unix:") or is_loopback(bind.rpartition(":")[0].strip("[]"))
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can connect to ``host``."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

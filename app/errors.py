@@ -66,7 +66,10 @@ _HTTP_ERRORS: Final[Mapping[int, tuple[str, str]]] = MappingProxyType(
         404: ("not_found", "Key not found"),
         405: ("method_not_allowed", "Method not allowed"),
         413: ("payload_too_large", "The body is larger than 2097152 bytes"),
-        415: ("unsupported_media_type", "The body must be application/json, UTF-8, not encoded"),
+        415: (
+            "unsupported_media_type",
+            "Send Content-Type: application/json, in UTF-8, without Content-Encoding",
+        ),
         429: ("too_many_requests", "Too many requests"),
         500: ("internal_error", "Internal server error"),
     }

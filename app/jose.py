@@ -8,7 +8,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 
 from app import strict_json
-from hsm import PublicKey
+from hsm import WEIERSTRASS_CURVES, PublicKey
 
 
 def encode(value: bytes) -> str:
@@ -52,7 +52,7 @@ def _rsa_jwk(key: rsa.RSAPublicKey) -> dict[str, str]:
     return {"kty": "RSA", "n": _unsigned(numbers.n), "e": _unsigned(numbers.e)}
 
 
-_CRV: Final = MappingProxyType({"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"})
+_CRV: Final = MappingProxyType({curve.name: crv for crv, curve in WEIERSTRASS_CURVES.items()})
 
 
 def _ec_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Final
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+import hsm
 from app.errors import BadRequest
 
 # What ``cryptography`` raises for bad keys. ``suppress`` and a ``raise`` after it, unlike ``raise
@@ -67,14 +68,8 @@ def _at_least(hash_bytes: int) -> SecretSize:
 
 
 SECRET_SIZES: Final[Mapping[str, SecretSize]] = MappingProxyType(
-    {
-        "A128GCM": _exactly(16),
-        "A192GCM": _exactly(24),
-        "A256GCM": _exactly(32),
-        "HS256": _at_least(32),
-        "HS384": _at_least(48),
-        "HS512": _at_least(64),
-    }
+    {name: _exactly(row.key_bytes) for name, row in hsm.CONTENT_ENCRYPTIONS.items()}
+    | {name: _at_least(row.mac_bytes) for name, row in hsm.MACS.items()}
 )
 
 
@@ -88,13 +83,6 @@ def secret(alg: str, k: bytes) -> bytes:
 
 # --- EC (RFC 7518 §6.2) and OKP (RFC 8037 §2) ---
 
-CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
-    {
-        "P-256": ec.SECP256R1(),
-        "P-384": ec.SECP384R1(),
-        "P-521": ec.SECP521R1(),
-    }
-)
 ED25519_BYTES: Final = 32
 
 
@@ -106,7 +94,7 @@ def ec_private_key(
     ``x`` and ``y`` are compared with the computed point, each if given (§6.2.1.2, §6.2.1.3); a
     point off the curve is never used for anything.
     """
-    if (curve := CURVES.get(crv)) is None:
+    if (curve := hsm.WEIERSTRASS_CURVES.get(crv)) is None:
         raise BadRequest(f"Curve '{crv}' is not supported for key type 'EC'")
     size_bytes = (curve.key_size + 7) // 8
     _require_bytes("d", d, size_bytes)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 
 _SIGN_VERIFY: Final = ["sign", "verify"]
 _ENCRYPT_DECRYPT: Final = ["encrypt", "decrypt"]
+_RECONCILE_WAIT_SECONDS: Final = 2.0
 _OTHER_HOST_GRACE: Final = timedelta(minutes=10)
 
 
@@ -69,7 +70,7 @@ class Keyring:
         """Destroy both halves of a key, whichever one ``kid`` names."""
         key = self._find(principal, kid)
         self._hsm.offers()  # while the token is away the key stays as it is
-        with hsm.file_lock(self._unfinished, shared=True):
+        with self._unfinished_here():
             if not self._registry.mark_destroyed(key.kid):
                 raise KeyNotFound
             self._hsm.destroy(key.kid, key.spec)
@@ -199,13 +200,13 @@ class Keyring:
         except KeyNotFound:
             if self._registry.find(key.kid) is None:
                 raise
-            logger.error("key %s is in the registry and not on the token", key.kid)  # noqa: TRY400
+            logger.warning("key %s is in the registry and not on the token", key.kid)
             raise TokenUnavailable("the token does not hold the key") from None
 
     @contextmanager
     def _two_phases(self, key: Key) -> Iterator[None]:
         """Add ``key`` as pending for one ``with`` block, which activates it; undo after errors."""
-        with hsm.file_lock(self._unfinished, shared=True):
+        with self._unfinished_here():
             self._registry.insert(key)
             try:
                 yield
@@ -213,6 +214,10 @@ class Keyring:
                 with suppress(hsm.HsmError, RegistryUnavailable):  # then ``reconcile`` will
                     self._undo(key.kid, key.spec)
                 raise
+
+    def _unfinished_here(self) -> AbstractContextManager[None]:
+        """Keep ``reconcile`` out for one ``with`` block; 503 while it is at work."""
+        return hsm.file_lock(self._unfinished, shared=True, wait_seconds=_RECONCILE_WAIT_SECONDS)
 
     def _undo(self, kid: UUID, spec: KeySpec) -> None:
         self._registry.abandon(kid)

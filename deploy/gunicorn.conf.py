@@ -15,7 +15,7 @@ from gunicorn import util
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
-from app.config import Config, ConfigError
+from app.config import Config, ConfigError, is_loopback
 
 try:
     service = Config.from_env(os.environ)
@@ -25,8 +25,11 @@ except ConfigError as error:
 bind = service.bind
 workers = int(os.environ.get("WEB_CONCURRENCY", len(os.sched_getaffinity(0))))
 worker_class = "gthread"
-threads = 8
+threads = 16
 preload_app = False
+
+# A kid of any length is just unknown; this is as long as gunicorn lets a line be bounded.
+limit_request_line = 8190
 
 # A request may wait for an RSA key being generated; a client that asks again within a minute
 # finds its connection open. Keep-alive outlasts the proxy's own (60 s in nginx).
@@ -41,11 +44,12 @@ loglevel = service.log_level
 
 
 def on_starting(server: Arbiter) -> None:
-    """Say at once that an address is taken; gunicorn would try for five seconds."""
-    inherits_sockets = server.master_pid or "LISTEN_FDS" in os.environ
-    for address in () if inherits_sockets else server.cfg.address:
+    """Refuse addresses that must not be served, and say at once if one is taken."""
+    for address in server.cfg.address:
         if isinstance(address, tuple):
-            _refuse_taken(*address)
+            _refuse_open(address[0])
+            if not server.master_pid and "LISTEN_FDS" not in os.environ:
+                _refuse_taken(*address)
 
 
 def _write_error(sock: socket.socket, status: int, reason: str, _message: str) -> None:
@@ -76,6 +80,12 @@ def when_ready(_server: Arbiter) -> None:
     token = service.token_label or service.token_serial or service.token_uri
     access = service.auth or "no authentication: loopback only"
     print(f'jose-hsm serves {address} (token "{token}", {access})', flush=True)
+
+
+def _refuse_open(host: str) -> None:
+    """Hold the rule of ``JOSE_HSM_BIND`` for gunicorn's own ``--bind`` too."""
+    if not service.auth and not is_loopback(host):
+        sys.exit(f"jose-hsm: {host}: without authentication only loopback addresses are served")
 
 
 def _refuse_taken(host: str, port: int) -> None:

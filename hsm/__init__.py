@@ -4,8 +4,6 @@ It knows nothing of HTTP, JSON, users or the database. What is exported here is 
 may use.
 """
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-
 from hsm.adapter import Hsm
 from hsm.algorithms import (
     ALGORITHMS,
@@ -14,6 +12,7 @@ from hsm.algorithms import (
     KEY_MANAGEMENTS,
     MACS,
     SIGNATURES,
+    WEIERSTRASS_CURVES,
     Algorithm,
     KeySpec,
 )
@@ -40,6 +39,7 @@ __all__ = [
     "MACS",
     "SIGNATURES",
     "TAG_BYTES",
+    "WEIERSTRASS_CURVES",
     "Algorithm",
     "CryptoFailure",
     "DecryptionFailed",
@@ -50,7 +50,6 @@ __all__ = [
     "Offer",
     "PrivateKey",
     "PublicKey",
-    "RSAPrivateKey",
     "Sealed",
     "Settings",
     "TokenUnavailable",

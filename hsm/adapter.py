@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import BoundedSemaphore
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from hsm.algorithms import (
 )
 from hsm.connection import Connection, Settings
 from hsm.content import Sealed
-from hsm.errors import CryptoFailure, DecryptionFailed, TokenUnavailable
+from hsm.errors import CryptoFailure, DecryptionFailed, KeyNotFound, TokenUnavailable
 from hsm.faults import Fault, fault_of
 from hsm.handles import Key
 from hsm.keystore import PRIVATE, PUBLIC, SECRET, Halves, halves_of
@@ -32,6 +33,7 @@ Result = TypeVar("Result")
 
 _PROBE: Final = b"jose-hsm"
 _FAILURE_SECONDS: Final = 0.025
+_GENERATION_WAIT_SECONDS: Final = 30.0
 
 
 class Hsm:
@@ -43,8 +45,9 @@ class Hsm:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
         self._connection = Connection(settings)
+        # RSA pairs take seconds. They leave half of the sessions to everybody else.
+        self._generations = BoundedSemaphore(max(1, settings.sessions // 2))
 
     def start(self) -> None:
         """Connect to the token in the background. Call after fork, never before."""
@@ -61,9 +64,14 @@ class Hsm:
 
     def generate(self, kid: UUID, spec: KeySpec) -> PublicKey | None:
         """Make a key in the token; return the public half of a pair."""
-        return self._create(
-            kid, spec, lambda token, session: token.keystore.generate(session, kid, spec)
-        )
+        if not self._generations.acquire(timeout=_GENERATION_WAIT_SECONDS):
+            raise TokenUnavailable("too many keys are being generated")
+        try:
+            return self._create(
+                kid, spec, lambda token, session: token.keystore.generate(session, kid, spec)
+            )
+        finally:
+            self._generations.release()
 
     def import_secret(self, kid: UUID, spec: KeySpec, value: bytes) -> None:
         """Create a secret key from ``value``, which the caller has checked."""
@@ -80,9 +88,11 @@ class Hsm:
         )
 
     def works(self, kid: UUID, spec: KeySpec) -> bool:
-        """Tell whether a new key survives a round trip in the token with its first algorithm."""
+        """Tell whether a new key survives a round trip with its first offered algorithm."""
+        offers = self.offers()
+        name = next(row.name for row in spec.algorithms if offers[row.name].is_offered)
         try:
-            return self._round_trip(kid, spec.algorithms[0].name)
+            return self._round_trip(kid, name)
         except (CryptoFailure, DecryptionFailed):
             return False
 
@@ -230,15 +240,22 @@ class Hsm:
         *,
         attempts: int = 2,
     ) -> Result:
+        tries = itertools.count(1)
+
         def run(token: Token, session: Session) -> Result:
+            is_last = next(tries) == attempts
             token.require_offered(name)
-            key = token.keystore.load(session, kid, half)
             try:
-                return operation(token, key)
+                return operation(token, token.keystore.load(session, kid, half))
             except PKCS11Error as error:
-                if fault_of(error) is Fault.KEY_GONE:
-                    token.keystore.forget(kid)
-                raise
+                if fault_of(error) is not Fault.KEY_GONE:
+                    raise
+                token.keystore.forget(kid)
+                if not is_last:
+                    raise
+                # It is being destroyed and still found here, or it is the key-encryption key.
+                self._connection.suspect()
+                raise KeyNotFound from error
 
         return self._connection.perform(run, attempts=attempts)
 

@@ -49,6 +49,11 @@ P521: Final = Curve(
 )
 ED25519: Final = Curve(crv="Ed25519", ec_params=bytes.fromhex("06032b6570"), coordinate_bytes=32)
 
+WEIERSTRASS_CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
+    {curve.crv: curve.weierstrass for curve in (P256, P384, P521) if curve.weierstrass}
+)
+"""The curves of key type EC, by their JWK names."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyKind:

@@ -6,6 +6,7 @@ from pkcs11 import Attribute, GCMParams, Mechanism, Object, ObjectClass, PKCS11E
 
 from hsm.algorithms import AES, CONTENT_ENCRYPTIONS
 from hsm.errors import TokenUnavailable
+from hsm.faults import Fault, fault_of
 from hsm.handles import Handle, Key
 from hsm.templates import LABEL_PREFIX, Templates
 
@@ -51,6 +52,15 @@ class Canary:
             return bool(key.decrypt(key.encrypt(_SONG, **song), **song) == _SONG)
         except PKCS11Error:
             return False
+
+    def blames_input(self, error: PKCS11Error, session: Session) -> bool:
+        """Tell whether ``error`` is the word of a healthy token for bad input.
+
+        SoftHSM 2.6 says CKR_GENERAL_ERROR for a bad tag and for a broken token alike: only if the
+        canary still sings is it the tag.
+        """
+        fault = fault_of(error)
+        return fault is Fault.REJECTED or (fault is Fault.AMBIGUOUS and self.sings(session))
 
     @staticmethod
     def _search(session: Session) -> list[Object]:

@@ -1,9 +1,9 @@
 """The life of the token in one process: starting, ready, unavailable, ready again."""
 
+import atexit
 import logging
 import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,7 @@ _SUSPICIOUS: Final = (Fault.SESSION_LOST, Fault.KEY_GONE, Fault.AMBIGUOUS, Fault
 _FIRST_PAUSE_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 4.0
 _DRAIN_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Settings:
     token_serial: str | None
     read_pin: Callable[[], str] = field(repr=False)
     state_dir: Path
-    sessions: int = 4
+    sessions: int = 8
     session_wait_seconds: float = 2.0
     fips: bool = False
     process_allowed: bool = True
@@ -67,10 +68,19 @@ class Connection:
         self._reason: str | None = "the token is being opened"
         self._tried = threading.Event()
         self._suspicion = threading.Event()
+        self._is_stopping = threading.Event()
 
     def start(self) -> None:
         """Connect in the background. Call after fork, never before."""
-        threading.Thread(target=self._keep_connected, name="hsm-connection", daemon=True).start()
+        thread = threading.Thread(target=self._keep_connected, name="hsm-connection", daemon=True)
+        thread.start()
+        atexit.register(self._stop, thread)
+
+    def _stop(self, thread: threading.Thread) -> None:
+        """End the thread: the interpreter must not be torn down around a call into the library."""
+        self._is_stopping.set()
+        self._suspicion.set()
+        thread.join(_STOP_SECONDS)
 
     @property
     def reason(self) -> str | None:
@@ -88,6 +98,10 @@ class Connection:
         if token is None:
             raise TokenUnavailable(self._reason or "the token is being opened")
         return token
+
+    def suspect(self) -> None:
+        """Have the background thread look whether the token is well."""
+        self._suspicion.set()
 
     def perform(
         self, operation: Callable[[Token, Session], Result], *, attempts: int = 2
@@ -109,7 +123,7 @@ class Connection:
                 if attempts and fault in _RETRIED:
                     continue
                 if fault in _SUSPICIOUS:
-                    self._suspicion.set()
+                    self.suspect()
                 raise translate(error) from error
 
     def _run(
@@ -118,12 +132,12 @@ class Connection:
         try:
             return operation(token, session)
         except TokenUnavailable:  # it has looked for the canary in vain
-            self._suspicion.set()
+            self.suspect()
             raise
 
     def _keep_connected(self) -> None:
         pause_seconds = _FIRST_PAUSE_SECONDS
-        while True:
+        while not self._is_stopping.is_set():
             try:
                 self._connect()
             except Exception as error:  # nothing may end this thread
@@ -134,7 +148,7 @@ class Connection:
                     "not connected: %s", self._reason, exc_info=None if is_expected else error
                 )
                 # Jitter, so that the processes of a host do not come all at once.
-                time.sleep(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311
+                self._is_stopping.wait(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311  # see above
                 pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
             else:
                 pause_seconds = _FIRST_PAUSE_SECONDS
@@ -146,13 +160,10 @@ class Connection:
         module = self._module = self._module or Module(settings.module)
         # SoftHSM rewrites its token at each login; whoever boots meanwhile finds none.
         with file_lock(settings.state_dir / "boot.lock"):
-            pin = self._read_pin()
-            if self._latch.is_closed(pin):
-                raise TokenUnavailable("the PIN was refused and has not changed since")
             module.finalize()
             self._first_aid.restore()
             module.initialize()
-            pool = self._log_in(module, pin)
+            pool = self._log_in(module)
             self._first_aid.save()
             templates = known_attributes(pool)
             canary = Canary(pool.anchor, templates)
@@ -172,12 +183,18 @@ class Connection:
     def _read_pin(self) -> str:
         try:
             return self._settings.read_pin()
-        except (OSError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError) as error:
+            logger.warning("the PIN file cannot be read: %s", error)
             raise TokenUnavailable("the PIN file cannot be read") from None
 
-    def _log_in(self, module: Module, pin: str) -> SessionPool:
+    def _log_in(self, module: Module) -> SessionPool:
         settings = self._settings
         token = module.find_token(label=settings.token_label, serial=settings.token_serial)
+        pin = self._read_pin()
+        if not pin:
+            raise TokenUnavailable("the PIN is empty")
+        if self._latch.is_closed(token.serial, pin):
+            raise TokenUnavailable("the PIN was refused and has not changed since")
         try:
             pool = SessionPool(
                 token,
@@ -188,20 +205,19 @@ class Connection:
             )
         except PKCS11Error as error:
             if fault_of(error) is Fault.PIN:
-                try:
-                    self._latch.close(pin)
-                except OSError:
-                    logger.exception("other processes cannot be told that the PIN is wrong")
+                self._latch.close(token.serial, pin)
                 raise TokenUnavailable("the token refuses the PIN") from None
             raise
         self._latch.open()
         return pool
 
     def _watch(self) -> None:
-        """Return when the token is lost and no call is in flight any more."""
+        """Return when the token is lost and no call is in flight any more, or at the end."""
         while True:
             self._suspicion.wait()
             self._suspicion.clear()
+            if self._is_stopping.is_set():
+                return
             if not self._is_well():
                 break
         token, self._token = self.token, None
@@ -217,8 +233,8 @@ class Connection:
                 return token.is_well(session)
         except TokenUnavailable:  # all sessions are busy: whoever has them will find out
             return True
-        except PKCS11Error:
-            return False
+        except PKCS11Error as error:
+            return fault_of(error) is Fault.BUSY
 
 
 def _reason_of(error: Exception) -> str:
@@ -227,7 +243,5 @@ def _reason_of(error: Exception) -> str:
             return f"the token answers {name_of(error)}"
         case TokenUnavailable():
             return error.subject
-        case OSError(strerror=str(text)):
-            return text
         case _:
             return f"unexpected {type(error).__name__}"

@@ -6,7 +6,6 @@ from pkcs11 import GCMParams, Mechanism, PKCS11Error
 
 from hsm.canary import Canary
 from hsm.errors import DecryptionFailed
-from hsm.faults import Fault, fault_of
 from hsm.handles import Key
 
 IV_BYTES: Final = 12
@@ -29,16 +28,11 @@ def encrypt(cek: Key, plaintext: bytes, aad: bytes) -> Sealed:
 
 
 def decrypt(cek: Key, sealed: Sealed, aad: bytes, canary: Canary) -> bytes:
-    """Return the plaintext; raise ``DecryptionFailed`` if the tag does not match.
-
-    SoftHSM 2.6 says CKR_GENERAL_ERROR for a bad tag and for a broken token alike: only if the
-    canary still sings is it the tag.
-    """
+    """Return the plaintext; raise ``DecryptionFailed`` if the tag does not match."""
     try:
         plaintext: bytes = cek.decrypt(sealed.ciphertext + sealed.tag, **_gcm(sealed.iv, aad))
     except PKCS11Error as error:
-        fault = fault_of(error)
-        if fault is Fault.REJECTED or (fault is Fault.AMBIGUOUS and canary.sings(cek.session)):
+        if canary.blames_input(error, cek.session):
             raise DecryptionFailed from None
         raise
     return plaintext

@@ -68,6 +68,7 @@ _CLASSES: Final[Mapping[type[ckr.PKCS11Error], Fault]] = MappingProxyType(
                 ckr.TokenNotRecognised,
                 ckr.NoSuchToken,
                 ckr.SlotIDInvalid,
+                ckr.TokenWriteProtected,
             ),
             Fault.PIN: (
                 ckr.PinIncorrect,
@@ -87,7 +88,6 @@ _CLASSES: Final[Mapping[type[ckr.PKCS11Error], Fault]] = MappingProxyType(
                 ckr.WrappingKeyTypeInconsistent,
                 ckr.UnwrappingKeySizeRange,
                 ckr.UnwrappingKeyTypeInconsistent,
-                ckr.TokenWriteProtected,
             ),
         }.items()
         for error in errors

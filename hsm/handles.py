@@ -48,8 +48,9 @@ class Key(
     """A key object in the hands of one session.
 
     python-pkcs11 ties a key object to the session that found it and reads ten attributes to make
-    one. A handle is valid in every session of the process (PKCS #11 v2.40 §5.7), so an operation
-    binds the remembered handle to the session that it was lent, without asking the token.
+    one. A handle is valid in every session of the process (PKCS #11 Usage Guide v2.40, on session
+    and object handles), so an operation binds the remembered handle to the session that it was
+    lent, without asking the token.
     """
 
     key_type = None  # type: ignore[assignment]  # on purpose, see below

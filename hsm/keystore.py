@@ -172,5 +172,7 @@ def _label(found: Object) -> str:
 def _labelled(session: Session, half: ObjectClass) -> Iterator[UUID]:
     # Never with an empty template: one half-written object would end the search for ever.
     for found in list(session.get_objects({Attribute.CLASS: half})):
-        if _label(found).startswith(LABEL_PREFIX) and found[Attribute.ID] != CANARY_ID:
-            yield UUID(bytes=found[Attribute.ID])
+        if _label(found).startswith(LABEL_PREFIX):
+            key_id = found[Attribute.ID]
+            if len(key_id) == len(CANARY_ID) and key_id != CANARY_ID:
+                yield UUID(bytes=key_id)

@@ -26,7 +26,7 @@ _LONG_FORM: Final = 0x80
 
 
 def _unsigned(value: int) -> bytes:
-    """Return a PKCS#11 "Big integer": big-endian, minimal (PKCS #11 v2.40 §3)."""
+    """Return a PKCS#11 "Big integer": big-endian, here without leading zeros."""
     return value.to_bytes((value.bit_length() + 7) // 8)
 
 

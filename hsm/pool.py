@@ -4,11 +4,20 @@ import os
 import queue
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
 from pkcs11 import PKCS11Error, Session, Token
 from pkcs11.attributes import AttributeMapper
 
-from hsm.errors import HsmError, TokenUnavailable
+from hsm.errors import (
+    CryptoFailure,
+    DecryptionFailed,
+    KeyNotFound,
+    TokenUnavailable,
+    UnsupportedAlgorithm,
+)
+
+_CALLERS_FAULTS: Final = (KeyNotFound, UnsupportedAlgorithm, CryptoFailure, DecryptionFailed)
 
 
 class SessionPool:
@@ -44,8 +53,8 @@ class SessionPool:
         """Lend a session for one ``with`` block.
 
         Raises ``TokenUnavailable`` if none comes free in time. A session is kept when the block
-        ends well or with an ``HsmError``, which is the caller's fault; after anything else it is
-        closed, because a failed operation can leave it unusable for ever.
+        ends well or by a fault of the caller's; after anything else it is closed, because a failed
+        operation can leave it unusable for ever.
         """
         if os.getpid() != self._pid:
             raise TokenUnavailable("the process was forked after it had opened the token")
@@ -55,7 +64,7 @@ class SessionPool:
             session = session or self._token.open(rw=True, attribute_mapper=self._mapper)
             yield session
             kept = session
-        except HsmError:
+        except _CALLERS_FAULTS:
             kept = session
             raise
         finally:

@@ -7,7 +7,6 @@ import os
 from functools import singledispatchmethod
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pkcs11 import Object, Session
 
@@ -28,11 +27,12 @@ from hsm.content import IV_BYTES, TAG_BYTES, Sealed
 from hsm.errors import DecryptionFailed, HsmError
 from hsm.handles import Handle, Key, bind, temporary
 from hsm.templates import Templates
-from hsm.wrapping import Outcome, Path
+from hsm.wrapping import Outcome, Path, encrypted_for
 
 _MESSAGE: Final = b"jose-hsm"
 _OTHER_MESSAGE: Final = b"jose-hsn"
 _RSA_BITS: Final = 2048
+_ODD_BYTES: Final = 17
 
 
 class Proof:
@@ -82,23 +82,26 @@ class Proof:
             _require(opens(_MESSAGE) and not opens(_OTHER_MESSAGE))
 
     def attempt_transport(self, row: KeyManagement, path: Path, session: Session) -> None:
-        """Exchange CEKs on ``path``: with itself, with a peer in software, and two bad ones."""
+        """Exchange CEKs on ``path``: with itself, with a peer in software, and three bad ones."""
         public, private = self._pair(session, row)
         enc, other_enc = CONTENT_ENCRYPTIONS["A256GCM"], CONTENT_ENCRYPTIONS["A128GCM"]
         with path.wrapped(public, row, enc) as wrapped:
             sealed = content.encrypt(wrapped.cek, _MESSAGE, _MESSAGE)
-        encrypted_key, peer_sealed = _peer(public, row, enc)
-        bad = bytes(len(encrypted_key))
-        for attempt_enc, attempt_key, attempt_sealed, outcome in (
-            (enc, wrapped.encrypted_key, sealed, Outcome.RECOVERED),
-            (enc, encrypted_key, peer_sealed, Outcome.RECOVERED),
-            (other_enc, encrypted_key, peer_sealed, Outcome.WRONG_SIZE),
-            (enc, bad, peer_sealed, Outcome.REJECTED),
+        cek, peer_sealed = _peer(enc)
+        encrypted_key = encrypted_for(public, row, cek)
+        odd_key = encrypted_for(public, row, cek[:_ODD_BYTES])
+        bad_key = bytes(len(encrypted_key))
+        for attempt_enc, attempt_key, attempt_sealed, is_good in (
+            (enc, wrapped.encrypted_key, sealed, True),
+            (enc, encrypted_key, peer_sealed, True),
+            (other_enc, encrypted_key, peer_sealed, False),
+            (enc, odd_key, peer_sealed, False),
+            (enc, bad_key, peer_sealed, False),
         ):
             with path.unwrapped(private, row, attempt_enc, attempt_key) as unwrapped:
-                _require(unwrapped.outcome is outcome)
+                _require((unwrapped.outcome is Outcome.RECOVERED) is is_good)
                 is_open = _opens(unwrapped.cek, attempt_sealed, _MESSAGE, self._canary)
-                _require(is_open is (outcome is Outcome.RECOVERED))
+                _require(is_open is is_good)
 
     def close(self) -> None:
         """Destroy the pairs."""
@@ -130,14 +133,11 @@ class Proof:
         return Handle.of(public), Handle.of(private)
 
 
-def _peer(public: Key, row: KeyManagement, enc: ContentEncryption) -> tuple[bytes, Sealed]:
-    """Return what somebody else would send: a CEK for ``public``, and a message under it."""
-    assert public.public is not None  # noqa: S101  # ``Handle.of`` reads it of every RSA key
+def _peer(enc: ContentEncryption) -> tuple[bytes, Sealed]:
+    """Return a CEK that somebody else has made, and a message under it."""
     cek, iv = os.urandom(enc.key_bytes), os.urandom(IV_BYTES)
     output = AESGCM(cek).encrypt(iv, _MESSAGE, _MESSAGE)
-    oaep = padding.OAEP(padding.MGF1(row.hash), row.hash, None)
-    sealed = Sealed(iv, output[:-TAG_BYTES], output[-TAG_BYTES:])
-    return public.public.encrypt(cek, oaep), sealed
+    return cek, Sealed(iv, output[:-TAG_BYTES], output[-TAG_BYTES:])
 
 
 def _opens(cek: Key, sealed: Sealed, aad: bytes, canary: Canary) -> bool:

@@ -7,7 +7,6 @@ from pkcs11 import PKCS11Error
 from hsm.algorithms import SignatureAlgorithm
 from hsm.canary import Canary
 from hsm.errors import HsmError
-from hsm.faults import Fault, fault_of
 from hsm.handles import Key
 
 
@@ -32,8 +31,7 @@ def verify(
     try:
         return bool(public.verify(_digested(row, signing_input), signature, **_mechanism(row)))
     except PKCS11Error as error:
-        fault = fault_of(error)
-        if fault is Fault.REJECTED or (fault is Fault.AMBIGUOUS and canary.sings(public.session)):
+        if canary.blames_input(error, public.session):
             return False
         raise
 

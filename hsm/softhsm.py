@@ -10,12 +10,15 @@ Two accidents of SoftHSM 2.6 and 2.7, both from several processes sharing one di
 """
 
 import fcntl
+import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+logger = logging.getLogger(__name__)
 
 _CONFIGURATIONS: Final = ("~/.config/softhsm2/softhsm2.conf", "/etc/softhsm/softhsm2.conf")
 _TOKENDIR: Final = "directories.tokendir"
@@ -36,21 +39,23 @@ class FirstAid:
         """Put back each ``token.object`` that is empty or gone; the caller holds the boot lock."""
         for token in self._tokens():
             copy, lost = self._copies / token.name, token / "token.object"
-            if copy.exists() and not (lost.exists() and lost.stat().st_size):
-                _copy(copy, lost)
+            with _optional():
+                if copy.exists() and not (lost.exists() and lost.stat().st_size):
+                    _copy(copy, lost)
 
     def save(self) -> None:
         """Copy each ``token.object``; the caller holds the boot lock and is logged in."""
         for token in self._tokens():
             original = token / "token.object"
-            if original.exists() and original.stat().st_size:
-                self._copies.mkdir(mode=0o700, exist_ok=True)
-                _copy(original, self._copies / token.name)
+            with _optional():
+                if original.stat().st_size:
+                    self._copies.mkdir(mode=0o700, exist_ok=True)
+                    _copy(original, self._copies / token.name)
 
     def announce_change(self) -> None:
         """Count the change counter of each token on, so that all processes look at its files."""
         for token in self._tokens():
-            with suppress(OSError), (token / "generation").open("r+b") as counter:
+            with _optional(), (token / "generation").open("r+b") as counter:
                 fcntl.lockf(counter, fcntl.LOCK_EX)
                 count = int.from_bytes(counter.read(_COUNTER_BYTES)) + 1
                 counter.seek(0)
@@ -64,6 +69,15 @@ class FirstAid:
         candidates = [Path(name).expanduser() for name in ([named] if named else _CONFIGURATIONS)]
         for configuration in [path for path in candidates if path.is_file()][:1]:
             yield from _tokens_of(configuration)
+
+
+@contextmanager
+def _optional() -> Iterator[None]:
+    """Let what cannot be done undone: first aid must not be the cause of death."""
+    try:
+        yield
+    except OSError:
+        logger.warning("first aid for SoftHSM's files failed", exc_info=True)
 
 
 def _copy(source: Path, target: Path) -> None:

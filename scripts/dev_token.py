@@ -98,4 +98,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"jose-hsm: no development token: {error}")

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -42,8 +43,6 @@ KINDS: Final[tuple[Mapping[str, str], ...]] = (
     {"kty": "RSA", "alg": "PS256"},
     {"kty": "RSA", "alg": "RSA-OAEP"},
 )
-_OK: Final = 200
-_NOT_FOUND: Final = 404
 
 Inventory = Mapping[UUID, frozenset[str]]
 
@@ -122,6 +121,9 @@ def main() -> int:
             _examine(findings, server, returned, token, registry)
             _reconcile(findings, environment, token, registry)
             findings.show("kids lost after reconcile", _lost(server, returned), must_be_0=True)
+    print(
+        "WRONG: see the lines marked" if findings.status else "OK: nothing lost, nothing left over"
+    )
     return findings.status
 
 
@@ -171,9 +173,9 @@ def _create(server: Server, returned: Returned, over: threading.Event) -> None:
             returned.broken += 1
             time.sleep(0.02)
             continue
-        if status == _OK:
+        if status == HTTPStatus.OK:
             returned.keys.append((body["kid"], kind))
-        elif status != http.HTTPStatus.SERVICE_UNAVAILABLE:
+        elif status != HTTPStatus.SERVICE_UNAVAILABLE:
             returned.unexpected.add(status)
     client.close()
 
@@ -189,7 +191,7 @@ def _look_inside(environment: Mapping[str, str]) -> tuple[Hsm, Registry]:
         if time.monotonic() > deadline:
             sys.exit(f"the token did not open: {token.reason}")
         time.sleep(0.05)
-    return token, Registry(config.registry_url)
+    return token, Registry(config.registry_url, host=config.host)
 
 
 def _examine(
@@ -273,8 +275,8 @@ def _answer(server: Server, path: str, body: Mapping[str, Any]) -> Any:
         client = Client(server)
         status, answer = client.post(path, body)
         client.close()
-        if status != http.HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-            return answer if status == _OK else None
+        if status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+            return answer if status == HTTPStatus.OK else None
         time.sleep(0.1)
 
 
@@ -283,7 +285,7 @@ def _is_unreachable(server: Server, kid: UUID) -> bool:
         client = Client(server)
         status, _ = client.post(path, {"kid": str(kid), "alg": alg, "data": ""})
         client.close()
-        if status != _NOT_FOUND:
+        if status != HTTPStatus.NOT_FOUND:
             return False
     return True
 

@@ -129,6 +129,7 @@ def main() -> int:
     print(f"{'wrong':<20} {len(wrong):>8}")
     for line, count in collections.Counter(wrong).most_common(20):
         print(f"  {count:>5} of {line}")
+    print("WRONG" if wrong else "OK: every answer was right")
     return 1 if wrong else 0
 
 

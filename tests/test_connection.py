@@ -21,6 +21,7 @@ import pytest
 
 import hsm
 from hsm import Hsm, KeySpec, Settings
+from hsm.latch import PinLatch
 from tests import injector
 from tests.injector import Injector
 
@@ -219,6 +220,15 @@ def refuse_every_decryption() -> dict[str, Any]:
     return result
 
 
+def use_once() -> str:
+    """Make a key, use it and destroy it."""
+    token, kid = _started(), uuid4()
+    token.generate(kid, AES)
+    outcome = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad"))
+    token.destroy(kid, AES)
+    return outcome
+
+
 def use_after_fork() -> dict[str, str]:
     """Use in a child what its parent has opened."""
     token, kid = _started(), uuid4()
@@ -407,7 +417,7 @@ def test_a_wrong_pin_is_tried_once_by_a_process_that_cannot_write_it_down(own):
 
 
 def test_a_key_encryption_key_that_is_lost_is_made_anew(environment):
-    assert result_of(environment, lose_the_kek) == ["TokenUnavailable", "done"]
+    assert result_of(environment, lose_the_kek) == ["KeyNotFound", "done"]
 
 
 def test_a_lost_device_is_found_again_with_the_same_keys_in_a_new_epoch(environment):
@@ -616,3 +626,59 @@ def test_the_anchor_is_never_closed_and_nobody_logs_out(key, token, chaos):
     assert anchor.handle not in handles
     assert not {"C_CloseAllSessions", "C_Logout", "C_Login"} & chaos.calls.keys()
     assert token._connection.token.canary.is_found(anchor)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0x07, 0x13, 0x40, 0x41, 0x62, 0xD1, 0xF1, 0x110, 0x112, injector.GENERAL_ERROR],
+    ids=hex,
+)
+def test_whatever_the_token_says_of_an_encrypted_key_is_a_failed_decryption(token, chaos, value):
+    kid, spec = uuid4(), KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048)
+    token.generate(kid, spec)
+    encrypted_key, sealed = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"plain", b"aad")
+    chaos.fail("C_UnwrapKey", value, times=1)
+    with pytest.raises(hsm.DecryptionFailed):
+        token.decrypt(kid, "RSA-OAEP", "A256GCM", encrypted_key, sealed, b"aad")
+    assert token.decrypt(kid, "RSA-OAEP", "A256GCM", encrypted_key, sealed, b"aad") == b"plain"
+    token.destroy(kid, spec)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lent_again"), [(hsm.TokenUnavailable, False), (hsm.DecryptionFailed, True)]
+)
+def test_a_session_is_lent_again_after_faults_of_the_caller_only(token, error, is_lent_again):
+    pool = token._connection.token.pool
+    lent = []
+
+    def use_and_fail() -> None:
+        with pool.session() as session:
+            lent.append(session)
+            raise error
+
+    with pytest.raises(error):
+        use_and_fail()
+    with pool.session() as session:
+        assert (session is lent[0]) is is_lent_again
+
+
+def test_a_busy_token_is_not_taken_for_a_lost_one(token, chaos):
+    epoch = token._connection.token
+    chaos.fail("C_GenerateKey", 0x31, times=1)  # CKR_DEVICE_MEMORY
+    assert token._connection._is_well()
+    assert token._connection.token is epoch
+
+
+def test_a_refused_pin_is_remembered_for_its_token_only(tmp_path):
+    latch = PinLatch(tmp_path / "pin.latch")
+    latch.close(b"serial", "4711")
+    assert latch.is_closed(b"serial", "4711")
+    assert not latch.is_closed(b"serial", "4712")
+    assert not latch.is_closed(b"another", "4711")
+    (tmp_path / "pin.latch").unlink()
+    assert not latch.is_closed(b"serial", "4711")
+
+
+def test_first_aid_that_cannot_be_given_kills_nobody(own):
+    (Path(own["JOSE_HSM_STATE_DIR"]) / "softhsm").write_text("in the way")
+    assert result_of(own, use_once) == "done"

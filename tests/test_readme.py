@@ -12,7 +12,7 @@ import pytest
 
 import hsm
 from app.config import settings_table
-from scripts.throwaway import ROOT
+from scripts.throwaway import ROOT, make_token
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -68,9 +68,9 @@ def test_the_blocks_cover_every_flow_of_the_reference(name):
 
 
 @pytest.mark.parametrize("block", COMMANDS, ids=[block.strip() for block in COMMANDS])
-def test_every_command_of_the_operator_runs(block, environment):
+def test_every_command_of_the_operator_runs(block, tmp_path):
     path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
-    done = shell(block, **environment, PATH=path)
+    done = shell(block, **make_token(tmp_path / "state"), PATH=path)
     assert done.returncode == 0, done
 
 
@@ -106,8 +106,14 @@ def make_run(state_dir: str, stop: Callable[["subprocess.Popen[str]"], None]) ->
         start_new_session=True,
     )
     try:
-        line = next(line for line in process.stdout if "http://" in line)
-        yield re.search(r"http://127\.0\.0\.1:\d+", line)[0]
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if url := re.search(r"http://127\.0\.0\.1:\d+", line):
+                break
+        else:
+            pytest.fail("".join(lines))
+        yield url[0]
     finally:
         stop(process)
         rest, _ = process.communicate(timeout=60)
@@ -123,3 +129,7 @@ def test_make_run_serves_and_finds_its_keys_again(tmp_path):
     with make_run(str(tmp_path / "state"), lambda make: make.terminate()) as url:
         done = shell(functions(url) + f"""post mac '{{"kid":"{kid}","alg":"HS256","data":""}}'""")
         assert '"mac"' in done.stdout
+        beside = {name: "" for name in os.environ if name.startswith(("JOSE_HSM_", "SOFTHSM2"))}
+        beside["JOSE_HSM_STATE_DIR"] = str(tmp_path / "state")
+        done = shell("unset SOFTHSM2_CONF; .venv/bin/jose-hsm reconcile", **beside)
+        assert (done.returncode, done.stdout.count(": 0")) == (0, 3), done

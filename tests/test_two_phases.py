@@ -449,10 +449,18 @@ def test_the_command_says_in_a_line_that_the_registry_does_not_answer(environmen
     done = _reconcile({**environment, **broken})
     assert done.returncode == 2  # 1 says that something differs
     assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("jose-hsm: ")
+    assert done.stderr.splitlines()[-1].startswith("jose-hsm: ")
 
 
 def test_kids_survive_the_death_of_workers_and_reconcile_removes_the_rest():
     command = [sys.executable, "-m", "scripts.kill_workers", "--kills", "12"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_creation_does_not_wait_for_ever_while_reconcile_is_at_work(local, config):
+    with file_lock(config.state_dir / "unfinished.lock"):
+        assert local.post("/keys", AES).refusal == UNAVAILABLE
+    assert local.post("/keys", AES).status == 200

@@ -38,3 +38,48 @@ def test_keys_that_are_made_at_once_are_destroyed_by_any_worker(server, applicat
         for kid in created_at_once(server, kty="EC", crv="P-256"):
             assert Api.over_http(server).delete(kid).status == 204
     assert token.inventory().keys() == before
+
+
+USES = {
+    "encrypt": ({"kty": "oct", "alg": "A256GCM"}, "/encrypt", {"alg": "dir", "enc": "A256GCM"}),
+    "mac": ({"kty": "oct", "alg": "HS256"}, "/mac", {"alg": "HS256"}),
+    "sign": ({"kty": "EC", "crv": "P-256", "alg": "ES256"}, "/sign", {"alg": "ES256"}),
+}
+
+
+def race(url: str, kid: str, path: str, body: dict[str, str]) -> set[int]:
+    """Use a key from several connections while it is destroyed; return the statuses."""
+    statuses: list[int] = []
+    over = threading.Event()
+
+    def use() -> None:
+        while not over.is_set():
+            statuses.append(Api.over_http(url).post(path, body).status)
+
+    threads = [threading.Thread(target=use) for _ in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    assert Api.over_http(url).delete(kid).status == 204
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert Api.over_http(url).post(path, body).status == 404
+    return set(statuses)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_key_that_is_being_destroyed_works_or_is_not_found(server, use):
+    members, path, body = USES[use]
+    for _ in range(ROUNDS):
+        kid = Api.over_http(server).create(**members)["kid"]
+        assert race(server, kid, path, body | {"kid": kid, "data": ""}) <= {200, 404}
+
+
+@pytest.mark.parametrize("alg", ["RSA-OAEP", "RSA-OAEP-256"])
+def test_a_key_that_is_being_destroyed_unwraps_or_is_not_found(server, alg):
+    for _ in range(4):
+        api = Api.over_http(server)
+        kid = api.create(kty="RSA", alg=alg)["kid"]
+        jwe = api.ok("/encrypt", {"kid": kid, "alg": alg, "enc": "A128GCM", "data": ""})
+        body = {name: jwe[name] for name in ("protected", "encrypted_key")}
+        assert race(server, kid, "/keys/unwrap", body) <= {200, 404}

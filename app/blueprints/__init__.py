@@ -31,7 +31,9 @@ def load(schema: Schema) -> Any:
     try:
         body = strict_json.loads(bodies.read())
     except ValueError:
-        raise BadRequest("The body is not a JSON object") from None
+        raise BadRequest(
+            "The body must be one JSON object, strictly (RFC 8259), in UTF-8"
+        ) from None
     with Context(_refusals()):
         return schema.load(body)
 

@@ -1,6 +1,6 @@
 """Reading and writing the rows."""
 
-import socket
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,13 +12,16 @@ import alembic.command
 import alembic.config
 from sqlalchemy import Connection, Engine, Row, bindparam, create_engine, event, or_, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from app.config import PREFIX, ConfigError
 from app.errors import RegistryUnavailable
 from app.registry.records import Key, Origin, Residency, State
 from app.registry.tables import keys
 from hsm import KeySpec
+
+logger = logging.getLogger(__name__)
 
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _LOCK_WAIT_SECONDS: Final = 2
@@ -40,9 +43,13 @@ def migrate(url: str) -> None:
 
 def engine_of(url: str) -> Engine:
     """Return an engine that waits for locks only briefly and loses nothing that it committed."""
-    if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": _LOCK_WAIT_SECONDS})
+    try:
+        backend = make_url(url).get_backend_name()
+    except ArgumentError:  # its text shows the URL, and with it a password
+        raise ConfigError(f"{PREFIX}DATABASE_URL is not a SQLAlchemy URL") from None
+    if backend != "sqlite":
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    engine = create_engine(url, connect_args={"timeout": _LOCK_WAIT_SECONDS}, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 
@@ -54,10 +61,14 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 class Registry:
-    """Rows by kid. Every method raises ``RegistryUnavailable`` if the database does not answer."""
+    """Rows by kid. Every method raises ``RegistryUnavailable`` if the database does not answer.
 
-    def __init__(self, url: str) -> None:
+    ``host`` names those who share a ``STATE_DIR``, and with it the lock of unfinished creations.
+    """
+
+    def __init__(self, url: str, *, host: str) -> None:
         self._engine = engine_of(url)
+        self._host = host
 
     def find(self, kid: UUID) -> Key | None:
         """Return the visible key that ``kid`` names, as its kid or as its public one."""
@@ -82,7 +93,7 @@ class Registry:
                     residency=key.residency,
                     state=key.state,
                     public_jwk=key.public_jwk,
-                    host=socket.gethostname(),
+                    host=self._host,
                     created_at=now,
                     changed_at=now,
                 )
@@ -115,7 +126,7 @@ class Registry:
         """
         query = select(keys).where(
             keys.c.state.in_([State.PENDING, State.DESTROYED]),
-            or_(keys.c.host == socket.gethostname(), keys.c.changed_at < before),
+            or_(keys.c.host == self._host, keys.c.changed_at < before),
         )
         with self._reading() as connection:
             return {UUID(row.kid): _spec(row) for row in connection.execute(query)}
@@ -149,7 +160,8 @@ class Registry:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (DBAPIError, PoolTimeoutError) as error:
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        logger.warning("the registry answers: %s", getattr(error, "orig", error))
         raise RegistryUnavailable from error
 
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from marshmallow import Schema, fields, post_load
 from marshmallow.experimental.context import Context
 
 import hsm
 from app import key_material
 from app.errors import BadRequest
-from app.schemas.fields import SHOWN, Base64Url, Refusals, RequestSchema, Text, WholeNumber
+from app.schemas.fields import Base64Url, Refusals, RequestSchema, Text, WholeNumber
 from hsm import KeySpec
 
 RSA_BITS: Final = (2048, 3072, 4096)
@@ -93,7 +94,7 @@ def _spec(body: Body) -> KeySpec:
         raise BadRequest(f"Field 'alg' is required for key type '{kty}'")
     rows = [row for row in hsm.ALGORITHMS.values() if kty in row.kind.ktys]
     if alg is not None and alg not in {row.name for row in rows}:
-        raise BadRequest(f"Algorithm '{alg[:SHOWN]}' is not compatible with key type '{kty}'.")
+        raise BadRequest(f"Algorithm '{alg}' is not compatible with key type '{kty}'.")
     curves = [row.curve.crv for row in rows if row.curve and alg in (None, row.name)]
     return KeySpec(kty=kty, alg=alg, crv=_crv(kty, body["crv"], curves) if curves else None)
 
@@ -103,9 +104,7 @@ def _crv(kty: str, crv: str | None, curves: list[str]) -> str:
     if crv is None:
         raise BadRequest(f"Field 'crv' is required for key type '{kty}'")
     if crv not in curves:
-        raise BadRequest(
-            f"Field 'crv' must be one of, for this key type and alg: {', '.join(curves)}"
-        )
+        raise BadRequest(f"Field 'crv' must be one of these for the key: {', '.join(curves)}")
     return crv
 
 
@@ -137,7 +136,7 @@ def _import(spec: KeySpec, body: Body) -> KeyRequest:
 def _bits(material: Material) -> int | None:
     if isinstance(material, bytes):
         return 8 * len(material)
-    return material.key_size if isinstance(material, hsm.RSAPrivateKey) else None
+    return material.key_size if isinstance(material, RSAPrivateKey) else None
 
 
 def _required(body: Body, name: str) -> bytes:

@@ -55,7 +55,7 @@ class DecryptRequest(RequestSchema):
 
     @validates_schema(skip_on_field_errors=False)
     def check_encrypted_key(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse one with ``dir`` and none without (RFC 7516 §5.2 steps 6 and 10)."""
+        """Refuse one with ``dir`` and none without (RFC 7516 §5.2 steps 9 and 10)."""
         if not {"protected", "encrypted_key"} <= body.keys():
             return  # they have failures of their own
         if body["protected"].alg == hsm.DIRECT:

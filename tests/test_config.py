@@ -1,0 +1,100 @@
+"""Settings are read strictly, and what is wrong is said with what to do."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from app.config import Config, ConfigError
+from app.registry import migrate
+from scripts.throwaway import ROOT
+
+GOOD = {
+    "JOSE_HSM_PKCS11_MODULE": "/usr/lib/module.so",
+    "JOSE_HSM_TOKEN_LABEL": "label",
+    "JOSE_HSM_PIN_FILE": "/run/pin",
+}
+
+
+def without(name: str) -> dict[str, str]:
+    return {other: value for other, value in GOOD.items() if other != name}
+
+
+def test_three_settings_are_enough():
+    config = Config.from_env(GOOD)
+    assert (config.bind, config.fips, config.cek) == ("127.0.0.1:8000", False, "process")
+
+
+def test_an_empty_setting_is_not_set():
+    assert Config.from_env(GOOD | {"JOSE_HSM_TOKEN_SERIAL": "", "JOSE_HSM_FIPS": ""}).fips is False
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (GOOD | {"JOSE_HSM_PINFILE": "x"}, "did you mean JOSE_HSM_PIN_FILE?"),
+        (GOOD | {"JOSE_HSM_TOKEN_LABLE": "x"}, "did you mean JOSE_HSM_TOKEN_LABEL?"),
+        (without("JOSE_HSM_PKCS11_MODULE"), "set JOSE_HSM_PKCS11_MODULE"),
+        (without("JOSE_HSM_TOKEN_LABEL"), "set JOSE_HSM_TOKEN_LABEL"),
+        (without("JOSE_HSM_PIN_FILE"), "set JOSE_HSM_PIN_FILE"),
+        (GOOD | {"JOSE_HSM_PIN": "4711"}, "set JOSE_HSM_PIN_FILE"),
+        (GOOD | {"JOSE_HSM_TOKEN_URI": "pkcs11:token=x"}, "set JOSE_HSM_TOKEN_LABEL"),
+        (GOOD | {"JOSE_HSM_FIPS": "yes"}, "JOSE_HSM_FIPS must be 0 or 1"),
+        (GOOD | {"JOSE_HSM_SESSIONS": "0"}, "JOSE_HSM_SESSIONS must be a whole number"),
+        (GOOD | {"JOSE_HSM_SESSION_WAIT_SECONDS": "inf"}, "must be a number of seconds"),
+        (GOOD | {"JOSE_HSM_CEK": "hsm"}, "must be one of: process, token"),
+        (GOOD | {"JOSE_HSM_AUTH": "token"}, "JOSE_HSM_AUTH must be one of"),
+        (GOOD | {"JOSE_HSM_BIND": "0.0.0.0:8000"}, "must be a loopback address"),
+        (GOOD | {"JOSE_HSM_BIND": "[::]:8000"}, "must be a loopback address"),
+        (GOOD | {"JOSE_HSM_BIND": "example.com:80"}, "must be a loopback address"),
+        (GOOD | {"JOSE_HSM_BIND": "127.0.0.1"}, "must be like 127.0.0.1:8000"),
+    ],
+)
+def test_what_is_wrong_is_named(environment, message):
+    with pytest.raises(ConfigError, match=message.replace("?", r"\?")) as refused:
+        Config.from_env(environment)
+    assert "4711" not in str(refused.value)
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:1", "localhost:1", "[::1]:1", "unix:/run/socket"])
+def test_what_only_this_machine_reaches_is_served(bind):
+    assert Config.from_env(GOOD | {"JOSE_HSM_BIND": bind}).bind == bind
+
+
+def test_a_token_may_be_named_by_uri():
+    uri = {"JOSE_HSM_TOKEN_URI": "pkcs11:token=my%20token;serial=0123"}
+    settings = Config.from_env(without("JOSE_HSM_TOKEN_LABEL") | uri).hsm_settings
+    assert (settings.token_label, settings.token_serial) == ("my token", "0123")
+
+
+@pytest.mark.parametrize("uri", ["token=x", "pkcs11:object=x", "https://x"])
+def test_a_uri_that_names_no_token_is_refused(uri):
+    with pytest.raises(ConfigError, match="JOSE_HSM_TOKEN_URI must be like"):
+        Config.from_env(without("JOSE_HSM_TOKEN_LABEL") | {"JOSE_HSM_TOKEN_URI": uri})
+
+
+def test_a_mistyped_database_url_is_not_repeated():
+    with pytest.raises(ConfigError) as refused:
+        migrate("postgresql//user:s3cret@host/db")
+    assert "s3cret" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+def test_gunicorn_cannot_be_made_to_serve_others_by_its_own_option(environment):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py"]
+    done = subprocess.run(
+        [*command, "--bind", f"0.0.0.0:{port}", "app:create_app()"],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode != 0
+    assert "without authentication only loopback addresses are served" in done.stderr
