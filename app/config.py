@@ -150,9 +150,11 @@ class Config:
     @property
     def host(self) -> str:
         """A random name of those who share this ``state_dir``, kept there."""
-        path = self.state_dir / "host"
-        with suppress(FileExistsError), path.open("x", encoding="ascii") as new:
-            new.write(f"{uuid4()}\n")
+        path, new = self.state_dir / "host", self.state_dir / f"host.{uuid4()}"
+        new.write_text(f"{uuid4()}\n", "ascii")
+        with suppress(FileExistsError):  # whole, and only once
+            path.hardlink_to(new)
+        new.unlink()
         return path.read_text("ascii").strip()
 
     @property

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from pkcs11 import ObjectClass, PKCS11Error, Session
+from pkcs11.exceptions import FunctionFailed
 
 from hsm import content, mac, signing
 from hsm.algorithms import (
@@ -34,6 +35,7 @@ Result = TypeVar("Result")
 _PROBE: Final = b"jose-hsm"
 _FAILURE_SECONDS: Final = 0.025
 _GENERATION_WAIT_SECONDS: Final = 30.0
+_CREATION_ATTEMPTS: Final = 4
 
 
 class Hsm:
@@ -95,6 +97,8 @@ class Hsm:
             return self._round_trip(kid, name)
         except (CryptoFailure, DecryptionFailed):
             return False
+        except KeyNotFound:
+            raise TokenUnavailable("the token did not keep the key") from None
 
     def destroy(self, kid: UUID, spec: KeySpec) -> None:
         """Destroy every object of ``kid``; absence is success."""
@@ -227,9 +231,16 @@ class Hsm:
         def run(token: Token, session: Session) -> Result:
             if next(tries):  # the first try may have failed halfway
                 token.keystore.destroy(session, kid, spec)
-            return create(token, session)
+            try:
+                return create(token, session)
+            except (PKCS11Error, ValueError) as error:
+                if isinstance(error, PKCS11Error) and fault_of(error) is not Fault.BUG:
+                    raise
+                # The proof has shown that such keys can be made. While its files change, SoftHSM
+                # finds fault with templates, and shows objects without their attributes.
+                raise FunctionFailed from error
 
-        return self._connection.perform(run)
+        return self._connection.perform(run, attempts=_CREATION_ATTEMPTS)
 
     def _with_key(
         self,

@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from pkcs11 import Attribute, Object, ObjectClass, PKCS11Error, Session
+from pkcs11.exceptions import FunctionFailed
 
 from hsm.algorithms import CEK_WRAPPING, ContentEncryption, KeySpec
 from hsm.canary import CANARY_ID, Canary
@@ -135,7 +136,7 @@ class Keystore:
     def _remember(self, kid: UUID, half: ObjectClass, created: Object) -> None:
         """Remember a new object, having read it back."""
         if created[Attribute.ID] != kid.bytes or created[Attribute.CLASS] is not half:
-            raise TokenUnavailable("the token did not keep the key")
+            raise FunctionFailed
         self._handles.put(kid, half, Handle.of(created))
 
     def _remember_public(self, kid: UUID, spec: KeySpec, created: Object) -> PublicKey:

@@ -682,3 +682,13 @@ def test_a_refused_pin_is_remembered_for_its_token_only(tmp_path):
 def test_first_aid_that_cannot_be_given_kills_nobody(own):
     (Path(own["JOSE_HSM_STATE_DIR"]) / "softhsm").write_text("in the way")
     assert result_of(own, use_once) == "done"
+
+
+@pytest.mark.parametrize("value", [0xD1, 0x12, injector.GENERAL_ERROR], ids=hex)
+def test_a_creation_is_tried_again_whatever_the_token_finds_fault_with(token, chaos, value):
+    kid = uuid4()
+    chaos.fail("C_GenerateKeyPair", value, times=2)
+    token.generate(kid, ES256)
+    assert chaos.calls["C_GenerateKeyPair"] == 3
+    assert len(token.inventory()[kid]) == 2
+    token.destroy(kid, ES256)
