@@ -84,7 +84,7 @@ def _ec_public(key: ec.EllipticCurvePublicKey) -> Attributes:
 
 def _read_ec(found: Object, curve: Curve | None) -> ec.EllipticCurvePublicKey:
     assert curve is not None  # noqa: S101  # KeySpec gives every EC key a curve
-    assert curve.weierstrass is not None  # noqa: S101
+    assert curve.weierstrass is not None  # noqa: S101  # and an EC key one of these
     point = _point(found[Attribute.EC_POINT], 1 + 2 * curve.coordinate_bytes)
     return ec.EllipticCurvePublicKey.from_encoded_point(curve.weierstrass, point)
 

@@ -22,7 +22,7 @@ UNKNOWN_KID = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
 every_post = pytest.mark.parametrize("path", POSTS)
 
 
-# --- helpers ---
+# --- Sockets ---
 
 
 def address(url: str) -> tuple[str, int]:
