@@ -14,7 +14,14 @@ from app.errors import BadRequest, Forbidden, RegistryUnavailable
 from app.registry import Key, Origin, Registry, Residency, State
 from app.schemas.fields import Header
 from app.schemas.keys import KeyRequest
-from hsm import CryptoFailure, Hsm, KeyNotFound, KeySpec, TokenUnavailable
+from hsm import (
+    CryptoFailure,
+    Hsm,
+    HsmError,
+    KeyNotFound,
+    KeySpec,
+    TokenUnavailable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -194,14 +201,26 @@ class Keyring:
         return key
 
     def _use(self, key: Key, operation: Callable[[], Result]) -> Result:
-        """Run ``operation``; a key that the token lacks is gone only if the registry agrees."""
+        """Run ``operation``; the registry has the last word on whether ``key`` exists.
+
+        Whatever a token says of a key that is being destroyed, it is not found; a key that the
+        token lacks, and the registry does not, is not available.
+        """
         try:
-            return operation()
-        except KeyNotFound:
-            if self._registry.find(key.kid) is None:
+            result = operation()
+        except HsmError as error:
+            self._require_alive(key)
+            if not isinstance(error, KeyNotFound):
                 raise
             logger.warning("key %s is in the registry and not on the token", key.kid)
             raise TokenUnavailable("the token does not hold the key") from None
+        if result is False:  # not valid, or not there any more
+            self._require_alive(key)
+        return result
+
+    def _require_alive(self, key: Key) -> None:
+        if self._registry.find(key.kid) is None:
+            raise KeyNotFound from None
 
     @contextmanager
     def _two_phases(self, key: Key) -> Iterator[None]:
@@ -211,7 +230,7 @@ class Keyring:
             try:
                 yield
             except BaseException:
-                with suppress(hsm.HsmError, RegistryUnavailable):  # then ``reconcile`` will
+                with suppress(HsmError, RegistryUnavailable):  # then ``reconcile`` will
                     self._undo(key.kid, key.spec)
                 raise
 

@@ -20,7 +20,7 @@ from hsm.algorithms import (
     SIGNATURES,
     KeySpec,
 )
-from hsm.connection import Connection, Settings
+from hsm.connection import ATTEMPTS, Connection, Settings
 from hsm.content import Sealed
 from hsm.errors import CryptoFailure, DecryptionFailed, KeyNotFound, TokenUnavailable
 from hsm.faults import Fault, fault_of
@@ -201,8 +201,11 @@ class Hsm:
         that is not of the size that ``enc`` takes.
         """
         row, enc_row = KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc]
+        tries = itertools.count()
 
         def unwrap(token: Token, key: Key) -> None:
+            if next(tries):  # the one before may have failed halfway
+                token.keystore.destroy(key.session, new_kid, KeySpec(kty="oct", alg=enc))
             path = token.paths[alg]
             with path.unwrapped(key, row, enc_row, encrypted_key) as unwrapped:
                 if unwrapped.outcome is Outcome.REJECTED:
@@ -212,7 +215,7 @@ class Hsm:
                     raise CryptoFailure(f"The unwrapped key is not of the size of {enc}")
                 token.keystore.store(new_kid, enc_row, path.kek(key.session), unwrapped.cek)
 
-        self._with_key(kid, PRIVATE, alg, unwrap, attempts=1)
+        self._with_key(kid, PRIVATE, alg, unwrap)
 
     def _round_trip(self, kid: UUID, name: str) -> bool:
         if name in SIGNATURES:
@@ -226,18 +229,21 @@ class Hsm:
     def _create(
         self, kid: UUID, spec: KeySpec, create: Callable[[Token, Session], Result]
     ) -> Result:
-        tries = itertools.count()
+        tries = itertools.count(1)
 
         def run(token: Token, session: Session) -> Result:
-            if next(tries):  # the first try may have failed halfway
+            number = next(tries)
+            if number > 1:  # the one before may have failed halfway
                 token.keystore.destroy(session, kid, spec)
             try:
                 return create(token, session)
             except (PKCS11Error, ValueError) as error:
                 if isinstance(error, PKCS11Error) and fault_of(error) is not Fault.BUG:
                     raise
-                # The proof has shown that such keys can be made. While its files change, SoftHSM
-                # finds fault with templates, and shows objects without their attributes.
+                if number == _CREATION_ATTEMPTS:
+                    raise CryptoFailure("The token does not accept this key") from error
+                # While its files change, SoftHSM finds fault with good templates, and shows objects
+                # without their attributes.
                 raise FunctionFailed from error
 
         return self._connection.perform(run, attempts=_CREATION_ATTEMPTS)
@@ -248,13 +254,11 @@ class Hsm:
         half: ObjectClass,
         name: str,
         operation: Callable[[Token, Key], Result],
-        *,
-        attempts: int = 2,
     ) -> Result:
         tries = itertools.count(1)
 
         def run(token: Token, session: Session) -> Result:
-            is_last = next(tries) == attempts
+            is_last = next(tries) == ATTEMPTS
             token.require_offered(name)
             try:
                 return operation(token, token.keystore.load(session, kid, half))
@@ -268,7 +272,7 @@ class Hsm:
                 self._connection.suspect()
                 raise KeyNotFound from error
 
-        return self._connection.perform(run, attempts=attempts)
+        return self._connection.perform(run)
 
 
 @contextmanager

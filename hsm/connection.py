@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+ATTEMPTS: Final = 2
 _RETRIED: Final = (Fault.SESSION_LOST, Fault.KEY_GONE, Fault.BUSY, Fault.AMBIGUOUS)
 _SUSPICIOUS: Final = (Fault.SESSION_LOST, Fault.KEY_GONE, Fault.AMBIGUOUS, Fault.DOWN)
 _FIRST_PAUSE_SECONDS: Final = 0.25
@@ -104,12 +105,12 @@ class Connection:
         self._suspicion.set()
 
     def perform(
-        self, operation: Callable[[Token, Session], Result], *, attempts: int = 2
+        self, operation: Callable[[Token, Session], Result], *, attempts: int = ATTEMPTS
     ) -> Result:
         """Run ``operation`` with a lent session and return its result.
 
         It is run again, on another session, after a fault of the session rather than of the
-        caller; ``attempts=1`` for what must not happen twice. Raises ``HsmError`` only.
+        caller: what must not happen twice has to look after that. Raises ``HsmError`` only.
         """
         while True:
             attempts -= 1

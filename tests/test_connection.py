@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pkcs11 import Attribute, ObjectClass
 
 import hsm
 from hsm import Hsm, KeySpec, Settings
@@ -556,16 +557,33 @@ def test_it_is_tried_once_more_and_not_again(value, key, token, chaos):
     assert chaos.calls == {"C_SignInit": 2, "C_CloseSession": 2}
 
 
-def test_unwrapping_is_not_tried_twice(token, chaos):
+def test_an_unwrapping_that_is_tried_twice_makes_one_key(token, chaos):
     kid, new = uuid4(), uuid4()
-    token.generate(kid, KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
-    encrypted_key, _ = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"", b"aad")
-    chaos.fail("C_UnwrapKey", injector.SESSION_HANDLE_INVALID, times=1)
-    with pytest.raises(hsm.TokenUnavailable):
-        token.unwrap(kid, "RSA-OAEP", "A256GCM", encrypted_key, new)
-    assert chaos.calls["C_UnwrapKey"] == 1
-    assert new not in token.inventory()
-    token.destroy(kid, KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
+    spec = KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048)
+    token.generate(kid, spec)
+    encrypted_key, sealed = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"plain", b"aad")
+    values = []
+
+    def unwrap_then_fail(original: Callable[..., int], *words: int) -> int:
+        values.append(original(*words))
+        # The second call of each try keeps the CEK as a key; the first try loses its session then.
+        return injector.SESSION_HANDLE_INVALID if len(values) == 2 else values[-1]
+
+    chaos.replace("C_UnwrapKey", unwrap_then_fail)
+    token.unwrap(kid, "RSA-OAEP", "A256GCM", encrypted_key, new)
+    chaos.heal()
+    assert values == [injector.OK] * 4
+    assert _objects(token, new) == 1
+    assert token.decrypt(new, "dir", "A256GCM", b"", sealed, b"aad") == b"plain"
+    token.destroy(kid, spec)
+    token.destroy(new, AES)
+
+
+def _objects(token: Hsm, kid: UUID) -> int:
+    template = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: kid.bytes}
+    return token._connection.perform(
+        lambda _, session: len({found.handle for found in session.get_objects(template)})
+    )
 
 
 def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
@@ -692,3 +710,12 @@ def test_a_creation_is_tried_again_whatever_the_token_finds_fault_with(token, ch
     assert chaos.calls["C_GenerateKeyPair"] == 3
     assert len(token.inventory()[kid]) == 2
     token.destroy(kid, ES256)
+
+
+def test_a_key_that_the_token_never_accepts_is_a_crypto_failure(token, chaos):
+    kid = uuid4()
+    chaos.fail("C_GenerateKeyPair", 0xD1)
+    with pytest.raises(hsm.CryptoFailure):
+        token.generate(kid, ES256)
+    chaos.heal()
+    assert kid not in token.inventory()
