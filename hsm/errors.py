@@ -1,6 +1,6 @@
 """The errors that leave ``hsm``. What PKCS#11 said is translated in ``faults``."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class HsmError(Exception):
@@ -30,6 +30,11 @@ class UnsupportedAlgorithm(HsmError):
 
     code = "unsupported_algorithm"
     template = "{}"
+
+    @classmethod
+    def not_offered(cls, name: str, reason: str) -> Self:
+        """Return the refusal of an algorithm that this token, or its setting, lacks."""
+        return cls(f"'{name}' is not available: {reason}")
 
 
 class CryptoFailure(HsmError):

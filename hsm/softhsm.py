@@ -1,6 +1,6 @@
 """First aid for SoftHSM's files, which nobody needs who has a real token.
 
-Two accidents of SoftHSM 2.6 and 2.7, both from several processes sharing one directory:
+Two accidents of SoftHSM 2.6.1, both from several processes sharing one directory:
 
 * It truncates and rewrites ``token.object`` at every login. A process that is killed in between
   leaves it empty, and with it the whole token is lost for every new process.

@@ -69,21 +69,11 @@ class Templates:
         ``extractable`` is for CEKs that live for one message, as session objects: they have to
         be wrapped.
         """
-        return {
-            Attribute.PRIVATE: True,
-            Attribute.SENSITIVE: True,
-            Attribute.EXTRACTABLE: extractable,
-            **self._restrictions(rows),
-        }
+        return _guards(extractable=extractable) | self._restrictions(rows)
 
     def kek(self) -> Attributes:
         """Return what guards the key under which CEKs are measured and kept."""
-        return {
-            Attribute.PRIVATE: True,
-            Attribute.SENSITIVE: True,
-            Attribute.EXTRACTABLE: False,
-            **self._restricted_to({CEK_WRAPPING}),
-        }
+        return _guards(extractable=False) | self._restricted_to({CEK_WRAPPING})
 
     def private(self, rows: Iterable[Algorithm]) -> Attributes:
         """Return what guards the private half of a pair of ``rows``."""
@@ -178,6 +168,14 @@ class Templates:
 
     def _known(self, attributes: Attributes) -> Attributes:
         return {name: value for name, value in attributes.items() if name in self.optional}
+
+
+def _guards(*, extractable: bool) -> Attributes:
+    return {
+        Attribute.PRIVATE: True,
+        Attribute.SENSITIVE: True,
+        Attribute.EXTRACTABLE: extractable,
+    }
 
 
 def _curve(curve: Curve | None) -> Attributes:

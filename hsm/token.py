@@ -71,9 +71,9 @@ class Token:
 
     def require_offered(self, name: str) -> None:
         """Raise ``UnsupportedAlgorithm`` with the reason if the algorithm is not offered."""
-        offer = self.offers[name]
-        if not offer.is_offered:
-            raise UnsupportedAlgorithm(f"'{name}' is not available: {offer.reason}")
+        reason = self.offers[name].reason
+        if reason is not None:
+            raise UnsupportedAlgorithm.not_offered(name, reason)
 
     @classmethod
     def prove(

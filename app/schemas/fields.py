@@ -121,7 +121,7 @@ class AlgorithmClass(NamedTuple):
         if name not in self.names:
             fail(hsm.UnsupportedAlgorithm(f"'{name[:SHOWN]}' is not a {self.title} algorithm"))
         if name in refusals:
-            fail(hsm.UnsupportedAlgorithm(f"'{name}' is not available: {refusals[name]}"))
+            fail(hsm.UnsupportedAlgorithm.not_offered(name, refusals[name]))
         return name
 
 

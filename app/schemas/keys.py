@@ -1,6 +1,6 @@
 """Bodies of the keys resource (wire contract §3): what may be created, and what is an import."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -70,7 +70,9 @@ class CreateKeyRequest(RequestSchema):
     def make(self, body: dict[str, Any], **_kwargs: Any) -> KeyRequest:
         """Return the request; raise ``BadRequest`` for what does not go together."""
         spec = _spec(body)
-        request = _import(spec, body) if _has_material(body) else _generation(spec, body)
+        members = [name for name, field in self.fields.items() if isinstance(field, Base64Url)]
+        given = {name for name in members if body[name] is not None}
+        request = _import(spec, body) if _is_import(given) else _generation(spec, body)
         _require_offered(spec)
         return request
 
@@ -108,15 +110,10 @@ def _crv(kty: str, crv: str | None, curves: list[str]) -> str:
     return crv
 
 
-def _has_material(body: Body) -> bool:
-    if any(body[name] is not None for name in _PRIVATE_MEMBERS):
-        return True
-    given = [
-        name for name, field in CreateKeyRequest().fields.items() if isinstance(field, Base64Url)
-    ]
-    if any(body[name] is not None for name in given):
+def _is_import(given: Set[str]) -> bool:
+    if given and given.isdisjoint(_PRIVATE_MEMBERS):
         raise BadRequest("A public key alone cannot be imported, and a new key takes no material")
-    return False
+    return bool(given)
 
 
 def _generation(spec: KeySpec, body: Body) -> KeyRequest:
@@ -182,4 +179,4 @@ def _require_offered(spec: KeySpec) -> None:
     refusals: Refusals = Context.get({})
     names = [row.name for row in spec.algorithms]
     if all(name in refusals for name in names):
-        raise hsm.UnsupportedAlgorithm(f"'{names[0]}' is not available: {refusals[names[0]]}")
+        raise hsm.UnsupportedAlgorithm.not_offered(names[0], refusals[names[0]])
