@@ -28,6 +28,9 @@ from hsm.errors import (
 )
 from hsm.latch import file_lock
 from hsm.material import PrivateKey, PublicKey
+from hsm.observer import Observer
+from hsm.pool import Sessions
+from hsm.state import Phase, State
 from hsm.token import Offer
 
 __all__ = [
@@ -47,11 +50,15 @@ __all__ = [
     "HsmError",
     "KeyNotFound",
     "KeySpec",
+    "Observer",
     "Offer",
+    "Phase",
     "PrivateKey",
     "PublicKey",
     "Sealed",
+    "Sessions",
     "Settings",
+    "State",
     "TokenUnavailable",
     "UnsupportedAlgorithm",
     "file_lock",

@@ -27,6 +27,8 @@ from hsm.faults import Fault, fault_of
 from hsm.handles import Key
 from hsm.keystore import PRIVATE, PUBLIC, SECRET, Halves, halves_of
 from hsm.material import PrivateKey, PublicKey
+from hsm.pool import Sessions
+from hsm.state import State
 from hsm.token import Offer, Token
 from hsm.wrapping import Outcome
 
@@ -59,6 +61,16 @@ class Hsm:
     def reason(self) -> str | None:
         """Why the token is not available, or ``None`` while it is."""
         return self._connection.reason
+
+    @property
+    def state(self) -> State:
+        """Where the token is in its life; never asks it."""
+        return self._connection.state
+
+    @property
+    def sessions(self) -> Sessions:
+        """How many sessions operations share, and how many are lent now."""
+        return self._connection.token.pool.sessions
 
     def offers(self) -> Mapping[str, Offer]:
         """Return what the token has proven for each algorithm; ``TokenUnavailable`` before."""

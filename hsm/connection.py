@@ -16,8 +16,10 @@ from hsm.errors import HsmError, TokenUnavailable
 from hsm.faults import Fault, fault_of, name_of, translate
 from hsm.latch import PinLatch, file_lock
 from hsm.module import Module
+from hsm.observer import Observer
 from hsm.pool import SessionPool
 from hsm.softhsm import FirstAid
+from hsm.state import Phase, State
 from hsm.templates import attribute_mapper
 from hsm.token import Policy, Token, known_attributes
 
@@ -50,6 +52,7 @@ class Settings:
     session_wait_seconds: float = 2.0
     fips: bool = False
     process_allowed: bool = True
+    observer: Observer = field(default_factory=Observer)
 
 
 class Connection:
@@ -87,6 +90,13 @@ class Connection:
     def reason(self) -> str | None:
         """Why the token is not available, or ``None`` while it is."""
         return self._reason
+
+    @property
+    def state(self) -> State:
+        """Where the token is in its life; never asks it."""
+        if self._reason is None:
+            return State(Phase.READY, epoch=1)
+        return State(Phase.UNAVAILABLE, "token", self._reason)
 
     @property
     def token(self) -> Token:

@@ -56,3 +56,8 @@ class TokenUnavailable(HsmError):
 
     code = "unavailable"
     template = "Service unavailable: {}"
+
+    def __init__(self, subject: str = "", *, cause: str = "token") -> None:
+        """``cause`` is a word for programs, ``subject`` tells people."""
+        self.cause = cause
+        super().__init__(subject)

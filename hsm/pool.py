@@ -4,7 +4,7 @@ import os
 import queue
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 from pkcs11 import PKCS11Error, Session, Token
 from pkcs11.attributes import AttributeMapper
@@ -18,6 +18,13 @@ from hsm.errors import (
 )
 
 _CALLERS_FAULTS: Final = (KeyNotFound, UnsupportedAlgorithm, CryptoFailure, DecryptionFailed)
+
+
+class Sessions(NamedTuple):
+    """How many sessions operations share, and how many of them are lent now."""
+
+    size: int
+    lent: int
 
 
 class SessionPool:
@@ -72,6 +79,11 @@ class SessionPool:
                 with suppress(PKCS11Error):
                     session.close()
             self._idle.put(kept)
+
+    @property
+    def sessions(self) -> Sessions:
+        """How many sessions there are, and how many are lent now."""
+        return Sessions(self._size, self._size - self._idle.qsize())
 
     def drain(self, timeout_seconds: float) -> bool:
         """Take every session out of use for good; return whether all have come back by now."""
