@@ -10,13 +10,14 @@ from uuid import UUID
 
 import alembic.command
 import alembic.config
-from sqlalchemy import Connection, Engine, Row, bindparam, create_engine, event, or_, select
+from sqlalchemy import Connection, Engine, bindparam, create_engine, event, or_, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.config import PREFIX, ConfigError
 from app.errors import RegistryUnavailable
+from app.registry.lookup import Lookup
 from app.registry.records import Key, Origin, Residency, State
 from app.registry.tables import keys
 from hsm import KeySpec
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _LOCK_WAIT_SECONDS: Final = 2
 _VISIBLE: Final = (State.ACTIVE, State.DEACTIVATED, State.COMPROMISED)
-# Every request runs it, so it is built once.
-_FIND: Final = select(keys).where(
+_NOT_OF_A_KEY: Final = {"host", "created_at", "changed_at"}
+_FIND: Final = select(*(column for column in keys.c if column.name not in _NOT_OF_A_KEY)).where(
     or_(keys.c.kid == bindparam("kid"), keys.c.kid_public == bindparam("kid"))
 )
 
@@ -49,7 +50,12 @@ def engine_of(url: str) -> Engine:
         raise ConfigError(f"{PREFIX}DATABASE_URL is not a SQLAlchemy URL") from None
     if backend != "sqlite":
         return create_engine(url, pool_pre_ping=True, hide_parameters=True)
-    engine = create_engine(url, connect_args={"timeout": _LOCK_WAIT_SECONDS}, hide_parameters=True)
+    engine = create_engine(
+        url,
+        connect_args={"timeout": _LOCK_WAIT_SECONDS},
+        hide_parameters=True,
+        paramstyle="named",  # that of PostgreSQL is named too
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 
@@ -68,12 +74,13 @@ class Registry:
 
     def __init__(self, url: str, *, host: str) -> None:
         self._engine = engine_of(url)
+        self._lookup = Lookup(self._engine, _FIND)
         self._host = host
 
     def find(self, kid: UUID) -> Key | None:
         """Return the visible key that ``kid`` names, as its kid or as its public one."""
-        with self._reading() as connection:
-            row = connection.execute(_FIND, {"kid": str(kid)}).one_or_none()
+        with _translated():
+            row = self._lookup.one(kid=str(kid))
         return _record(row) if row and row.state in _VISIBLE else None
 
     def insert(self, key: Key) -> None:
@@ -165,11 +172,11 @@ def _translated() -> Iterator[None]:
         raise RegistryUnavailable from error
 
 
-def _spec(row: Row[Any]) -> KeySpec:
+def _spec(row: Any) -> KeySpec:
     return KeySpec(kty=row.kty, alg=row.alg, crv=row.crv, bits=row.bits)
 
 
-def _record(row: Row[Any]) -> Key:
+def _record(row: Any) -> Key:
     return Key(
         kid=UUID(row.kid),
         kid_public=UUID(row.kid_public) if row.kid_public else None,
