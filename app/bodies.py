@@ -1,13 +1,17 @@
 """Request bodies as the server hands them over: Flask's own limit cuts a chunked body silently."""
 
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from flask import Flask, Response, request
+from flask import Flask, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.errors import BadRequest
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024
 _MOST_READ_BYTES: Final = 32 * MAX_BODY_BYTES
@@ -18,7 +22,7 @@ _BROKEN: Final = (OSError, ParseException)
 
 def register(app: Flask) -> None:
     """Read what is left of the body before every answer of ``app``."""
-    app.after_request(_drain)
+    app.wsgi_app = _draining(app.wsgi_app)  # type: ignore[method-assign, assignment]  # as Flask proposes
 
 
 def read() -> bytes:
@@ -26,10 +30,11 @@ def read() -> bytes:
 
     Raises ``RequestEntityTooLarge`` above the limit and ``BadRequest`` if it is broken off.
     """
-    if (request.content_length or 0) > MAX_BODY_BYTES:
+    environ = request.environ
+    if _content_length(environ) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge
     try:
-        body: bytes = request.environ["wsgi.input"].read(MAX_BODY_BYTES + 1)
+        body: bytes = environ["wsgi.input"].read(MAX_BODY_BYTES + 1)
     except _BROKEN:
         raise BadRequest("The body is broken off") from None
     if len(body) > MAX_BODY_BYTES:
@@ -37,14 +42,27 @@ def read() -> bytes:
     return body
 
 
-def _drain(response: Response) -> Response:
+def _draining(application: "WSGIApplication") -> "WSGIApplication":
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        response = application(environ, start_response)
+        _drain(environ)
+        return response
+
+    return answer
+
+
+def _drain(environ: "WSGIEnvironment") -> None:
     """Read on, within reason: a client that is still sending does not see the answer.
 
     Also gunicorn promises to keep the connection and then closes it if much is unread.
     """
-    if (request.content_length or 0) <= _MOST_READ_BYTES:
+    if _content_length(environ) <= _MOST_READ_BYTES:
         with suppress(*_BROKEN):
             for _ in range(_MOST_READ_BYTES // MAX_BODY_BYTES):
-                if not request.environ["wsgi.input"].read(MAX_BODY_BYTES):
+                if not environ["wsgi.input"].read(MAX_BODY_BYTES):
                     break
-    return response
+
+
+def _content_length(environ: "WSGIEnvironment") -> int:
+    """Return 0 if nothing is said; the server has made sure that it is a number."""
+    return int(environ.get("CONTENT_LENGTH") or 0)
