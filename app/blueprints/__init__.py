@@ -1,15 +1,18 @@
 """One file a resource; views load, call, dump."""
 
+from functools import lru_cache
 from typing import Any, cast
 
 from flask import current_app, request
 from marshmallow import Schema
 from marshmallow.experimental.context import Context
 from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.http import parse_options_header
 
 from app import bodies, strict_json
 from app.errors import BadRequest
 from app.keyring import Keyring
+from app.schemas.fields import Offers
 from hsm import Hsm, TokenUnavailable
 
 
@@ -25,8 +28,8 @@ def token() -> Hsm:
 
 def load(schema: Schema) -> Any:
     """Return the body of the request, checked by ``schema``."""
-    charset = request.mimetype_params.get("charset", "utf-8").lower()
-    if request.mimetype != "application/json" or charset != "utf-8" or request.content_encoding:
+    environ = request.environ
+    if environ.get("HTTP_CONTENT_ENCODING") or not _is_json(environ.get("CONTENT_TYPE", "")):
         raise UnsupportedMediaType
     try:
         body = strict_json.loads(bodies.read())
@@ -34,14 +37,20 @@ def load(schema: Schema) -> Any:
         raise BadRequest(
             "The body must be one JSON object, strictly (RFC 8259), in UTF-8"
         ) from None
-    with Context(_refusals()):
+    with Context(_offers()):
         return schema.load(body)
 
 
-def _refusals() -> dict[str, str]:
-    """Return why algorithms are not offered; nothing is known while the token is away."""
+@lru_cache(maxsize=64)
+def _is_json(content_type: str) -> bool:
+    mimetype, parameters = parse_options_header(content_type)
+    charset = parameters.get("charset", "utf-8").lower()
+    return mimetype.lower() == "application/json" and charset == "utf-8"
+
+
+def _offers() -> Offers:
+    """Return what the token offers; nothing is known while it is away."""
     try:
-        offers = token().offers()
+        return token().offers()
     except TokenUnavailable:
         return {}
-    return {name: offer.reason for name, offer in offers.items() if offer.reason is not None}

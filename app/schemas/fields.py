@@ -11,8 +11,8 @@ import hsm
 from app import jose, strict_json
 from app.errors import BadRequest
 
-Refusals = Mapping[str, str]
-"""Why algorithms are not offered by this token, by name; the context of every ``load``."""
+Offers = Mapping[str, hsm.Offer]
+"""What this token offers, by name, as far as it is known; the context of every ``load``."""
 
 SHOWN: Final = 40
 
@@ -45,6 +45,14 @@ class RequestSchema(Schema):
         raise BadRequest(f"Field '{name}' {failure}") from None
 
 
+class ResponseSchema(Schema):
+    """A body made from a dictionary."""
+
+    def get_attribute(self, obj: Mapping[str, Any], attr: str, default: Any) -> Any:
+        """Return the member; marshmallow would look for attributes too."""
+        return obj.get(attr, default)
+
+
 def _messages(error: ValidationError) -> dict[str, list[Any]]:
     return cast(dict[str, list[Any]], error.messages_dict)
 
@@ -52,6 +60,12 @@ def _messages(error: ValidationError) -> dict[str, list[Any]]:
 def fail(error: Exception, name: str | None = None) -> NoReturn:
     """Refuse the content of a field with ``error``; outside of the field, ``name`` says which."""
     raise ValidationError([error], name or "_schema")
+
+
+def refusal(name: str) -> str | None:
+    """Return why this token does not offer the algorithm; ``None`` if it does or may."""
+    offers: Offers = Context.get({})
+    return offers[name].reason if name in offers else None
 
 
 class Text(fields.Field[Any]):
@@ -117,11 +131,11 @@ class AlgorithmClass(NamedTuple):
 
     def check(self, name: str) -> str:
         """Return ``name``; refuse it if it is not of the class, or this token lacks it."""
-        refusals: Refusals = Context.get({})
         if name not in self.names:
             fail(hsm.UnsupportedAlgorithm(f"'{name[:SHOWN]}' is not a {self.title} algorithm"))
-        if name in refusals:
-            fail(hsm.UnsupportedAlgorithm.not_offered(name, refusals[name]))
+        reason = refusal(name)
+        if reason is not None:
+            fail(hsm.UnsupportedAlgorithm.not_offered(name, reason))
         return name
 
 

@@ -6,13 +6,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from marshmallow import Schema, fields, post_load
-from marshmallow.experimental.context import Context
+from marshmallow import fields, post_load
 
 import hsm
 from app import key_material
 from app.errors import BadRequest
-from app.schemas.fields import Base64Url, Refusals, RequestSchema, Text, WholeNumber
+from app.schemas.fields import Base64Url, RequestSchema, ResponseSchema, Text, WholeNumber, refusal
 from hsm import KeySpec
 
 RSA_BITS: Final = (2048, 3072, 4096)
@@ -77,7 +76,7 @@ class CreateKeyRequest(RequestSchema):
         return request
 
 
-class KeyResponse(Schema):
+class KeyResponse(ResponseSchema):
     """A created key; ``kid_public`` is null for imported pairs and absent for ``oct``."""
 
     kid = fields.UUID()
@@ -176,7 +175,7 @@ _IMPORTS: Final[Mapping[str, Callable[[KeySpec, Body], Material]]] = MappingProx
 
 
 def _require_offered(spec: KeySpec) -> None:
-    refusals: Refusals = Context.get({})
-    names = [row.name for row in spec.algorithms]
-    if all(name in refusals for name in names):
-        raise hsm.UnsupportedAlgorithm.not_offered(names[0], refusals[names[0]])
+    refusals = {row.name: refusal(row.name) for row in spec.algorithms}
+    if None not in refusals.values():
+        name, reason = next(iter(refusals.items()))
+        raise hsm.UnsupportedAlgorithm.not_offered(name, str(reason))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from marshmallow import Schema, fields, validates_schema
+from marshmallow import fields, validates_schema
 
 import hsm
 from app.errors import BadRequest
@@ -17,6 +17,7 @@ from app.schemas.fields import (
     Base64UrlText,
     ProtectedHeader,
     RequestSchema,
+    ResponseSchema,
     Text,
     fail,
 )
@@ -32,7 +33,7 @@ class EncryptRequest(RequestSchema):
     aad = Base64UrlText(load_default=None, allow_none=True)
 
 
-class EncryptResponse(Schema):
+class EncryptResponse(ResponseSchema):
     """A flattened JWE (RFC 7516 §7.2.2)."""
 
     protected = fields.String()
@@ -70,7 +71,7 @@ class DecryptRequest(RequestSchema):
         _require(len(body["tag"]) == hsm.TAG_BYTES, "tag", f"must be {hsm.TAG_BYTES} bytes long")
 
 
-class DecryptResponse(Schema):
+class DecryptResponse(ResponseSchema):
     """The plaintext, and the key that the header named."""
 
     kid = fields.String()
@@ -97,7 +98,7 @@ class SignRequest(RequestSchema):
     alg = AlgorithmName(SIGNATURE, required=True)
 
 
-class SignResponse(Schema):
+class SignResponse(ResponseSchema):
     """A detached JWS (RFC 7515 appendix F)."""
 
     protected = fields.String()
@@ -121,14 +122,14 @@ class MacRequest(RequestSchema):
     alg = AlgorithmName(MAC, required=True)
 
 
-class MacResponse(Schema):
+class MacResponse(ResponseSchema):
     """A computed MAC."""
 
     kid = fields.String()
     mac = Base64Url()
 
 
-class ValidResponse(Schema):
+class ValidResponse(ResponseSchema):
     """The answer to a verification."""
 
     kid = fields.String()
