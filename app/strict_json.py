@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 
 def loads(text: bytes) -> dict[str, Any]:
@@ -12,12 +12,7 @@ def loads(text: bytes) -> dict[str, Any]:
     beyond the range of a double, lone surrogates, and nesting too deep to parse.
     """
     try:
-        parsed = json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse,
-            parse_float=_finite,
-        )
+        parsed = _DECODER.decode(text.decode("utf-8"))
         if b"\\u" in text:
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except RecursionError:
@@ -29,7 +24,7 @@ def loads(text: bytes) -> dict[str, Any]:
 
 def dumps(members: dict[str, Any]) -> bytes:
     """Return ``members`` in that order, without white space, in ASCII."""
-    return json.dumps(members, separators=(",", ":")).encode("ascii")
+    return _ENCODER.encode(members).encode("ascii")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -48,3 +43,9 @@ def _finite(number: str) -> float:
     if math.isinf(value):
         raise ValueError("number out of range")
     return value
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite
+)
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
