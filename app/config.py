@@ -99,10 +99,31 @@ class Config:
     )
     bind: str = _setting(_text, "address and port to serve", default="127.0.0.1:8000")
     sessions: int = _setting(
-        _whole, "PKCS#11 sessions of each worker; half of them may generate keys", default=8
+        _whole, "PKCS#11 sessions of each worker, lent to one operation at a time", default=4
     )
     session_wait_seconds: float = _setting(
         _seconds, "wait for a free session in seconds, then 503", default=2.0
+    )
+    generations: int = _setting(
+        _whole,
+        "RSA pairs that each worker generates at a time, in a lane of their own; four more may "
+        "wait, others get 503",
+        default=1,
+    )
+    call_seconds: float = _setting(
+        _seconds,
+        "an operation that has not come back from the token after so many seconds ends its "
+        "worker, which is replaced",
+        default=10.0,
+    )
+    generation_seconds: float = _setting(
+        _seconds, "the same for generating an RSA pair, and for opening the token", default=120.0
+    )
+    check_results: bool = _setting(
+        _flag,
+        "1 decrypts every new ciphertext and computes every MAC twice before it is given away; "
+        "signatures are always verified",
+        default=True,
     )
     fips: bool = _setting(_flag, "1 refuses OKP, EdDSA and ML-DSA", default=False)
     cek: Literal["process", "token"] = _setting(
@@ -180,6 +201,10 @@ class Config:
             state_dir=self.state_dir,
             sessions=self.sessions,
             session_wait_seconds=self.session_wait_seconds,
+            generations=self.generations,
+            call_seconds=self.call_seconds,
+            generation_seconds=self.generation_seconds,
+            results_checked=self.check_results,
             fips=self.fips,
             process_allowed=self.cek == "process",
         )

@@ -25,6 +25,7 @@ from hsm.errors import (
     KeyNotFound,
     TokenUnavailable,
     UnsupportedAlgorithm,
+    WrongResult,
 )
 from hsm.latch import file_lock
 from hsm.material import PrivateKey, PublicKey
@@ -61,5 +62,6 @@ __all__ = [
     "State",
     "TokenUnavailable",
     "UnsupportedAlgorithm",
+    "WrongResult",
     "file_lock",
 ]

@@ -1,14 +1,14 @@
 """What a token does for us, by kid and JOSE names: the whole of ``hsm`` as ``app`` sees it."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from threading import BoundedSemaphore
 from typing import Final, TypeVar
 from uuid import UUID
 
-from pkcs11 import ObjectClass, PKCS11Error, Session
+from pkcs11 import ObjectClass, PKCS11Error
 from pkcs11.exceptions import FunctionFailed
 
 from hsm import content, mac, signing
@@ -17,6 +17,7 @@ from hsm.algorithms import (
     DIRECT,
     KEY_MANAGEMENTS,
     MACS,
+    RSA,
     SIGNATURES,
     KeySpec,
 )
@@ -24,10 +25,12 @@ from hsm.connection import ATTEMPTS, Connection, Settings
 from hsm.content import Sealed
 from hsm.errors import CryptoFailure, DecryptionFailed, KeyNotFound, TokenUnavailable
 from hsm.faults import Fault, fault_of
+from hsm.generation import Generations
 from hsm.handles import Key
 from hsm.keystore import PRIVATE, PUBLIC, SECRET, Halves, halves_of
 from hsm.material import PrivateKey, PublicKey
 from hsm.pool import Sessions
+from hsm.session import Session
 from hsm.state import State
 from hsm.token import Offer, Token
 from hsm.wrapping import Outcome
@@ -36,7 +39,6 @@ Result = TypeVar("Result")
 
 _PROBE: Final = b"jose-hsm"
 _FAILURE_SECONDS: Final = 0.025
-_GENERATION_WAIT_SECONDS: Final = 30.0
 _CREATION_ATTEMPTS: Final = 4
 
 
@@ -50,8 +52,7 @@ class Hsm:
 
     def __init__(self, settings: Settings) -> None:
         self._connection = Connection(settings)
-        # RSA pairs take seconds. They leave half of the sessions to everybody else.
-        self._generations = BoundedSemaphore(max(1, settings.sessions // 2))
+        self._generations = Generations(settings.generations)
 
     def start(self) -> None:
         """Connect to the token in the background. Call after fork, never before."""
@@ -60,7 +61,7 @@ class Hsm:
     @property
     def reason(self) -> str | None:
         """Why the token is not available, or ``None`` while it is."""
-        return self._connection.reason
+        return self.state.reason or None
 
     @property
     def state(self) -> State:
@@ -70,7 +71,7 @@ class Hsm:
     @property
     def sessions(self) -> Sessions:
         """How many sessions operations share, and how many are lent now."""
-        return self._connection.token.pool.sessions
+        return self._connection.sessions
 
     def offers(self) -> Mapping[str, Offer]:
         """Return what the token has proven for each algorithm; ``TokenUnavailable`` before."""
@@ -78,14 +79,17 @@ class Hsm:
 
     def generate(self, kid: UUID, spec: KeySpec) -> PublicKey | None:
         """Make a key in the token; return the public half of a pair."""
-        if not self._generations.acquire(timeout=_GENERATION_WAIT_SECONDS):
-            raise TokenUnavailable("too many keys are being generated")
-        try:
+
+        def generate() -> PublicKey | None:
             return self._create(
-                kid, spec, lambda token, session: token.keystore.generate(session, kid, spec)
+                kid,
+                spec,
+                lambda token, session: token.keystore.generate(session, kid, spec),
+                takes_seconds=takes_seconds,
             )
-        finally:
-            self._generations.release()
+
+        takes_seconds = spec.kind is RSA
+        return self._generations.run(generate) if takes_seconds else generate()
 
     def import_secret(self, kid: UUID, spec: KeySpec, value: bytes) -> None:
         """Create a secret key from ``value``, which the caller has checked."""
@@ -118,7 +122,9 @@ class Hsm:
 
     def inventory(self) -> Mapping[UUID, Halves]:
         """Return the kids of all objects on the token that carry our label, with their halves."""
-        return self._connection.perform(lambda token, session: token.keystore.inventory(session))
+        return self._connection.perform(
+            lambda token, session: token.keystore.inventory(session), seconds=math.inf
+        )
 
     def differences(self, specs: Mapping[UUID, KeySpec]) -> tuple[set[UUID], set[UUID]]:
         """Compare all keys of the token that carry our label with those that there should be.
@@ -135,9 +141,11 @@ class Hsm:
     def sign(self, kid: UUID, alg: str, signing_input: bytes) -> bytes:
         """Return the raw JWS signature: R‖S for ECDSA (RFC 7518 §3.4), never DER."""
         row = SIGNATURES[alg]
-        return self._with_key(
-            kid, PRIVATE, alg, lambda _token, key: signing.sign(key, row, signing_input)
-        )
+
+        def sign(token: Token, key: Key) -> bytes:
+            return signing.sign(key, row, signing_input, token.keystore.public(key.lent, kid))
+
+        return self._with_key(kid, PRIVATE, alg, sign)
 
     def verify(self, kid: UUID, alg: str, signing_input: bytes, signature: bytes) -> bool:
         """Tell whether ``signature`` is one; a malformed one is just not."""
@@ -152,7 +160,11 @@ class Hsm:
     def mac(self, kid: UUID, alg: str, data: bytes) -> bytes:
         """Return the MAC of ``data``, as long as the hash."""
         row = MACS[alg]
-        return self._with_key(kid, SECRET, alg, lambda _token, key: mac.compute(key, row, data))
+
+        def compute(token: Token, key: Key) -> bytes:
+            return (mac.compute_twice if token.results_checked else mac.compute)(key, row, data)
+
+        return self._with_key(kid, SECRET, alg, compute)
 
     def verify_mac(self, kid: UUID, alg: str, data: bytes, code: bytes) -> bool:
         """Tell whether ``code`` is the MAC of ``data``; of a wrong length it is just not."""
@@ -166,17 +178,24 @@ class Hsm:
     ) -> tuple[bytes, Sealed]:
         """Return the encrypted key (empty for ``dir``) and the sealed content (RFC 7516 §5.1)."""
         if alg == DIRECT:
-            return b"", self._with_key(
-                kid,
-                SECRET,
-                enc,
-                lambda _token, key: content.encrypt(key, plaintext, aad),
-            )
+
+            def seal(token: Token, key: Key) -> Sealed:
+                sealed = content.encrypt(key, plaintext, aad)
+                if token.results_checked:
+                    content.require_opens(key, sealed, plaintext, aad, token.canary)
+                return sealed
+
+            return b"", self._with_key(kid, SECRET, enc, seal)
         row, enc_row = KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc]
 
         def encrypt(token: Token, key: Key) -> tuple[bytes, Sealed]:
-            with token.paths[alg].wrapped(key, row, enc_row) as wrapped:
+            path = token.paths[alg]
+            with path.wrapped(key, row, enc_row) as wrapped:
                 sealed = content.encrypt(wrapped.cek, plaintext, aad)
+            if token.results_checked:
+                private = token.keystore.load(key.lent, kid, PRIVATE)
+                with path.unwrapped(private, row, enc_row, wrapped.encrypted_key) as unwrapped:
+                    content.require_opens(unwrapped.cek, sealed, plaintext, aad, token.canary)
             return wrapped.encrypted_key, sealed
 
         return self._with_key(kid, PUBLIC, alg, encrypt)
@@ -217,15 +236,15 @@ class Hsm:
 
         def unwrap(token: Token, key: Key) -> None:
             if next(tries):  # the one before may have failed halfway
-                token.keystore.destroy(key.session, new_kid, KeySpec(kty="oct", alg=enc))
+                token.keystore.destroy(key.lent, new_kid, KeySpec(kty="oct", alg=enc))
             path = token.paths[alg]
             with path.unwrapped(key, row, enc_row, encrypted_key) as unwrapped:
                 if unwrapped.outcome is Outcome.REJECTED:
-                    _require_canary(token, key.session)
+                    _require_canary(token, key.lent)
                     raise DecryptionFailed
                 if unwrapped.outcome is Outcome.WRONG_SIZE:
                     raise CryptoFailure(f"The unwrapped key is not of the size of {enc}")
-                token.keystore.store(new_kid, enc_row, path.kek(key.session), unwrapped.cek)
+                token.keystore.store(new_kid, enc_row, path.kek(key.lent), unwrapped.cek)
 
         self._with_key(kid, PRIVATE, alg, unwrap)
 
@@ -239,7 +258,12 @@ class Hsm:
         return self.decrypt(kid, alg, enc, encrypted_key, sealed, _PROBE) == _PROBE
 
     def _create(
-        self, kid: UUID, spec: KeySpec, create: Callable[[Token, Session], Result]
+        self,
+        kid: UUID,
+        spec: KeySpec,
+        create: Callable[[Token, Session], Result],
+        *,
+        takes_seconds: bool = False,
     ) -> Result:
         tries = itertools.count(1)
 
@@ -258,7 +282,9 @@ class Hsm:
                 # without their attributes.
                 raise FunctionFailed from error
 
-        return self._connection.perform(run, attempts=_CREATION_ATTEMPTS)
+        return self._connection.perform(
+            run, attempts=_CREATION_ATTEMPTS, takes_seconds=takes_seconds
+        )
 
     def _with_key(
         self,

@@ -49,6 +49,11 @@ P521: Final = Curve(
 )
 ED25519: Final = Curve(crv="Ed25519", ec_params=bytes.fromhex("06032b6570"), coordinate_bytes=32)
 
+CURVES: Final[Mapping[bytes, Curve]] = MappingProxyType(
+    {curve.ec_params: curve for curve in (P256, P384, P521, ED25519)}
+)
+"""Every curve, by its CKA_EC_PARAMS."""
+
 WEIERSTRASS_CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
     {curve.crv: curve.weierstrass for curve in (P256, P384, P521) if curve.weierstrass}
 )
@@ -130,14 +135,15 @@ class Algorithm:
 class SignatureAlgorithm(Algorithm):
     """A JWS ``alg`` with a key pair (RFC 7518 §3.1).
 
-    ``digest`` is the hash taken before the token is called, ``None`` where the mechanism hashes
-    for itself. ``param`` is (hash, MGF, salt length in bytes). ``signature_bytes`` is ``None``
-    where the modulus decides.
+    ``hash`` is that of the algorithm, ``None`` where it is part of the scheme; with
+    ``is_prehashed`` it is taken before the token is called. ``param`` is (hash, MGF, salt length
+    in bytes). ``signature_bytes`` is ``None`` where the modulus decides.
     """
 
     usages: MechanismFlag = SIGN_VERIFY
     param: PssParam | None = None
-    digest: str | None = None
+    hash: hashes.HashAlgorithm | None = None
+    is_prehashed: bool = False
     parameter_set: int | None = None
     signature_bytes: int | None = None
 
@@ -175,17 +181,25 @@ class KeyManagement(Algorithm):
     hash: hashes.HashAlgorithm
 
 
-def _rsa(name: str, mechanism: Mechanism, param: PssParam | None = None) -> SignatureAlgorithm:
-    return SignatureAlgorithm(name=name, kind=RSA, mechanism=mechanism, param=param)
+def _rsa(
+    name: str,
+    mechanism: Mechanism,
+    hash_algorithm: hashes.HashAlgorithm,
+    param: PssParam | None = None,
+) -> SignatureAlgorithm:
+    return SignatureAlgorithm(
+        name=name, kind=RSA, mechanism=mechanism, hash=hash_algorithm, param=param
+    )
 
 
-def _ecdsa(name: str, curve: Curve, digest: str) -> SignatureAlgorithm:
+def _ecdsa(name: str, curve: Curve, hash_algorithm: hashes.HashAlgorithm) -> SignatureAlgorithm:
     return SignatureAlgorithm(
         name=name,
         kind=EC,
         mechanism=Mechanism.ECDSA,
         curve=curve,
-        digest=digest,
+        hash=hash_algorithm,
+        is_prehashed=True,
         signature_bytes=2 * curve.coordinate_bytes,
     )
 
@@ -199,15 +213,15 @@ _PSS_384: Final = (Mechanism.SHA384, MGF.SHA384, 48)
 _PSS_512: Final = (Mechanism.SHA512, MGF.SHA512, 64)
 
 SIGNATURES: Final = _table(
-    _rsa("RS256", Mechanism.SHA256_RSA_PKCS),
-    _rsa("RS384", Mechanism.SHA384_RSA_PKCS),
-    _rsa("RS512", Mechanism.SHA512_RSA_PKCS),
-    _rsa("PS256", Mechanism.SHA256_RSA_PKCS_PSS, _PSS_256),
-    _rsa("PS384", Mechanism.SHA384_RSA_PKCS_PSS, _PSS_384),
-    _rsa("PS512", Mechanism.SHA512_RSA_PKCS_PSS, _PSS_512),
-    _ecdsa("ES256", P256, "sha256"),
-    _ecdsa("ES384", P384, "sha384"),
-    _ecdsa("ES512", P521, "sha512"),
+    _rsa("RS256", Mechanism.SHA256_RSA_PKCS, hashes.SHA256()),
+    _rsa("RS384", Mechanism.SHA384_RSA_PKCS, hashes.SHA384()),
+    _rsa("RS512", Mechanism.SHA512_RSA_PKCS, hashes.SHA512()),
+    _rsa("PS256", Mechanism.SHA256_RSA_PKCS_PSS, hashes.SHA256(), _PSS_256),
+    _rsa("PS384", Mechanism.SHA384_RSA_PKCS_PSS, hashes.SHA384(), _PSS_384),
+    _rsa("PS512", Mechanism.SHA512_RSA_PKCS_PSS, hashes.SHA512(), _PSS_512),
+    _ecdsa("ES256", P256, hashes.SHA256()),
+    _ecdsa("ES384", P384, hashes.SHA384()),
+    _ecdsa("ES512", P521, hashes.SHA512()),
     SignatureAlgorithm(
         name="EdDSA",
         kind=EDWARDS,

@@ -1,23 +1,51 @@
 """One key of our own on the token, by which we see whether the token is telling the truth."""
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
-from pkcs11 import Attribute, GCMParams, Mechanism, Object, ObjectClass, PKCS11Error, Session
+from pkcs11 import Attribute, GCMParams, Mechanism, Object, ObjectClass, PKCS11Error
 
-from hsm.algorithms import AES, CONTENT_ENCRYPTIONS
+from hsm.algorithms import CONTENT_ENCRYPTIONS, MACS, Algorithm
 from hsm.errors import TokenUnavailable
 from hsm.faults import Fault, fault_of
 from hsm.handles import Handle, Key
+from hsm.session import Session
 from hsm.templates import LABEL_PREFIX, Templates
 
-CANARY_ID: Final = b"jose-hsm:canary\0"
-
-_ROW: Final = CONTENT_ENCRYPTIONS["A256GCM"]
 _SONG: Final = b"tweet"
+_BITS: Final = 256
+
+
+def _encrypts(key: Key) -> bool:
+    song: dict[str, Any] = {
+        "mechanism": Mechanism.AES_GCM,
+        "mechanism_param": GCMParams(key.lent.generate_random(96), _SONG, 128),
+    }
+    return key.decrypt(key.encrypt(_SONG, **song), **song) == _SONG
+
+
+def _computes(key: Key) -> bool:
+    return len(key.sign(_SONG, mechanism=Mechanism.SHA256_HMAC)) == MACS["HS256"].mac_bytes
+
+
+class _Voice(NamedTuple):
+    """A kind of canary: its CKA_ID, what its key is for, and its song."""
+
+    key_id: bytes
+    row: Algorithm
+    sing: Callable[[Key], bool]
+
+
+# The first tells more: what SoftHSM answers for a bad tag is what it answers when it is broken.
+_VOICES: Final = (
+    _Voice(b"jose-hsm:canary\0", CONTENT_ENCRYPTIONS["A256GCM"], _encrypts),
+    _Voice(b"jose-hsm:canary\1", MACS["HS256"], _computes),
+)
+CANARY_IDS: Final = tuple(voice.key_id for voice in _VOICES)
 
 
 class Canary:
-    """A private AES key that every user of the token shares.
+    """A private secret key that every user of the token shares.
 
     A token in trouble answers searches with nothing and CKR_OK, and gives one error for bad input
     and for its own faults. Whoever can find the canary, or hear it sing, knows better.
@@ -26,30 +54,27 @@ class Canary:
     def __init__(self, session: Session, templates: Templates) -> None:
         """Find the canary or make it; the caller holds the boot lock, so there is one.
 
-        Raises ``TokenUnavailable`` if ``session`` does not see even the one it has just made.
+        It has the first voice that the token does not say it lacks. Raises ``TokenUnavailable`` if
+        ``session`` does not see even the one it has just made, or hears none.
         """
-        found = self._search(session)
-        if not found:
-            made = self._generate(session, templates)
-            found = self._search(session)
-            if not found:
-                made.destroy()
-                raise TokenUnavailable("the token does not show its keys")
-        self._handle = Handle.of(found[0])
+        for self._voice in _VOICES:
+            self._handle = Handle.of(self._find_or_make(session, templates))
+            try:
+                if self._voice.sing(Key(session, self._handle)):
+                    return
+            except PKCS11Error as error:
+                if fault_of(error) is not Fault.POLICY:
+                    raise
+        raise TokenUnavailable("the token does not use its keys", cause="canary")
 
     def is_found(self, session: Session) -> bool:
         """Tell whether ``session`` sees private objects now."""
         return bool(self._search(session))
 
     def sings(self, session: Session) -> bool:
-        """Tell whether ``session`` encrypts and decrypts now."""
+        """Tell whether ``session`` uses keys now."""
         try:
-            song = {
-                "mechanism": Mechanism.AES_GCM,
-                "mechanism_param": GCMParams(session.generate_random(96), _SONG, 128),
-            }
-            key = Key(session, self._handle)
-            return bool(key.decrypt(key.encrypt(_SONG, **song), **song) == _SONG)
+            return self._voice.sing(Key(session, self._handle))
         except PKCS11Error:
             return False
 
@@ -62,19 +87,27 @@ class Canary:
         fault = fault_of(error)
         return fault is Fault.REJECTED or (fault is Fault.AMBIGUOUS and self.sings(session))
 
-    @staticmethod
-    def _search(session: Session) -> list[Object]:
-        return list(
-            session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: CANARY_ID})
+    def _find_or_make(self, session: Session, templates: Templates) -> Object:
+        found = self._search(session)
+        if not found:
+            made = self._generate(session, templates)
+            found = self._search(session)
+            if not found:
+                session.destroy(made)
+                raise TokenUnavailable("the token does not show its keys", cause="canary")
+        return found[0]
+
+    def _search(self, session: Session) -> list[Object]:
+        return session.find(
+            {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: self._voice.key_id}
         )
 
-    @staticmethod
-    def _generate(session: Session, templates: Templates) -> Object:
+    def _generate(self, session: Session, templates: Templates) -> Object:
         return session.generate_key(
-            AES.key_type,
-            8 * _ROW.key_bytes,
-            id=CANARY_ID,
+            self._voice.row.kind.key_type,
+            _BITS,
+            id=self._voice.key_id,
             label=f"{LABEL_PREFIX}canary",
             store=True,
-            **templates.secret_generation([_ROW]),
+            **templates.secret_generation([self._voice.row]),
         )

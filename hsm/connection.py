@@ -2,26 +2,31 @@
 
 import atexit
 import logging
+import os
 import random
+import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pkcs11 import PKCS11Error, Session
+from pkcs11 import PKCS11Error
 
 from hsm.canary import Canary
-from hsm.errors import HsmError, TokenUnavailable
+from hsm.errors import HsmError, TokenUnavailable, WrongResult
 from hsm.faults import Fault, fault_of, name_of, translate
 from hsm.latch import PinLatch, file_lock
 from hsm.module import Module
 from hsm.observer import Observer
-from hsm.pool import SessionPool
+from hsm.pool import SessionPool, Sessions
+from hsm.session import Session
 from hsm.softhsm import FirstAid
 from hsm.state import Phase, State
 from hsm.templates import attribute_mapper
 from hsm.token import Policy, Token, known_attributes
+from hsm.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +35,11 @@ Result = TypeVar("Result")
 ATTEMPTS: Final = 2
 _RETRIED: Final = (Fault.SESSION_LOST, Fault.KEY_GONE, Fault.BUSY, Fault.AMBIGUOUS)
 _SUSPICIOUS: Final = (Fault.SESSION_LOST, Fault.KEY_GONE, Fault.AMBIGUOUS, Fault.DOWN)
+_BUSY_PAUSE_SECONDS: Final = 0.05
+_CANARY_SECONDS: Final = 5.0
 _FIRST_PAUSE_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 4.0
-_DRAIN_SECONDS: Final = 30.0
+_FAILURES_OF_A_LIBRARY: Final = 10
 _STOP_SECONDS: Final = 5.0
 
 
@@ -40,7 +47,9 @@ _STOP_SECONDS: Final = 5.0
 class Settings:
     """What ``hsm`` needs to know. ``read_pin`` is called for each login; the PIN is not kept.
 
-    ``state_dir`` holds the boot lock and the PIN latch; all processes of a host share it.
+    ``state_dir`` holds the boot lock and the PIN latch; all processes of a host share it. An
+    operation that takes longer than ``call_seconds``, or one that generates an RSA pair or opens
+    the token than ``generation_seconds``, ends the process.
     """
 
     module: Path
@@ -48,34 +57,41 @@ class Settings:
     token_serial: str | None
     read_pin: Callable[[], str] = field(repr=False)
     state_dir: Path
-    sessions: int = 8
+    sessions: int = 4
     session_wait_seconds: float = 2.0
+    generations: int = 1
+    call_seconds: float = 10.0
+    generation_seconds: float = 120.0
     fips: bool = False
     process_allowed: bool = True
+    results_checked: bool = True
     observer: Observer = field(default_factory=Observer)
 
 
 class Connection:
-    """Keeps the token connected and lends it to operations.
+    """Keeps the token connected and lends it to operations: the one owner of its ``state``.
 
-    One background thread connects, looks after every suspicion whether the canary is still there,
-    and if not starts anew from C_Finalize: nothing less brings a lost token back. Each time is an
-    epoch with a ``Token`` of its own, so that no handle outlives its initialisation.
+    One background thread connects, looks every few seconds and after every suspicion whether the
+    canary is well, and if not starts anew from C_Finalize: nothing less brings a lost token back.
+    Each time is an epoch with a ``Token`` of its own, so that no handle outlives its
+    initialisation.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._latch = PinLatch(settings.state_dir / "pin.latch")
         self._first_aid = FirstAid(settings.module, settings.state_dir / "softhsm")
+        self._watchdog = Watchdog()
         self._module: Module | None = None
         self._token: Token | None = None
-        self._reason: str | None = "the token is being opened"
+        self._state = State(Phase.STARTING, "starting", "the token is being opened")
         self._tried = threading.Event()
         self._suspicion = threading.Event()
         self._is_stopping = threading.Event()
 
     def start(self) -> None:
         """Connect in the background. Call after fork, never before."""
+        self._watchdog.start()
         thread = threading.Thread(target=self._keep_connected, name="hsm-connection", daemon=True)
         thread.start()
         atexit.register(self._stop, thread)
@@ -87,16 +103,15 @@ class Connection:
         thread.join(_STOP_SECONDS)
 
     @property
-    def reason(self) -> str | None:
-        """Why the token is not available, or ``None`` while it is."""
-        return self._reason
-
-    @property
     def state(self) -> State:
         """Where the token is in its life; never asks it."""
-        if self._reason is None:
-            return State(Phase.READY, epoch=1)
-        return State(Phase.UNAVAILABLE, "token", self._reason)
+        return self._state
+
+    @property
+    def sessions(self) -> Sessions:
+        """How many sessions operations share, and how many of them are lent now."""
+        token = self._token
+        return token.pool.operations.sessions if token else Sessions(0, 0)
 
     @property
     def token(self) -> Token:
@@ -107,7 +122,7 @@ class Connection:
         self._tried.wait(self._settings.session_wait_seconds)
         token = self._token
         if token is None:
-            raise TokenUnavailable(self._reason or "the token is being opened")
+            raise TokenUnavailable(self._state.reason, cause=self._state.cause)
         return token
 
     def suspect(self) -> None:
@@ -115,62 +130,86 @@ class Connection:
         self._suspicion.set()
 
     def perform(
-        self, operation: Callable[[Token, Session], Result], *, attempts: int = ATTEMPTS
+        self,
+        operation: Callable[[Token, Session], Result],
+        *,
+        attempts: int = ATTEMPTS,
+        takes_seconds: bool = False,
+        seconds: float | None = None,
     ) -> Result:
         """Run ``operation`` with a lent session and return its result.
 
         It is run again, on another session, after a fault of the session rather than of the
-        caller: what must not happen twice has to look after that. Raises ``HsmError`` only.
+        caller: what must not happen twice has to look after that. Raises ``HsmError`` only. The
+        process ends if it takes longer than ``seconds``, by default those of the settings.
         """
+        deadline_seconds = seconds or self._deadline_seconds(takes_seconds=takes_seconds)
         while True:
             attempts -= 1
             token = self.token
+            lane = token.pool.generations if takes_seconds else token.pool.operations
             try:
-                with token.pool.session() as session:
-                    return self._run(operation, token, session)
+                with (
+                    lane.session() as session,
+                    self._watchdog.watching("an operation", deadline_seconds),
+                ):
+                    return operation(token, session)
+            except (TokenUnavailable, WrongResult) as error:
+                if isinstance(error, WrongResult):
+                    logger.error("the token gave a wrong %s", error.subject)  # noqa: TRY400  # ours
+                if error.cause != "busy":
+                    self.suspect()
+                raise
             except PKCS11Error as error:
                 fault = fault_of(error)
                 logger.warning("the token answered %s", name_of(error))
                 if attempts and fault in _RETRIED:
+                    if fault is Fault.BUSY:
+                        time.sleep(_jittered(_BUSY_PAUSE_SECONDS))
                     continue
                 if fault in _SUSPICIOUS:
                     self.suspect()
                 raise translate(error) from error
 
-    def _run(
-        self, operation: Callable[[Token, Session], Result], token: Token, session: Session
-    ) -> Result:
-        try:
-            return operation(token, session)
-        except TokenUnavailable:  # it has looked for the canary in vain
-            self.suspect()
-            raise
+    def _deadline_seconds(self, *, takes_seconds: bool) -> float:
+        settings = self._settings
+        return settings.generation_seconds if takes_seconds else settings.call_seconds
 
     def _keep_connected(self) -> None:
-        pause_seconds = _FIRST_PAUSE_SECONDS
+        failures, pause_seconds = 0, _FIRST_PAUSE_SECONDS
         while not self._is_stopping.is_set():
             try:
                 self._connect()
-            except Exception as error:  # nothing may end this thread
-                self._reason = _reason_of(error)
-                self._tried.set()
-                is_expected = isinstance(error, HsmError | PKCS11Error | OSError)
-                logger.warning(
-                    "not connected: %s", self._reason, exc_info=None if is_expected else error
-                )
-                # Jitter, so that the processes of a host do not come all at once.
-                self._is_stopping.wait(pause_seconds * random.uniform(0.5, 1.0))  # noqa: S311  # see above
+            except Exception as error:  # noqa: BLE001  # nothing may end this thread
+                self._fail(error)
+                failures += 1
+                if failures == _FAILURES_OF_A_LIBRARY and self._state.epoch:
+                    _ask_for_a_new_process()
+                self._is_stopping.wait(_jittered(pause_seconds))
                 pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
             else:
-                pause_seconds = _FIRST_PAUSE_SECONDS
+                failures, pause_seconds = 0, _FIRST_PAUSE_SECONDS
                 self._tried.set()
                 self._watch()
+
+    def _fail(self, error: Exception) -> None:
+        is_expected = isinstance(error, HsmError | PKCS11Error | OSError)
+        state = State(Phase.UNAVAILABLE, _cause_of(error), _reason_of(error), self._state.epoch)
+        if state != self._state:  # once, however often it is tried
+            cause = None if is_expected else error
+            logger.warning("not connected: %s", state.reason, exc_info=cause)
+        self._state = state
+        self._tried.set()
 
     def _connect(self) -> None:
         settings = self._settings
         module = self._module = self._module or Module(settings.module)
+        seconds = settings.generation_seconds
         # SoftHSM rewrites its token at each login; whoever boots meanwhile finds none.
-        with file_lock(settings.state_dir / "boot.lock"):
+        with (
+            file_lock(settings.state_dir / "boot.lock"),
+            self._watchdog.watching("the opening of the token", seconds),
+        ):
             module.finalize()
             self._first_aid.restore()
             module.initialize()
@@ -178,46 +217,46 @@ class Connection:
             self._first_aid.save()
             templates = known_attributes(pool)
             canary = Canary(pool.anchor, templates)
-        self._token = Token.prove(
-            pool,
-            templates,
-            canary,
-            Policy(
-                fips=settings.fips,
-                process_allowed=settings.process_allowed,
-                announce_change=self._first_aid.announce_change,
-            ),
+        policy = Policy(
+            fips=settings.fips,
+            process_allowed=settings.process_allowed,
+            results_checked=settings.results_checked,
+            announce_change=self._first_aid.announce_change,
         )
-        self._reason = None
+        with self._watchdog.watching("the proof of the algorithms", seconds):
+            self._token = Token.prove(pool, templates, canary, policy)
+        self._state = State(Phase.READY, epoch=self._state.epoch + 1)
+        settings.observer.connected(self._state.epoch)
         logger.info("the token is ready")
 
     def _read_pin(self) -> str:
         try:
             return self._settings.read_pin()
         except (OSError, UnicodeDecodeError) as error:
-            logger.warning("the PIN file cannot be read: %s", error)
-            raise TokenUnavailable("the PIN file cannot be read") from None
+            logger.warning("the PIN file cannot be read: %s", type(error).__name__)
+            raise TokenUnavailable("the PIN file cannot be read", cause="pin") from None
 
     def _log_in(self, module: Module) -> SessionPool:
         settings = self._settings
         token = module.find_token(label=settings.token_label, serial=settings.token_serial)
         pin = self._read_pin()
         if not pin:
-            raise TokenUnavailable("the PIN is empty")
+            raise TokenUnavailable("the PIN is empty", cause="pin")
         if self._latch.is_closed(token.serial, pin):
-            raise TokenUnavailable("the PIN was refused and has not changed since")
+            raise TokenUnavailable("the PIN was refused and has not changed since", cause="pin")
         try:
             pool = SessionPool(
                 token,
                 pin,
-                size=settings.sessions,
+                sizes=(settings.sessions, settings.generations),
                 wait_seconds=settings.session_wait_seconds,
                 attribute_mapper=attribute_mapper(),
+                observer=settings.observer,
             )
         except PKCS11Error as error:
             if fault_of(error) is Fault.PIN:
                 self._latch.close(token.serial, pin)
-                raise TokenUnavailable("the token refuses the PIN") from None
+                raise TokenUnavailable("the token refuses the PIN", cause="pin") from None
             raise
         self._latch.open()
         return pool
@@ -225,27 +264,52 @@ class Connection:
     def _watch(self) -> None:
         """Return when the token is lost and no call is in flight any more, or at the end."""
         while True:
-            self._suspicion.wait()
+            is_suspected = self._suspicion.wait(_jittered(_CANARY_SECONDS))
             self._suspicion.clear()
             if self._is_stopping.is_set():
                 return
-            if not self._is_well():
+            if not self._is_well(finds=is_suspected):
                 break
         token, self._token = self.token, None
-        self._reason = "the token is lost"
+        self._state = State(Phase.UNAVAILABLE, "lost", "the token is lost", self._state.epoch)
+        self._settings.observer.lost(self._state.cause)
         logger.error("the token is lost")
-        while not token.pool.drain(_DRAIN_SECONDS):
-            logger.error("a call into the token does not return")
+        # Whoever hangs in a call is ended by the watchdog, and so is this.
+        token.pool.drain()
 
-    def _is_well(self) -> bool:
+    def _is_well(self, *, finds: bool = True) -> bool:
         token = self.token
         try:
-            with token.pool.session() as session:
-                return token.is_well(session)
+            with (
+                token.pool.operations.session() as session,
+                self._watchdog.watching("the canary", self._settings.call_seconds),
+            ):
+                return token.is_well(session, finds=finds)
         except TokenUnavailable:  # all sessions are busy: whoever has them will find out
             return True
         except PKCS11Error as error:
             return fault_of(error) is Fault.BUSY
+
+
+def _jittered(seconds: float) -> float:
+    """Return a little less, so that the processes of a host do not come all at once."""
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311  # see above
+
+
+def _ask_for_a_new_process() -> None:
+    """End this process as its server would: some libraries come back in a new one only."""
+    logger.error("the token does not come back into this process, which makes room for another")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _cause_of(error: Exception) -> str:
+    match error:
+        case TokenUnavailable():
+            return error.cause
+        case PKCS11Error() | OSError():
+            return "token"
+        case _:
+            return "internal"
 
 
 def _reason_of(error: Exception) -> str:

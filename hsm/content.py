@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from pkcs11 import GCMParams, Mechanism, PKCS11Error
 
 from hsm.canary import Canary
-from hsm.errors import DecryptionFailed
+from hsm.errors import DecryptionFailed, WrongResult
 from hsm.handles import Key
 
 IV_BYTES: Final = 12
@@ -22,7 +22,7 @@ class Sealed(NamedTuple):
 
 def encrypt(cek: Key, plaintext: bytes, aad: bytes) -> Sealed:
     """Encrypt under a fresh random IV of the token (NIST SP 800-38D §8.2.2)."""
-    iv = cek.session.generate_random(8 * IV_BYTES)
+    iv = cek.lent.generate_random(8 * IV_BYTES)
     output = cek.encrypt(plaintext, **_gcm(iv, aad))
     return Sealed(iv, output[:-TAG_BYTES], output[-TAG_BYTES:])
 
@@ -30,12 +30,21 @@ def encrypt(cek: Key, plaintext: bytes, aad: bytes) -> Sealed:
 def decrypt(cek: Key, sealed: Sealed, aad: bytes, canary: Canary) -> bytes:
     """Return the plaintext; raise ``DecryptionFailed`` if the tag does not match."""
     try:
-        plaintext: bytes = cek.decrypt(sealed.ciphertext + sealed.tag, **_gcm(sealed.iv, aad))
+        return cek.decrypt(sealed.ciphertext + sealed.tag, **_gcm(sealed.iv, aad))
     except PKCS11Error as error:
-        if canary.blames_input(error, cek.session):
+        if canary.blames_input(error, cek.lent):
             raise DecryptionFailed from None
         raise
-    return plaintext
+
+
+def require_opens(cek: Key, sealed: Sealed, plaintext: bytes, aad: bytes, canary: Canary) -> None:
+    """Raise ``WrongResult`` unless ``sealed`` holds ``plaintext``, which may exist nowhere else."""
+    try:
+        opened = decrypt(cek, sealed, aad, canary)
+    except DecryptionFailed:
+        opened = None
+    if opened != plaintext:
+        raise WrongResult("ciphertext")
 
 
 def _gcm(iv: bytes, aad: bytes) -> dict[str, object]:

@@ -18,6 +18,12 @@ class HsmError(Exception):
         super().__init__(self.template.format(subject))
 
 
+class WrongResult(HsmError):
+    """The token gave a result that does not hold; ``subject`` names its kind. Nobody gets it."""
+
+    cause = "wrong"
+
+
 class KeyNotFound(HsmError):
     """No such key, neither for callers nor on the token."""
 

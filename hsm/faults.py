@@ -68,6 +68,7 @@ _CLASSES: Final[Mapping[type[ckr.PKCS11Error], Fault]] = MappingProxyType(
                 ckr.TokenNotRecognised,
                 ckr.NoSuchToken,
                 ckr.SlotIDInvalid,
+                ckr.RandomNoRNG,
                 ckr.TokenWriteProtected,
             ),
             Fault.PIN: (

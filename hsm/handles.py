@@ -7,10 +7,13 @@ from threading import Lock
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from pkcs11 import KeyType, Object, ObjectClass, Session, _pkcs11, types
+from pkcs11 import Object, ObjectClass, PKCS11Error, _pkcs11, types
+from pkcs11 import Session as RawSession
+from pkcs11.exceptions import FunctionFailed
 
-from hsm.material import read_rsa
+from hsm.faults import Fault, fault_of
+from hsm.material import PublicKey, read_public
+from hsm.session import Session
 
 _MIXINS: Any = _pkcs11  # the stubs of python-pkcs11 name only its ``lib``
 
@@ -21,19 +24,31 @@ def handle_of(found: Object) -> int:
 
 
 class Handle(NamedTuple):
-    """What is remembered of an object: its handle and, of a public RSA key, its numbers."""
+    """What is remembered of an object: its handle and, of a public key, its numbers."""
 
     value: int
-    public: RSAPublicKey | None = None
+    public: PublicKey | None = None
 
     def __repr__(self) -> str:
         return "<Handle>"
 
     @classmethod
     def of(cls, found: Object) -> "Handle":
-        """Return what is worth remembering of the object ``found``."""
-        is_rsa = isinstance(found, types.PublicKey) and found.key_type is KeyType.RSA
-        return cls(handle_of(found), read_rsa(found) if is_rsa else None)
+        """Return what is worth remembering of the object ``found``.
+
+        Raises ``FunctionFailed`` if it cannot be read: while its files change, SoftHSM shows
+        objects without their attributes.
+        """
+        if not isinstance(found, types.PublicKey):
+            return cls(handle_of(found))
+        try:
+            return cls(handle_of(found), read_public(found))
+        except ValueError as error:
+            raise FunctionFailed from error
+        except PKCS11Error as error:
+            if fault_of(error) is not Fault.BUG:
+                raise
+            raise FunctionFailed from error
 
 
 class Key(
@@ -56,15 +71,15 @@ class Key(
     key_type = None  # type: ignore[assignment]  # on purpose, see below
     """Never asked for: every call names its mechanism."""
 
-    def __init__(self, session: Session, handle: Handle, made: Object | None = None) -> None:
-        self._session = session
+    def __init__(self, lent: Session, handle: Handle, made: Object | None = None) -> None:
+        self.lent = lent
         self._handle = handle
         self._made = made
 
     @property
-    def session(self) -> Session:
-        """The session that performs the operation."""
-        return self._session
+    def session(self) -> RawSession:
+        """What python-pkcs11 performs the verbs of this class on."""
+        return self.lent.raw
 
     @property
     def handle(self) -> int:
@@ -72,22 +87,57 @@ class Key(
         return self._handle.value
 
     @property
-    def public(self) -> RSAPublicKey | None:
-        """The numbers of a public RSA key."""
+    def remembered(self) -> Handle:
+        """What is left of the key when the session is given back."""
+        return self._handle
+
+    @property
+    def public(self) -> PublicKey | None:
+        """The numbers of a public key."""
         return self._handle.public
 
+    def encrypt(self, data: bytes, **mechanism: Any) -> bytes:
+        """Return the output of the mechanism."""
+        result: bytes = self.lent.call("C_Encrypt", super().encrypt, data, **mechanism)
+        return result
+
+    def decrypt(self, data: bytes, **mechanism: Any) -> bytes:
+        """Return the output of the mechanism."""
+        result: bytes = self.lent.call("C_Decrypt", super().decrypt, data, **mechanism)
+        return result
+
+    def sign(self, data: bytes, **mechanism: Any) -> bytes:
+        """Return the signature or MAC of the mechanism."""
+        result: bytes = self.lent.call("C_Sign", super().sign, data, **mechanism)
+        return result
+
+    def verify(self, data: bytes, signature: bytes, **mechanism: Any) -> bool:
+        """Tell whether the token takes ``signature`` for one."""
+        result: bool = self.lent.call("C_Verify", super().verify, data, signature, **mechanism)
+        return result
+
+    def wrap_key(self, key: "Key", **mechanism: Any) -> bytes:
+        """Return ``key`` wrapped by this one."""
+        result: bytes = self.lent.call("C_WrapKey", super().wrap_key, key, **mechanism)
+        return result
+
+    def unwrap_key(self, *arguments: Any, **named: Any) -> Object:
+        """Make an object of a wrapped key."""
+        result: Object = self.lent.call("C_UnwrapKey", super().unwrap_key, *arguments, **named)
+        return result
+
     def destroy(self) -> None:
-        """Call C_DestroyObject; only keys that ``session`` made itself are destroyed here."""
+        """Destroy the object; only keys that ``lent`` made itself are destroyed here."""
         assert self._made is not None  # noqa: S101  # see ``bind``
-        self._made.destroy()
+        self.lent.destroy(self._made)
 
     def __repr__(self) -> str:
         return "<Key>"
 
 
-def bind(session: Session, made: Object) -> Key:
-    """Return what ``session`` has just made as a key in its hands."""
-    return Key(session, Handle(handle_of(made)), made)
+def bind(lent: Session, made: Object) -> Key:
+    """Return what ``lent`` has just made as a key in its hands."""
+    return Key(lent, Handle(handle_of(made)), made)
 
 
 @contextmanager

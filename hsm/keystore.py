@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from uuid import UUID
 
-from pkcs11 import Attribute, Object, ObjectClass, PKCS11Error, Session
+from pkcs11 import Attribute, Object, ObjectClass, PKCS11Error
 from pkcs11.exceptions import FunctionFailed
 
 from hsm.algorithms import CEK_WRAPPING, ContentEncryption, KeySpec
-from hsm.canary import CANARY_ID, Canary
+from hsm.canary import CANARY_IDS, Canary
 from hsm.errors import KeyNotFound, TokenUnavailable
 from hsm.faults import Fault, fault_of
 from hsm.handles import Handle, HandleCache, Key
-from hsm.material import CONVERSIONS, PrivateKey, PublicKey
+from hsm.material import PrivateKey, PublicKey
+from hsm.session import Session
 from hsm.templates import HALVES, LABEL_PREFIX, Templates, identity
 
 Halves = frozenset[ObjectClass]
@@ -27,6 +28,7 @@ SECRET, PRIVATE, PUBLIC = HALVES
 # SoftHSM can overlook what another process has just created; see ``softhsm``, and its issue 573.
 _LOOKS: Final = 3
 _PAUSE_SECONDS: Final = 0.02
+_KID_BYTES: Final = 16
 
 
 def halves_of(spec: KeySpec) -> tuple[ObjectClass, ...]:
@@ -69,7 +71,7 @@ class Keystore:
         public = session.create_object(self._templates.imported_public(kid, spec, key))
         private = session.create_object(self._templates.imported_private(kid, spec, key))
         self._remember(kid, PRIVATE, private)
-        return self._remember_public(kid, spec, public)
+        return self._remember_public(kid, public)
 
     def store(self, kid: UUID, row: ContentEncryption, kek: Key, cek: Key) -> None:
         """Keep the session object ``cek`` as the key ``kid``, never extractable again.
@@ -99,13 +101,19 @@ class Keystore:
             self._handles.put(kid, half, handle)
         return Key(session, handle)
 
+    def public(self, session: Session, kid: UUID) -> PublicKey:
+        """Return the public half of ``kid`` as a key, read from the token once in each epoch."""
+        public = self.load(session, kid, PUBLIC).public
+        assert public is not None  # noqa: S101  # ``Handle.of`` reads that of every public half
+        return public
+
     def destroy(self, session: Session, kid: UUID, spec: KeySpec) -> None:
         """Destroy every object of ``kid``, the private one first; absence is success."""
         self.forget(kid)
         for half in halves_of(spec):
             for found in self._find(session, kid, half):
                 try:
-                    found.destroy()
+                    session.destroy(found)
                 except PKCS11Error as error:
                     if fault_of(error) is not Fault.KEY_GONE:
                         raise
@@ -131,17 +139,20 @@ class Keystore:
             **self._templates.pair_generation(spec),
         )
         self._remember(kid, PRIVATE, private)
-        return self._remember_public(kid, spec, public)
+        return self._remember_public(kid, public)
 
-    def _remember(self, kid: UUID, half: ObjectClass, created: Object) -> None:
+    def _remember(self, kid: UUID, half: ObjectClass, created: Object) -> Handle:
         """Remember a new object, having read it back."""
         if created[Attribute.ID] != kid.bytes or created[Attribute.CLASS] is not half:
             raise FunctionFailed
-        self._handles.put(kid, half, Handle.of(created))
+        handle = Handle.of(created)
+        self._handles.put(kid, half, handle)
+        return handle
 
-    def _remember_public(self, kid: UUID, spec: KeySpec, created: Object) -> PublicKey:
-        self._remember(kid, PUBLIC, created)
-        return CONVERSIONS[spec.kind.name].read(created, spec.curve)
+    def _remember_public(self, kid: UUID, created: Object) -> PublicKey:
+        public = self._remember(kid, PUBLIC, created).public
+        assert public is not None  # noqa: S101  # as in ``public``
+        return public
 
     def _look(self, session: Session, kid: UUID, half: ObjectClass) -> Handle:
         # The first will do: SoftHSM sometimes finds one object twice.
@@ -155,8 +166,7 @@ class Keystore:
         """Search more than once before believing that there is nothing."""
         template = {Attribute.CLASS: half, Attribute.ID: kid.bytes}
         for _ in range(_LOOKS):
-            # A list: an abandoned search would block its session for ever.
-            if found := list(session.get_objects(template)):
+            if found := session.find(template):
                 return found
             self._announce_change()
             time.sleep(_PAUSE_SECONDS)
@@ -172,8 +182,8 @@ def _label(found: Object) -> str:
 
 def _labelled(session: Session, half: ObjectClass) -> Iterator[UUID]:
     # Never with an empty template: one half-written object would end the search for ever.
-    for found in list(session.get_objects({Attribute.CLASS: half})):
+    for found in session.find({Attribute.CLASS: half}):
         if _label(found).startswith(LABEL_PREFIX):
             key_id = found[Attribute.ID]
-            if len(key_id) == len(CANARY_ID) and key_id != CANARY_ID:
+            if len(key_id) == _KID_BYTES and key_id not in CANARY_IDS:
                 yield UUID(bytes=key_id)

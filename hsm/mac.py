@@ -3,15 +3,23 @@
 import hmac
 
 from hsm.algorithms import MacAlgorithm
-from hsm.errors import HsmError
+from hsm.errors import WrongResult
 from hsm.handles import Key
 
 
 def compute(secret: Key, row: MacAlgorithm, data: bytes) -> bytes:
     """Return the MAC of ``data``, as long as the hash."""
-    mac: bytes = secret.sign(data, mechanism=row.mechanism)
+    mac = secret.sign(data, mechanism=row.mechanism)
     if len(mac) != row.mac_bytes:
-        raise HsmError
+        raise WrongResult("MAC")
+    return mac
+
+
+def compute_twice(secret: Key, row: MacAlgorithm, data: bytes) -> bytes:
+    """Return the MAC of ``data``; raise ``WrongResult`` if the token gives two."""
+    mac = compute(secret, row, data)
+    if not hmac.compare_digest(mac, compute(secret, row, data)):
+        raise WrongResult("MAC")
     return mac
 
 

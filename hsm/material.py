@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, Object
 
-from hsm.algorithms import EC, EDWARDS, ML_DSA, RSA, Curve
+from hsm.algorithms import CURVES, EC, EDWARDS, ML_DSA, RSA, Curve
 from hsm.errors import HsmError
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -20,6 +20,7 @@ PublicKey = (
 )
 Attributes = dict[Attribute, Any]
 
+_ON_CURVES: Final = (EC.key_type, EDWARDS.key_type)
 _UNCOMPRESSED: Final = 0x04
 _OCTET_STRING: Final = 0x04
 _LONG_FORM: Final = 0x80
@@ -65,8 +66,7 @@ def _rsa_public(key: rsa.RSAPublicKey) -> Attributes:
     }
 
 
-def read_rsa(found: Object, _: Curve | None = None) -> rsa.RSAPublicKey:
-    """Return the numbers of a public RSA object."""
+def _read_rsa(found: Object, _: Curve | None) -> rsa.RSAPublicKey:
     modulus = int.from_bytes(found[Attribute.MODULUS])
     exponent = int.from_bytes(found[Attribute.PUBLIC_EXPONENT])
     return rsa.RSAPublicNumbers(exponent, modulus).public_key()
@@ -121,9 +121,20 @@ class Conversion(NamedTuple):
 
 CONVERSIONS: Final[Mapping[str, Conversion]] = MappingProxyType(
     {
-        RSA.name: Conversion(read_rsa, _rsa_private, _rsa_public),
+        RSA.name: Conversion(_read_rsa, _rsa_private, _rsa_public),
         EC.name: Conversion(_read_ec, _ec_private, _ec_public),
         EDWARDS.name: Conversion(_read_edwards, _edwards_private, _edwards_public),
         ML_DSA.name: Conversion(_read_ml_dsa),
     }
 )
+
+_KIND_NAMES: Final = MappingProxyType(
+    {kind.key_type: kind.name for kind in (RSA, EC, EDWARDS, ML_DSA)}
+)
+
+
+def read_public(found: Object) -> PublicKey:
+    """Return the public object ``found`` as a key; raise ``ValueError`` if it is none."""
+    key_type = found[Attribute.KEY_TYPE]
+    curve = CURVES.get(found[Attribute.EC_PARAMS]) if key_type in _ON_CURVES else None
+    return CONVERSIONS[_KIND_NAMES[key_type]].read(found, curve)

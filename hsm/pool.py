@@ -2,11 +2,12 @@
 
 import os
 import queue
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from pkcs11 import PKCS11Error, Session, Token
+from pkcs11 import PKCS11Error, Token
 from pkcs11.attributes import AttributeMapper
 
 from hsm.errors import (
@@ -16,6 +17,8 @@ from hsm.errors import (
     TokenUnavailable,
     UnsupportedAlgorithm,
 )
+from hsm.observer import Observer
+from hsm.session import Session, measured
 
 _CALLERS_FAULTS: Final = (KeyNotFound, UnsupportedAlgorithm, CryptoFailure, DecryptionFailed)
 
@@ -27,33 +30,25 @@ class Sessions(NamedTuple):
     lent: int
 
 
-class SessionPool:
-    """``size`` read-write sessions sharing one login.
-
-    Login belongs to the application, not to the session (PKCS #11 v2.40 §5.6, C_Login), and
-    ``Session.close`` of a session opened with a PIN logs everybody out. So one anchor session
-    logs in and outlives the rest, which never log in themselves and are opened when first needed.
-    """
+class Lane:
+    """``size`` sessions for one kind of work, opened when first needed."""
 
     def __init__(
-        self,
-        token: Token,
-        pin: str,
-        *,
-        size: int,
-        wait_seconds: float,
-        attribute_mapper: AttributeMapper,
+        self, open_session: Callable[[], Session], *, size: int, wait_seconds: float, of: Observer
     ) -> None:
-        """Log in, once. Raises ``PKCS11Error``, of the PIN class if the PIN was refused."""
-        self._token = token
-        self._mapper = attribute_mapper
+        self._open_session = open_session
         self._wait_seconds = wait_seconds
         self._size = size
+        self._observer = of
         self._pid = os.getpid()
         self._idle: queue.LifoQueue[Session | None] = queue.LifoQueue()
-        self.anchor = token.open(rw=True, user_pin=pin, attribute_mapper=attribute_mapper)
         for _ in range(size):
             self._idle.put(None)
+
+    @property
+    def sessions(self) -> Sessions:
+        """How many there are, and how many are lent now."""
+        return Sessions(self._size, max(0, self._size - self._idle.qsize()))
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -68,7 +63,7 @@ class SessionPool:
         session = self._take()
         kept = None
         try:
-            session = session or self._token.open(rw=True, attribute_mapper=self._mapper)
+            session = session or self._open_session()
             yield session
             kept = session
         except _CALLERS_FAULTS:
@@ -80,21 +75,56 @@ class SessionPool:
                     session.close()
             self._idle.put(kept)
 
-    @property
-    def sessions(self) -> Sessions:
-        """How many sessions there are, and how many are lent now."""
-        return Sessions(self._size, self._size - self._idle.qsize())
-
-    def drain(self, timeout_seconds: float) -> bool:
-        """Take every session out of use for good; return whether all have come back by now."""
-        with suppress(queue.Empty):
-            while self._size:
-                self._idle.get(timeout=timeout_seconds)
-                self._size -= 1
-        return not self._size
+    def drain(self) -> None:
+        """Take every session out of use for good; wait until all have come back."""
+        for _ in range(self._size):
+            self._idle.get()
 
     def _take(self) -> Session | None:
+        started = time.perf_counter()
         try:
             return self._idle.get(timeout=self._wait_seconds)
         except queue.Empty:
-            raise TokenUnavailable("all sessions are busy") from None
+            raise TokenUnavailable("all sessions are busy", cause="busy") from None
+        finally:
+            self._observer.waited(time.perf_counter() - started)
+
+
+class SessionPool:
+    """Read-write sessions sharing one login, in two lanes.
+
+    Login belongs to the application, not to the session (PKCS #11 v2.40 §5.6, C_Login), and
+    closing a session that was opened with a PIN logs everybody out. So one anchor session logs in
+    and outlives the rest, which never log in themselves. ``operations`` are for everybody,
+    ``generations`` for what takes seconds.
+    """
+
+    def __init__(  # noqa: PLR0913  # settings, all by name
+        self,
+        token: Token,
+        pin: str,
+        *,
+        sizes: tuple[int, int],
+        wait_seconds: float,
+        attribute_mapper: AttributeMapper,
+        observer: Observer,
+    ) -> None:
+        """Log in, once. Raises ``PKCS11Error``, of the PIN class if the PIN was refused."""
+
+        def open_session(function: str = "C_OpenSession", user_pin: str | None = None) -> Session:
+            raw = measured(
+                observer,
+                function,
+                lambda: token.open(rw=True, user_pin=user_pin, attribute_mapper=attribute_mapper),
+            )
+            return Session(raw, observer)
+
+        self.anchor: Final = open_session("C_Login", pin)
+        self.operations, self.generations = (
+            Lane(open_session, size=size, wait_seconds=wait_seconds, of=observer) for size in sizes
+        )
+
+    def drain(self) -> None:
+        """Take every session out of use for good; wait until all have come back."""
+        self.operations.drain()
+        self.generations.drain()

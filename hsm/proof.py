@@ -8,7 +8,7 @@ from functools import singledispatchmethod
 from typing import Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from pkcs11 import Object, Session
+from pkcs11 import Object
 
 from hsm import content, mac, signing
 from hsm.algorithms import (
@@ -26,6 +26,8 @@ from hsm.canary import Canary
 from hsm.content import IV_BYTES, TAG_BYTES, Sealed
 from hsm.errors import DecryptionFailed, HsmError
 from hsm.handles import Handle, Key, bind, temporary
+from hsm.material import PublicKey
+from hsm.session import Session
 from hsm.templates import Templates
 from hsm.wrapping import Outcome, Path, encrypted_for
 
@@ -57,7 +59,7 @@ class Proof:
     @attempt.register
     def _signature(self, row: SignatureAlgorithm, session: Session) -> None:
         public, private = self._pair(session, row)
-        signature = signing.sign(private, row, _MESSAGE)
+        signature = signing.sign(private, row, _MESSAGE, _numbers(public))
 
         def verifies(message: bytes) -> bool:
             return signing.verify(public, row, message, signature, self._canary)
@@ -106,7 +108,7 @@ class Proof:
     def close(self) -> None:
         """Destroy the pairs."""
         for made in self._made:
-            made.destroy()
+            self._anchor.destroy(made)
 
     def _secret(self, session: Session, row: Algorithm, bits: int) -> Key:
         made = session.generate_key(
@@ -131,6 +133,11 @@ class Proof:
         self._made.extend(pair)
         public, private = pair
         return Handle.of(public), Handle.of(private)
+
+
+def _numbers(public: Key) -> PublicKey:
+    assert public.public is not None  # noqa: S101  # ``Handle.of`` reads that of every public half
+    return public.public
 
 
 def _peer(enc: ContentEncryption) -> tuple[bytes, Sealed]:

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal, NamedTuple
 
-from pkcs11 import Attribute, PKCS11Error, Session
+from pkcs11 import Attribute, PKCS11Error
 
 from hsm.algorithms import ALGORITHMS, EC, KEY_MANAGEMENTS, Algorithm, KeyManagement, KeySpec
 from hsm.canary import Canary
 from hsm.errors import HsmError, TokenUnavailable, UnsupportedAlgorithm
 from hsm.faults import Fault, fault_of, name_of
-from hsm.handles import Handle
 from hsm.keystore import Keystore
 from hsm.pool import SessionPool
 from hsm.proof import Proof
+from hsm.session import Session
 from hsm.templates import OPTIONAL, Templates
 from hsm.wrapping import Path, ProcessPath, TokenPath, generate_kek
 
@@ -42,12 +42,14 @@ class Offer(NamedTuple):
 class Policy:
     """What is decided outside of the token.
 
-    ``process_allowed`` lets a CEK pass through the process; ``announce_change`` makes the library
-    look anew for what other processes have stored.
+    ``process_allowed`` lets a CEK pass through the process; ``results_checked`` has every result
+    looked at before it is given away; ``announce_change`` makes the library look anew for what
+    other processes have stored.
     """
 
     fips: bool
     process_allowed: bool
+    results_checked: bool
     announce_change: Callable[[], None]
 
 
@@ -60,11 +62,15 @@ class Token:
     keystore: Keystore
     offers: Mapping[str, Offer]
     paths: Mapping[str, Path]
+    results_checked: bool
 
-    def is_well(self, session: Session) -> bool:
-        """Tell whether keys are found and used, and the key-encryption key is still there."""
+    def is_well(self, session: Session, *, finds: bool = True) -> bool:
+        """Tell whether keys are used, the key-encryption key too, and whether they are found.
+
+        A search costs SoftHSM the more the more keys there are; without ``finds`` there is none.
+        """
         return (
-            self.canary.is_found(session)
+            (not finds or self.canary.is_found(session))
             and self.canary.sings(session)
             and all(path.works(session) for path in self.paths.values())
         )
@@ -83,7 +89,7 @@ class Token:
 
         Raises ``PKCS11Error`` if the token fails in a way that says nothing of its abilities.
         """
-        kek = Handle.of(generate_kek(pool.anchor, templates))
+        kek = generate_kek(pool.anchor, templates).remembered
         everything = replace(templates, in_process=frozenset(KEY_MANAGEMENTS))
         proof = Proof(pool.anchor, everything, canary)
         candidates = (TokenPath(templates, kek), ProcessPath(templates, kek))
@@ -114,6 +120,7 @@ class Token:
             ),
             offers=offers,
             paths=paths,
+            results_checked=policy.results_checked,
         )
 
 
@@ -126,7 +133,7 @@ def known_attributes(pool: SessionPool) -> Templates:
         for half in session.generate_keypair(
             EC.key_type, None, **templates.pair_generation(_SMALL_PAIR)
         ):
-            half.destroy()
+            session.destroy(half)
         return True
 
     def is_taken(attribute: Attribute) -> bool:
@@ -146,7 +153,7 @@ def _refusal(
     reason = None
     for _ in range(_TRIES):
         try:
-            with pool.session() as session:
+            with pool.operations.session() as session:
                 trial(session)
         except HsmError:
             reason = "the token gives a wrong result"
@@ -156,7 +163,7 @@ def _refusal(
             reason = f"the token answers {name_of(error)}"
         else:
             return None
-    with pool.session() as session:
+    with pool.operations.session() as session:
         if not control(session):
             raise TokenUnavailable("the token does not answer")
     return reason

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 from enum import Enum, auto
 from typing import ClassVar, Final, Literal, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import padding
-from pkcs11 import Mechanism, MechanismFlag, ObjectClass, PKCS11Error, Session
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from pkcs11 import Mechanism, MechanismFlag, ObjectClass, PKCS11Error
 
 from hsm import content, oaep
 from hsm.algorithms import (
@@ -25,6 +25,7 @@ from hsm.algorithms import (
 )
 from hsm.faults import Fault, fault_of
 from hsm.handles import Handle, Key, bind, temporary
+from hsm.session import Session
 from hsm.templates import Templates
 
 # The proof has shown that the token unwraps a good one: whatever it says of another is its word
@@ -125,7 +126,7 @@ class TokenPath(Path):
     @contextmanager
     def wrapped(self, public: Key, row: KeyManagement, enc: ContentEncryption) -> Iterator[Wrapped]:
         """See ``Path``."""
-        with temporary(self._generate(public.session, enc)) as cek:
+        with temporary(self._generate(public.lent, enc)) as cek:
             yield Wrapped(cek, public.wrap_key(cek, **_mechanism(row)))
 
     @contextmanager
@@ -133,10 +134,10 @@ class TokenPath(Path):
         self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
     ) -> Iterator[Unwrapped]:
         """See ``Path``. The substitute is made before the unwrapping."""
-        with temporary(self._generate(private.session, enc)) as substitute:
+        with temporary(self._generate(private.lent, enc)) as substitute:
             unwrapped = self._unwrap(private, row, enc, encrypted_key)
             # A good padding makes an object, so a bad one does too: the times must not differ.
-            with temporary(unwrapped or self._generate(private.session, enc)) as cek:
+            with temporary(unwrapped or self._generate(private.lent, enc)) as cek:
                 is_of_size = self._is_of_size(cek, enc)
                 if unwrapped is None:
                     yield Unwrapped(substitute, Outcome.REJECTED)
@@ -161,7 +162,7 @@ class TokenPath(Path):
             if fault_of(error) not in _NOT_UNWRAPPED:
                 raise
             return None
-        return bind(private.session, cek)
+        return bind(private.lent, cek)
 
     def _is_of_size(self, cek: Key, enc: ContentEncryption) -> bool:
         """Measure a CEK that the token will not measure: unwrapped keys have no CKA_VALUE_LEN.
@@ -171,7 +172,7 @@ class TokenPath(Path):
         """
         try:
             content.encrypt(cek, b"", _ANY_AAD)
-            wrapped = self.kek(cek.session).wrap_key(cek, **_WRAPPING)
+            wrapped = self.kek(cek.lent).wrap_key(cek, **_WRAPPING)
         except PKCS11Error as error:
             if fault_of(error) not in (Fault.POLICY, Fault.BUG):
                 raise
@@ -187,9 +188,9 @@ class ProcessPath(Path):
     @contextmanager
     def wrapped(self, public: Key, row: KeyManagement, enc: ContentEncryption) -> Iterator[Wrapped]:
         """See ``Path``."""
-        value = public.session.generate_random(8 * enc.key_bytes)
+        value = public.lent.generate_random(8 * enc.key_bytes)
         encrypted_key = encrypted_for(public, row, value)
-        with temporary(self._import(public.session, enc, value)) as cek:
+        with temporary(self._import(public.lent, enc, value)) as cek:
             yield Wrapped(cek, encrypted_key)
 
     @contextmanager
@@ -197,10 +198,10 @@ class ProcessPath(Path):
         self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
     ) -> Iterator[Unwrapped]:
         """See ``Path``. The substitute is made before the RSA operation."""
-        substitute = private.session.generate_random(8 * enc.key_bytes)
+        substitute = private.lent.generate_random(8 * enc.key_bytes)
         encoded = self._encoded_message(private, encrypted_key)
         decoded = oaep.decode(encoded, row.hash, substitute)
-        with temporary(self._import(private.session, enc, decoded.cek)) as cek:
+        with temporary(self._import(private.lent, enc, decoded.cek)) as cek:
             decoded.cek[:] = bytes(len(decoded.cek))
             if not decoded.is_valid:
                 yield Unwrapped(cek, Outcome.REJECTED)
@@ -218,7 +219,7 @@ class ProcessPath(Path):
     def _encoded_message(private: Key, encrypted_key: bytes) -> bytes:
         """Return EM; random bytes, as many, if ``encrypted_key`` is no number below the modulus."""
         octets = min(max(len(encrypted_key), _SHORTEST_BYTES), _LONGEST_BYTES)
-        substitute: bytes = private.session.generate_random(8 * octets)
+        substitute: bytes = private.lent.generate_random(8 * octets)
         try:
             return bytes(private.decrypt(encrypted_key, mechanism=Mechanism.RSA_X_509))
         except PKCS11Error as error:
@@ -229,7 +230,7 @@ class ProcessPath(Path):
 
 def encrypted_for(public: Key, row: KeyManagement, cek: bytes) -> bytes:
     """Return ``cek`` encrypted in software, as anybody would who has the public key."""
-    assert public.public is not None  # noqa: S101  # ``Handle.of`` reads it of every RSA key
+    assert isinstance(public.public, rsa.RSAPublicKey)  # noqa: S101  # every row is of RSA
     return public.public.encrypt(cek, padding.OAEP(padding.MGF1(row.hash), row.hash, None))
 
 

@@ -199,7 +199,7 @@ def _read(found: Any, attribute: Attribute) -> Any:
 
 
 def _objects(session: Any, kid: str) -> list[Any]:
-    return list(session.get_objects({Attribute.ID: UUID(kid).bytes}))
+    return session.find({Attribute.ID: UUID(kid).bytes})
 
 
 class Made(NamedTuple):
@@ -409,9 +409,7 @@ def _session_objects(token: Any) -> list[tuple[bool, bool, Any]]:
     def look(_token: Any, session: Any) -> list[tuple[bool, bool, Any]]:
         return [
             (found[Attribute.WRAP], found[Attribute.EXTRACTABLE], found[Attribute.VALUE_LEN])
-            for found in list(
-                session.get_objects({Attribute.TOKEN: False, Attribute.PRIVATE: True})
-            )
+            for found in list(session.find({Attribute.TOKEN: False, Attribute.PRIVATE: True}))
         ]
 
     return token(look)

@@ -135,7 +135,7 @@ def lose_the_kek() -> list[str]:
     encrypted_key, sealed = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"", b"aad")
 
     def destroy(_: Any, session: Any) -> None:
-        (kek,) = session.get_objects({Attribute.TOKEN: False, Attribute.WRAP: True})
+        (kek,) = session.find({Attribute.TOKEN: False, Attribute.WRAP: True})
         kek.destroy()
 
     def decrypt() -> str:
@@ -582,7 +582,7 @@ def test_an_unwrapping_that_is_tried_twice_makes_one_key(token, chaos):
 def _objects(token: Hsm, kid: UUID) -> int:
     template = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: kid.bytes}
     return token._connection.perform(
-        lambda _, session: len({found.handle for found in session.get_objects(template)})
+        lambda _, session: len({found.handle for found in session.find(template)})
     )
 
 
@@ -610,7 +610,7 @@ def _count_objects(token: Hsm, kid: UUID) -> int:
     from pkcs11 import Attribute  # noqa: PLC0415
 
     return token._connection.perform(
-        lambda _, session: len(list(session.get_objects({Attribute.ID: kid.bytes})))
+        lambda _, session: len(session.find({Attribute.ID: kid.bytes}))
     )
 
 
@@ -641,7 +641,7 @@ def test_the_anchor_is_never_closed_and_nobody_logs_out(key, token, chaos):
                 token.sign(key, "ES256", b"data")
     handles = {closed.get_nowait() for _ in range(closed.qsize())}
     assert handles
-    assert anchor.handle not in handles
+    assert anchor.raw.handle not in handles
     assert not {"C_CloseAllSessions", "C_Logout", "C_Login"} & chaos.calls.keys()
     assert token._connection.token.canary.is_found(anchor)
 
@@ -666,17 +666,17 @@ def test_whatever_the_token_says_of_an_encrypted_key_is_a_failed_decryption(toke
     ("error", "is_lent_again"), [(hsm.TokenUnavailable, False), (hsm.DecryptionFailed, True)]
 )
 def test_a_session_is_lent_again_after_faults_of_the_caller_only(token, error, is_lent_again):
-    pool = token._connection.token.pool
+    lane = token._connection.token.pool.operations
     lent = []
 
     def use_and_fail() -> None:
-        with pool.session() as session:
+        with lane.session() as session:
             lent.append(session)
             raise error
 
     with pytest.raises(error):
         use_and_fail()
-    with pool.session() as session:
+    with lane.session() as session:
         assert (session is lent[0]) is is_lent_again
 
 

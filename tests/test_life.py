@@ -35,7 +35,7 @@ def write(config: Any) -> Iterator[Callable[..., None]]:
 
 def _objects(application: Any, kid: str) -> int:
     def count(_token: Any, session: Any) -> int:
-        return len(list(session.get_objects({Attribute.ID: UUID(kid).bytes})))
+        return len(session.find({Attribute.ID: UUID(kid).bytes}))
 
     return int(application.extensions["hsm"]._connection.perform(count))
 

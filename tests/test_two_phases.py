@@ -320,7 +320,7 @@ def _private(session: Any, kid: UUID) -> list[Any]:
     from pkcs11 import Attribute, ObjectClass  # noqa: PLC0415
 
     private = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: kid.bytes}
-    return list(session.get_objects(private))
+    return session.find(private)
 
 
 def test_reconcile_waits_for_a_creation_that_is_under_way(new, local, keyring, monkeypatch):

@@ -1,0 +1,42 @@
+"""The lane of generations that take seconds, so that they starve nobody."""
+
+import contextvars
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore
+from typing import Final, TypeVar
+
+from hsm.errors import TokenUnavailable
+
+Result = TypeVar("Result")
+
+_MOST_WAITING: Final = 4
+_LOWEST_PRIORITY: Final = 19
+
+
+class Generations:
+    """Runs ``width`` generations at a time; a few more may wait, the rest is refused at once.
+
+    A token in the process (SoftHSM) searches primes on the processors that serve everybody. So the
+    threads of the lane have the lowest priority: they get what the others leave.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._places = BoundedSemaphore(width + _MOST_WAITING)
+        self._threads = ThreadPoolExecutor(width, "hsm-generation", initializer=_give_way)
+
+    def run(self, generate: Callable[[], Result]) -> Result:
+        """Return what ``generate`` returns; raise ``TokenUnavailable`` if too many are waiting."""
+        if not self._places.acquire(blocking=False):
+            raise TokenUnavailable("too many keys are being generated", cause="busy")
+        try:
+            # In the caller's context: what is measured there belongs to the caller's request.
+            return self._threads.submit(contextvars.copy_context().run, generate).result()
+        finally:
+            self._places.release()
+
+
+def _give_way() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

@@ -1,0 +1,60 @@
+"""Ends a process that hangs inside the token: nothing else gets a thread out of a C call."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+EXIT_STATUS: Final = 70
+"""EX_SOFTWARE: the process is to be replaced, after a pause."""
+
+_LOOK_SECONDS: Final = 0.25
+
+
+class Watchdog:
+    """Knows which thread has to be back from the token by when.
+
+    PKCS#11 has no time-outs and a thread in C hears no signal. So when one is overdue the whole
+    process ends, at once, and its server starts another.
+    """
+
+    def __init__(self) -> None:
+        self._deadlines: dict[int, tuple[float, str]] = {}
+
+    def start(self) -> None:
+        """Look from now on. Call after fork, never before."""
+        threading.Thread(target=self._look, name="hsm-watchdog", daemon=True).start()
+
+    @contextmanager
+    def watching(self, what: str, seconds: float) -> Iterator[None]:
+        """Demand that the ``with`` block ends within ``seconds``; blocks may nest."""
+        thread = threading.get_ident()
+        outer = self._deadlines.get(thread)
+        self._deadlines[thread] = (time.monotonic() + seconds, what)
+        try:
+            yield
+        finally:
+            if outer:
+                self._deadlines[thread] = outer
+            else:
+                del self._deadlines[thread]
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(_LOOK_SECONDS)
+            now = time.monotonic()
+            for deadline, what in list(self._deadlines.values()):
+                if now > deadline:
+                    _end_process(what)
+
+
+def _end_process(what: str) -> None:
+    # Not through logging: a thread that hangs may hold its lock.
+    text = f"jose-hsm: {what} does not come back from the token: process {os.getpid()} ends\n"
+    os.write(2, text.encode())
+    os._exit(EXIT_STATUS)
