@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import hsm
 from app import jose
+from app.budget import EncryptionBudget
 from app.errors import BadRequest, Forbidden, RegistryUnavailable
 from app.registry import Key, Origin, Registry, Residency, State
 from app.schemas.fields import Header
@@ -51,6 +52,7 @@ class Keyring:
     def __init__(self, registry: Registry, token: Hsm, *, state_dir: Path) -> None:
         self._registry = registry
         self._hsm = token
+        self._budget = EncryptionBudget(registry)
         # Held, shared, while a row and its objects differ. The kernel frees it at death, so that
         # whoever holds it alone knows that nothing is under way on this host.
         self._unfinished = state_dir / "unfinished.lock"
@@ -112,6 +114,8 @@ class Keyring:
         key = self._find(principal, kid)
         _require_permitted(key, enc if alg == hsm.DIRECT else alg)
         _require_active(key)
+        if alg == hsm.DIRECT:
+            self._budget.spend(key.kid)
         header_kid = kid if alg == hsm.DIRECT else str(key.kid)
         protected = jose.protected_header(alg=alg, enc=enc, kid=header_kid)
         additional_data = jose.additional_data(protected, aad)

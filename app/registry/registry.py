@@ -20,14 +20,14 @@ from app.errors import RegistryUnavailable
 from app.registry.lookup import Lookup
 from app.registry.records import Key, Origin, Residency, State
 from app.registry.tables import keys
-from hsm import KeySpec
+from hsm import KeyNotFound, KeySpec
 
 logger = logging.getLogger(__name__)
 
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _LOCK_WAIT_SECONDS: Final = 2
 _VISIBLE: Final = (State.ACTIVE, State.DEACTIVATED, State.COMPROMISED)
-_NOT_OF_A_KEY: Final = {"host", "created_at", "changed_at"}
+_NOT_OF_A_KEY: Final = {"encryptions", "host", "created_at", "changed_at"}
 _FIND: Final = select(*(column for column in keys.c if column.name not in _NOT_OF_A_KEY)).where(
     or_(keys.c.kid == bindparam("kid"), keys.c.kid_public == bindparam("kid"))
 )
@@ -125,6 +125,26 @@ class Registry:
         """Delete a row; absence is success."""
         with self._writing() as connection:
             connection.execute(keys.delete().where(keys.c.kid == str(kid)))
+
+    def reserve_encryptions(self, kid: UUID, count: int, *, most: int) -> tuple[int, int]:
+        """Count up to ``count`` encryptions with ``kid`` in advance, so that there are ``most``.
+
+        Returns how many, and the sum of all counted. Raises ``KeyNotFound`` if the row is gone.
+        """
+        update = (
+            keys.update()
+            .where(keys.c.kid == str(kid), keys.c.state.in_(_VISIBLE))
+            .values(encryptions=keys.c.encryptions + count)
+            .returning(keys.c.encryptions)
+        )
+        with self._writing() as connection:
+            total = connection.execute(update).scalar_one_or_none()
+            if total is None:
+                raise KeyNotFound
+            granted = max(0, count - max(0, total - most))
+            if not granted:
+                connection.rollback()
+            return granted, total
 
     def unfinished(self, *, before: datetime) -> Mapping[UUID, KeySpec]:
         """Return keys whose creation or destruction was begun and not ended.

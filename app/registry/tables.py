@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sqlalchemy import JSON, Column, DateTime, Integer, MetaData, String, Table
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Integer, MetaData, String, Table
 
 metadata: Final = MetaData()
 
@@ -20,6 +20,7 @@ keys: Final = Table(
     Column("residency", String(16), nullable=False),
     Column("state", String(16), nullable=False, index=True),
     Column("public_jwk", JSON),
+    Column("encryptions", BigInteger, nullable=False, server_default="0"),
     Column("host", String(255), nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False),

@@ -1,0 +1,70 @@
+"""How often one AES key may encrypt: IVs are random, 96 bits, and must not meet."""
+
+import logging
+from collections import OrderedDict
+from threading import Lock
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from app.registry import Registry
+from hsm import CryptoFailure
+
+logger = logging.getLogger(__name__)
+
+MOST_ENCRYPTIONS: Final = 2**32
+"""NIST SP 800-38D §8.3: then two IVs are equal with a probability of 2^-32."""
+
+WARNING_AT: Final = 2**31
+_FIRST_BLOCK: Final = 2**8
+_LARGEST_BLOCK: Final = 2**16
+_KEYS_REMEMBERED: Final = 65_536
+
+
+class _Share(NamedTuple):
+    left: int = 0
+    next_block: int = _FIRST_BLOCK
+
+
+class EncryptionBudget:
+    """Counts encryptions with each key, over all processes and restarts.
+
+    A process reserves them in the registry in blocks, which grow with use, and a block that it
+    takes to its grave counts as used: never too few are counted, and rarely is anything written.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._lock = Lock()
+        self._shares: OrderedDict[UUID, _Share] = OrderedDict()
+
+    def spend(self, kid: UUID) -> None:
+        """Count one encryption; raise ``CryptoFailure`` if the key has none left.
+
+        Raises ``KeyNotFound`` if the key is gone, and ``RegistryUnavailable``.
+        """
+        if not self._spend_own(kid):
+            self._reserve(kid)
+
+    def _spend_own(self, kid: UUID) -> bool:
+        with self._lock:
+            share = self._shares.get(kid)
+            if share is None or not share.left:
+                return False
+            self._shares[kid] = share._replace(left=share.left - 1)
+            return True
+
+    def _reserve(self, kid: UUID) -> None:
+        """Reserve a block and spend the first of it."""
+        block = self._shares.get(kid, _Share()).next_block
+        granted, total = self._registry.reserve_encryptions(kid, block, most=MOST_ENCRYPTIONS)
+        if not granted:
+            raise CryptoFailure(
+                "The key has encrypted as often as an AES-GCM key may; make another"
+            )
+        if total >= WARNING_AT > total - granted:
+            logger.warning("key %s has half of its encryptions behind it: replace it", kid)
+        with self._lock:
+            left = self._shares.pop(kid, _Share()).left + granted - 1
+            self._shares[kid] = _Share(left, min(2 * block, _LARGEST_BLOCK))
+            if len(self._shares) > _KEYS_REMEMBERED:
+                self._shares.popitem(last=False)
