@@ -341,7 +341,7 @@ def alone(
 ) -> "subprocess.Popen[str]":
     """Start ``driver`` in a process of its own; its last line is its result."""
     code = (
-        "import json, os, sys; from tests import test_connection as drivers; "
+        f"import json, os, sys; import {driver.__module__} as drivers; "
         f"result = drivers.{driver.__name__}(*json.loads(sys.argv[1])); "
         "print(json.dumps(result), flush=True); os._exit(0)"
     )
