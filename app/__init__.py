@@ -9,6 +9,7 @@ from werkzeug.exceptions import NotFound
 from app import bodies, errors
 from app.blueprints import encryption, keys, signing
 from app.config import Config
+from app.janitor import Janitor
 from app.keyring import Keyring
 from app.registry import Registry
 from hsm import Hsm
@@ -31,7 +32,7 @@ def create_app(config: Config | None = None) -> Flask:
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     token = Hsm(config.hsm_settings)
     app.extensions["hsm"] = token
-    app.extensions["keyring"] = Keyring(
+    keyring = app.extensions["keyring"] = Keyring(
         Registry(config.registry_url, host=config.host), token, state_dir=config.state_dir
     )
     app.before_request(_require_exact_path)
@@ -40,6 +41,8 @@ def create_app(config: Config | None = None) -> Flask:
     errors.register(app)
     bodies.register(app)
     token.start()
+    app.extensions["janitor"] = janitor = Janitor(keyring)
+    janitor.start()
     return app
 
 

@@ -1,7 +1,7 @@
 """The use cases: find the key, check the right, check that it fits, operate in the token."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,8 @@ Result = TypeVar("Result")
 _SIGN_VERIFY: Final = ["sign", "verify"]
 _ENCRYPT_DECRYPT: Final = ["encrypt", "decrypt"]
 _RECONCILE_WAIT_SECONDS: Final = 2.0
+_SETTLE_WAIT_SECONDS: Final = 0.2
+_GRACE: Final = timedelta(minutes=1)
 _OTHER_HOST_GRACE: Final = timedelta(minutes=10)
 
 
@@ -185,16 +187,35 @@ class Keyring:
         A key without a row is never destroyed: it may be that of a registry restored too old.
         """
         with hsm.file_lock(self._unfinished):
-            settled = self._registry.unfinished(before=datetime.now(UTC) - _OTHER_HOST_GRACE)
+            settled = self._unfinished_for(timedelta(0))
             if not is_dry_run:
-                for kid, spec in settled.items():
-                    self._undo(kid, spec)
+                self._undo_all(settled)
             missing, unknown = self._hsm.differences(self._registry.specs())
             return Reconciliation(
                 settled=sorted(settled),
                 missing=sorted(missing - settled.keys()),
                 unknown=sorted(unknown),
             )
+
+    def settle(self) -> list[UUID]:
+        """Finish or undo what was begun minutes ago and not ended; return the kids.
+
+        Raises ``TokenUnavailable`` if keys are being made or destroyed: then it can wait.
+        """
+        if not self._unfinished_for(_GRACE):
+            return []
+        with hsm.file_lock(self._unfinished, wait_seconds=_SETTLE_WAIT_SECONDS):
+            settled = self._unfinished_for(_GRACE)
+            self._undo_all(settled)
+            return sorted(settled)
+
+    def _unfinished_for(self, grace: timedelta) -> Mapping[UUID, KeySpec]:
+        now = datetime.now(UTC)
+        return self._registry.unfinished(here_before=now - grace, before=now - _OTHER_HOST_GRACE)
+
+    def _undo_all(self, unfinished: Mapping[UUID, KeySpec]) -> None:
+        for kid, spec in unfinished.items():
+            self._undo(kid, spec)
 
     def _find(self, principal: str, kid: str) -> Key:
         key = self._registry.find(UUID(kid)) if _is_kid(kid) else None

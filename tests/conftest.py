@@ -43,6 +43,7 @@ def application(config: Config) -> Any:
     """The service in this process. A process has one PKCS#11 library, so there is one of it."""
     application = create_app(config)
     application.extensions["hsm"].offers()  # waits for the token
+    application.extensions["janitor"].stop()  # tests look at what it would clear away
     return application
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from app.config import Config
 from app.errors import RegistryUnavailable
+from app.janitor import Janitor
 from app.registry import Registry, migrate
 from app.registry.registry import engine_of
 from app.registry.tables import keys
@@ -212,6 +213,44 @@ def test_a_creation_that_cannot_be_undone_is_reachable_by_nobody(pending, local,
 def test_reconcile_undoes_a_creation_that_could_not_be_undone(pending, new, keyring):
     assert pending in keyring.reconcile(is_dry_run=False).settled
     assert (new.rows, new.objects) == (frozenset(), frozenset())
+
+
+@pytest.fixture
+def aged(config: Any) -> Iterator[Callable[[UUID], None]]:
+    """Make a row look as if nobody had touched it for two minutes."""
+    engine = engine_of(config.registry_url)
+
+    def age(kid: UUID) -> None:
+        past = datetime.now(UTC) - timedelta(minutes=2)
+        with engine.begin() as connection:
+            update = keys.update().where(keys.c.kid == str(kid)).values(changed_at=past)
+            assert connection.execute(update).rowcount == 1
+
+    yield age
+    engine.dispose()
+
+
+def test_the_janitor_clears_away_what_is_a_minute_old(pending, new, keyring, aged):
+    janitor = Janitor(keyring, pause_seconds=0.05)
+    janitor.start()
+    time.sleep(0.5)
+    assert (new.rows, new.objects) == ({pending}, {pending})
+    aged(pending)
+    deadline = time.monotonic() + 30
+    while new.rows and time.monotonic() < deadline:
+        time.sleep(0.05)
+    janitor.stop()
+    assert (new.rows, new.objects) == (frozenset(), frozenset())
+
+
+def test_the_janitor_lets_those_pass_who_make_keys(pending, keyring, aged):
+    aged(pending)
+    with (
+        file_lock(keyring._unfinished, shared=True),
+        pytest.raises(TokenUnavailable, match="another process"),
+    ):
+        keyring.settle()
+    assert keyring.settle() == [pending]
 
 
 def test_a_dry_run_tells_and_changes_nothing(pending, new, keyring):

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import alembic.command
 import alembic.config
-from sqlalchemy import Connection, Engine, bindparam, create_engine, event, or_, select
+from sqlalchemy import Connection, Engine, and_, bindparam, create_engine, event, or_, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -146,15 +146,16 @@ class Registry:
                 connection.rollback()
             return granted, total
 
-    def unfinished(self, *, before: datetime) -> Mapping[UUID, KeySpec]:
+    def unfinished(self, *, here_before: datetime, before: datetime) -> Mapping[UUID, KeySpec]:
         """Return keys whose creation or destruction was begun and not ended.
 
-        Those of this host at any time, those of other hosts if begun ``before``.
+        Those of this host if begun ``here_before``, those of other hosts if begun ``before``.
         """
-        query = select(keys).where(
-            keys.c.state.in_([State.PENDING, State.DESTROYED]),
-            or_(keys.c.host == self._host, keys.c.changed_at < before),
+        is_old = or_(
+            and_(keys.c.host == self._host, keys.c.changed_at < here_before),
+            keys.c.changed_at < before,
         )
+        query = select(keys).where(keys.c.state.in_([State.PENDING, State.DESTROYED]), is_old)
         with self._reading() as connection:
             return {UUID(row.kid): _spec(row) for row in connection.execute(query)}
 
