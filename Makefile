@@ -11,7 +11,7 @@ export PORT STATE_DIR
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check load kills warm oracle lock clean
+.PHONY: help run test check load faults kills warm oracle lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,11 @@ check: ## Lint, formatting, types, the direction of imports
 load: ## Create, use and destroy keys from 16 clients: [SECONDS=60]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m scripts.mixed_load --seconds $(SECONDS)
+
+faults: ## Run the long forms of the fault tests, too: minutes
+	@scripts/setup requirements.lock
+	@scripts/setup requirements-test.lock
+	@exec $(BIN)/python -m pytest -m "long or not long" tests/faults
 
 kills: ## Kill workers while keys are created; nothing may be lost or left: [KILLS=50]
 	@scripts/setup requirements-test.lock

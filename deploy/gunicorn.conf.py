@@ -1,21 +1,22 @@
 """How gunicorn serves jose-hsm: ``gunicorn -c deploy/gunicorn.conf.py 'app:create_app()'``.
 
-The master never touches PKCS#11: a token's handles do not survive a fork.
+The master never touches PKCS#11: a token's handles do not survive a fork. What is set here can be
+set otherwise in ``GUNICORN_CMD_ARGS``, for example ``--max-requests 0``.
 """
 
 import json
 import os
-import signal
 import socket
 import sys
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from gunicorn import util
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.base import Worker
 
 from app.config import Config, ConfigError, is_loopback
+from app.worker import Worker
 
 try:
     service = Config.from_env(os.environ)
@@ -24,9 +25,17 @@ except ConfigError as error:
 
 bind = service.bind
 workers = int(os.environ.get("WEB_CONCURRENCY", len(os.sched_getaffinity(0))))
-worker_class = "gthread"
+worker_class = Worker
 threads = 16
 preload_app = False
+
+# A worker is replaced now and then, and not all at the same time, whatever a library leaks.
+max_requests = 200_000
+max_requests_jitter = 50_000
+
+# The parser in C (gunicorn_h1c) saves little, calls an unknown transfer coding malformed, takes two
+# spaces for one, and needs a compiler. Never "auto": what happens to be installed must not decide.
+http_parser = "python"
 
 # A kid of any length is just unknown; this is as long as gunicorn lets a line be bounded.
 limit_request_line = 8190
@@ -36,6 +45,9 @@ limit_request_line = 8190
 timeout = 60
 graceful_timeout = 30
 keepalive = 75
+
+# The service logs its requests itself.
+accesslog = None
 
 # The heartbeat is a file that is touched all the time: on a busy disk that would block a worker.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # gunicorn's files are private
@@ -66,12 +78,28 @@ def _write_error(sock: socket.socket, status: int, reason: str, _message: str) -
 util.write_error = _write_error
 
 
-def post_fork(_server: Arbiter, _worker: Worker) -> None:
-    """Leave Ctrl-C to the master, which tells its workers.
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    """Give each worker a number of its own, and patience after failures."""
+    worker.take_slot(server.WORKERS.values())
 
-    A terminal sends it to them all, and a gthread worker told twice at once locks itself up.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+def child_exit(_server: Arbiter, worker: Worker) -> None:
+    """Free the number."""
+    worker.leave_slot()
+
+
+def post_request(worker: Worker, request: Any, _environ: Any, response: Any) -> None:
+    """Let the worker see that it is of use."""
+    if response is not None:
+        worker.note(request.method, response.status_code)
+
+
+def pre_exec(_server: Arbiter) -> None:
+    """Refuse SIGUSR2: the workers of two masters would have the same numbers."""
+    print(
+        "jose-hsm: SIGUSR2 is not supported; use SIGHUP, or a restart", file=sys.stderr, flush=True
+    )
+    os._exit(os.EX_USAGE)
 
 
 def when_ready(_server: Arbiter) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
 from app.config import Config
 from app.registry import migrate
@@ -56,18 +56,24 @@ def make_token(state_dir: Path) -> dict[str, str]:
 
 
 @contextmanager
-def server(settings: Mapping[str, str], *, workers: int = 2) -> Iterator[Server]:
-    """Serve with gunicorn on a free port for one ``with`` block."""
-    port = _free_port()
+def server(
+    settings: Mapping[str, str],
+    *,
+    workers: int = 2,
+    application: str = "app:create_app()",
+    log: IO[bytes] | None = None,
+) -> Iterator[Server]:
+    """Serve with gunicorn on a free port for one ``with`` block; ``log`` gets what it prints."""
+    port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("JOSE_HSM_")},
         **settings,
         "JOSE_HSM_BIND": f"127.0.0.1:{port}",
         "WEB_CONCURRENCY": str(workers),
     }
-    command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py"]
+    command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", application]
     with subprocess.Popen(
-        [*command, "app:create_app()"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+        command, cwd=ROOT, env=environment, stdout=log or subprocess.DEVNULL, stderr=log
     ) as process:
         try:
             _wait_until_listening(port, process)
@@ -87,7 +93,8 @@ def service(*, workers: int = 2) -> Iterator[Server]:
         yield running
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

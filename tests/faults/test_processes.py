@@ -1,0 +1,463 @@
+"""Workers and their master die, are replaced, reloaded and stopped: nobody else notices."""
+
+import contextlib
+import http.client
+import itertools
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from scripts.throwaway import Server, make_token, server
+from tests.api import PREFIX, Api, b64u
+from tests.faults.crashing import DEATHS
+from tests.test_http import api_of
+
+UNAVAILABLE = {"error": "unavailable"}
+DATA = b64u(b"data")
+
+
+# --- Processes ---
+
+
+def workers_of(master: "subprocess.Popen[bytes]") -> list[int]:
+    children = Path(f"/proc/{master.pid}/task/{master.pid}/children")
+    return [int(pid) for pid in children.read_text("ascii").split()]
+
+
+def until(condition: Callable[[], Any], *, seconds: float = 20) -> Any:
+    """Return what ``condition`` gives as soon as that is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.02)
+    return value
+
+
+def is_gone(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Mapping[str, str]:
+    """A token and a registry of this test's own."""
+    return make_token(tmp_path / "state")
+
+
+# --- Clients ---
+
+
+class Key:
+    """A MAC key whose answer for ``DATA`` is known, so that a wrong result is seen."""
+
+    def __init__(self, api: Api) -> None:
+        kid = api.create(kty="oct", alg="HS256")["kid"]
+        self.body = {"kid": kid, "alg": "HS256", "data": DATA}
+        self.answer = {"kid": kid, "mac": api.ok("/mac", self.body)["mac"]}
+
+    def assert_alive(self, url: str) -> None:
+        assert api_of(url).ok("/mac", self.body) == self.answer
+
+
+class Client(threading.Thread):
+    """Uses a key again and again, on a connection of its own or on one for each request.
+
+    ``wrong`` are results and refusals that nobody should get, ``broken`` requests that were sent
+    and not answered, ``refused`` counts connections that were not made.
+    """
+
+    def __init__(self, url: str, key: Key, *, keeps: bool) -> None:
+        super().__init__(daemon=True)
+        self._address, self._key, self._keeps = url.removeprefix("http://"), key, keeps
+        self._over = threading.Event()
+        self.wrong: list[str] = []
+        self.broken: list[str] = []
+        self.answers: Counter[int] = Counter()
+        self.refused = 0
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection(self._address, timeout=30)
+        while not self._over.is_set():
+            try:
+                connection.connect() if connection.sock is None else None
+            except ConnectionRefusedError:
+                self.refused += 1
+                time.sleep(0.02)
+                continue
+            try:
+                self._ask(connection)
+            except (OSError, http.client.HTTPException) as error:
+                self.broken.append(repr(error))
+                connection.close()
+            if not self._keeps:
+                connection.close()
+        connection.close()
+
+    def _ask(self, connection: http.client.HTTPConnection) -> None:
+        connection.request(
+            "POST",
+            f"{PREFIX}/mac",
+            json.dumps(self._key.body),
+            {"Content-Type": "application/json"},
+        )
+        response = connection.getresponse()
+        body = json.loads(response.read())
+        self.answers[response.status] += 1
+        if response.status == 200:
+            if body != self._key.answer:
+                self.wrong.append(f"200 {body}")
+        elif response.status != 503 or body.get("error") != "unavailable":
+            self.wrong.append(f"{response.status} {body}")
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join(40)
+        assert not self.is_alive(), "a client hangs"
+
+
+@contextmanager
+def load(url: str, key: Key, *, clients: int = 6) -> Iterator[list[Client]]:
+    """Use ``key`` all the time during one ``with`` block, half on kept connections."""
+    everybody = [Client(url, key, keeps=number % 2 == 0) for number in range(clients)]
+    for client in everybody:
+        client.start()
+    try:
+        until(lambda: all(client.answers for client in everybody))
+        yield everybody
+    finally:
+        for client in everybody:
+            client.stop()
+    assert [client.wrong for client in everybody if client.wrong] == []
+
+
+def answers(clients: list[Client]) -> Counter[int]:
+    return sum((client.answers for client in clients), Counter())
+
+
+def broken(clients: list[Client]) -> list[str]:
+    return [error for client in clients for error in client.broken]
+
+
+def refused(clients: list[Client]) -> int:
+    return sum(client.refused for client in clients)
+
+
+# --- The start ---
+
+
+def assert_eight_workers_boot(settings: Mapping[str, str], log: Path, key: Key | None) -> Key:
+    with log.open("wb") as output, server(settings, workers=8, log=output) as started:
+        key = key or Key(api_of(started.url))
+        until(lambda: all(is_served(started.url, key) for _ in range(40)))
+        assert len(workers_of(started.process)) == 8
+        with load(started.url, key, clients=16) as clients:
+            pids = set(workers_of(started.process))
+            time.sleep(1)
+            assert set(workers_of(started.process)) == pids, "a worker died at its boot"
+        assert broken(clients) == []
+        assert set(answers(clients)) == {200}
+    printed = log.read_text()
+    assert "not connected" not in printed
+    assert "Traceback" not in printed
+    return key
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.long)])
+def test_eight_workers_boot_at_once(settings, tmp_path, rounds):
+    key = None
+    for _ in range(rounds):
+        key = assert_eight_workers_boot(settings, tmp_path / "log", key)
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.long)])
+def test_workers_killed_while_they_boot_leave_a_token_that_works(settings, rounds):
+    with server(settings, workers=1) as started:
+        key = Key(api_of(started.url))
+    for number in range(rounds):
+        with server(settings) as started:
+            until(lambda master=started.process: workers_of(master))
+            time.sleep(0.04 * (number % 10))
+            for pid in workers_of(started.process):
+                os.kill(pid, signal.SIGKILL)
+            until(lambda url=started.url: is_served(url, key))
+    tokens = Path(settings["JOSE_HSM_STATE_DIR"], "tokens").glob("*/token.object")
+    assert [path.stat().st_size > 0 for path in tokens] == [True]
+
+
+def is_served(url: str, key: Key) -> bool:
+    """Ask once, on a new connection; any answer but that of the key must be 503."""
+    try:
+        answer = api_of(url).post("/mac", key.body)
+    except requests.RequestException:  # of a worker that was killed
+        return False
+    if answer.status == 200:
+        assert answer.body == key.answer
+        return True
+    assert answer.refusal == (503, "unavailable")
+    return False
+
+
+# --- Deaths at the start ---
+
+
+@contextmanager
+def dying(cause: str, settings: Mapping[str, str], directory: Path, workers: int) -> Iterator[Any]:
+    """Serve what dies of ``cause`` as long as ``directory/cause`` exists."""
+    (directory / "cause").touch()
+    (directory / "loads").touch()
+    environment = {
+        **settings,
+        "LOADS": str(directory / "loads"),
+        "CAUSE": str(directory / "cause"),
+    }
+    with (directory / "log").open("wb") as log:
+        application = f"tests.faults.crashing:dies_of({cause!r})"
+        with server(environment, workers=workers, application=application, log=log) as started:
+            yield started
+
+
+def loads(directory: Path) -> list[float]:
+    return [float(line) for line in (directory / "loads").read_text().split()]
+
+
+OFTEN = ("segfault", "watchdog later", "exit 3", "exception")
+every_death = pytest.mark.parametrize(
+    "cause",
+    [pytest.param(cause, marks=[] if cause in OFTEN else pytest.mark.long) for cause in DEATHS],
+)
+
+
+@every_death
+def test_a_worker_that_dies_at_its_start_comes_back_ever_later(cause, settings, tmp_path):
+    with dying(cause, settings, tmp_path, workers=1) as started:
+        until(lambda: len(loads(tmp_path)) >= 3)
+        times = loads(tmp_path)
+        pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+        assert pauses[0] >= 0.3
+        assert pauses[1] >= 0.7
+        # Meanwhile clients are told, and the process says that it lives.
+        answer = until(lambda: unavailable(started.url))
+        assert int(answer.headers["Retry-After"]) > 0
+        assert started.process.poll() is None
+        (tmp_path / "cause").unlink()
+        until(lambda: requests.get(started.url, timeout=5).status_code == 200, seconds=60)
+
+
+def unavailable(url: str) -> Any:
+    """Return the answer of a worker that waits; ``None`` if one dies over the question."""
+    try:
+        answer = api_of(url).post("/mac", {})
+        live = requests.get(f"{url}/health/live", timeout=5)
+    except requests.RequestException:
+        return None
+    if answer.status == 200 or live.status_code != 200:
+        return None
+    assert answer.refusal == (503, "unavailable")
+    return answer
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("cause", ["segfault", "watchdog later", "exception"])
+def test_in_the_long_run_no_minute_sees_six_boots(cause, workers, settings, tmp_path):
+    with dying(cause, settings, tmp_path, workers=workers):
+        time.sleep(150 if workers == 8 else 75)
+        before = len(loads(tmp_path))
+        time.sleep(60)
+        assert len(loads(tmp_path)) - before < 6
+
+
+def test_a_worker_that_was_of_use_is_replaced_at_once(settings):
+    with server(settings, workers=1) as started:
+        key = Key(api_of(started.url))
+        for _ in range(4):
+            (pid,) = workers_of(started.process)
+            os.kill(pid, signal.SIGKILL)
+            begin = time.monotonic()
+            until(lambda: is_served(started.url, key))
+            assert time.monotonic() - begin < 5
+
+
+# --- Slots and dumps ---
+
+
+def told(url: str) -> Any:
+    return requests.get(url, timeout=10).json()
+
+
+def test_workers_have_the_smallest_free_numbers_over_reloads(settings):
+    application = "tests.faults.crashing:tells"
+    with server(settings, workers=3, application=application) as started:
+        slots: dict[int, int] = {}
+        for _ in range(3):
+            until(lambda: note(slots, started))
+            started.process.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+        os.kill(workers_of(started.process)[0], signal.SIGKILL)
+        until(lambda: note(slots, started))
+    assert len(slots) > 3
+    assert set(slots.values()) <= set(range(6))
+
+
+def note(slots: dict[int, int], started: Server) -> bool:
+    """Ask until all three workers have said their number; no two have the same."""
+    answer = told(started.url)
+    slots[answer["pid"]] = answer["slot"]
+    living = [slots[pid] for pid in workers_of(started.process) if pid in slots]
+    assert len(set(living)) == len(living)
+    return len(living) == 3
+
+
+def test_a_worker_leaves_no_core_dump(settings):
+    application = "tests.faults.crashing:tells"
+    with server(settings, workers=1, application=application) as started:
+        answer = told(started.url)
+        assert answer["dumpable"] == 0
+        assert resource.prlimit(answer["pid"], resource.RLIMIT_CORE) == (0, 0)
+
+
+# --- Death, reload and end under load ---
+
+
+def test_a_worker_killed_while_it_creates_keys_holds_up_nobody(settings):
+    with server(settings) as started:
+        key = Key(api_of(started.url))
+        made: list[str] = []
+        over = threading.Event()
+        creators = [
+            threading.Thread(target=create, args=(started.url, made, over)) for _ in range(4)
+        ]
+        for creator in creators:
+            creator.start()
+        try:
+            for _ in range(5):
+                seen = len(made)
+                until(lambda seen=seen: len(made) > seen, seconds=5)
+                os.kill(workers_of(started.process)[0], signal.SIGKILL)
+        finally:
+            over.set()
+            for creator in creators:
+                creator.join()
+        key.assert_alive(started.url)
+        api = api_of(started.url)
+        for kid in made:
+            api.ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})
+
+
+def create(url: str, made: list[str], over: threading.Event) -> None:
+    while not over.is_set():
+        try:
+            answer = api_of(url).post("/keys", {"kty": "oct", "alg": "HS256"})
+        except requests.RequestException:  # the worker was killed
+            continue
+        if answer.status == 200:
+            made.append(answer.body["kid"])
+        else:
+            assert answer.refusal == (503, "unavailable")
+
+
+def test_a_stop_under_load_cuts_nobody_off(settings):
+    with server(settings) as started:
+        key = Key(api_of(started.url))
+        slow: list[int] = []
+
+        def generate() -> None:
+            body = {"kty": "RSA", "bits": 4096}
+            slow.append(api_of(started.url).post("/keys", body).status)
+
+        generator = threading.Thread(target=generate)
+        with load(started.url, key) as clients:
+            generator.start()
+            time.sleep(0.3)
+            started.process.send_signal(signal.SIGTERM)
+            until(lambda: refused(clients))
+            generator.join()
+            assert started.process.wait(timeout=30) == 0
+        assert broken(clients) == []
+        assert set(answers(clients)) == {200}
+        assert slow == [200]
+
+
+def test_reloads_under_load_lose_no_request(settings):
+    with server(settings) as started:
+        key = Key(api_of(started.url))
+        with load(started.url, key) as clients:
+            for _ in range(3):
+                before = set(workers_of(started.process))
+                started.process.send_signal(signal.SIGHUP)
+                until(lambda old=before: not old & set(workers_of(started.process)))
+                seen = answers(clients)[200]
+                until(lambda seen=seen: answers(clients)[200] > seen + 10)
+        assert broken(clients) == []
+        assert refused(clients) == 0
+        assert set(answers(clients)) == {200}
+
+
+def test_workers_that_are_replaced_by_number_lose_no_request(settings):
+    recycled = {"GUNICORN_CMD_ARGS": "--max-requests 50 --max-requests-jitter 20"}
+    with server({**settings, **recycled}) as started:
+        key = Key(api_of(started.url))
+        before = set(workers_of(started.process))
+        with load(started.url, key) as clients:
+            until(lambda: not before & set(workers_of(started.process)))
+            time.sleep(2)
+        assert broken(clients) == []
+        assert refused(clients) == 0
+        assert set(answers(clients)) == {200}
+
+
+def test_a_worker_without_memory_fails_alone(settings):
+    with server(settings) as started:
+        api = api_of(started.url)
+        key = Key(api)
+        aes = api.create(kty="oct", alg="A256GCM")["kid"]
+        pid = workers_of(started.process)[0]
+        size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(pid, resource.RLIMIT_AS, (size // 2, size // 2))
+        large = {"kid": aes, "alg": "dir", "enc": "A256GCM", "data": b64u(bytes(2**20))}
+
+        def encrypt(_: int) -> int:
+            try:
+                return api_of(started.url).post("/encrypt", large).status
+            except requests.RequestException:  # the worker was not even able to answer
+                return 0
+
+        with ThreadPoolExecutor(8) as clients:
+            seen = Counter(clients.map(encrypt, range(24)))
+        assert seen[200], "the other worker serves"
+        assert set(seen) <= {0, 200, 500, 503}
+        assert sum(seen.values()) > seen[200], "the worker had memory enough"
+        if not is_gone(pid):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: pid not in workers_of(started.process))
+        until(lambda: all(is_served(started.url, key) for _ in range(10)))
+
+
+def test_workers_without_their_master_end_and_another_takes_over(settings):
+    with server(settings) as started:
+        key = Key(api_of(started.url))
+        workers = workers_of(started.process)
+        with load(started.url, key) as clients:
+            started.process.kill()
+            until(lambda: refused(clients), seconds=5)
+        assert broken(clients) == []
+        until(lambda: all(map(is_gone, workers)), seconds=5)
+        with socket.create_server(("127.0.0.1", int(started.url.rpartition(":")[2]))):
+            pass
+    with server(settings) as again:
+        key.assert_alive(again.url)
