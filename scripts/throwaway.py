@@ -62,13 +62,14 @@ def server(
     workers: int = 2,
     application: str = "app:create_app()",
     log: IO[bytes] | None = None,
+    bind: str | None = None,
 ) -> Iterator[Server]:
     """Serve with gunicorn on a free port for one ``with`` block; ``log`` gets what it prints."""
-    port = free_port()
+    bind = bind or f"127.0.0.1:{free_port()}"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("JOSE_HSM_")},
         **settings,
-        "JOSE_HSM_BIND": f"127.0.0.1:{port}",
+        "JOSE_HSM_BIND": bind,
         "WEB_CONCURRENCY": str(workers),
     }
     command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", application]
@@ -76,8 +77,8 @@ def server(
         command, cwd=ROOT, env=environment, stdout=log or subprocess.DEVNULL, stderr=log
     ) as process:
         try:
-            _wait_until_listening(port, process)
-            yield Server(f"http://127.0.0.1:{port}", process)
+            _wait_until_listening(bind, process)
+            yield Server(bind if bind.startswith("unix:") else f"http://{bind}", process)
         finally:
             process.terminate()
             process.wait(timeout=_STOP_SECONDS)
@@ -100,11 +101,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_listening(port: int, process: "subprocess.Popen[bytes]") -> None:
+def _wait_until_listening(bind: str, process: "subprocess.Popen[bytes]") -> None:
+    path = bind.removeprefix("unix:")
+    host, _, port = bind.rpartition(":")
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+        with socket.socket(socket.AF_INET if path == bind else socket.AF_UNIX) as probe:
+            if probe.connect_ex((host, int(port)) if path == bind else path) == 0:
                 return
         time.sleep(0.05)
     raise RuntimeError("the server did not start")
