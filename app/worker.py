@@ -24,6 +24,7 @@ from app import bodies, errors
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 _PAUSE_OF_A_WORKER_SECONDS: Final = 15.0
+_AT_ONCE_SECONDS: Final = 1.0
 _SOON_SECONDS: Final = 300.0
 _OPENING_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
@@ -33,9 +34,9 @@ _PR_SET_DUMPABLE: Final = 4
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A threaded worker that answers 503 while the service cannot be loaded, and tries again.
 
-    A worker that dies soon after its fork, without ever having done anything for a client, has a
+    A worker that dies at once, or soon and without ever having done anything for a client, has a
     successor that waits before it loads the service: 0.5 s, then twice as long each time. So
-    nothing that kills workers at once makes the master fork in a tight loop.
+    nothing that kills workers makes the master fork in a tight loop.
 
     ``slot`` is the smallest number that no other worker of the master has; the service finds it in
     ``WORKER_SLOT``.
@@ -57,8 +58,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def leave_slot(self) -> None:
         """Note whether the worker died of something that its successor may die of, too."""
-        is_soon = time.monotonic() - self._begins < _SOON_SECONDS
-        if is_soon and not self._is_proven[0]:
+        lived_seconds = time.monotonic() - self._begins
+        if lived_seconds < (_AT_ONCE_SECONDS if self._is_proven[0] else _SOON_SECONDS):
             self._failures[self.slot] += 1
         else:
             self._failures[self.slot] = 0
@@ -165,7 +166,7 @@ def _forbid_dumps() -> None:
 
 def _is_opening(app: Any) -> bool:
     token = getattr(app, "extensions", {}).get("hsm")
-    return token is not None and token.reason == "the token is being opened"
+    return token is not None and token.state.phase is hsm.Phase.STARTING
 
 
 def _standby() -> Flask:
