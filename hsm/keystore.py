@@ -108,10 +108,16 @@ class Keystore:
         return public
 
     def destroy(self, session: Session, kid: UUID, spec: KeySpec) -> None:
-        """Destroy every object of ``kid``, the private one first; absence is success."""
+        """Destroy every object of ``kid``, the private one first; absence is success.
+
+        Absence is believed only of a token that shows its canary. Else ``TokenUnavailable``.
+        """
         self.forget(kid)
         for half in halves_of(spec):
-            for found in self._find(session, kid, half):
+            objects = self._find(session, kid, half)
+            if not objects:
+                self._require_canary(session)
+            for found in objects:
                 try:
                     session.destroy(found)
                 except PKCS11Error as error:
@@ -158,9 +164,12 @@ class Keystore:
         # The first will do: SoftHSM sometimes finds one object twice.
         for found in self._find(session, kid, half):
             return Handle.of(found)
-        if not self._canary.is_found(session):
-            raise TokenUnavailable("the token does not show its keys")
+        self._require_canary(session)
         raise KeyNotFound
+
+    def _require_canary(self, session: Session) -> None:
+        if not self._canary.is_found(session):
+            raise TokenUnavailable("the token does not show its keys", cause="canary")
 
     def _find(self, session: Session, kid: UUID, half: ObjectClass) -> list[Object]:
         """Search more than once before believing that there is nothing."""

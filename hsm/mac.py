@@ -24,8 +24,13 @@ def compute_twice(secret: Key, row: MacAlgorithm, data: bytes) -> bytes:
 
 
 def verify(secret: Key, row: MacAlgorithm, data: bytes, mac: bytes) -> bool:
-    """Tell whether ``mac`` is the MAC of ``data``.
+    """Tell whether ``mac`` is the MAC of ``data``; of one that is not, only after a second look.
 
     Compared in constant time here: C_Verify of some tokens compares byte by byte and stops.
     """
-    return hmac.compare_digest(compute(secret, row, data), mac)
+    computed = compute(secret, row, data)
+    if hmac.compare_digest(computed, mac):
+        return True
+    if not hmac.compare_digest(computed, compute(secret, row, data)):
+        raise WrongResult("MAC")
+    return False

@@ -67,8 +67,11 @@ class FirstAid:
             return
         named = os.environ.get("SOFTHSM2_CONF")
         candidates = [Path(name).expanduser() for name in ([named] if named else _CONFIGURATIONS)]
-        for configuration in [path for path in candidates if path.is_file()][:1]:
-            yield from _tokens_of(configuration)
+        tokens: list[Path] = []
+        with _optional():  # there may be no file descriptor left to read it
+            for configuration in [path for path in candidates if path.is_file()][:1]:
+                tokens.extend(_tokens_of(configuration))
+        yield from tokens
 
 
 @contextmanager
