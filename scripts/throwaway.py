@@ -17,6 +17,7 @@ from app.registry import migrate
 
 ROOT: Final = Path(__file__).parent.parent
 LABEL: Final = "throwaway"
+CONFIGURATION: Final = "deploy/gunicorn.conf.py"
 _READY_SECONDS: Final = 20
 _STOP_SECONDS: Final = 40
 
@@ -60,6 +61,7 @@ def server(
     settings: Mapping[str, str],
     *,
     workers: int = 2,
+    configuration: str = CONFIGURATION,
     application: str = "app:create_app()",
     log: IO[bytes] | None = None,
     bind: str | None = None,
@@ -72,7 +74,7 @@ def server(
         "JOSE_HSM_BIND": bind,
         "WEB_CONCURRENCY": str(workers),
     }
-    command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py", application]
+    command = [sys.executable, "-m", "gunicorn", "-c", configuration, application]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=log or subprocess.DEVNULL, stderr=log
     ) as process:

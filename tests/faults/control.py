@@ -1,0 +1,239 @@
+"""Faults in every worker of a live gunicorn, by a control file that each of them watches.
+
+A test writes ``Fault``s; a thread in each worker reads them and answers that it has. Each worker
+counts its calls by function in a file that outlives it.
+"""
+
+import json
+import mmap
+import os
+import random
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from ctypes import c_char, c_uint64, c_ulong, sizeof
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.injector import NAMES, OK, Injector
+
+DIRECTORY: Final = "FAULTS_DIR"
+EVERY: Final = "*"
+
+_POLL_SECONDS: Final = 0.02
+_PATIENCE_SECONDS: Final = 15
+# C_Initialize, C_Finalize: ``hsm`` may call them by their symbols, past the list.
+_LEFT_ALONE: Final = ("C_Initialize", "C_Finalize", "C_GetFunctionList")
+
+# Where a function puts its output: the index of the pointer, that of the length, and whether the
+# length is a number (or where one is).
+_OUTPUTS: Final[Mapping[str, tuple[int, int, bool]]] = {
+    **dict.fromkeys(("C_Encrypt", "C_Decrypt", "C_Sign"), (3, 4, False)),
+    "C_WrapKey": (4, 5, False),
+    "C_GenerateRandom": (1, 2, True),
+}
+_FOUND: Final = 3  # the index of the number of objects in C_FindObjects
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What befalls calls of ``function``, the first fault of the list that fits.
+
+    ``value`` is answered in place of the call or, ``afterwards``, when it has been done. ``times``
+    counts over all workers and restarts. What only asks for the length of an output is let through.
+    """
+
+    function: str
+    value: int = OK
+    afterwards: bool = False
+    delay_seconds: float = 0.0
+    hangs: bool = False
+    corrupts: bool = False
+    finds_nothing: bool = False
+    times: int | None = None
+    probability: float = 1.0
+
+
+class Faults:
+    """The test's side: ``directory`` is shared with the workers."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        (directory / "calls").mkdir(parents=True)
+        self._version = 0
+        self._write([])
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a worker must be told."""
+        return {DIRECTORY: str(self._directory)}
+
+    def inject(self, *faults: Fault, workers: Iterable[int] = ()) -> None:
+        """Replace what is injected; return when each of ``workers`` knows."""
+        self._write([asdict(fault) for fault in faults])
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while any(self._known_to(pid) != self._version for pid in workers if _is_alive(pid)):
+            assert time.monotonic() < deadline, "a worker does not hear of its faults"
+            time.sleep(_POLL_SECONDS / 4)
+
+    def calls(self, function: str) -> int:
+        """Return how often any worker has called ``function``."""
+        return sum(_Ledger(path)[function] for path in self._ledgers())
+
+    def struck(self) -> int:
+        """Return how many calls have met a fault."""
+        return sum(_Ledger(path).struck for path in self._ledgers())
+
+    @property
+    def boots(self) -> int:
+        """How many workers there have been."""
+        return len(self._ledgers())
+
+    def _ledgers(self) -> list[Path]:
+        return list((self._directory / "calls").iterdir())
+
+    def _known_to(self, pid: int) -> int:
+        path = self._directory / "calls" / str(pid)
+        return _Ledger(path).version if path.exists() else -1
+
+    def _write(self, faults: list[dict[str, Any]]) -> None:
+        self._version += 1
+        new = self._directory / "new"
+        new.write_text(json.dumps({"version": self._version, "faults": faults}))
+        new.replace(self._directory / "faults")
+
+
+class _Ledger:
+    """Numbers of one worker in a file that others may read at any time."""
+
+    def __init__(self, path: Path) -> None:
+        octets = (len(NAMES) + 2) * sizeof(c_uint64)
+        with path.open("a+b") as file:
+            file.truncate(octets)
+            self._map = mmap.mmap(file.fileno(), octets)
+        self._numbers = (c_uint64 * (len(NAMES) + 2)).from_buffer(self._map)
+        self._lock = threading.Lock()
+
+    def __getitem__(self, function: str) -> int:
+        return int(self._numbers[NAMES.index(function)])
+
+    def count(self, function: str) -> None:
+        """Note a call."""
+        with self._lock:
+            self._numbers[NAMES.index(function)] += 1
+
+    def count_struck(self) -> None:
+        """Note a call that meets a fault."""
+        with self._lock:
+            self._numbers[-1] += 1
+
+    @property
+    def struck(self) -> int:
+        """The calls that have met a fault."""
+        return int(self._numbers[-1])
+
+    @property
+    def version(self) -> int:
+        """The version of the faults that are in force."""
+        return int(self._numbers[-2])
+
+    @version.setter
+    def version(self, version: int) -> None:
+        self._numbers[-2] = version
+
+
+class _Worker:
+    """A worker's side: counts all calls and does what the control file says."""
+
+    def __init__(self, directory: Path, module: str) -> None:
+        self._directory = directory
+        self._ledger = _Ledger(directory / "calls" / str(os.getpid()))
+        self._faults: list[Fault] = []
+        self._read()
+        injector = Injector(module)
+        for name in NAMES:
+            if name not in _LEFT_ALONE:
+                injector.replace(name, self._replacement(name))
+        threading.Thread(target=self._watch, name="faults", daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(_POLL_SECONDS)
+            with suppress(OSError):  # no descriptor is left: later, then
+                self._read()
+
+    def _read(self) -> None:
+        content = json.loads((self._directory / "faults").read_text())
+        if content["version"] != self._ledger.version:
+            self._faults = [Fault(**members) for members in content["faults"]]
+            self._ledger.version = content["version"]
+
+    def _replacement(self, name: str) -> Any:
+        def call(original: Any, *words: int) -> int:
+            self._ledger.count(name)
+            output = _OUTPUTS.get(name)
+            if output and not words[output[0]]:
+                return int(original(*words))
+            fault = next((each for each in self._faults if self._strikes(each, name)), None)
+            if fault is None:
+                return int(original(*words))
+            self._ledger.count_struck()
+            return self._suffer(fault, original, words)
+
+        return call
+
+    def _strikes(self, fault: Fault, name: str) -> bool:
+        return (
+            fault.function in (name, EVERY)
+            and (fault.probability >= 1 or random.random() < fault.probability)
+            and (fault.times is None or self._claims(fault))
+        )
+
+    def _claims(self, fault: Fault) -> bool:
+        """Take one of the times that are left, if there is any."""
+        for number in range(fault.times or 0):
+            claim = self._directory / f"{self._ledger.version}-{fault.function}-{number}"
+            with suppress(FileExistsError):
+                claim.touch(exist_ok=False)
+                return True
+        return False
+
+    def _suffer(self, fault: Fault, original: Any, words: tuple[int, ...]) -> int:
+        time.sleep(fault.delay_seconds)  # without the GIL, as a token would
+        while fault.hangs and fault in self._faults:
+            time.sleep(_POLL_SECONDS)
+        if fault.value and not fault.afterwards:
+            return fault.value
+        answer = int(original(*words))
+        if fault.finds_nothing:
+            c_ulong.from_address(words[_FOUND]).value = 0
+        if fault.corrupts and answer == OK:
+            _flip_a_bit(*(_output(fault.function, words)))
+        return fault.value or answer
+
+
+def obey() -> None:
+    """Put the faults of ``FAULTS_DIR`` into this worker; call after fork, before the token opens.
+
+    Without a module that can be loaded there is nothing to do.
+    """
+    with suppress(OSError):
+        _Worker(Path(os.environ[DIRECTORY]), os.environ["JOSE_HSM_PKCS11_MODULE"])
+
+
+def _output(function: str, words: tuple[int, ...]) -> tuple[int, int]:
+    pointer, length, is_number = _OUTPUTS[function]
+    octets = words[length] if is_number else c_ulong.from_address(words[length]).value
+    return words[pointer], octets
+
+
+def _flip_a_bit(address: int, octets: int) -> None:
+    if octets:
+        place = c_char.from_address(address + octets // 2)
+        place.value = bytes([place.value[0] ^ 1])
+
+
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()

@@ -1,0 +1,194 @@
+"""A live service on a token of its own, with faults at hand, and what must hold after each."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from scripts.throwaway import LABEL, Server, make_token
+from scripts.throwaway import server as running
+from tests.api import Answer, Api, b64u
+from tests.faults.control import Fault, Faults
+
+CONFIGURATION: Final = "tests/faults/gunicorn.conf.py"
+RECOVERY_SECONDS: Final = 10  # promised, from the return of what was lost
+BOOT_SECONDS: Final = 60  # not promised: the machine may be busy
+
+_CONSECUTIVE: Final = 16  # on as many connections: then every worker has had its turn
+_PAUSE_SECONDS: Final = 0.05
+_PROBE: Final = {"kty": "oct", "alg": "HS256"}
+_DATA: Final = b64u("what is protected")
+
+
+class Service:
+    """A gunicorn whose workers suffer what they are told to, and every key it has returned."""
+
+    def __init__(self, server: Server, faults: Faults, settings: Mapping[str, str], log: Path):
+        self.url, self.process = server
+        self.faults = faults
+        self.settings = settings
+        self.log = log
+        self.state_dir = Path(settings["JOSE_HSM_STATE_DIR"])
+        self.keys: list[dict[str, Any]] = []
+        self.expected_boots = int(settings["WEB_CONCURRENCY"])
+
+    @property
+    def api(self) -> Api:
+        """The service on a new connection, which any worker may get."""
+        return Api.over_http(self.url)
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of the workers that live now."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
+        return [int(child) for child in children.split()]
+
+    def inject(self, *faults: Fault) -> None:
+        """Have these befall every worker from now on, in place of what did before."""
+        self.faults.inject(*faults, workers=self.workers)
+
+    def heal(self) -> None:
+        """End all that was injected."""
+        self.inject()
+
+    def create(self, **members: Any) -> dict[str, Any]:
+        """Create a key, which from now on has to live; wait for the token if need be."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while (answer := self.api.post("/keys", members)).status == 503:
+            assert time.monotonic() < deadline, answer
+            time.sleep(_PAUSE_SECONDS)
+        assert answer.status == 200, answer
+        self.keys.append(answer.body)
+        return answer.body
+
+    def destroy(self, key: Mapping[str, Any]) -> None:
+        """Destroy a key, which from now on has to be gone."""
+        self.keys = [each for each in self.keys if each["kid"] != key["kid"]]
+        assert self.api.delete(key["kid"]).status == 204
+
+    def wait_until_ready(self, *, seconds: float = RECOVERY_SECONDS) -> None:
+        """Return when every worker does its work again; none may say anything but 503 before."""
+        key = next(iter(self.keys), None) or self.create(**_PROBE)
+        deadline, successes = time.monotonic() + seconds, 0
+        while successes < (1 if len(self.workers) == 1 else _CONSECUTIVE):
+            status = use(self.api, key)
+            assert status in {200, 503}, status
+            successes = successes + 1 if status == 200 else 0
+            assert time.monotonic() < deadline, f"not ready within {seconds} s"
+            if not successes:
+                time.sleep(_PAUSE_SECONDS)
+
+    def kill_worker(self, pid: int) -> None:
+        """End a worker by SIGKILL; its successor is expected."""
+        os.kill(pid, signal.SIGKILL)
+        self.expected_boots += 1
+
+    def reload(self) -> None:
+        """Replace all workers, and wait until the old ones are gone."""
+        old = set(self.workers)
+        self.process.send_signal(signal.SIGHUP)
+        self.expected_boots += len(old)
+        until(lambda: not old & set(self.workers) and len(self.workers) == len(old))
+
+    def reconcile(self, *options: str) -> str:
+        """Run ``jose-hsm reconcile``; return what it prints. It has to find nothing missing."""
+        done = subprocess.run(
+            [Path(sys.executable).with_name("jose-hsm"), "reconcile", *options],
+            env={**os.environ, **self.settings},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "in the registry and not on the token: 0\n" in done.stdout, done
+        return done.stdout
+
+    def assert_sound(self) -> None:
+        """What holds after every fault, whatever it was."""
+        self.heal()
+        self.wait_until_ready()
+        for key in self.keys:
+            assert use(self.api, key) == 200, key
+        assert self.process.poll() is None
+        assert len(self.workers) == int(self.settings["WEB_CONCURRENCY"])
+        assert self.faults.boots <= self.expected_boots, "workers were replaced that need not be"
+        log = self.log.read_text()
+        assert (self.state_dir / "pin").read_text().strip() not in log
+
+
+@contextmanager
+def serving(
+    directory: Path, *, workers: int = 1, settings: Mapping[str, str] | None = None, **changes: str
+) -> Iterator[Service]:
+    """Serve a new token (or that of ``settings``) for one ``with`` block."""
+    faults = Faults(directory / "faults")
+    environment = {
+        **(settings or make_token(directory / "state")),
+        **faults.environment,
+        "WEB_CONCURRENCY": str(workers),
+        **changes,
+    }
+    log = directory / "log"
+    with (
+        log.open("ab") as file,
+        running(environment, workers=workers, configuration=CONFIGURATION, log=file) as server,
+    ):
+        yield Service(server, faults, environment, log)
+
+
+@contextmanager
+def sound(service: Service) -> Iterator[Service]:
+    """Give ``service`` for one ``with`` block, and see that nothing is left of its faults."""
+    service.wait_until_ready(seconds=BOOT_SECONDS)
+    yield service
+    service.assert_sound()
+
+
+def protect(api: Api, key: Mapping[str, Any]) -> Answer:
+    """Encrypt, sign or authenticate something with ``key``."""
+    alg, named = key["alg"], {"kid": key["kid"], "data": _DATA}
+    if alg.startswith("HS"):
+        return api.post("/mac", {**named, "alg": alg})
+    if alg.startswith("RSA-"):
+        return api.post("/encrypt", {**named, "alg": alg, "enc": "A256GCM"})
+    if alg.endswith("GCM"):
+        return api.post("/encrypt", {**named, "alg": "dir", "enc": alg})
+    return api.post("/sign", {**named, "alg": alg})
+
+
+def check(api: Api, key: Mapping[str, Any], made: Mapping[str, Any]) -> Answer:
+    """Decrypt or verify what ``protect`` has made; a 200 must be right."""
+    if "mac" in made:
+        body = {"kid": key["kid"], "alg": key["alg"], "data": _DATA, "mac": made["mac"]}
+        answer, right = api.post("/mac", body), {"kid": key["kid"], "valid": True}
+    elif "ciphertext" in made:
+        answer, right = api.post("/decrypt", made), {"kid": key["kid"], "data": _DATA}
+    else:
+        answer = api.post("/verify", {**made, "data": _DATA})
+        right = {"kid": key["kid_public"] or key["kid"], "valid": True}
+    assert answer.status != 200 or answer.body == right, f"wrong: {answer}"
+    return answer
+
+
+def use(api: Api, key: Mapping[str, Any]) -> int:
+    """Do both; return the first status that is not 200, or 200 if all is right."""
+    made = protect(api, key)
+    return check(api, key, made.body).status if made.status == 200 else made.status
+
+
+def outcome(answer: Answer) -> str:
+    """``ok``, or the error code."""
+    return "ok" if 200 <= answer.status < 300 else str(answer.body["error"])
+
+
+def until(is_so: Any, *, seconds: float = 30) -> None:
+    """Return when ``is_so()``."""
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it does not come to pass"
+        time.sleep(0.02)
