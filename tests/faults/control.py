@@ -152,10 +152,10 @@ class _Worker:
         self._ledger = _Ledger(directory / "calls" / str(os.getpid()))
         self._faults: list[Fault] = []
         self._read()
-        injector = Injector(module)
+        self._injector = Injector(module)  # kept, for the library keeps only addresses
         for name in NAMES:
             if name not in _LEFT_ALONE:
-                injector.replace(name, self._replacement(name))
+                self._injector.replace(name, self._replacement(name))
         threading.Thread(target=self._watch, name="faults", daemon=True).start()
 
     def _watch(self) -> None:

@@ -130,6 +130,7 @@ def serving(
     environment = {
         **(settings or make_token(directory / "state")),
         **faults.environment,
+        "PYTHONFAULTHANDLER": "1",  # a worker that crashes says where
         "WEB_CONCURRENCY": str(workers),
         **changes,
     }

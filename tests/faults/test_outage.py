@@ -1,0 +1,155 @@
+"""A token that goes away as a whole, and comes back: 503 at once, and no restart."""
+
+import hashlib
+import hmac
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests import injector
+from tests.api import Api, b64u
+from tests.faults.control import EVERY, Fault
+from tests.faults.service import protect, until, use
+
+GONE = Fault(function=EVERY, value=injector.DEVICE_ERROR)
+HANGING = Fault(function="C_Sign", hangs=True, times=1)
+REFUSAL_SECONDS = 2
+HANG_SECONDS = 45  # a call that does not return is given up by then
+GROWTH_BYTES = 24 * 2**20
+HMAC = {"kty": "oct", "alg": "HS256"}
+EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
+
+
+def refused_within(api: Api, key: Any) -> float:
+    """Use ``key``, which must be refused; return the seconds that it took."""
+    started = time.monotonic()
+    assert protect(api, key).refusal == (503, "unavailable")
+    return time.monotonic() - started
+
+
+def test_a_token_that_dies_is_503_at_once_and_back_without_a_restart(pair):
+    key = pair.create(**HMAC)
+    workers = pair.workers
+    pair.inject(GONE)
+    assert max(refused_within(pair.api, key) for _ in range(12)) < REFUSAL_SECONDS
+    pair.heal()
+    pair.wait_until_ready()
+    assert pair.workers == workers
+
+
+def test_a_token_that_dies_is_opened_anew_once_by_each_worker(serve_faulty):
+    with serve_faulty() as service:
+        service.wait_until_ready()
+        service.inject(GONE)
+        refused_within(service.api, service.keys[0])
+        time.sleep(1)
+        logins = service.faults.calls("C_Login")
+        service.heal()
+        service.assert_sound()
+        assert service.faults.calls("C_Login") <= logins + 1
+
+
+def test_a_token_that_dies_while_a_pair_is_made_leaves_nothing_after_reconcile(serve_faulty):
+    with serve_faulty() as service, ThreadPoolExecutor() as clients:
+        service.wait_until_ready()
+        service.inject(Fault(function="C_GenerateKeyPair", delay_seconds=1))
+        making = clients.submit(lambda: service.api.post("/keys", EC))
+        until(lambda: service.faults.struck() > 0)
+        service.inject(GONE)
+        assert making.result().refusal == (503, "unavailable")
+        service.assert_sound()
+        service.reconcile()
+        left = service.reconcile()
+        assert "settled: 0\n" in left
+        assert "left alone): 0\n" in left
+
+
+def test_a_key_is_itself_in_every_epoch(serve_faulty):
+    """Numeric handles begin anew; an old one would name another key, and nobody would notice."""
+    values = [bytes([number]) * 32 for number in range(4)]
+    with serve_faulty() as service:
+        others = [service.create(**EC) for _ in range(3)]
+        keys = [service.create(**HMAC, k=b64u(value)) for value in values]
+        for other in others:
+            service.destroy(other)
+        for _ in range(2):
+            service.inject(GONE)
+            until(lambda: protect(service.api, keys[0]).status == 503)
+            service.heal()
+            service.wait_until_ready()
+            for key, value in zip(keys, values, strict=True):
+                body = {"kid": key["kid"], "alg": "HS256", "data": b64u("data")}
+                right = hmac.digest(value, b"data", hashlib.sha256)
+                assert service.api.ok("/mac", body)["mac"] == b64u(right)
+        service.assert_sound()
+
+
+def flap(service: Any, *, seconds: float, period_seconds: float) -> None:
+    """Let the token go and come while it is used; nothing may be wrong or pile up."""
+    keys = [service.create(**HMAC), service.create(**EC)]
+    (worker,) = service.workers
+    before = resident_bytes(worker)
+    over = threading.Event()
+
+    def live(number: int) -> set[int]:
+        statuses = set()
+        while not over.is_set():
+            statuses.add(use(service.api, keys[number % 2]))
+            time.sleep(0.02)
+        return statuses
+
+    with ThreadPoolExecutor() as clients:
+        lives = [clients.submit(live, number) for number in range(4)]
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            service.inject(GONE)
+            time.sleep(period_seconds / 2)
+            service.heal()
+            time.sleep(period_seconds / 2)
+        service.heal()
+        service.wait_until_ready()
+        over.set()
+        assert set.union(*(life.result() for life in lives)) == {200, 503}
+    assert service.workers == [worker]
+    assert resident_bytes(worker) < before + GROWTH_BYTES
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def test_a_token_that_flaps_gives_right_results_or_503(service):
+    flap(service, seconds=4, period_seconds=2)
+
+
+@pytest.mark.long
+def test_a_token_that_flaps_for_minutes_costs_no_memory(service):
+    flap(service, seconds=300, period_seconds=6)
+
+
+def test_a_call_that_hangs_ends_its_worker_only(pair):
+    key = pair.create(**HMAC)
+    pair.inject(HANGING)
+    pair.expected_boots += 1
+
+    def use_and_be_cut_off() -> int | None:
+        try:
+            return use(pair.api, key)
+        except (requests.ConnectionError, HTTPException):
+            return None
+
+    with ThreadPoolExecutor() as clients:
+        stuck = clients.submit(use_and_be_cut_off)
+        until(lambda: pair.faults.struck() > 0)
+        served = 0
+        while not stuck.done() and served < 50:
+            served += use_and_be_cut_off() == 200
+        assert served
+        assert stuck.result(timeout=HANG_SECONDS) in {None, 503}
+    until(lambda: len(pair.workers) == 2)

@@ -1,0 +1,42 @@
+"""Two who do the same at once, in two workers."""
+
+import threading
+
+import pytest
+
+from tests.faults.service import outcome
+
+EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
+
+
+def destroy_twice(service, *, times):
+    """Have two clients destroy one key at the same moment, again and again."""
+    barrier = threading.Barrier(2)
+    outcomes = []
+
+    def destroy(kid, api):
+        barrier.wait()
+        outcomes.append(outcome(api.delete(kid)))
+
+    for _ in range(times):
+        kid = service.api.create(**EC)["kid"]
+        apis = [service.api, service.api]
+        for api in apis:  # connected before, so that they come at once
+            api.post("/sign", {"kid": kid, "alg": "ES256", "data": ""})
+        outcomes.clear()
+        threads = [threading.Thread(target=destroy, args=(kid, api)) for api in apis]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == ["not_found", "ok"]
+    assert "left alone): 0\n" in service.reconcile("--dry-run")  # nor half of one
+
+
+def test_of_two_who_destroy_a_key_one_finds_it(pair):
+    destroy_twice(pair, times=50)
+
+
+@pytest.mark.long
+def test_of_two_who_destroy_a_key_one_finds_it_every_time(pair):
+    destroy_twice(pair, times=500)

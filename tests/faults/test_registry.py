@@ -1,0 +1,67 @@
+"""The registry locked, lost, or put back from an old copy."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+
+from tests.faults.service import BOOT_SECONDS, use
+
+HMAC = {"kty": "oct", "alg": "HS256"}
+
+
+def test_while_the_registry_is_locked_keys_are_used_and_none_is_made(service):
+    key = service.create(**HMAC)
+    path = service.state_dir / "registry.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for how in ("IMMEDIATE", "EXCLUSIVE"):
+            other.execute(f"BEGIN {how}")
+            made = service.faults.calls("C_GenerateKey")
+            assert service.api.post("/keys", HMAC).refusal == (503, "unavailable")
+            assert service.faults.calls("C_GenerateKey") == made
+            assert service.api.delete(key["kid"]).refusal == (503, "unavailable")
+            assert use(service.api, key) == 200
+            other.execute("ROLLBACK")
+    assert use(service.api, service.create(**HMAC)) == 200
+
+
+def test_without_its_registry_the_service_says_503_and_never_404(serve_faulty, tmp_path):
+    with serve_faulty() as service:
+        key = service.create(**HMAC)
+        settings, state = service.settings, service.state_dir
+    (tmp_path / "saved").mkdir()
+    for path in state.glob("registry.db*"):
+        path.rename(tmp_path / "saved" / path.name)
+    with serve_faulty(settings=settings) as service:
+        for _ in range(4):
+            assert use(service.api, key) == 503
+            assert service.api.post("/keys", HMAC).status == 503
+    for path in state.glob("registry.db*"):
+        path.unlink()
+    for path in (tmp_path / "saved").iterdir():
+        path.rename(state / path.name)
+    with serve_faulty(settings=settings) as service:
+        service.keys.append(key)
+        service.wait_until_ready(seconds=BOOT_SECONDS)
+        service.assert_sound()
+
+
+def test_keys_that_an_old_registry_does_not_know_are_left_on_the_token(serve_faulty, tmp_path):
+    with serve_faulty() as service:
+        old = service.create(**HMAC)
+        settings, state = service.settings, service.state_dir
+    shutil.copy(state / "registry.db", tmp_path / "old.db")
+    with serve_faulty(settings=settings) as service:
+        new = service.create(**HMAC)
+    shutil.move(state / "registry.db", tmp_path / "new.db")
+    shutil.copy(tmp_path / "old.db", state / "registry.db")
+    with serve_faulty(settings=settings) as service:
+        service.keys.append(old)
+        service.wait_until_ready(seconds=BOOT_SECONDS)
+        assert use(service.api, new) == 404
+        assert f"left alone): 1\n  {new['kid']}" in service.reconcile()
+        service.assert_sound()
+    shutil.copy(tmp_path / "new.db", state / "registry.db")
+    with serve_faulty(settings=settings) as service:
+        service.keys += [old, new]
+        service.wait_until_ready(seconds=BOOT_SECONDS)
+        service.assert_sound()
