@@ -55,18 +55,24 @@ class Client:
     def live(self, deadline: float) -> None:
         """Make a key, use it and what others have made, and destroy it, until ``deadline``."""
         while time.monotonic() < deadline:
-            key = self._post("/keys", random.choice(KEYS))
-            if key is None:
-                continue
-            keep = random.randrange(KEPT_ONE_IN) == 0
-            for _ in range(USES_OF_A_KEY):
-                self._use(key)
-                if self._shared:
-                    self._use(random.choice(self._shared))
-            if keep:
-                self._shared.append(key)
-            else:
-                self._destroy(key["kid"])
+            self._turn()
+
+    def _turn(self) -> None:
+        key = self._create()
+        if key is None:
+            return
+        keep = random.randrange(KEPT_ONE_IN) == 0
+        for _ in range(USES_OF_A_KEY):
+            self._use(key)
+            if self._shared:
+                self._use(random.choice(self._shared))
+        if keep:
+            self._shared.append(key)
+        else:
+            self._destroy(key["kid"])
+
+    def _create(self) -> Any:
+        return self._post("/keys", random.choice(KEYS))
 
     def _use(self, key: dict[str, Any]) -> None:
         alg, kid, data = key["alg"], key["kid"], b64u(secrets.token_bytes(random.randrange(300)))
@@ -89,22 +95,28 @@ class Client:
             self.wrong.append(f"{path}: wrong {member}")
 
     def _destroy(self, kid: str) -> None:
-        status = self._http.delete(f"{self._url}/keys/{kid}", timeout=60).status_code
-        self._note("DELETE", status, 204)
-        again = self._http.delete(f"{self._url}/keys/{kid}", timeout=60).status_code
-        self._note("DELETE again", again, 404)
+        if self._note("DELETE", self._send("DELETE", f"/keys/{kid}"), 204):
+            self._note("DELETE again", self._send("DELETE", f"/keys/{kid}"), 404)
 
     def _post(self, path: str, body: Any) -> Any:
         if random.randrange(RECONNECTED_ONE_IN) == 0:
             self._http.close()
-        response = self._http.post(self._url + path, json=body, timeout=60)
-        self._note(path, response.status_code, 200, response.text)
-        return response.json() if response.ok else None
+        response = self._send("POST", path, body)
+        return response.json() if self._note(path, response, 200) else None
 
-    def _note(self, path: str, status: int, expected: int, text: str = "") -> None:
-        self.answers[f"{path} {status}"] += 1
-        if status != expected:
-            self.wrong.append(f"{path}: {status} {text.strip()}")
+    def _send(self, method: str, path: str, body: Any = None) -> requests.Response:
+        return self._http.request(method, self._url + path, json=body, timeout=60)
+
+    def _note(self, path: str, response: requests.Response, expected: int) -> bool:
+        """Count the answer; tell whether it is the expected one."""
+        self.answers[f"{path} {response.status_code}"] += 1
+        return self._judge(path, response, expected)
+
+    def _judge(self, path: str, response: requests.Response, expected: int) -> bool:
+        is_right = response.status_code == expected
+        if not is_right:
+            self.wrong.append(f"{path}: {response.status_code} {response.text.strip()}")
+        return is_right
 
 
 def main() -> int:

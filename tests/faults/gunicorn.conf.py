@@ -1,5 +1,7 @@
 """The service's own settings, with faults in each worker. For tests only: it is never packaged."""
 
+# ruff: noqa: N999  # the name that gunicorn's own has
+
 import runpy
 from pathlib import Path
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from scripts.throwaway import LABEL, Server, make_token
+from scripts.throwaway import Server, make_token
 from scripts.throwaway import server as running
 from tests.api import Answer, Api, b64u
 from tests.faults.control import Fault, Faults
@@ -64,8 +64,9 @@ class Service:
             assert time.monotonic() < deadline, answer
             time.sleep(_PAUSE_SECONDS)
         assert answer.status == 200, answer
-        self.keys.append(answer.body)
-        return answer.body
+        key: dict[str, Any] = answer.body
+        self.keys.append(key)
+        return key
 
     def destroy(self, key: Mapping[str, Any]) -> None:
         """Destroy a key, which from now on has to be gone."""

@@ -1,0 +1,175 @@
+"""A token in a process of its own, which dies, comes back, stops and continues.
+
+``p11-kit server`` puts SoftHSM there. It forwards few mechanisms: no AES-GCM, PSS or EdDSA.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from scripts.throwaway import LABEL, make_token
+from tests.faults.service import BOOT_SECONDS, protect, use
+
+CLIENTS = sorted(Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so"))
+KINDS = (
+    {"kty": "oct", "alg": "HS256"},
+    {"kty": "EC", "crv": "P-256", "alg": "ES256"},
+    {"kty": "RSA", "alg": "RS256"},
+)
+REFUSAL_SECONDS = 2
+GIVEN_UP_SECONDS = 45
+
+pytestmark = pytest.mark.skipif(
+    not CLIENTS or not shutil.which("p11-kit"), reason="p11-kit is not installed"
+)
+
+
+class Hsm:
+    """The process that holds the token."""
+
+    def __init__(self, settings: Mapping[str, str], socket: Path) -> None:
+        self._settings, self.socket = settings, socket
+        self._process: Any = None
+
+    def start(self) -> None:
+        """Start anew, at the same address."""
+        self.socket.unlink(missing_ok=True)
+        command = ["p11-kit", "server", "-f", "-n", self.socket]
+        command += ["--provider", self._settings["JOSE_HSM_PKCS11_MODULE"], f"pkcs11:token={LABEL}"]
+        self._process = subprocess.Popen(
+            command,
+            env={**os.environ, **self._settings},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while not self.socket.exists():
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """End it, and what it has forked for each client."""
+        self.send(signal.SIGKILL)
+        self._process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to all of its processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[tuple[Hsm, dict[str, str]]]:
+    """A token behind a socket, and the settings that lead there."""
+    settings = make_token(tmp_path / "state")
+    hsm = Hsm(settings, tmp_path / "socket")
+    hsm.start()
+    yield (
+        hsm,
+        {
+            **settings,
+            "JOSE_HSM_PKCS11_MODULE": str(CLIENTS[-1]),
+            "P11_KIT_SERVER_ADDRESS": f"unix:path={hsm.socket}",
+        },
+    )
+    hsm.send(signal.SIGCONT)
+    hsm.kill()
+
+
+@contextmanager
+def using(service: Any) -> Iterator[set[int | None]]:
+    """Use all keys of ``service`` meanwhile; give the set of statuses, ``None`` if cut off."""
+    statuses: set[int | None] = set()
+    over = threading.Event()
+
+    def live(key: Any) -> None:
+        while not over.is_set():
+            try:
+                statuses.add(use(service.api, key))
+            except requests.ConnectionError:
+                statuses.add(None)
+            time.sleep(0.01)
+
+    with ThreadPoolExecutor() as clients:
+        lives = [clients.submit(live, key) for key in service.keys]
+        try:
+            yield statuses
+        finally:
+            over.set()
+        for life in lives:
+            life.result()
+
+
+def test_a_token_that_is_killed_is_503_at_once_and_back_without_a_restart(serve_faulty, remote):
+    hsm, settings = remote
+    with serve_faulty(settings=settings) as service:
+        for kind in KINDS:
+            service.create(**kind)
+        workers = service.workers
+        for _ in range(2):
+            hsm.kill()
+            for key in service.keys:
+                started = time.monotonic()
+                assert protect(service.api, key).status == 503
+                assert time.monotonic() - started < REFUSAL_SECONDS
+            hsm.start()
+            service.wait_until_ready()
+        service.assert_sound()
+        assert service.workers == workers
+
+
+def test_a_token_that_starts_after_the_service_is_opened(serve_faulty, remote):
+    hsm, settings = remote
+    hsm.kill()
+    with serve_faulty(workers=2, settings=settings) as service:
+        assert service.api.post("/keys", KINDS[0]).status == 503
+        hsm.start()
+        service.wait_until_ready()
+        service.assert_sound()
+
+
+def test_a_token_that_is_killed_while_a_pair_is_made_leaves_nothing(serve_faulty, remote):
+    hsm, settings = remote
+    with serve_faulty(settings=settings) as service, ThreadPoolExecutor() as clients:
+        service.wait_until_ready(seconds=BOOT_SECONDS)
+        request = {"kty": "RSA", "bits": 4096, "alg": "RS256"}
+        making = clients.submit(lambda: service.api.post("/keys", request))
+        time.sleep(0.5)
+        hsm.kill()
+        answer = making.result()
+        assert answer.status in {200, 503}  # 200 if it was quick
+        hsm.start()
+        service.wait_until_ready()
+        service.reconcile()
+        left = service.reconcile()
+        assert "settled: 0\n" in left
+        assert "left alone): 0\n" in left
+        service.assert_sound()
+
+
+def test_a_token_that_stops_answering_is_given_up_and_found_again(serve_faulty, remote):
+    hsm, settings = remote
+    with serve_faulty(settings=settings) as service:
+        for kind in KINDS:
+            service.create(**kind)
+        with using(service) as statuses:
+            hsm.send(signal.SIGSTOP)
+            deadline = time.monotonic() + GIVEN_UP_SECONDS
+            while not statuses & {None, 503}:
+                assert time.monotonic() < deadline, "nobody gives up"
+                time.sleep(0.1)
+            hsm.send(signal.SIGCONT)
+            service.expected_boots = service.faults.boots + 1
+            service.wait_until_ready()
+            assert statuses <= {None, 200, 503}
+        service.assert_sound()
