@@ -33,7 +33,9 @@ CLIENTS: Final = 8
 REQUESTS_OF_A_WORKER: Final = 5000
 WARM_UP_SECONDS: Final = 8
 EXPLAINED_SECONDS: Final = 3.0
-LONGEST_HANG_SECONDS: Final = 60
+CALL_SECONDS: Final = 4
+SHORT_HANG_SECONDS: Final = 1.0
+LONGEST_HANG_SECONDS: Final = 15
 
 # What a worker may have at the end above what it had when warm.
 MEMORY_MIB: Final = 48
@@ -208,7 +210,9 @@ class Trouble:
             pass
 
     def _short_hang(self) -> None:
-        with self._lasting(Fault(function=random.choice(STRUCK), hangs=True), seconds=0.8):
+        with self._lasting(
+            Fault(function=random.choice(STRUCK), hangs=True), seconds=SHORT_HANG_SECONDS
+        ):
             pass
 
     def _long_hang(self) -> None:
@@ -280,10 +284,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
     random.seed(options.seed)
-    recycling = f"--max-requests {REQUESTS_OF_A_WORKER} --max-requests-jitter 500"
+    settings = {
+        "GUNICORN_CMD_ARGS": f"--max-requests {REQUESTS_OF_A_WORKER} --max-requests-jitter 500",
+        "JOSE_HSM_CALL_SECONDS": str(CALL_SECONDS),
+    }
     with (
         tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory,
-        serving(Path(directory), workers=WORKERS, GUNICORN_CMD_ARGS=recycling) as service,
+        serving(Path(directory), workers=WORKERS, **settings) as service,
     ):
         table = Table()
         table.show("seed", options.seed)

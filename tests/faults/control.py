@@ -24,8 +24,8 @@ EVERY: Final = "*"
 
 _POLL_SECONDS: Final = 0.02
 _PATIENCE_SECONDS: Final = 15
-# C_Initialize, C_Finalize: ``hsm`` may call them by their symbols, past the list.
-_LEFT_ALONE: Final = ("C_Initialize", "C_Finalize", "C_GetFunctionList")
+# What the library does by itself, also when its token is gone: struck only by name.
+_OF_THE_LIBRARY: Final = ("C_Initialize", "C_Finalize", "C_GetFunctionList")
 
 # Where a function puts its output: the index of the pointer, that of the length, and whether the
 # length is a number (or where one is).
@@ -154,8 +154,7 @@ class _Worker:
         self._read()
         self._injector = Injector(module)  # kept, for the library keeps only addresses
         for name in NAMES:
-            if name not in _LEFT_ALONE:
-                self._injector.replace(name, self._replacement(name))
+            self._injector.replace(name, self._replacement(name))
         threading.Thread(target=self._watch, name="faults", daemon=True).start()
 
     def _watch(self) -> None:
@@ -186,7 +185,7 @@ class _Worker:
 
     def _strikes(self, fault: Fault, name: str) -> bool:
         return (
-            fault.function in (name, EVERY)
+            (fault.function == name or (fault.function == EVERY and name not in _OF_THE_LIBRARY))
             and (fault.probability >= 1 or random.random() < fault.probability)
             and (fault.times is None or self._claims(fault))
         )

@@ -28,7 +28,8 @@ KINDS = (
     {"kty": "RSA", "alg": "RS256"},
 )
 REFUSAL_SECONDS = 2
-GIVEN_UP_SECONDS = 45
+CALL_SECONDS = "3"
+GIVEN_UP_SECONDS = 15
 
 pytestmark = pytest.mark.skipif(
     not CLIENTS or not shutil.which("p11-kit"), reason="p11-kit is not installed"
@@ -159,7 +160,7 @@ def test_a_token_that_is_killed_while_a_pair_is_made_leaves_nothing(serve_faulty
 
 def test_a_token_that_stops_answering_is_given_up_and_found_again(serve_faulty, remote):
     hsm, settings = remote
-    with serve_faulty(settings=settings) as service:
+    with serve_faulty(settings=settings, JOSE_HSM_CALL_SECONDS=CALL_SECONDS) as service:
         for kind in KINDS:
             service.create(**kind)
         with using(service) as statuses:

@@ -7,6 +7,7 @@ from contextlib import closing
 from tests.faults.service import BOOT_SECONDS, use
 
 HMAC = {"kty": "oct", "alg": "HS256"}
+EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
 
 
 def test_while_the_registry_is_locked_keys_are_used_and_none_is_made(service):
@@ -15,9 +16,9 @@ def test_while_the_registry_is_locked_keys_are_used_and_none_is_made(service):
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         for how in ("IMMEDIATE", "EXCLUSIVE"):
             other.execute(f"BEGIN {how}")
-            made = service.faults.calls("C_GenerateKey")
-            assert service.api.post("/keys", HMAC).refusal == (503, "unavailable")
-            assert service.faults.calls("C_GenerateKey") == made
+            made = service.faults.calls("C_GenerateKeyPair")  # the service makes none for itself
+            assert service.api.post("/keys", EC).refusal == (503, "unavailable")
+            assert service.faults.calls("C_GenerateKeyPair") == made
             assert service.api.delete(key["kid"]).refusal == (503, "unavailable")
             assert use(service.api, key) == 200
             other.execute("ROLLBACK")
