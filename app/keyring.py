@@ -70,6 +70,7 @@ class Keyring:
             origin=Origin.GENERATED if material is None else Origin.IMPORTED,
             residency=Residency.TOKEN if material is None else Residency.PROCESS,
         )
+        self._hsm.offers()  # while the token is away not even a row is made
         with self._two_phases(key):
             public = self._make(key, material)
             if material is not None and not self._hsm.works(key.kid, spec):
