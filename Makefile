@@ -5,13 +5,14 @@ STATE_DIR ?= var
 PYTEST_ARGS ?= -n auto
 LOCK_ARGS ?=
 SECONDS ?= 60
+MINUTES ?= 15
 KILLS ?= 50
 export PORT STATE_DIR
 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check load faults kills warm oracle lock clean
+.PHONY: help run test check load faults soak kills warm oracle lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +41,10 @@ faults: ## Run the long forms of the fault tests, too: minutes
 	@scripts/setup requirements.lock
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest -m "long or not long" tests/faults
+
+soak: ## Use keys while everything fails at random; nothing may be wrong or lost: [MINUTES=15]
+	@scripts/setup requirements-test.lock
+	@exec $(BIN)/python -m scripts.soak --minutes $(MINUTES)
 
 kills: ## Kill workers while keys are created; nothing may be lost or left: [KILLS=50]
 	@scripts/setup requirements-test.lock

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -61,6 +62,8 @@ STRUCK: Final = tuple(
 )
 CORRUPTED: Final = ("C_Encrypt", "C_Sign")
 
+_CUT_OFF: Final = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
+
 
 class Ends:
     """When workers were seen to end: what cuts requests off, and nothing else may."""
@@ -103,8 +106,10 @@ class Victim(Client):
     def _turn(self) -> None:
         try:
             super()._turn()
-        except requests.ConnectionError:
+        except _CUT_OFF:
             self.cut_off.append(time.monotonic())
+        except requests.Timeout:
+            self.wrong.append("no answer")
 
     def _create(self) -> Any:
         key = super()._create()
@@ -284,7 +289,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
     random.seed(options.seed)
-    settings = {
+    settings: dict[str, Any] = {
         "GUNICORN_CMD_ARGS": f"--max-requests {REQUESTS_OF_A_WORKER} --max-requests-jitter 500",
         "JOSE_HSM_CALL_SECONDS": str(CALL_SECONDS),
     }
@@ -305,19 +310,18 @@ def _soak(service: Service, seconds: float, table: Table) -> None:
     clients = [Victim(service.url, shared) for _ in range(CLIENTS)]
     ends, trouble = Ends(service), Trouble(service)
     deadline = time.monotonic() + WARM_UP_SECONDS + seconds
-    threads = [threading.Thread(target=client.live, args=(deadline,)) for client in clients]
-    watching = threading.Thread(target=ends.watch)
-    for thread in (*threads, watching):
-        thread.start()
-    time.sleep(WARM_UP_SECONDS)
-    before = _size(service)
-    trouble.make(deadline)
-    for thread in threads:
-        thread.join()
-    service.wait_until_ready(seconds=BOOT_SECONDS)
-    after = _size(service)
-    ends.over.set()
-    watching.join()
+    with ThreadPoolExecutor(CLIENTS + 1) as pool:
+        watching = pool.submit(ends.watch)
+        lives = [pool.submit(client.live, deadline) for client in clients]
+        time.sleep(WARM_UP_SECONDS)
+        before = _size(service)
+        trouble.make(deadline)
+        wait(lives)
+        service.wait_until_ready(seconds=BOOT_SECONDS)
+        after = _size(service)
+        ends.over.set()
+    for done in (watching, *lives):
+        done.result()
     _show_answers(table, clients, ends)
     _show_keys(table, service, clients)
     _show_workers(table, service, ends, trouble, before, after)
@@ -344,9 +348,13 @@ def _show_keys(table: Table, service: Service, clients: Sequence[Victim]) -> Non
     living = [key for client in clients for key in client.living.values()]
     table.show("kids returned and not destroyed", len(living))
     table.show_zero("kids lost", sum(use(service.api, key) != HTTPStatus.OK for key in living))
-    service.reconcile()
-    left = [int(number) for number in re.findall(r": (\d+)$", service.reconcile(), re.MULTILINE)]
-    table.show_zero("differences between registry and token after reconcile", sum(left))
+    table.show("left half done and cleared away", _numbers(service.reconcile())[0])
+    left = sum(_numbers(service.reconcile()))
+    table.show_zero("differences between registry and token after that", left)
+
+
+def _numbers(reconciliation: str) -> list[int]:
+    return [int(number) for number in re.findall(r": (\d+)$", reconciliation, re.MULTILINE)]
 
 
 def _show_workers(  # noqa: PLR0913, PLR0917  # all that was seen of them

@@ -57,7 +57,7 @@ def make_token(state_dir: Path) -> dict[str, str]:
 
 
 @contextmanager
-def server(
+def server(  # noqa: PLR0913  # settings, all by name
     settings: Mapping[str, str],
     *,
     workers: int = 2,

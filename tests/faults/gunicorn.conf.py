@@ -1,16 +1,15 @@
 """The service's own settings, with faults in each worker. For tests only: it is never packaged."""
-
-# ruff: noqa: N999  # the name that gunicorn's own has
+# ruff: noqa: N999  # the name that the service's own has
 
 import runpy
 from pathlib import Path
 
 from tests.faults.control import obey
 
-globals().update(runpy.run_path(str(Path(__file__).parents[2] / "deploy" / "gunicorn.conf.py")))
-_post_fork = globals()["post_fork"]
+_own = runpy.run_path(str(Path(__file__).parents[2] / "deploy" / "gunicorn.conf.py"))
+assert "post_fork" not in _own, "it would be lost"
+globals().update(_own)
 
 
 def post_fork(server, worker):
-    _post_fork(server, worker)
     obey()

@@ -34,6 +34,7 @@ class Service:
         self.settings = settings
         self.log = log
         self.state_dir = Path(settings["JOSE_HSM_STATE_DIR"])
+        self.registry = self.state_dir / "registry.db"
         self.keys: list[dict[str, Any]] = []
         self.expected_boots = int(settings["WEB_CONCURRENCY"])
 
@@ -124,7 +125,7 @@ class Service:
 
 @contextmanager
 def serving(
-    directory: Path, *, workers: int = 1, settings: Mapping[str, str] | None = None, **changes: str
+    directory: Path, *, workers: int = 1, settings: Mapping[str, str] | None = None, **changes: Any
 ) -> Iterator[Service]:
     """Serve a new token (or that of ``settings``) for one ``with`` block."""
     faults = Faults(directory / "faults")

@@ -91,7 +91,7 @@ def test_a_wrong_pin_is_tried_once_by_eight_workers(serve_faulty, tmp_path):
     try_a_wrong_pin(serve_faulty, tmp_path, workers=8)
 
 
-@pytest.mark.parametrize("value", [PIN_LOCKED, PIN_EXPIRED])
+@pytest.mark.parametrize("value", [PIN_LOCKED, pytest.param(PIN_EXPIRED, marks=pytest.mark.long)])
 def test_a_pin_that_is_locked_or_expired_is_not_tried_again(serve_faulty, tmp_path, value):
     settings = make_token(tmp_path / "state")
     tokens = tmp_path / "state" / "tokens"
@@ -109,7 +109,9 @@ def test_a_pin_that_is_locked_or_expired_is_not_tried_again(serve_faulty, tmp_pa
 
 def test_a_service_that_was_preloaded_never_works_half(serve_faulty):
     """Opened before the fork, a token belongs to nobody: refused, never used."""
-    with serve_faulty(workers=2, GUNICORN_CMD_ARGS="--preload") as service:
+    arguments = "--preload --graceful-timeout 1"
+    wait = {"JOSE_HSM_SESSION_WAIT_SECONDS": "0.1"}
+    with serve_faulty(workers=2, GUNICORN_CMD_ARGS=arguments, **wait) as service:
         assert_waiting(service)
 
 

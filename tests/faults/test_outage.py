@@ -2,9 +2,11 @@
 
 import hashlib
 import hmac
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +66,20 @@ def test_a_token_that_dies_while_a_pair_is_made_leaves_nothing_after_reconcile(s
         service.inject(GONE)
         assert making.result().refusal == (503, "unavailable")
         service.assert_sound()
-        service.reconcile()
-        left = service.reconcile()
-        assert "settled: 0\n" in left
-        assert "left alone): 0\n" in left
+        assert "left alone): 0\n" in service.reconcile()
+
+
+def test_creations_that_are_refused_leave_no_rows_behind(serve_faulty):
+    """Clients try again: what each try leaves would have to be cleared away one by one."""
+    with serve_faulty() as service, closing(sqlite3.connect(service.registry)) as registry:
+        service.wait_until_ready()
+        service.inject(GONE)
+        refused_within(service.api, service.keys[0])
+        time.sleep(1)
+        for request in (HMAC, EC) * 10:
+            assert service.api.post("/keys", request).status == 503
+        assert registry.execute("SELECT count(*) FROM keys").fetchone() == (1,)
+        service.assert_sound()
 
 
 def test_a_key_is_itself_in_every_epoch(serve_faulty):
