@@ -205,7 +205,7 @@ class Trouble:
         Victim.corruption_until = time.monotonic() + EXPLAINED_SECONDS
 
     def _nothing_found(self) -> None:
-        fault = Fault(function="C_FindObjects", finds_nothing=True, probability=0.7)
+        fault = Fault(function="C_FindObjects", finds_nothing=True)
         with self._lasting(fault, seconds=random.uniform(0.2, 1)):
             pass
 
