@@ -70,6 +70,16 @@ def test_a_token_that_hides_its_keys_never_makes_a_404(serve_faulty):
         service.assert_sound()
 
 
+def test_a_token_that_hides_its_keys_keeps_none_that_was_destroyed(serve_faulty):
+    with serve_faulty() as service:
+        service.wait_until_ready()
+        kid = service.api.create(**EC)["kid"]
+        service.inject(Fault(function="C_FindObjects", finds_nothing=True))
+        assert service.api.delete(kid).status in {204, 503}
+        service.assert_sound()
+        assert "left alone): 0\n" in service.reconcile()
+
+
 @pytest.mark.parametrize("value", [injector.SESSION_HANDLE_INVALID, injector.OPERATION_ACTIVE])
 @pytest.mark.parametrize("function", ["C_SignInit", "C_Sign"])
 def test_a_bad_session_is_thrown_away_and_nobody_notices(service, function, value):
@@ -116,6 +126,13 @@ def test_a_result_that_is_corrupted_once_is_right_or_refused(service):
     if answer.status == 200:
         service.heal()
         assert check(service.api, key, answer.body).status == 200
+
+
+def test_a_good_mac_is_not_called_bad_by_a_corrupted_result(service):
+    key = service.create(**HMAC)
+    made = protect(service.api, key).body
+    service.inject(Fault(function="C_Sign", corrupts=True, times=1))
+    assert check(service.api, key, made).status in {200, 500, 503}  # a 200 is right
 
 
 def test_a_bad_tag_of_a_healthy_token_is_422(service):
