@@ -82,6 +82,10 @@ class Faults:
         """Return how often any worker has called ``function``."""
         return sum(_Ledger(path)[function] for path in self._ledgers())
 
+    def all_calls(self) -> int:
+        """Return how many calls there were of any worker."""
+        return sum(self.calls(name) for name in NAMES)
+
     def struck(self) -> int:
         """Return how many calls have met a fault."""
         return sum(_Ledger(path).struck for path in self._ledgers())

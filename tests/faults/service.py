@@ -21,6 +21,7 @@ BOOT_SECONDS: Final = 60  # not promised: the machine may be busy
 
 _CONSECUTIVE: Final = 16  # on as many connections: then every worker has had its turn
 _PAUSE_SECONDS: Final = 0.05
+_IDLE_SECONDS: Final = 0.5
 _PROBE: Final = {"kty": "oct", "alg": "HS256"}
 _DATA: Final = b64u("what is protected")
 
@@ -85,6 +86,12 @@ class Service:
             assert time.monotonic() < deadline, f"not ready within {seconds} s"
             if not successes:
                 time.sleep(_PAUSE_SECONDS)
+
+    def wait_until_idle(self) -> None:
+        """Return when no worker is opening its token any more."""
+        before = -1
+        while before != (before := self.faults.all_calls()):
+            time.sleep(_IDLE_SECONDS)
 
     def kill_worker(self, pid: int) -> None:
         """End a worker by SIGKILL; its successor is expected."""
