@@ -1,20 +1,23 @@
 """jose-hsm: the REST Native Crypto API on keys that stay in an HSM."""
 
-import logging
+from dataclasses import replace
 from typing import Final
 
 from flask import Flask, request
 from werkzeug.exceptions import NotFound
 
-from app import bodies, errors
-from app.blueprints import encryption, keys, signing
+from app import bodies, errors, observability
+from app.audit import AuditLog, Uses
+from app.blueprints import encryption, health, keys, signing
 from app.config import Config
 from app.janitor import Janitor
 from app.keyring import Keyring
-from app.registry import Registry
+from app.observability import Figures, Stream
+from app.registry import Registry, Watch
 from hsm import Hsm
 
 _URL_PREFIX: Final = "/v1/crypto"
+_STDOUT: Final = 1
 
 
 def create_app(config: Config | None = None) -> Flask:
@@ -23,26 +26,36 @@ def create_app(config: Config | None = None) -> Flask:
     Raises ``ConfigError``. The token is opened in the background: until then requests get 503.
     """
     config = config or Config.from_env()
-    logging.basicConfig(level=config.log_level.upper())
+    figures = Figures()
+    stream = Stream(_STDOUT, dropped=figures.dropped)
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
     # A path is a name, not a hint: no redirects to what it might have meant.
     app.url_map.merge_slashes = False
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    token = Hsm(config.hsm_settings)
+    registry = Registry(config.registry_url, host=config.host, observe=figures.used_registry)
+    token = Hsm(replace(config.hsm_settings, observer=figures))
+    app.extensions["figures"] = figures
     app.extensions["hsm"] = token
-    keyring = app.extensions["keyring"] = Keyring(
-        Registry(config.registry_url, host=config.host), token, state_dir=config.state_dir
-    )
+    app.extensions["registry_watch"] = watch = Watch(registry.find)
+    keyring = app.extensions["keyring"] = Keyring(registry, token, state_dir=config.state_dir)
+    app.extensions["audit"] = audit_log = AuditLog(config.audit_path) if config.audit_path else None
+    uses = Uses(audit_log, figures)
+    observability.register(app, config, stream, figures, uses.end)  # the outermost hooks
     app.before_request(_require_exact_path)
     for resource in (keys, encryption, signing):
         app.register_blueprint(resource.blueprint, url_prefix=_URL_PREFIX)
+    app.register_blueprint(health.blueprint)
     errors.register(app)
     bodies.register(app)
+    observability.configure(stream, config.log_level)
+    stream.start()
     token.start()
     app.extensions["janitor"] = janitor = Janitor(keyring)
     janitor.start()
+    watch.start()
+    figures.start(token)
     return app
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from app import audit
 from app.config import PREFIX, Config, ConfigError
 from app.errors import RegistryUnavailable
 from app.keyring import Keyring
@@ -49,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--dry-run", action="store_true", help="change nothing")
     command.set_defaults(command=_reconcile)
+    group = commands.add_parser("audit", help="look after the audit log")
+    command = group.add_subparsers(required=True, metavar="command").add_parser(
+        "verify", help="tell whether the lines are those that were written, all and in order"
+    )
+    command.add_argument("--head", help="the hash of a line that must be there")
+    command.add_argument("files", nargs="*", type=Path, help="the oldest first; default: the log")
+    command.set_defaults(command=_verify_audit)
     return parser
 
 
@@ -72,6 +80,24 @@ def _reconcile(config: Config, options: argparse.Namespace) -> int:
         for kid in kids:
             print(f"  {kid}")
     return 1 if found.missing or found.unknown else 0
+
+
+def _verify_audit(config: Config, options: argparse.Namespace) -> int:
+    files = options.files or [path for path in [config.audit_path] if path]
+    try:
+        report = audit.verify(files, options.head)
+    except OSError as error:
+        print(f"jose-hsm: {error}", file=sys.stderr)
+        return 2
+    print(f"lines: {report.lines}, of them torn: {report.torn}")
+    print(f"from {report.first} to {report.last}")
+    print(f"head: {report.head}")
+    if report.broken:
+        print(f"broken: {report.broken}")
+    if options.head and not report.is_head_met:
+        print(f"broken: no line has the hash {options.head}")
+        return 1
+    return 1 if report.broken else 0
 
 
 def _opened(config: Config) -> Hsm:

@@ -136,8 +136,16 @@ class Config:
     )
     log_level: str = _setting(
         _choice("debug", "info", "warning", "error"),
-        "`debug`, `info`, `warning` or `error`",
-        default="warning",
+        "`debug`, `info` (a line for each request), `warning` or `error`",
+        default="info",
+    )
+    audit_log: str | None = _setting(
+        _text,
+        "path of the audit log, by default `audit.log` in `STATE_DIR`; `off` for none",
+        default=None,
+    )
+    server_timing: bool = _setting(
+        _flag, "1 answers with `Server-Timing`: wait for a session, token, total", default=False
     )
 
     def __post_init__(self) -> None:
@@ -182,6 +190,13 @@ class Config:
     def registry_url(self) -> str:
         """SQLAlchemy URL of the registry."""
         return self.database_url or f"sqlite:///{self.state_dir / 'registry.db'}"
+
+    @property
+    def audit_path(self) -> Path | None:
+        """Where the audit log is; ``None`` if there is to be none."""
+        if self.audit_log == "off":
+            return None
+        return Path(self.audit_log).absolute() if self.audit_log else self.state_dir / "audit.log"
 
     def read_pin(self) -> str:
         """Return the user PIN; raise ``OSError`` if its file cannot be read."""

@@ -10,6 +10,7 @@ from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
 
 import hsm
+from app import exchange
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +47,31 @@ class RegistryUnavailable(AppError):
         super().__init__("Service unavailable: the registry does not answer")
 
 
+class NotReady(AppError):
+    """The service cannot serve now: where it is, a word for programs, and why."""
+
+    code = "unavailable"
+
+    def __init__(self, phase: str, cause: str, reason: str) -> None:
+        super().__init__(f"{phase}: {cause}: {reason}")
+
+
+class AuditUnavailable(AppError):
+    """The audit log cannot be written, and nothing is done that is not in it."""
+
+    code = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("Service unavailable: the audit log cannot be written")
+
+
 STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
     {
         BadRequest: HTTPStatus.BAD_REQUEST,
         Forbidden: HTTPStatus.FORBIDDEN,
         RegistryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+        AuditUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
         hsm.KeyNotFound: HTTPStatus.NOT_FOUND,
         hsm.UnsupportedAlgorithm: HTTPStatus.UNPROCESSABLE_ENTITY,
         hsm.CryptoFailure: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -86,6 +107,7 @@ def register(app: Flask) -> None:
 
 
 def _body(code: str, description: str, status: HTTPStatus) -> Response:
+    exchange.fail(code)
     response = jsonify({"error": code, "description": description})
     response.status_code = status
     return response

@@ -16,6 +16,7 @@ from gunicorn import util
 from gunicorn.arbiter import Arbiter
 
 from app.config import Config, ConfigError, is_loopback
+from app.observability import processes as figures
 from app.worker import Worker
 
 try:
@@ -52,7 +53,7 @@ accesslog = None
 # The heartbeat is a file that is touched all the time: on a busy disk that would block a worker.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # gunicorn's files are private
 control_socket_disable = True
-loglevel = service.log_level
+loglevel = "warning" if service.log_level == "info" else service.log_level
 
 
 def on_starting(server: Arbiter) -> None:
@@ -62,6 +63,12 @@ def on_starting(server: Arbiter) -> None:
             _refuse_open(address[0])
             if not server.master_pid and "LISTEN_FDS" not in os.environ:
                 _refuse_taken(*address)
+    figures.prepare(service.state_dir)
+
+
+def on_exit(_server: Arbiter) -> None:
+    """Leave no figures behind."""
+    figures.remove()
 
 
 def _write_error(sock: socket.socket, status: int, reason: str, _message: str) -> None:
@@ -84,8 +91,9 @@ def pre_fork(server: Arbiter, worker: Worker) -> None:
 
 
 def child_exit(_server: Arbiter, worker: Worker) -> None:
-    """Free the number."""
+    """Free the number, and forget what was true only while the worker lived."""
     worker.leave_slot()
+    figures.worker_ended(worker.slot)
 
 
 def post_request(worker: Worker, request: Any, _environ: Any, response: Any) -> None:

@@ -1,7 +1,9 @@
 """One file a resource; views load, call, dump."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from flask import current_app, request
 from marshmallow import Schema
@@ -9,11 +11,13 @@ from marshmallow.experimental.context import Context
 from werkzeug.exceptions import UnsupportedMediaType
 from werkzeug.http import parse_options_header
 
-from app import bodies, strict_json
+from app import bodies, exchange, jose, strict_json
 from app.errors import BadRequest
 from app.keyring import Keyring
-from app.schemas.fields import Offers
-from hsm import Hsm, TokenUnavailable
+from app.schemas.fields import Header, Offers
+from hsm import Hsm, TokenUnavailable, UnsupportedAlgorithm
+
+_NAMES: Final = ("kid", "alg", "enc")
 
 
 def keyring() -> Keyring:
@@ -32,13 +36,29 @@ def load(schema: Schema) -> Any:
     if environ.get("HTTP_CONTENT_ENCODING") or not _is_json(environ.get("CONTENT_TYPE", "")):
         raise UnsupportedMediaType
     try:
-        body = strict_json.loads(bodies.read())
+        members = strict_json.loads(bodies.read())
     except ValueError:
         raise BadRequest(
             "The body must be one JSON object, strictly (RFC 8259), in UTF-8"
         ) from None
-    with Context(_offers()):
-        return schema.load(body)
+    exchange.name(**{name: members.get(name) for name in _NAMES if name in schema.fields})
+    with Context(_offers()), _noting_refused(schema, members):
+        loaded = schema.load(members)
+    if isinstance(loaded, dict) and isinstance(header := loaded.get("protected"), Header):
+        exchange.name(kid=header.kid, alg=header.alg, enc=header.enc)
+    return loaded
+
+
+@contextmanager
+def _noting_refused(schema: Schema, members: Mapping[str, Any]) -> Iterator[None]:
+    """Note what a protected header names also if it is refused."""
+    try:
+        yield
+    except UnsupportedAlgorithm:
+        if "protected" in schema.fields:
+            header = strict_json.loads(jose.decode(members["protected"]))
+            exchange.name(**{name: header.get(name) for name in _NAMES})
+        raise
 
 
 @lru_cache(maxsize=64)

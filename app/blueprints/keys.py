@@ -1,11 +1,12 @@
 """Keys: create, import, unwrap, destroy."""
 
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
+from app import exchange
 from app.auth import principal
 from app.blueprints import keyring, load
 from app.schemas.keys import CreateKeyRequest, KeyResponse
@@ -22,15 +23,14 @@ _KEY: Final = KeyResponse()
 def create() -> ResponseReturnValue:
     """Generate a key, or import one if the body holds key material."""
     request = load(_CREATE)
-    return dict(_KEY.dump(keyring().create(principal(), request)))
+    return _described(keyring().create(principal(), request))
 
 
 @blueprint.post("/keys/unwrap")
 def unwrap() -> ResponseReturnValue:
     """Keep the CEK of a JWE as a key of its own."""
     body = load(_UNWRAP)
-    key = keyring().unwrap(principal(), body["protected"], body["encrypted_key"])
-    return dict(_KEY.dump(key))
+    return _described(keyring().unwrap(principal(), body["protected"], body["encrypted_key"]))
 
 
 @blueprint.delete("/keys/<kid>")
@@ -38,3 +38,8 @@ def destroy(kid: str) -> ResponseReturnValue:
     """Destroy a key, both halves of a pair."""
     keyring().destroy(principal(), kid)
     return "", HTTPStatus.NO_CONTENT
+
+
+def _described(key: dict[str, Any]) -> dict[str, Any]:
+    exchange.made(key["kid"])
+    return dict(_KEY.dump(key))

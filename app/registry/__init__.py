@@ -5,5 +5,6 @@ Neither PIN nor key bytes are ever in it. The row says which keys exist, the tok
 
 from app.registry.records import Key, Origin, Residency, State
 from app.registry.registry import Registry, migrate
+from app.registry.watch import Watch
 
-__all__ = ["Key", "Origin", "Registry", "Residency", "State", "migrate"]
+__all__ = ["Key", "Origin", "Registry", "Residency", "State", "Watch", "migrate"]

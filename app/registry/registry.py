@@ -1,7 +1,7 @@
 """Reading and writing the rows."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.config import PREFIX, ConfigError
 from app.errors import RegistryUnavailable
+from app.registry.clock import time_use
 from app.registry.lookup import Lookup
 from app.registry.records import Key, Origin, Residency, State
 from app.registry.tables import keys
@@ -70,10 +71,15 @@ class Registry:
     """Rows by kid. Every method raises ``RegistryUnavailable`` if the database does not answer.
 
     ``host`` names those who share a ``STATE_DIR``, and with it the lock of unfinished creations.
+    ``observe`` is told the seconds of each use of a connection.
     """
 
-    def __init__(self, url: str, *, host: str) -> None:
+    def __init__(
+        self, url: str, *, host: str, observe: Callable[[float], None] | None = None
+    ) -> None:
         self._engine = engine_of(url)
+        if observe:
+            time_use(self._engine, observe)
         self._lookup = Lookup(self._engine, _FIND)
         self._host = host
 

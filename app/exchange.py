@@ -1,0 +1,92 @@
+"""The request that this thread answers: its id, what it names, where its time goes."""
+
+import os
+import re
+import time
+from contextvars import ContextVar
+from typing import Any, Final
+
+import hsm
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,128}", re.ASCII)
+_KID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_ALGS: Final = frozenset({hsm.DIRECT, *hsm.ALGORITHMS})
+
+
+class Exchange:
+    """What is known of one request for logs and figures.
+
+    What a caller calls a kid or an algorithm is kept only if it can be one: anything else might
+    be a secret in the wrong place.
+    """
+
+    __slots__ = (
+        "alg",
+        "enc",
+        "error",
+        "hsm_seconds",
+        "kid",
+        "new_kid",
+        "queue_seconds",
+        "request_id",
+        "started",
+    )
+
+    def __init__(self, request_id: str = "") -> None:
+        self.started = time.perf_counter()
+        is_given = request_id and _REQUEST_ID.fullmatch(request_id)
+        self.request_id = request_id if is_given else os.urandom(16).hex()
+        self.kid: str | None = None
+        self.new_kid: str | None = None
+        self.alg: str | None = None
+        self.enc: str | None = None
+        self.error: str | None = None
+        self.queue_seconds = 0.0
+        self.hsm_seconds = 0.0
+
+    def name(self, *, kid: Any = None, alg: Any = None, enc: Any = None) -> None:
+        """Note what the request names."""
+        if isinstance(kid, str) and _KID.fullmatch(kid):
+            self.kid = kid
+        if isinstance(alg, str) and alg in _ALGS:
+            self.alg = alg
+        if isinstance(enc, str) and enc in hsm.CONTENT_ENCRYPTIONS:
+            self.enc = enc
+
+
+_current: Final[ContextVar[Exchange | None]] = ContextVar("exchange", default=None)
+
+
+def begin(request_id: str) -> Exchange:
+    """Start the exchange of this thread; an id that is not well-formed is replaced."""
+    exchange = Exchange(request_id)
+    _current.set(exchange)
+    return exchange
+
+
+def end() -> None:
+    """Forget the exchange of this thread."""
+    _current.set(None)
+
+
+def current() -> Exchange | None:
+    """Return the exchange of this thread, ``None`` outside of requests."""
+    return _current.get()
+
+
+def fail(code: str) -> None:
+    """Note the error that is answered."""
+    if exchange := _current.get():
+        exchange.error = code
+
+
+def name(*, kid: Any = None, alg: Any = None, enc: Any = None) -> None:
+    """Note what the request names."""
+    if exchange := _current.get():
+        exchange.name(kid=kid, alg=alg, enc=enc)
+
+
+def made(kid: Any) -> None:
+    """Note the key that the request made."""
+    if exchange := _current.get():
+        exchange.new_kid = str(kid)

@@ -1,0 +1,8 @@
+"""What an operator sees of the service: lines on stdout, figures, request ids."""
+
+from app.observability.figures import Figures
+from app.observability.logs import configure
+from app.observability.requests import register
+from app.observability.stream import Stream
+
+__all__ = ["Figures", "Stream", "configure", "register"]

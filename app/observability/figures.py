@@ -1,0 +1,148 @@
+"""Figures in the Prometheus format. No label ever names a key or a principal."""
+
+import atexit
+import threading
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+
+import hsm
+from app import exchange
+from app.observability.processes import Buffer, directory_of_figures
+
+_FLUSH_SECONDS: Final = 1.0
+_STOP_SECONDS: Final = 1.0
+_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0)
+
+
+class Children(dict[tuple[str, ...], Any]):
+    """The children of a metric by their labels; made once, because to look one up is slow."""
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Any:
+        child = self[labels] = self._metric.labels(*labels)
+        return child
+
+
+class Figures(hsm.Observer):
+    """Counts what happens in this process; shows what has happened in all of the service."""
+
+    def __init__(self) -> None:
+        self._buffer = Buffer()
+        self._directory = directory_of_figures()
+        if self._directory:
+            self._buffer.take_over()
+        self._registry = CollectorRegistry()
+        self.requests = Children(
+            self._counter("requests", "Requests answered", "endpoint", "status")
+        )
+        self.request_seconds = Children(
+            self._histogram("request_seconds", "Time to answer a request", "endpoint")
+        )
+        self._calls = Children(
+            self._histogram("pkcs11_call_seconds", "Time of a call into the token", "function")
+        )
+        self._errors = Children(
+            self._counter("pkcs11_errors", "Calls that did not return CKR_OK", "function", "code")
+        )
+        self._queue = self._histogram("session_wait_seconds", "Wait for a session")
+        self._sessions = Children(
+            self._gauge("sessions", "Sessions of the live workers", "livesum", "state")
+        )
+        self._up = self._gauge("token_up", "1 while this worker has its token", "liveall")
+        self._connections = self._counter("token_connections", "Initialisations that ended well")
+        self._again = self._counter("token_reinitialisations", "Those after the first of a worker")
+        self._lost = Children(self._counter("token_losses", "Losses of the token", "cause"))
+        self._registry_use = self._histogram("registry_seconds", "Use of a registry connection")
+        self._dropped = self._counter("log_lines_dropped", "Log lines that nobody took")
+        self.audit = Children(self._counter("audit_lines", "Lines for the audit log", "outcome"))
+        self._up.set(0)
+
+    def start(self, token: hsm.Hsm) -> None:
+        """Begin to share what is counted. Call after fork, never before."""
+        self._token = token
+        if self._directory:
+            stopping = threading.Event()
+            thread = threading.Thread(
+                target=self._share_on, args=(stopping,), name="figures", daemon=True
+            )
+            thread.start()
+            atexit.register(_stop, thread, stopping)
+
+    def show(self, accepted: str) -> tuple[bytes, str]:
+        """Return the figures of all workers and their content type, of those ``accepted``."""
+        self._share()
+        encode, content_type = choose_encoder(accepted)
+        registry = self._registry
+        if self._directory:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, self._directory)  # type: ignore[no-untyped-call]  # it is not
+        return encode(registry), content_type
+
+    def waited(self, seconds: float) -> None:
+        """Count a wait for a session."""
+        if current := exchange.current():
+            current.queue_seconds += seconds
+        self._queue.observe(seconds)
+
+    def called(self, function: str, seconds: float, code: str | None) -> None:
+        """Count a call."""
+        if current := exchange.current():
+            current.hsm_seconds += seconds
+        self._calls[(function,)].observe(seconds)
+        if code is not None:
+            self._errors[function, code].inc()
+
+    def connected(self, epoch: int) -> None:
+        """Count a connection, and one that was not the first."""
+        self._connections.inc()
+        if epoch > 1:
+            self._again.inc()
+        self._up.set(1)
+
+    def lost(self, cause: str) -> None:
+        """Count a loss."""
+        self._lost[(cause,)].inc()
+        self._up.set(0)
+
+    def used_registry(self, seconds: float) -> None:
+        """Count a use of the registry."""
+        self._registry_use.observe(seconds)
+
+    def dropped(self, number: int) -> None:
+        """Count log lines that were dropped."""
+        self._dropped.inc(number)
+
+    def _share_on(self, stopping: threading.Event) -> None:
+        while not stopping.wait(_FLUSH_SECONDS):
+            self._share()
+        self._buffer.flush()
+
+    def _share(self) -> None:
+        size, lent = self._token.sessions
+        self._sessions[("lent",)].set(lent)
+        self._sessions[("idle",)].set(size - lent)
+        self._buffer.flush()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"jose_hsm_{name}", text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, mode: Any, *labels: str) -> Gauge:
+        return Gauge(
+            f"jose_hsm_{name}", text, labels, registry=self._registry, multiprocess_mode=mode
+        )
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(
+            f"jose_hsm_{name}", text, labels, registry=self._registry, buckets=_SECONDS
+        )
+
+
+def _stop(thread: threading.Thread, stopping: threading.Event) -> None:
+    stopping.set()
+    thread.join(_STOP_SECONDS)

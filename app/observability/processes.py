@@ -1,0 +1,114 @@
+"""Figures of several processes as one: where they are kept, and what a worker's end changes."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+from prometheus_client import multiprocess, values
+
+_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+_SLOT: Final = "WORKER_SLOT"
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # the directory made in it is private
+
+
+def prepare(state_dir: Path) -> None:
+    """Make the directory of the figures; call in the master, before there are workers.
+
+    It is in memory where possible, and 0700. Those of masters that were killed go.
+    """
+    parent = _MEMORY if os.access(_MEMORY, os.W_OK) else state_dir
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    place = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
+    prefix = f"jose-hsm-figures-{os.getuid()}-{place}-"
+    for old in parent.glob(f"{prefix}*"):
+        if not _is_alive(old.name.removeprefix(prefix).partition("-")[0]):
+            shutil.rmtree(old, ignore_errors=True)
+    os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent)
+
+
+def remove() -> None:
+    """Remove the directory; call in the master at its end."""
+    shutil.rmtree(os.environ.pop(_DIRECTORY, ""), ignore_errors=True)
+
+
+def worker_ended(slot: object) -> None:
+    """Drop what was true only while the worker of ``slot`` lived; call in the master."""
+    if directory := directory_of_figures():
+        multiprocess.mark_process_dead(slot, directory)  # type: ignore[no-untyped-call]  # it is not
+
+
+def directory_of_figures() -> str | None:
+    """Return where the processes keep their figures; ``None`` where there is only this one."""
+    return os.environ.get(_DIRECTORY)
+
+
+def _is_alive(pid: str) -> bool:
+    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+
+
+class Buffer:
+    """Values that this process has counted and not yet written to the file that others read.
+
+    That file is a mapping which costs more to change than all else that is done to count.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._values: list[Any] = []
+
+    def take_over(self) -> None:
+        """Have all values made from now on be counted here. Call after fork, never before."""
+        # A worker's successor goes on in its slot, so that files do not get more and more.
+        slot = os.environ.get(_SLOT) or str(os.getpid())
+        stored_class = values.MultiProcessValue(  # type: ignore[no-untyped-call]  # it is not
+            process_identifier=lambda: slot
+        )
+        lock, known = self._lock, self._values
+
+        class BufferedValue:
+            """One sample; the interface is that of prometheus_client.values."""
+
+            _multiprocess = True
+
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                self._stored = stored_class(*args, **kwargs)
+                self._pending = 0.0
+                with lock:
+                    known.append(self)
+
+            def inc(self, amount: float) -> None:
+                with lock:
+                    self._pending += amount
+
+            def set(self, value: float, timestamp: float | None = None) -> None:
+                self._stored.set(value, timestamp)
+
+            def get(self) -> float:
+                return float(self._stored.get()) + self._pending
+
+            def set_exemplar(self, _exemplar: Any) -> None:
+                """None are kept."""
+
+            def get_exemplar(self) -> None:
+                """None are kept."""
+
+            def flush(self) -> None:
+                with lock:
+                    pending, self._pending = self._pending, 0.0
+                if pending:
+                    self._stored.inc(pending)
+
+        values.ValueClass = BufferedValue
+
+    def flush(self) -> None:
+        """Write what has been counted."""
+        with self._lock:
+            known = list(self._values)
+        with suppress(ValueError):  # a file that is closed
+            for value in known:
+                value.flush()
