@@ -17,7 +17,8 @@ from scripts.throwaway import ROOT, make_token
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 FLOWS = [block for block in BLOCKS if "post " in block]
-COMMANDS = [block for block in BLOCKS if "jose-hsm" in block]
+COMMANDS = [block for block in BLOCKS if "jose-hsm" in block and "audit" not in block]
+WATCHING = [block for block in BLOCKS if "SERVICE=" in block or "jose-hsm audit" in block]
 REFERENCE_FLOWS = {
     "dir": '"alg\\":\\"dir\\"',
     "RSA-OAEP": "RSA-OAEP-256",
@@ -72,6 +73,19 @@ def test_every_command_of_the_operator_runs(block, tmp_path):
     path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
     done = shell(block, **make_token(tmp_path / "state"), PATH=path)
     assert done.returncode == 0, done
+
+
+def test_what_watches_a_running_service_runs(server, environment):
+    assert len(WATCHING) == 2
+    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+    create = """post keys '{"kty":"oct","alg":"HS256"}'\n"""
+    script = functions(server) + create + "".join(WATCHING)
+    script = script.replace("SERVICE=http://127.0.0.1:8000", f"SERVICE={server}")
+    done = shell(script, **environment, PATH=path)
+    assert done.returncode == 0, done
+    assert '"status":"live"' in done.stdout
+    assert "jose_hsm_token_up" in done.stdout
+    assert "torn: 0" in done.stdout
 
 
 def test_the_settings_are_those_of_the_code():
