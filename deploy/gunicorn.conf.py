@@ -53,7 +53,8 @@ accesslog = None
 # The heartbeat is a file that is touched all the time: on a busy disk that would block a worker.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # gunicorn's files are private
 control_socket_disable = True
-loglevel = "warning" if service.log_level == "info" else service.log_level
+# Its debug lines repeat paths as they were sent; its info lines are no news to a terminal.
+loglevel = {"debug": "info", "info": "warning"}.get(service.log_level, service.log_level)
 
 
 def on_starting(server: Arbiter) -> None:

@@ -172,6 +172,6 @@ def _refusal(
 def _log(offers: Mapping[str, Offer]) -> None:
     for name, offer in offers.items():
         if offer.is_offered:
-            logger.info("%s is offered, CEK or key in the %s", name, offer.residency)
+            logger.debug("%s is offered, CEK or key in the %s", name, offer.residency)
         else:
             logger.info("%s is not offered: %s", name, offer.reason)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import threading
 import time
 import traceback
@@ -13,7 +14,9 @@ from app.instants import now
 from app.observability.stream import MOST_LINE_BYTES, Stream
 
 _OURS: Final = ("app", "hsm")
-_MOST_A_SECOND: Final = 20
+_GUNICORN: Final = "gunicorn.error"
+_OF_A_REQUEST: Final = re.compile(r"Invalid request from ip=[^\s]*(?=: )|Error handling request")
+_MOST_A_SECOND: Final = 100
 _encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
@@ -33,7 +36,7 @@ def configure(stream: Stream, level: str) -> None:
     root.addHandler(Lines(stream))
     for name in _OURS:
         logging.getLogger(name).setLevel(level.upper())
-    gunicorn = logging.getLogger("gunicorn.error")
+    gunicorn = logging.getLogger(_GUNICORN)
     gunicorn.handlers.clear()
     gunicorn.propagate = True
 
@@ -70,7 +73,8 @@ class Repeats:
             if second != self._second:
                 self._second = second
                 self._seen.clear()
-            if cause in self._seen or len(self._seen) >= _MOST_A_SECOND:
+            is_many = len(self._seen) >= _MOST_A_SECOND and record.levelno < logging.ERROR
+            if cause in self._seen or is_many:
                 self._left_out += 1
                 return True
             self._seen.add(cause)
@@ -87,13 +91,20 @@ def _members(record: logging.LogRecord) -> dict[str, Any]:
     members: dict[str, Any] = {
         "level": record.levelname.lower(),
         "logger": record.name,
-        "message": record.getMessage(),
+        "message": _message(record),
     }
     if current := exchange.current():
         members["request_id"] = current.request_id
     if record.exc_info:
         members["traceback"] = "".join(_trace(record.exc_info[1]))
     return members
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return the text; of what gunicorn says of a request not the request, which it repeats."""
+    text = record.getMessage()
+    told = _OF_A_REQUEST.match(text) if record.name == _GUNICORN else None
+    return told[0] if told else text
 
 
 def _trace(error: BaseException | None) -> Iterator[str]:
