@@ -39,13 +39,13 @@ class Uses:
         try:
             self._log.record(is_synced=is_change, **_members(request, current, status))
         except OSError:
-            self._figures.audit["failed",].inc()
+            self._figures.audited("failed")
             logger.exception("the audit log cannot be written")
             _take_back(current)
             return current_app.make_response(
                 current_app.handle_user_exception(AuditUnavailable())  # as every error
             )
-        self._figures.audit["written",].inc()
+        self._figures.audited("written")
         return response
 
 

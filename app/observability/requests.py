@@ -46,8 +46,7 @@ class Requests:
         response.headers.add("X-Request-Id", current.request_id)
         if self._is_timing_sent:
             response.headers["Server-Timing"] = _timing(current, seconds)
-        self._figures.requests[endpoint or "none", str(response.status_code)].inc()
-        self._figures.request_seconds[endpoint or "none",].observe(seconds)
+        self._figures.answered(endpoint or "none", response.status_code, seconds)
         level = "debug" if endpoint in _WATCHING else "info"
         if level in self._levels:
             members = _members(request, current, response.status_code, seconds)
