@@ -26,7 +26,8 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def figures(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    text = requests.get(url + "/metrics", timeout=10).text
+    response = requests.get(url + "/metrics", timeout=10)
+    text = response.text if response.status_code == 200 else ""  # 503: a worker is starting again
     return {
         (sample.name.removeprefix("jose_hsm_"), frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
