@@ -106,7 +106,7 @@ class Config:
     )
     generations: int = _setting(
         _whole,
-        "RSA pairs that each worker generates at a time, in a lane of their own; four more may "
+        "RSA pairs that each worker generates at a time, in a lane of their own; seven more may "
         "wait, others get 503",
         default=1,
     )

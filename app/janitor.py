@@ -36,7 +36,9 @@ class Janitor:
 
     def _work(self) -> None:
         # Jitter, so that the processes of a host do not come all at once.
-        while not self._is_stopping.wait(self._pause_seconds * random.uniform(0.5, 1.0)):  # noqa: S311  # see above
+        while not self._is_stopping.wait(
+            self._pause_seconds * random.SystemRandom().uniform(0.5, 1.0)
+        ):
             try:
                 for kid in self._keyring.settle():
                     logger.warning("key %s, begun and not ended, is cleared away", kid)

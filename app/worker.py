@@ -71,7 +71,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             return 0.0
         longest = max(_LONGEST_PAUSE_SECONDS, _PAUSE_OF_A_WORKER_SECONDS * self.cfg.workers)
         pause: float = min(_FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 16), longest)
-        return pause * random.uniform(0.75, 1.0)  # noqa: S311  # so that not all come at once
+        return pause * random.SystemRandom().uniform(0.75, 1.0)  # so that not all come at once
 
     # --- In the worker ---
 

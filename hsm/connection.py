@@ -293,7 +293,7 @@ class Connection:
 
 def _jittered(seconds: float) -> float:
     """Return a little less, so that the processes of a host do not come all at once."""
-    return seconds * random.uniform(0.5, 1.0)  # noqa: S311  # see above
+    return seconds * random.SystemRandom().uniform(0.5, 1.0)
 
 
 def _ask_for_a_new_process() -> None:

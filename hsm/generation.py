@@ -12,7 +12,7 @@ from hsm.errors import TokenUnavailable
 
 Result = TypeVar("Result")
 
-_MOST_WAITING: Final = 4
+_MOST_WAITING: Final = 7
 _LOWEST_PRIORITY: Final = 19
 
 

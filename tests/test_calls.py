@@ -206,17 +206,17 @@ def test_generations_beyond_the_few_that_may_wait_are_refused_at_once():
 
     threads = [
         threading.Thread(target=lambda: outcomes.append(_outcome(lambda: lane.run(generate))))
-        for _ in range(12)
+        for _ in range(20)
     ]
     for thread in threads:
         thread.start()
     started.acquire()
-    _until(lambda: len(outcomes) == 12 - 5)
+    _until(lambda: len(outcomes) == 20 - 8)
     assert set(outcomes) == {"TokenUnavailable"}
     free.set()
     for thread in threads:
         thread.join()
-    assert outcomes.count("done") == 5
+    assert outcomes.count("done") == 8
 
 
 def test_the_lane_gives_way_to_everybody_else():

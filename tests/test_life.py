@@ -1,7 +1,6 @@
 """From creation to destruction: states, owners, both halves, and two who delete at once."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -238,11 +237,14 @@ def test_of_two_who_delete_one_key_at_once_one_does(server, live, threads):
 def test_no_signature_is_made_after_the_deletion(server, live, threads, application):
     for _ in range(8):
         kid = live.create(kty="EC", crv="P-256", alg="ES256")["kid"]
-        gone = threading.Event()
+        gone, signed = threading.Event(), threading.Event()
         started = threading.Barrier(4)
 
         def sign_until_gone(
-            kid: str = kid, gone: threading.Event = gone, started: threading.Barrier = started
+            kid: str = kid,
+            gone: threading.Event = gone,
+            signed: threading.Event = signed,
+            started: threading.Barrier = started,
         ) -> list[tuple[bool, int]]:
             client = Api.over_http(server)
             answers = []
@@ -251,11 +253,13 @@ def test_no_signature_is_made_after_the_deletion(server, live, threads, applicat
                 was_gone = gone.is_set()
                 answer = client.post("/sign", {"kid": kid, "alg": "ES256", "data": "AA"})
                 answers.append((was_gone, answer.status))
+                if answer.status == 200:
+                    signed.set()
             return answers
 
         signing = [threads.submit(sign_until_gone) for _ in range(3)]
         started.wait(timeout=30)
-        time.sleep(0.02)
+        assert signed.wait(30)
         assert live.delete(kid).status == 204
         gone.set()
         answers = {answer for future in signing for answer in future.result(timeout=60)}

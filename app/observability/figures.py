@@ -1,6 +1,7 @@
 """Figures in the Prometheus format. No label ever names a key or a principal."""
 
 import atexit
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 import hsm
 from app import exchange
 from app.observability.processes import Buffer, directory_of_figures
+
+logger = logging.getLogger(__name__)
 
 _FLUSH_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 1.0
@@ -146,7 +149,10 @@ class Figures(hsm.Observer):
 
     def _share_on(self, stopping: threading.Event) -> None:
         while not stopping.wait(_FLUSH_SECONDS):
-            self._share()
+            try:
+                self._share()
+            except Exception:  # figures come back when memory or disk does
+                logger.exception("figures cannot be shared now")
         self._settle()
         self._buffer.flush()
 

@@ -347,13 +347,13 @@ def test_a_worker_killed_while_it_creates_keys_holds_up_nobody(settings):
         try:
             for _ in range(5):
                 seen = len(made)
-                until(lambda seen=seen: len(made) > seen, seconds=5)
+                until(lambda seen=seen: len(made) > seen, seconds=30)
                 os.kill(workers_of(started.process)[0], signal.SIGKILL)
         finally:
             over.set()
             for creator in creators:
                 creator.join()
-        key.assert_alive(started.url)
+        until(lambda: is_served(started.url, key))  # those who wait to start again say so
         api = api_of(started.url)
         for kid in made:
             api.ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})
@@ -437,11 +437,16 @@ def test_a_worker_without_memory_fails_alone(settings):
             except requests.RequestException:  # the worker was not even able to answer
                 return 0
 
-        with ThreadPoolExecutor(8) as clients:
-            seen = Counter(clients.map(encrypt, range(24)))
+        seen: Counter[int] = Counter()
+        with ThreadPoolExecutor(16) as clients:
+            for _ in range(20):  # until what the worker had in store is used up
+                seen.update(clients.map(encrypt, range(24)))
+                if sum(seen.values()) > seen[200] or is_gone(pid):
+                    break
         assert seen[200], "the other worker serves"
         assert set(seen) <= {0, 200, 500, 503}
-        assert sum(seen.values()) > seen[200], "the worker had memory enough"
+        # It fails at a request, or ends before it has accepted any.
+        assert sum(seen.values()) > seen[200] or is_gone(pid), "the worker had memory enough"
         if not is_gone(pid):
             os.kill(pid, signal.SIGKILL)
         until(lambda: pid not in workers_of(started.process))
@@ -454,9 +459,9 @@ def test_workers_without_their_master_end_and_another_takes_over(settings):
         workers = workers_of(started.process)
         with load(started.url, key) as clients:
             started.process.kill()
-            until(lambda: refused(clients), seconds=5)
+            until(lambda: refused(clients))
         assert broken(clients) == []
-        until(lambda: all(map(is_gone, workers)), seconds=5)
+        until(lambda: all(map(is_gone, workers)))
         with socket.create_server(("127.0.0.1", int(started.url.rpartition(":")[2]))):
             pass
     with server(settings) as again:

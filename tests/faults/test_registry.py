@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 from tests.faults.service import BOOT_SECONDS, use
 
@@ -46,22 +47,33 @@ def test_without_its_registry_the_service_says_503_and_never_404(serve_faulty, t
         service.assert_sound()
 
 
+def back_up(registry: Path, target: Path) -> None:
+    with closing(sqlite3.connect(registry)) as source, closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+
+
+def restore(saved: Path, state: Path) -> None:
+    for path in state.glob("registry.db*"):  # a log left behind would bring its rows back
+        path.unlink()
+    shutil.copy(saved, state / "registry.db")
+
+
 def test_keys_that_an_old_registry_does_not_know_are_left_on_the_token(serve_faulty, tmp_path):
     with serve_faulty() as service:
         old = service.create(**HMAC)
         settings, state = service.settings, service.state_dir
-    shutil.copy(state / "registry.db", tmp_path / "old.db")
+    back_up(state / "registry.db", tmp_path / "old.db")
     with serve_faulty(settings=settings) as service:
         new = service.create(**HMAC)
-    shutil.move(state / "registry.db", tmp_path / "new.db")
-    shutil.copy(tmp_path / "old.db", state / "registry.db")
+    back_up(state / "registry.db", tmp_path / "new.db")
+    restore(tmp_path / "old.db", state)
     with serve_faulty(settings=settings) as service:
         service.keys.append(old)
         service.wait_until_ready(seconds=BOOT_SECONDS)
         assert use(service.api, new) == 404
         assert f"left alone): 1\n  {new['kid']}" in service.reconcile()
         service.assert_sound()
-    shutil.copy(tmp_path / "new.db", state / "registry.db")
+    restore(tmp_path / "new.db", state)
     with serve_faulty(settings=settings) as service:
         service.keys += [old, new]
         service.wait_until_ready(seconds=BOOT_SECONDS)
