@@ -4,6 +4,7 @@ PORT ?= 8000
 STATE_DIR ?= var
 PYTEST_ARGS ?= -n auto
 LOCK_ARGS ?=
+BENCH_ARGS ?= --profile
 SECONDS ?= 60
 MINUTES ?= 15
 KILLS ?= 50
@@ -12,7 +13,7 @@ export PORT STATE_DIR
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check load faults soak kills warm oracle lock clean
+.PHONY: help run test check load faults soak kills warm oracle bench lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +58,10 @@ warm: ## Compare one encryption with 10 and with 2,000 keys on the token
 oracle: ## Compare the times of bad padding and bad tag
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m scripts.padding_oracle
+
+bench: ## Write docs/benchmarks, on a machine that does nothing else: [BENCH_ARGS=--short]
+	@scripts/setup requirements-bench.lock
+	@exec $(BIN)/python -m scripts.bench $(BENCH_ARGS)
 
 lock: ## Write the lock files from pyproject.toml: [LOCK_ARGS=--upgrade]
 	@scripts/setup requirements.lock

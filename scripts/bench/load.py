@@ -1,0 +1,76 @@
+"""Load from wrk: so many connections, each sending its next request when the last is answered."""
+
+import json
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+_SCRIPT: Final = Path(__file__).with_name("load.lua")
+
+
+class Slice(NamedTuple):
+    """What one run of wrk saw; latencies in microseconds."""
+
+    requests: int
+    seconds: float
+    refused: int
+    broken: int
+    p50: float
+    p95: float
+    p99: float
+
+    @property
+    def rate(self) -> float:
+        """Requests answered with 2xx in a second."""
+        return (self.requests - self.refused) / self.seconds
+
+
+class Figures(NamedTuple):
+    """Several slices together: of the rate the mean, of each percentile the median."""
+
+    per_second: float
+    p50_us: float
+    p95_us: float
+    p99_us: float
+    requests: int
+    errors: int
+
+    @classmethod
+    def of(cls, slices: Sequence[Slice]) -> Self:
+        """Return the figures of at least one slice."""
+        return cls(
+            per_second=statistics.fmean(one.rate for one in slices),
+            p50_us=statistics.median(one.p50 for one in slices),
+            p95_us=statistics.median(one.p95 for one in slices),
+            p99_us=statistics.median(one.p99 for one in slices),
+            requests=sum(one.requests for one in slices),
+            errors=sum(one.refused + one.broken for one in slices),
+        )
+
+
+class Load:
+    """POSTs bodies in turn to one URL."""
+
+    def __init__(self, url: str, bodies: Iterable[Any]) -> None:
+        self._url = url
+        self._lines = "".join(f"{json.dumps(body)}\n" for body in bodies)
+
+    def run(self, connections: int, seconds: int) -> Slice:
+        """Send for whole ``seconds``; raise ``RuntimeError`` if wrk could not."""
+        with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as bodies:
+            bodies.write(self._lines)
+            bodies.flush()
+            command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
+            done = subprocess.run(
+                [*command, "-s", str(_SCRIPT), self._url, "--", bodies.name],
+                check=False,
+                capture_output=True,
+                text=True,
+            )
+        line = done.stdout.rstrip().rpartition("\n")[2]
+        if done.returncode or not line.startswith("{"):
+            raise RuntimeError(f"wrk: {done.stdout}{done.stderr}")
+        return Slice(**json.loads(line))

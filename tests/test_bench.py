@@ -1,0 +1,72 @@
+"""The benchmarks measure and report: on a tiny run, without a word on how fast anything is."""
+
+import importlib
+import re
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import pytest
+
+from scripts.bench import machine, profile, rates, report, scale
+from scripts.bench.points import POINTS
+from scripts.bench.token_rate import OPERATIONS
+
+NAMED = {point.name: point for point in POINTS}
+
+
+def _say(_text: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    points = [NAMED["encrypt-64"], NAMED["create-aes"]]
+    plan = rates.Plan(points, connections=[2], rounds=1, workers=1, token_seconds=0.05)
+    return {
+        "machine": machine.describe(),
+        "workers": 1,
+        "connections": ["2"],
+        "points": rates.measure(plan, _say),
+        "scale": scale.measure([3], rounds=1, workers=1, say=_say),
+        "profile": profile.measure(points[:1], seconds=1, say=_say),
+    }
+
+
+def test_every_point_has_its_calls_into_the_token():
+    assert NAMED.keys() == OPERATIONS.keys()
+
+
+def test_every_point_is_measured_three_times_and_without_errors(results):
+    for entry in results["points"]:
+        assert entry["token_per_second"] > 0
+        for label in ("bare", "service"):
+            figures = entry[label]["2"]
+            assert figures["requests"] > 0
+            assert figures["errors"] == 0
+            assert 0 < figures["p50_us"] <= figures["p95_us"] <= figures["p99_us"]
+
+
+def test_keys_are_as_many_as_asked_for_and_work(results):
+    assert [one["keys"] for one in results["scale"]["by_keys"]] == [3]
+    assert all(one["errors"] == 0 for one in results["scale"]["by_keys"])
+
+
+def test_every_part_of_a_request_is_seen_in_the_profile(results):
+    (parts,) = results["profile"].values()
+    unseen = {title for title, *_ in profile.PARTS} - {name for name, us in parts.items() if us > 0}
+    assert unseen <= {"log"}
+
+
+def test_the_report_has_a_row_for_each_point_and_no_path_of_the_machine(results):
+    text = report.markdown(results)
+    for entry in results["points"]:
+        assert len(re.findall(rf"^\| {re.escape(entry['title'])} \|", text, re.MULTILINE)) == 3
+    assert not re.search(r"/(home|root|tmp|usr)\b", text)
+
+
+def test_the_plots_are_drawn(results, tmp_path):
+    pytest.importorskip("matplotlib", reason="only the benchmarks need it")
+    plots = importlib.import_module("scripts.bench.plots")
+    plots.draw(results, tmp_path)
+    for name in ("throughput", "latency", "keys", "memory"):
+        assert ET.parse(tmp_path / f"{name}.svg").getroot().tag.endswith("svg")
