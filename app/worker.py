@@ -1,6 +1,7 @@
 """The gunicorn worker: it loads the service with patience, and ends without dropping anybody."""
 
 import ctypes
+import gc
 import mmap
 import os
 import random
@@ -29,6 +30,7 @@ _SOON_SECONDS: Final = 300.0
 _OPENING_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
 _PR_SET_DUMPABLE: Final = 4
+_COLLECTED_OBJECTS: Final = 20_000
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -107,6 +109,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         except (Exception, SystemExit):
             self.log.exception("the service cannot be loaded; trying again")
             return False
+        # What is loaded stays: the collector need not look through it at every few requests.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_COLLECTED_OBJECTS)
         return True
 
     def run(self) -> None:

@@ -41,7 +41,8 @@ class Lane:
         self._size = size
         self._observer = of
         self._pid = os.getpid()
-        self._idle: queue.LifoQueue[Session | None] = queue.LifoQueue()
+        # In C: the queues in Python cost as much as the cryptography of a small message.
+        self._idle: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
         for _ in range(size):
             self._idle.put(None)
 

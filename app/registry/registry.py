@@ -75,12 +75,11 @@ class Registry:
     """
 
     def __init__(
-        self, url: str, *, host: str, observe: Callable[[float], None] | None = None
+        self, url: str, *, host: str, observe: Callable[[float], None] = lambda _seconds: None
     ) -> None:
         self._engine = engine_of(url)
-        if observe:
-            time_use(self._engine, observe)
-        self._lookup = Lookup(self._engine, _FIND)
+        time_use(self._engine, observe)
+        self._lookup = Lookup(self._engine, _FIND, observe)
         self._host = host
 
     def find(self, kid: UUID) -> Key | None:
