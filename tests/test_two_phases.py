@@ -492,7 +492,7 @@ def test_the_command_says_in_a_line_that_the_registry_does_not_answer(environmen
 
 
 def test_kids_survive_the_death_of_workers_and_reconcile_removes_the_rest():
-    command = [sys.executable, "-m", "scripts.kill_workers", "--kills", "12"]
+    command = [sys.executable, "-m", "scripts.kill_workers", "--kills", "5"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
