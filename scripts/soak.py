@@ -33,6 +33,7 @@ WORKERS: Final = 2
 CLIENTS: Final = 8
 REQUESTS_OF_A_WORKER: Final = 5000
 WARM_UP_SECONDS: Final = 8
+FIGURES_SECONDS: Final = 3  # they are shared every second
 EXPLAINED_SECONDS: Final = 3.0
 CALL_SECONDS: Final = 4
 SHORT_HANG_SECONDS: Final = 1.0
@@ -260,6 +261,13 @@ def _number_of(name: str, status: str) -> str:
     return found[1] if found else "0"
 
 
+def _sessions(service: Service) -> dict[str, int]:
+    """Return how many sessions of the live workers are lent, and how many idle."""
+    text = requests.get(f"{service.url}/metrics", timeout=10).text
+    found = re.findall(r'^jose_hsm_sessions\{state="(\w+)"\} ([0-9.]+)$', text, re.MULTILINE)
+    return {state: round(float(number)) for state, number in found}
+
+
 class Table:
     """Lines, and whether one of them is bad."""
 
@@ -315,13 +323,18 @@ def _soak(service: Service, seconds: float, table: Table) -> None:
         lives = [pool.submit(client.live, deadline) for client in clients]
         time.sleep(WARM_UP_SECONDS)
         before = _size(service)
+        table.show_counts("sessions, warm", _sessions(service))
         trouble.make(deadline)
         wait(lives)
         service.wait_until_ready(seconds=BOOT_SECONDS)
         after = _size(service)
+        time.sleep(FIGURES_SECONDS)
+        sessions = _sessions(service)
         ends.over.set()
     for done in (watching, *lives):
         done.result()
+    table.show_counts("sessions, at the end", sessions)
+    table.show_zero("of them never given back", sessions.get("lent", 0))
     _show_answers(table, clients, ends)
     _show_keys(table, service, clients)
     _show_workers(table, service, ends, trouble, before, after)
