@@ -1,6 +1,7 @@
 """One token during one epoch: what it holds, and what it has proven to be able to do."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +23,8 @@ from hsm.wrapping import Path, ProcessPath, TokenPath, generate_kek
 logger = logging.getLogger(__name__)
 
 _TRIES: Final = 3
+_TRIES_OF_WRONG_RESULTS: Final = 12
+_PAUSE_SECONDS: Final = 0.25
 _SMALL_PAIR: Final = KeySpec(kty="EC", alg="ES256", crv="P-256")
 _SAYS_NOTHING: Final = (Fault.DOWN, Fault.SESSION_LOST, Fault.BUSY, Fault.PIN)
 
@@ -147,20 +150,24 @@ def _refusal(
 ) -> str | None:
     """Return why ``trial`` fails on this token, or ``None`` if it succeeds.
 
-    A token in trouble lacks nothing: a refusal is believed only if ``control`` succeeds after it,
-    else ``TokenUnavailable`` is raised, or the ``PKCS11Error`` that says so by itself.
+    A token in trouble lacks nothing: a wrong result is believed only of one that gives it for
+    seconds, and a refusal only if ``control`` succeeds after it. Else ``TokenUnavailable`` is
+    raised, or the ``PKCS11Error`` that says so by itself.
     """
-    reason = None
-    for _ in range(_TRIES):
+    reason, errors = None, 0
+    for _ in range(_TRIES_OF_WRONG_RESULTS):
         try:
             with pool.operations.session() as session:
                 trial(session)
         except HsmError:
             reason = "the token gives a wrong result"
+            time.sleep(_PAUSE_SECONDS)
         except PKCS11Error as error:
             if fault_of(error) in _SAYS_NOTHING:
                 raise
-            reason = f"the token answers {name_of(error)}"
+            reason, errors = f"the token answers {name_of(error)}", errors + 1
+            if errors == _TRIES:
+                break
         else:
             return None
     with pool.operations.session() as session:

@@ -196,6 +196,27 @@ def test_a_token_without_aes_gcm_serves_what_it_can(tmp_path):
     )
 
 
+def spoil_the_proof() -> list[str]:
+    """Have the token spoil most of what it signs for a second while it is opened."""
+    chaos, spoiled = _injector(), []
+    end = time.monotonic() + 1.0
+
+    def spoil(original: Callable[..., int], *words: int) -> int:
+        if time.monotonic() > end:
+            return int(original(*words))
+        spoiled.append(None)
+        return flip_once(original, 3, *words)
+
+    chaos.replace("C_Sign", spoil)
+    token = _started()
+    assert spoiled
+    return sorted(name for name, offer in token.offers().items() if not offer.is_offered)
+
+
+def test_a_token_that_errs_for_a_second_is_not_believed_to_lack_algorithms(environment):
+    assert result_of(environment, spoil_the_proof) == ["MLDSA44"]
+
+
 def test_generations_beyond_the_few_that_may_wait_are_refused_at_once():
     lane, free, started = Generations(1), threading.Event(), threading.Semaphore(0)
     outcomes: list[str] = []
