@@ -114,10 +114,7 @@ class Keystore:
         """
         self.forget(kid)
         for half in halves_of(spec):
-            objects = self._find(session, kid, half)
-            if not objects:
-                self._require_canary(session)
-            for found in objects:
+            for found in self._find(session, kid, half):
                 try:
                     session.destroy(found)
                 except PKCS11Error as error:
@@ -164,22 +161,23 @@ class Keystore:
         # The first will do: SoftHSM sometimes finds one object twice.
         for found in self._find(session, kid, half):
             return Handle.of(found)
-        self._require_canary(session)
         raise KeyNotFound
 
-    def _require_canary(self, session: Session) -> None:
-        if not self._canary.is_found(session):
-            raise TokenUnavailable("the token does not show its keys", cause="canary")
-
     def _find(self, session: Session, kid: UUID, half: ObjectClass) -> list[Object]:
-        """Search more than once before believing that there is nothing."""
+        """Search more than once before believing that there is nothing.
+
+        The last word is a search after the canary has been found: before, the token may have been
+        in trouble. Raises ``TokenUnavailable`` if the canary is not found either.
+        """
         template = {Attribute.CLASS: half, Attribute.ID: kid.bytes}
         for _ in range(_LOOKS):
             if found := session.find(template):
                 return found
             self._announce_change()
             time.sleep(_PAUSE_SECONDS)
-        return []
+        if not self._canary.is_found(session):
+            raise TokenUnavailable("the token does not show its keys", cause="canary")
+        return session.find(template)
 
 
 def _label(found: Object) -> str:
