@@ -8,7 +8,9 @@ from werkzeug.exceptions import NotFound
 
 from app import bodies, errors, observability
 from app.audit import AuditLog, Uses
-from app.blueprints import encryption, health, keys, signing
+from app.auth import authenticator
+from app.blueprints import encryption, grants, health, jwks, keys, signing
+from app.catalogue import Catalogue
 from app.config import Config
 from app.janitor import Janitor
 from app.keyring import Keyring
@@ -39,14 +41,19 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions["figures"] = figures
     app.extensions["hsm"] = token
     app.extensions["registry_watch"] = watch = Watch(registry.find)
-    keyring = app.extensions["keyring"] = Keyring(registry, token, state_dir=config.state_dir)
+    keyring = app.extensions["keyring"] = Keyring(
+        registry, token, state_dir=config.state_dir, publishes=config.jwks_tagging
+    )
+    app.extensions["catalogue"] = Catalogue(registry, published_keys=config.jwks_keys)
     app.extensions["audit"] = audit_log = AuditLog(config.audit_path) if config.audit_path else None
     uses = Uses(audit_log, figures)
     observability.register(app, config, stream, figures, uses.end)  # the outermost hooks
     app.before_request(_require_exact_path)
-    for resource in (keys, encryption, signing):
+    authenticator.register(app, config, registry.credentials)
+    for resource in (keys, grants, encryption, signing):
         app.register_blueprint(resource.blueprint, url_prefix=_URL_PREFIX)
-    app.register_blueprint(health.blueprint)
+    for resource in (jwks, health):
+        app.register_blueprint(resource.blueprint)
     errors.register(app)
     bodies.register(app)
     observability.configure(stream, config.log_level)

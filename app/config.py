@@ -10,12 +10,17 @@ from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Self
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import hsm
 
 PREFIX: Final = "JOSE_HSM_"
+ASYMMETRIC: Final = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA"),
+)
+_SHORTEST_SECRET: Final = 16
 
 
 class ConfigError(ValueError):
@@ -56,6 +61,21 @@ def _choice(*choices: str) -> Callable[[str], str]:
         return value
 
     return parse
+
+
+def _several(*choices: str) -> Callable[[str], tuple[str, ...]]:
+    def parse(value: str) -> tuple[str, ...]:
+        given = tuple(part.strip() for part in value.split(","))
+        if not set(given) <= set(choices):
+            raise ValueError(f"must be a comma list of: {', '.join(choices)}")
+        return given
+
+    return parse
+
+
+def _principals(value: str) -> tuple[str, ...]:
+    """Subjects of certificates have commas."""
+    return tuple(part.strip() for part in value.split("|"))
 
 
 def _absolute(value: str) -> Path:
@@ -131,8 +151,60 @@ class Config:
         "`token` refuses algorithms whose CEK would pass through the process",
         default="process",
     )
-    auth: str = _setting(
-        _choice(""), "ways to authenticate; none yet, so only loopback is served", default=""
+    auth: tuple[str, ...] = _setting(
+        _several("token", "jwt", "mtls"),
+        "ways to authenticate, of `token`, `jwt`, `mtls`; without any only loopback is served",
+        default=(),
+    )
+    auth_failures: int = _setting(
+        _whole,
+        "failed attempts a minute that a worker answers per principal and address, then 429",
+        default=10,
+    )
+    everybody_creates: bool = _setting(
+        _flag, "0 lets only those with role `creator` or `admin` make keys", default=True
+    )
+    admins: tuple[str, ...] = _setting(
+        _principals, "principals with role `admin`, apart by `|`", default=()
+    )
+    auditors: tuple[str, ...] = _setting(
+        _principals, "principals with role `auditor`, apart by `|`", default=()
+    )
+    jwt_issuer: str | None = _setting(_text, "`iss` that JWTs must have", default=None)
+    jwt_audience: str | None = _setting(_text, "`aud` that JWTs must have", default=None)
+    jwt_jwks: str | None = _setting(
+        _text, "JWK set of the issuer: a file or an https URL", default=None
+    )
+    jwt_algorithms: tuple[str, ...] = _setting(
+        _several(*ASYMMETRIC),
+        "`alg` that JWTs may have",
+        default=("RS256", "PS256", "ES256", "EdDSA"),
+    )
+    jwt_typ: str | None = _setting(
+        _text, "`typ` that JWTs must have, as `at+jwt`; by default any", default=None
+    )
+    jwt_principal_claim: str = _setting(_text, "claim that names the principal", default="sub")
+    jwt_roles_claim: str = _setting(_text, "claim that lists roles", default="roles")
+    jwt_lifetime_seconds: float = _setting(
+        _seconds, "longest lifetime of a JWT in seconds", default=86400.0
+    )
+    tls_certificate: Path | None = _setting(
+        _absolute, "certificate chain, to serve TLS without a proxy", default=None
+    )
+    tls_key: Path | None = _setting(_absolute, "its private key", default=None)
+    tls_client_ca: Path | None = _setting(
+        _absolute, "certificates that client certificates must lead to", default=None
+    )
+    proxy_secret_file: Path | None = _setting(
+        _absolute,
+        "file with the secret by which nginx may say who the client is (`deploy/nginx`)",
+        default=None,
+    )
+    jwks_tagging: bool = _setting(
+        _flag, "0 generates pairs without the tag `jwks`, which publishes them", default=True
+    )
+    jwks_keys: int = _setting(
+        _whole, "most keys in `/.well-known/jwks.json`; the last tagged count", default=100
     )
     log_level: str = _setting(
         _choice("debug", "info", "warning", "error"),
@@ -165,6 +237,25 @@ class Config:
                 "who can connect can use every key"
             )
         _parse_token_uri(self.token_uri)
+        self._require_ways()
+
+    def _require_ways(self) -> None:
+        """Refuse ways to authenticate that lack what they need."""
+        if "jwt" in self.auth:
+            for name in ("jwt_issuer", "jwt_audience", "jwt_jwks"):
+                if getattr(self, name) is None:
+                    raise ConfigError(f"set {PREFIX}{name.upper()}: {PREFIX}AUTH has jwt")
+            _require_safe(str(self.jwt_jwks))
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ConfigError(f"set both {PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY, or neither")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ConfigError(f"{PREFIX}TLS_CLIENT_CA needs {PREFIX}TLS_CERTIFICATE")
+        sources = [self.tls_client_ca, self.proxy_secret_file]
+        if "mtls" in self.auth and sum(map(bool, sources)) != 1:
+            raise ConfigError(
+                f"{PREFIX}AUTH has mtls: set {PREFIX}TLS_CLIENT_CA, or behind nginx "
+                f"{PREFIX}PROXY_SECRET_FILE"
+            )
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
@@ -204,6 +295,20 @@ class Config:
             return self.pin or ""
         return self.pin_file.read_text("utf-8").rstrip("\r\n")
 
+    def read_proxy_secret(self) -> str | None:
+        """Return the secret that nginx sends along, if there is one; raise ``ConfigError``."""
+        if self.proxy_secret_file is None:
+            return None
+        try:
+            secret = self.proxy_secret_file.read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{PREFIX}PROXY_SECRET_FILE cannot be read: {error}") from None
+        if len(secret) < _SHORTEST_SECRET:
+            raise ConfigError(
+                f"{PREFIX}PROXY_SECRET_FILE must hold {_SHORTEST_SECRET} characters or more"
+            )
+        return secret
+
     @property
     def hsm_settings(self) -> hsm.Settings:
         """What ``hsm`` needs of it."""
@@ -237,8 +342,10 @@ def settings_table() -> str:
 def _shown(default: Any) -> str:
     if default is MISSING:
         return "required"
-    if default in {None, ""}:
+    if default in {None, "", ()}:
         return ""
+    if isinstance(default, tuple):
+        return f"`{','.join(default)}`"
     return f"`{int(default) if isinstance(default, bool) else default}`"
 
 
@@ -255,6 +362,13 @@ def _parsed(known: Mapping[str, Field[Any]], given: Mapping[str, str]) -> Iterat
 
 def _binds_loopback(bind: str) -> bool:
     return bind.startswith("unix:") or is_loopback(bind.rpartition(":")[0].strip("[]"))
+
+
+def _require_safe(location: str) -> None:
+    """Refuse to fetch keys over a network on which anybody can change them."""
+    url = urlsplit(location)
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        raise ConfigError(f"{PREFIX}JWT_JWKS must be a file or an https URL")
 
 
 def is_loopback(host: str) -> bool:

@@ -38,6 +38,52 @@ class Forbidden(AppError):
         super().__init__("Access denied")
 
 
+class Unauthorized(AppError):
+    """No credentials, or bad ones: one text for all causes."""
+
+    code = "unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__("Authentication required")
+
+
+class TooManyFailures(AppError):
+    """Too many attempts to authenticate have failed; ``retry_after_seconds`` says how long."""
+
+    code = "too_many_requests"
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__("Too many failed attempts to authenticate")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RequestReused(AppError):
+    """An Idempotency-Key came again with another request."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__("The Idempotency-Key has been used for another request")
+
+
+class RequestInProgress(AppError):
+    """A request with the same Idempotency-Key is being answered."""
+
+    code = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("The first request with this Idempotency-Key is not answered yet")
+
+
+class IssuerUnavailable(AppError):
+    """The keys of the issuer of JWTs have never been read."""
+
+    code = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("Service unavailable: the keys of the issuer cannot be read")
+
+
 class RegistryUnavailable(AppError):
     """The database cannot answer now."""
 
@@ -68,7 +114,12 @@ class AuditUnavailable(AppError):
 STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
     {
         BadRequest: HTTPStatus.BAD_REQUEST,
+        Unauthorized: HTTPStatus.UNAUTHORIZED,
         Forbidden: HTTPStatus.FORBIDDEN,
+        TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
+        RequestReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+        RequestInProgress: HTTPStatus.SERVICE_UNAVAILABLE,
+        IssuerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
         RegistryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
         NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
         AuditUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -120,6 +171,8 @@ def _known(error: AppError | hsm.HsmError) -> Response:
     response = _body(error.code, str(error), status)
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if isinstance(error, TooManyFailures):
+        response.headers["Retry-After"] = str(error.retry_after_seconds)
     return response
 
 

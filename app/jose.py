@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app import strict_json
 from hsm import WEIERSTRASS_CURVES, PublicKey
@@ -87,3 +88,36 @@ _JWKS: Final[Mapping[type[Any], Callable[[Any], dict[str, str]]]] = MappingProxy
 def public_jwk(key: PublicKey) -> dict[str, str]:
     """Return the public members of a JWK (RFC 7518 §6, RFC 8037 §2, RFC 9964)."""
     return next(convert(key) for kind, convert in _JWKS.items() if isinstance(key, kind))
+
+
+def public_pem(jwk: Mapping[str, str]) -> bytes:
+    """Return SubjectPublicKeyInfo in PEM of the public members of a JWK."""
+    key = _READERS[jwk["kty"]](jwk)
+    pem: bytes = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return pem
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(decode(text))
+
+
+def _rsa_key(jwk: Mapping[str, str]) -> PublicKey:
+    return rsa.RSAPublicNumbers(_number(jwk["e"]), _number(jwk["n"])).public_key()
+
+
+def _ec_key(jwk: Mapping[str, str]) -> PublicKey:
+    curve = WEIERSTRASS_CURVES[jwk["crv"]]
+    return ec.EllipticCurvePublicNumbers(_number(jwk["x"]), _number(jwk["y"]), curve).public_key()
+
+
+def _okp_key(jwk: Mapping[str, str]) -> PublicKey:
+    return ed25519.Ed25519PublicKey.from_public_bytes(decode(jwk["x"]))
+
+
+def _akp_key(jwk: Mapping[str, str]) -> PublicKey:
+    return mldsa.MLDSA44PublicKey.from_public_bytes(decode(jwk["pub"]))
+
+
+_READERS: Final[Mapping[str, Callable[[Mapping[str, str]], PublicKey]]] = MappingProxyType(
+    {"RSA": _rsa_key, "EC": _ec_key, "OKP": _okp_key, "AKP": _akp_key}
+)

@@ -1,7 +1,7 @@
 """The use cases: find the key, check the right, check that it fits, operate in the token."""
 
 import logging
-import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -11,9 +11,18 @@ from uuid import UUID, uuid4
 
 import hsm
 from app import jose
+from app.access import Access
+from app.asked import Asked
 from app.budget import EncryptionBudget
-from app.errors import BadRequest, Forbidden, RegistryUnavailable
-from app.registry import Key, Origin, Registry, Residency, State
+from app.errors import (
+    BadRequest,
+    Forbidden,
+    RegistryUnavailable,
+    RequestInProgress,
+    RequestReused,
+)
+from app.registry import AlreadyAsked, Key, Origin, Registry, Residency, State
+from app.rights import Principal, Right
 from app.schemas.fields import Header
 from app.schemas.keys import KeyRequest
 from hsm import (
@@ -29,14 +38,14 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# One that we could have given: any other string is unknown.
-_KID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _SIGN_VERIFY: Final = ["sign", "verify"]
 _ENCRYPT_DECRYPT: Final = ["encrypt", "decrypt"]
 _RECONCILE_WAIT_SECONDS: Final = 2.0
 _SETTLE_WAIT_SECONDS: Final = 0.2
 _GRACE: Final = timedelta(minutes=1)
 _OTHER_HOST_GRACE: Final = timedelta(minutes=10)
+_FIRST_ANSWER_SECONDS: Final = 10.0
+_PUBLISHED: Final = "jwks"
 
 
 class Reconciliation(NamedTuple):
@@ -54,16 +63,28 @@ class Keyring:
     not fit; ``TokenUnavailable`` or ``RegistryUnavailable`` if one of them cannot answer now.
     """
 
-    def __init__(self, registry: Registry, token: Hsm, *, state_dir: Path) -> None:
+    def __init__(
+        self, registry: Registry, token: Hsm, *, state_dir: Path, publishes: bool = True
+    ) -> None:
         self._registry = registry
+        self._access = Access(registry)
         self._hsm = token
         self._budget = EncryptionBudget(registry)
+        self._tag = _PUBLISHED if publishes else None
         # Held, shared, while a row and its objects differ. The kernel frees it at death, so that
         # whoever holds it alone knows that nothing is under way on this host.
         self._unfinished = state_dir / "unfinished.lock"
 
-    def create(self, principal: str, request: KeyRequest) -> dict[str, Any]:
-        """Generate or import a key; return its description."""
+    def create(
+        self, principal: Principal, request: KeyRequest, asked: Asked | None = None
+    ) -> dict[str, Any]:
+        """Generate or import a key; return its description, the first one if ``asked`` before."""
+        _require_creator(principal)
+        return self._once(asked, lambda: self._create(principal, request, asked))
+
+    def _create(
+        self, principal: Principal, request: KeyRequest, asked: Asked | None
+    ) -> dict[str, Any]:
         spec, material = request.spec, request.material
         key = Key(
             kid=uuid4(),
@@ -74,16 +95,16 @@ class Keyring:
             residency=Residency.TOKEN if material is None else Residency.PROCESS,
         )
         self._hsm.offers()  # while the token is away not even a row is made
-        with self._two_phases(key):
+        with self._two_phases(key, asked):
             public = self._make(key, material)
             if material is not None and not self._hsm.works(key.kid, spec):
                 raise BadRequest("The key material does not work in the token")
             self._registry.activate(key.kid, jose.public_jwk(public) if public else None)
         return describe(key)
 
-    def destroy(self, principal: str, kid: str) -> None:
+    def destroy(self, principal: Principal, kid: str) -> None:
         """Destroy both halves of a key, whichever one ``kid`` names."""
-        key = self._find(principal, kid)
+        key = self._access.find(principal, kid, Right.DESTROY)
         self._hsm.offers()  # while the token is away the key stays as it is
         with self._unfinished_here():
             if not self._registry.mark_destroyed(key.kid):
@@ -91,9 +112,26 @@ class Keyring:
             self._hsm.destroy(key.kid, key.spec)
             self._registry.remove(key.kid)
 
-    def unwrap(self, principal: str, header: Header, encrypted_key: bytes) -> dict[str, Any]:
-        """Keep the CEK of ``encrypted_key`` as a key; return its description."""
-        key = self._find(principal, header.kid)
+    def unwrap(
+        self,
+        principal: Principal,
+        header: Header,
+        encrypted_key: bytes,
+        asked: Asked | None = None,
+    ) -> dict[str, Any]:
+        """Keep the CEK of ``encrypted_key`` as a key; return its description, as ``create``."""
+        key = self._access.find(principal, header.kid, Right.UNWRAP)
+        _require_creator(principal)
+        return self._once(asked, lambda: self._unwrap(principal, key, header, encrypted_key, asked))
+
+    def _unwrap(
+        self,
+        principal: Principal,
+        key: Key,
+        header: Header,
+        encrypted_key: bytes,
+        asked: Asked | None,
+    ) -> dict[str, Any]:
         _require_permitted(key, header.alg)
         residency = self._hsm.offers()[header.alg].residency
         bits = 8 * hsm.CONTENT_ENCRYPTIONS[header.enc].key_bytes
@@ -105,7 +143,7 @@ class Keyring:
             origin=Origin.UNWRAPPED,
             residency=Residency(residency),
         )
-        with self._two_phases(cek):
+        with self._two_phases(cek, asked):
             self._use(
                 key,
                 lambda: self._hsm.unwrap(key.kid, header.alg, header.enc, encrypted_key, cek.kid),
@@ -114,10 +152,10 @@ class Keyring:
         return describe(cek)
 
     def encrypt(  # noqa: PLR0913  # the members of the request
-        self, principal: str, *, kid: str, alg: str, enc: str, data: bytes, aad: str | None
+        self, principal: Principal, *, kid: str, alg: str, enc: str, data: bytes, aad: str | None
     ) -> dict[str, Any]:
         """Return a flattened JWE (RFC 7516 §5.1); its header names the key that decrypts."""
-        key = self._find(principal, kid)
+        key = self._access.find(principal, kid, Right.ENCRYPT)
         _require_permitted(key, enc if alg == hsm.DIRECT else alg)
         _require_active(key)
         if alg == hsm.DIRECT:
@@ -133,7 +171,7 @@ class Keyring:
 
     def decrypt(
         self,
-        principal: str,
+        principal: Principal,
         header: Header,
         *,
         encrypted_key: bytes,
@@ -141,7 +179,7 @@ class Keyring:
         aad: str | None,
     ) -> bytes:
         """Return the plaintext (RFC 7516 §5.2)."""
-        key = self._find(principal, header.kid)
+        key = self._access.find(principal, header.kid, Right.DECRYPT)
         _require_permitted(key, header.enc if header.alg == hsm.DIRECT else header.alg)
         additional_data = jose.additional_data(header.protected, aad)
         return self._use(
@@ -151,9 +189,9 @@ class Keyring:
             ),
         )
 
-    def sign(self, principal: str, *, kid: str, alg: str, data: str) -> dict[str, Any]:
+    def sign(self, principal: Principal, *, kid: str, alg: str, data: str) -> dict[str, Any]:
         """Return a detached JWS; its header names the key that verifies (RFC 7515 §5.1)."""
-        key = self._find(principal, kid)
+        key = self._access.find(principal, kid, Right.SIGN)
         if kid == str(key.kid_public):
             raise CryptoFailure("A public key cannot sign")
         _require_permitted(key, alg)
@@ -163,25 +201,27 @@ class Keyring:
         signature = self._use(key, lambda: self._hsm.sign(key.kid, alg, signing_input))
         return {"protected": protected, "signature": signature}
 
-    def verify(self, principal: str, header: Header, *, data: str, signature: bytes) -> bool:
+    def verify(self, principal: Principal, header: Header, *, data: str, signature: bytes) -> bool:
         """Tell whether ``signature`` is one over ``data`` (RFC 7515 §5.2)."""
-        key = self._find(principal, header.kid)
+        key = self._access.find(principal, header.kid, Right.VERIFY)
         _require_permitted(key, header.alg)
         signing_input = jose.signing_input(header.protected, data)
         return self._use(
             key, lambda: self._hsm.verify(key.kid, header.alg, signing_input, signature)
         )
 
-    def mac(self, principal: str, *, kid: str, alg: str, data: bytes) -> bytes:
+    def mac(self, principal: Principal, *, kid: str, alg: str, data: bytes) -> bytes:
         """Return the MAC of ``data`` (RFC 7518 §3.2)."""
-        key = self._find(principal, kid)
+        key = self._access.find(principal, kid, Right.MAC)
         _require_permitted(key, alg)
         _require_active(key)
         return self._use(key, lambda: self._hsm.mac(key.kid, alg, data))
 
-    def verify_mac(self, principal: str, *, kid: str, alg: str, data: bytes, mac: bytes) -> bool:
+    def verify_mac(
+        self, principal: Principal, *, kid: str, alg: str, data: bytes, mac: bytes
+    ) -> bool:
         """Tell whether ``mac`` is the MAC of ``data``."""
-        key = self._find(principal, kid)
+        key = self._access.find(principal, kid, Right.MAC)
         _require_permitted(key, alg)
         return self._use(key, lambda: self._hsm.verify_mac(key.kid, alg, data, mac))
 
@@ -221,13 +261,32 @@ class Keyring:
         for kid, spec in unfinished.items():
             self._undo(kid, spec)
 
-    def _find(self, principal: str, kid: str) -> Key:
-        key = self._registry.find(UUID(kid)) if _KID.fullmatch(kid) else None
-        if key is None:
-            raise KeyNotFound
-        if key.owner != principal:
-            raise Forbidden
-        return key
+    def _once(self, asked: Asked | None, create: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what was answered to the same request before, or what ``create`` returns."""
+        if asked is None:
+            return create()
+        answer = self._first_answer(asked)
+        if answer is not None:
+            return answer
+        try:
+            return create()
+        except AlreadyAsked:  # by another one, at the same time
+            answer = self._first_answer(asked)
+        if answer is None:  # and in vain
+            raise RequestInProgress
+        return answer
+
+    def _first_answer(self, asked: Asked) -> dict[str, Any] | None:
+        deadline = time.monotonic() + _FIRST_ANSWER_SECONDS
+        while (first := self._registry.repetitions.find(asked)) is not None:
+            if first.fingerprint != asked.fingerprint:
+                raise RequestReused
+            if first.is_made:
+                return dict(first.answer)
+            if time.monotonic() > deadline:
+                raise RequestInProgress
+            time.sleep(0.05)
+        return None
 
     def _use(self, key: Key, operation: Callable[[], Result]) -> Result:
         """Run ``operation``; the registry has the last word on whether ``key`` exists.
@@ -252,10 +311,11 @@ class Keyring:
             raise KeyNotFound from None
 
     @contextmanager
-    def _two_phases(self, key: Key) -> Iterator[None]:
+    def _two_phases(self, key: Key, asked: Asked | None) -> Iterator[None]:
         """Add ``key`` as pending for one ``with`` block, which activates it; undo after errors."""
+        tag = self._tag if key.kid_public else None
         with self._unfinished_here():
-            self._registry.insert(key)
+            self._registry.insert(key, tag=tag, request=asked, answer=describe(key))
             try:
                 yield
             except BaseException:
@@ -284,12 +344,12 @@ class Keyring:
 def describe(key: Key) -> dict[str, Any]:
     """Return what a caller is told of a new key (wire contract §1)."""
     members = {
-        "kid": key.kid,
-        "kid_public": key.kid_public,
+        "kid": str(key.kid),
+        "kid_public": str(key.kid_public) if key.kid_public else None,
         "kty": key.spec.kty,
         "alg": key.spec.alg,
         "crv": key.spec.crv,
-        "key_ops": _key_ops(key.spec.alg),
+        "key_ops": key_ops(key.spec.alg),
     }
     absent = {name for name in ("alg", "crv") if members[name] is None}
     if not key.spec.kind.is_pair:
@@ -297,9 +357,15 @@ def describe(key: Key) -> dict[str, Any]:
     return {name: value for name, value in members.items() if name not in absent}
 
 
-def _key_ops(alg: str | None) -> list[str]:
+def key_ops(alg: str | None) -> list[str]:
+    """Return what a key of ``alg`` is said to be for (wire contract §3)."""
     signs = alg is None or alg in hsm.SIGNATURES or alg in hsm.MACS
     return _SIGN_VERIFY if signs else _ENCRYPT_DECRYPT
+
+
+def _require_creator(principal: Principal) -> None:
+    if not principal.may_create:
+        raise Forbidden
 
 
 def _require_permitted(key: Key, algorithm: str) -> None:

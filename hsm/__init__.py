@@ -5,6 +5,7 @@ may use.
 """
 
 from hsm.adapter import Hsm
+from hsm.adoption import Adoptable
 from hsm.algorithms import (
     ALGORITHMS,
     CONTENT_ENCRYPTIONS,
@@ -44,6 +45,7 @@ __all__ = [
     "SIGNATURES",
     "TAG_BYTES",
     "WEIERSTRASS_CURVES",
+    "Adoptable",
     "Algorithm",
     "CryptoFailure",
     "DecryptionFailed",

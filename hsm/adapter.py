@@ -11,7 +11,8 @@ from uuid import UUID
 from pkcs11 import ObjectClass, PKCS11Error
 from pkcs11.exceptions import FunctionFailed
 
-from hsm import content, mac, signing
+from hsm import adoption, content, mac, signing
+from hsm.adoption import Adoptable
 from hsm.algorithms import (
     CONTENT_ENCRYPTIONS,
     DIRECT,
@@ -137,6 +138,25 @@ class Hsm:
             kid for kid, spec in specs.items() if found.get(kid) != frozenset(halves_of(spec))
         }
         return missing, found.keys() - specs.keys()
+
+    def adoptable(self, *, key_id: bytes | None, label: str | None) -> Adoptable:
+        """Return what the one key of that CKA_ID and label, made by others, has proven to do.
+
+        Raises ``CryptoFailure`` if there are several, or if it can do nothing for us.
+        """
+        return self._connection.perform(
+            lambda token, session: adoption.prove(
+                token, session, adoption.find(session, key_id=key_id, label=label)
+            )
+        )
+
+    def rename(self, kid: UUID, *, key_id: bytes | None, label: str | None) -> None:
+        """Name that key ``kid`` from now on; raise ``CryptoFailure`` if the token refuses."""
+        self._connection.perform(
+            lambda _token, session: adoption.rename(
+                adoption.find(session, key_id=key_id, label=label), kid
+            )
+        )
 
     def sign(self, kid: UUID, alg: str, signing_input: bytes) -> bytes:
         """Return the raw JWS signature: R‖S for ECDSA (RFC 7518 §3.4), never DER."""

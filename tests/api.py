@@ -49,9 +49,17 @@ class Api:
         self._send = send
 
     @classmethod
-    def over_http(cls, url: str) -> Self:
-        """Call the service at ``url`` on connections that stay open."""
+    def over_http(cls, url: str, *, bearer: str | None = None, **options: Any) -> Self:
+        """Call the service at ``url`` on connections that stay open, with a bearer token.
+
+        ``options`` are those of a session of ``requests``: ``cert``, ``verify``.
+        """
         session = requests.Session()
+        session.trust_env = False
+        for name, value in options.items():
+            setattr(session, name, value)
+        if bearer is not None:
+            session.headers["Authorization"] = f"Bearer {bearer}"
 
         def send(method: str, path: str, **arguments: Any) -> requests.Response:
             return session.request(method, url + path, timeout=60, **arguments)
@@ -60,25 +68,29 @@ class Api:
 
     def request(self, method: str, path: str, **arguments: Any) -> Answer:
         """Send a request as it is."""
-        absolute = path if path.startswith("/v1") else PREFIX + path
+        absolute = path if path.startswith(("/v1", "/.well-known")) else PREFIX + path
         response = self._send(method, absolute, **arguments)
         content = getattr(response, "content", None)
         if content is None:
             content = response.data
         answer = Answer(
             status=response.status_code,
-            body=json.loads(content) if content else None,
+            body=json.loads(content) if content and _is_json(response) else None,
             headers=response.headers,
             content=content,
         )
-        if not 200 <= answer.status < 300:
+        if not 200 <= answer.status < 400:
             assert answer.headers["Content-Type"] == "application/json"
             assert set(answer.body) == {"error", "description"}, answer
         return answer
 
-    def post(self, path: str, body: Any) -> Answer:
+    def post(self, path: str, body: Any, **arguments: Any) -> Answer:
         """POST ``body`` as JSON."""
-        return self.request("POST", path, json=body)
+        return self.request("POST", path, json=body, **arguments)
+
+    def get(self, path: str, **arguments: Any) -> Answer:
+        """GET."""
+        return self.request("GET", path, **arguments)
 
     def ok(self, path: str, body: Any) -> Any:
         """POST ``body``; return the body of the response, which must be 200."""
@@ -93,3 +105,8 @@ class Api:
     def create(self, **members: Any) -> Any:
         """Create a key; return its description."""
         return self.ok("/keys", members)
+
+
+def _is_json(response: Any) -> bool:
+    media_type: str = response.headers.get("Content-Type", "")
+    return media_type.split(";", maxsplit=1)[0].endswith("json")

@@ -12,6 +12,7 @@ from app import create_app
 from app.config import Config
 from scripts.throwaway import ROOT, make_token, server
 from tests.api import Api
+from tests.callers import WITH_TOKENS, Callers
 
 pytest_plugins = ["tests.vector_counts"]
 
@@ -82,3 +83,17 @@ def serve() -> Callable[..., AbstractContextManager[str]]:
 def live(server: str) -> Api:
     """The live service."""
     return Api.over_http(server)
+
+
+@pytest.fixture(scope="session")
+def callers(environment: Mapping[str, str]) -> Iterator[Callers]:
+    """The live service with API tokens, and several who have one."""
+    with running(environment | WITH_TOKENS) as url:
+        yield Callers.of(environment, url)
+
+
+@pytest.fixture(scope="session")
+def restricted(environment: Mapping[str, str]) -> Iterator[Callers]:
+    """The same where only the role ``creator`` makes keys."""
+    with running(environment | WITH_TOKENS | {"JOSE_HSM_EVERYBODY_CREATES": "0"}) as url:
+        yield Callers.of(environment, url)

@@ -45,7 +45,7 @@ def test_an_empty_setting_is_not_set():
         (GOOD | {"JOSE_HSM_SESSIONS": "0"}, "JOSE_HSM_SESSIONS must be a whole number"),
         (GOOD | {"JOSE_HSM_SESSION_WAIT_SECONDS": "inf"}, "must be a number of seconds"),
         (GOOD | {"JOSE_HSM_CEK": "hsm"}, "must be one of: process, token"),
-        (GOOD | {"JOSE_HSM_AUTH": "token"}, "JOSE_HSM_AUTH must be one of"),
+        (GOOD | {"JOSE_HSM_AUTH": "password"}, "JOSE_HSM_AUTH must be a comma list of"),
         (GOOD | {"JOSE_HSM_BIND": "0.0.0.0:8000"}, "must be a loopback address"),
         (GOOD | {"JOSE_HSM_BIND": "[::]:8000"}, "must be a loopback address"),
         (GOOD | {"JOSE_HSM_BIND": "example.com:80"}, "must be a loopback address"),

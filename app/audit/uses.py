@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _UNWATCHED: Final = (None, "health")  # blueprints
 _USES: Final = ("encryption", "signing")  # all others change the life of a key
+_READING: Final = ("GET", "HEAD")
 _SERVER_ERRORS: Final = 500
 _REFUSED: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
 
@@ -55,7 +56,7 @@ def _is_audited(request: Request, status: int) -> bool:
     A malformed request (4xx but for the refusals) touches none; nor does a use that found the
     token away. A destruction may have begun before that, so it is audited all the same.
     """
-    if request.method == "GET":
+    if request.method in _READING:
         return False
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return request.blueprint not in _USES

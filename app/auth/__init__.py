@@ -2,17 +2,21 @@
 
 from typing import Final
 
+from flask import g
+
+from app.rights import Principal
+
 ANONYMOUS: Final = "anonymous"
+_NOBODY: Final = Principal("")
 
 
-def principal() -> str:
-    """Return the principal of the current request."""
-    return ANONYMOUS
+def principal() -> Principal:
+    """Return the principal of the current request, which has been authenticated."""
+    found: Principal = g.principal
+    return found
 
 
-def caller() -> str | None:
+def caller() -> Principal | None:
     """Return the principal for a log; ``None`` for a request that has not been authenticated."""
-    try:
-        return principal()
-    except AttributeError:  # of flask.g
-        return None
+    found: Principal | None = g.get("principal")
+    return found

@@ -5,13 +5,16 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from flask import current_app, request
+from flask import current_app, g, request
 from marshmallow import Schema
 from marshmallow.experimental.context import Context
 from werkzeug.exceptions import UnsupportedMediaType
 from werkzeug.http import parse_options_header
 
 from app import bodies, exchange, jose, strict_json
+from app.asked import Asked
+from app.auth import principal
+from app.catalogue import Catalogue
 from app.errors import BadRequest
 from app.keyring import Keyring
 from app.schemas.fields import Header, Offers
@@ -25,6 +28,11 @@ def keyring() -> Keyring:
     return cast(Keyring, current_app.extensions["keyring"])
 
 
+def catalogue() -> Catalogue:
+    """Return the catalogue of this application."""
+    return cast(Catalogue, current_app.extensions["catalogue"])
+
+
 def token() -> Hsm:
     """Return the token of this application."""
     return cast(Hsm, current_app.extensions["hsm"])
@@ -35,8 +43,10 @@ def load(schema: Schema) -> Any:
     environ = request.environ
     if environ.get("HTTP_CONTENT_ENCODING") or not _is_json(environ.get("CONTENT_TYPE", "")):
         raise UnsupportedMediaType
+    text = bodies.read()
+    g.asked = _asked(text)
     try:
-        members = strict_json.loads(bodies.read())
+        members = strict_json.loads(text)
     except ValueError:
         raise BadRequest(
             "The body must be one JSON object, strictly (RFC 8259), in UTF-8"
@@ -66,6 +76,22 @@ def _is_json(content_type: str) -> bool:
     mimetype, parameters = parse_options_header(content_type)
     charset = parameters.get("charset", "utf-8").lower()
     return mimetype.lower() == "application/json" and charset == "utf-8"
+
+
+def load_query(schema: Schema) -> Any:
+    """Return the query of the request, checked by ``schema``; of a name twice the first counts."""
+    return schema.load(request.args.to_dict())
+
+
+def asked() -> Asked | None:
+    """Return what makes the loaded request one to be answered once, if the client wants that."""
+    found: Asked | None = g.get("asked")
+    return found
+
+
+def _asked(body: bytes) -> Asked | None:
+    key = request.headers.get("Idempotency-Key")
+    return None if key is None else Asked.of(principal(), key, request.path, body)
 
 
 def _offers() -> Offers:

@@ -3,8 +3,22 @@
 Neither PIN nor key bytes are ever in it. The row says which keys exist, the token what they are.
 """
 
+from app.registry.credentials import ApiToken, Credentials
+from app.registry.pages import Filters
 from app.registry.records import Key, Origin, Residency, State
-from app.registry.registry import Registry, migrate
+from app.registry.registry import AlreadyAsked, Registry, migrate
 from app.registry.watch import Watch
 
-__all__ = ["Key", "Origin", "Registry", "Residency", "State", "Watch", "migrate"]
+__all__ = [
+    "AlreadyAsked",
+    "ApiToken",
+    "Credentials",
+    "Filters",
+    "Key",
+    "Origin",
+    "Registry",
+    "Residency",
+    "State",
+    "Watch",
+    "migrate",
+]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -35,7 +36,10 @@ class Residency(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One row. ``kid_public`` names the public half of a generated pair (``None`` otherwise)."""
+    """One row. ``kid_public`` names the public half of a generated pair (``None`` otherwise).
+
+    ``state`` is that of the moment of reading: an active key is deactivated once it has expired.
+    """
 
     kid: UUID
     kid_public: UUID | None
@@ -45,3 +49,8 @@ class Key:
     residency: Residency
     state: State = State.PENDING
     public_jwk: Mapping[str, str] | None = None
+    name: str | None = None
+    created_at: datetime | None = None
+    activated_at: datetime | None = None
+    deactivated_at: datetime | None = None
+    expires_at: datetime | None = None

@@ -1,6 +1,5 @@
 """Reading and writing the rows."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,28 +9,53 @@ from uuid import UUID
 
 import alembic.command
 import alembic.config
-from sqlalchemy import Connection, Engine, and_, bindparam, create_engine, event, or_, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    literal_column,
+    or_,
+    select,
+)
+from sqlalchemy.exc import IntegrityError
 
-from app.config import PREFIX, ConfigError
+from app.asked import Asked
 from app.errors import RegistryUnavailable
-from app.registry.clock import time_use
+from app.registry.credentials import Credentials
+from app.registry.database import Database, engine_of, translated
+from app.registry.grants import Grants
 from app.registry.lookup import Lookup
-from app.registry.records import Key, Origin, Residency, State
-from app.registry.tables import keys
+from app.registry.pages import Pages
+from app.registry.records import Key, State
+from app.registry.repetitions import Repetitions, forget, remember
+from app.registry.rows import VISIBLE, record_of, spec_of, values_of
+from app.registry.tables import grants, keys, tags
+from app.registry.tags import Tags
 from hsm import KeyNotFound, KeySpec
 
-logger = logging.getLogger(__name__)
+__all__ = ["Registry", "engine_of", "migrate"]
 
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
-_LOCK_WAIT_SECONDS: Final = 2
-_VISIBLE: Final = (State.ACTIVE, State.DEACTIVATED, State.COMPROMISED)
-_NOT_OF_A_KEY: Final = {"encryptions", "host", "created_at", "changed_at"}
-_FIND: Final = select(*(column for column in keys.c if column.name not in _NOT_OF_A_KEY)).where(
-    or_(keys.c.kid == bindparam("kid"), keys.c.kid_public == bindparam("kid"))
+# What operations need of a key; every request reads it.
+_HOT: Final = (
+    *("kid", "kid_public", "owner", "kty", "alg", "crv", "bits", "origin", "residency"),
+    *("state", "public_jwk", "expires_at"),
 )
+_IS_GRANTED: Final = exists(grants).where(
+    grants.c.kid == keys.c.kid,
+    or_(grants.c.principal == bindparam("principal"), grants.c.principal == literal_column("'*'")),
+    grants.c.operation == bindparam("operation"),
+)
+_NAMED: Final = or_(keys.c.kid == bindparam("kid"), keys.c.kid_public == bindparam("kid"))
+_FIND: Final = select(*(keys.c[name] for name in _HOT)).where(_NAMED)
+_FIND_FOR: Final = _FIND.add_columns(_IS_GRANTED.label("is_granted"))
+
+
+class AlreadyAsked(Exception):
+    """A request with the same Idempotency-Key has been remembered meanwhile."""
 
 
 def migrate(url: str) -> None:
@@ -39,32 +63,8 @@ def migrate(url: str) -> None:
     config = alembic.config.Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["url"] = url
-    with _translated():
+    with translated():
         alembic.command.upgrade(config, "head")
-
-
-def engine_of(url: str) -> Engine:
-    """Return an engine that waits for locks only briefly and loses nothing that it committed."""
-    try:
-        backend = make_url(url).get_backend_name()
-    except ArgumentError:  # its text shows the URL, and with it a password
-        raise ConfigError(f"{PREFIX}DATABASE_URL is not a SQLAlchemy URL") from None
-    if backend != "sqlite":
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
-    engine = create_engine(
-        url,
-        connect_args={"timeout": _LOCK_WAIT_SECONDS},
-        hide_parameters=True,
-        paramstyle="named",  # that of PostgreSQL is named too
-    )
-    event.listen(engine, "connect", _prepare_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # WAL: readers never wait for the one writer. FULL: a returned kid survives a power cut.
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
 
 
 class Registry:
@@ -77,59 +77,99 @@ class Registry:
     def __init__(
         self, url: str, *, host: str, observe: Callable[[float], None] = lambda _seconds: None
     ) -> None:
-        self._engine = engine_of(url)
-        time_use(self._engine, observe)
-        self._lookup = Lookup(self._engine, _FIND, observe)
+        database = self._database = Database(url, observe)
+        self._lookup = Lookup(database.engine, _FIND, observe)
+        self._lookup_for = Lookup(database.engine, _FIND_FOR, observe)
         self._host = host
+        self.grants = Grants(database)
+        self.tags = Tags(database)
+        self.pages = Pages(database)
+        self.credentials = Credentials(database)
+        self.repetitions = Repetitions(database)
 
     def find(self, kid: UUID) -> Key | None:
         """Return the visible key that ``kid`` names, as its kid or as its public one."""
-        with _translated():
+        with translated():
             row = self._lookup.one(kid=str(kid))
-        return _record(row) if row and row.state in _VISIBLE else None
+        return record_of(row) if row and row.state in VISIBLE else None
 
-    def insert(self, key: Key) -> None:
-        """Add a row."""
-        now = datetime.now(UTC)
-        with self._writing() as connection:
-            connection.execute(
-                keys.insert().values(
-                    kid=str(key.kid),
-                    kid_public=str(key.kid_public) if key.kid_public else None,
-                    owner=key.owner,
-                    kty=key.spec.kty,
-                    alg=key.spec.alg,
-                    crv=key.spec.crv,
-                    bits=key.spec.bits,
-                    origin=key.origin,
-                    residency=key.residency,
-                    state=key.state,
-                    public_jwk=key.public_jwk,
-                    host=self._host,
-                    created_at=now,
-                    changed_at=now,
-                )
+    def find_for(self, principal: str, operation: str, kid: UUID) -> tuple[Key, bool] | None:
+        """Return the visible key that ``kid`` names, and whether ``operation`` is granted on it."""
+        with translated():
+            row = self._lookup_for.one(
+                kid=str(kid), principal=str(principal), operation=str(operation)
             )
+        return (record_of(row), bool(row.is_granted)) if row and row.state in VISIBLE else None
+
+    def whole(self, kid: UUID) -> Key | None:
+        """Return the visible key with all that is known of it, its name and its times."""
+        with self._reading() as connection:
+            row = connection.execute(select(keys).where(keys.c.kid == str(kid))).one_or_none()
+        return record_of(row) if row and row.state in VISIBLE else None
+
+    def insert(
+        self,
+        key: Key,
+        *,
+        tag: str | None = None,
+        request: Asked | None = None,
+        answer: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a row; raise ``AlreadyAsked`` if ``request`` is remembered."""
+        try:
+            self._insert(key, tag, request, answer)
+        except IntegrityError as error:
+            if request is None:
+                raise
+            raise AlreadyAsked from error
+
+    def _insert(
+        self, key: Key, tag: str | None, request: Asked | None, answer: Mapping[str, Any] | None
+    ) -> None:
+        now = datetime.now(UTC)
+        row = values_of(key) | {"host": self._host, "created_at": now, "changed_at": now}
+        if key.state is State.ACTIVE:  # it has been on the token before
+            row["activated_at"] = now
+        with self._writing() as connection:
+            connection.execute(insert(keys).values(row))
+            if tag:
+                connection.execute(insert(tags).values(kid=row["kid"], tag=tag, tagged_at=now))
+            if request:
+                remember(connection, request, row["kid"], answer or {})
 
     def activate(self, kid: UUID, public_jwk: Mapping[str, str] | None) -> None:
         """Make a pending key visible; if its row is gone, nobody could ever reach the key."""
         if not self._change(
-            kid, from_states=[State.PENDING], state=State.ACTIVE, public_jwk=public_jwk
+            kid,
+            from_states=[State.PENDING],
+            state=State.ACTIVE,
+            public_jwk=public_jwk,
+            activated_at=datetime.now(UTC),
         ):
             raise RegistryUnavailable
 
+    def change(self, key: Key, **values: Any) -> bool:
+        """Set columns of a key; return whether its state was still that of ``key``."""
+        states = [key.state]
+        if key.state is State.DEACTIVATED:  # perhaps just expired
+            states.append(State.ACTIVE)
+        return self._change(key.kid, from_states=states, **values)
+
     def mark_destroyed(self, kid: UUID) -> bool:
         """Hide a visible key for ever; return whether it was this call that did."""
-        return self._change(kid, from_states=_VISIBLE, state=State.DESTROYED)
+        return self._change(kid, from_states=VISIBLE, state=State.DESTROYED)
 
     def abandon(self, kid: UUID) -> None:
-        """Hide a key for ever, however far its creation got."""
+        """Hide a key for ever, however far its creation got, and forget who asked for it."""
+        with self._writing() as connection:
+            forget(connection, str(kid))
         self._change(kid, from_states=State, state=State.DESTROYED)
 
     def remove(self, kid: UUID) -> None:
-        """Delete a row; absence is success."""
+        """Delete a row and all that hangs on it; absence is success."""
         with self._writing() as connection:
-            connection.execute(keys.delete().where(keys.c.kid == str(kid)))
+            for table in (grants, tags, keys):
+                connection.execute(delete(table).where(table.c.kid == str(kid)))
 
     def reserve_encryptions(self, kid: UUID, count: int, *, most: int) -> tuple[int, int]:
         """Count up to ``count`` encryptions with ``kid`` in advance, so that there are ``most``.
@@ -138,7 +178,7 @@ class Registry:
         """
         update = (
             keys.update()
-            .where(keys.c.kid == str(kid), keys.c.state.in_(_VISIBLE))
+            .where(keys.c.kid == str(kid), keys.c.state.in_(VISIBLE))
             .values(encryptions=keys.c.encryptions + count)
             .returning(keys.c.encryptions)
         )
@@ -162,12 +202,12 @@ class Registry:
         )
         query = select(keys).where(keys.c.state.in_([State.PENDING, State.DESTROYED]), is_old)
         with self._reading() as connection:
-            return {UUID(row.kid): _spec(row) for row in connection.execute(query)}
+            return {UUID(row.kid): spec_of(row) for row in connection.execute(query)}
 
     def specs(self) -> Mapping[UUID, KeySpec]:
         """Return what all keys are, in whatever state."""
         with self._reading() as connection:
-            return {UUID(row.kid): _spec(row) for row in connection.execute(select(keys))}
+            return {UUID(row.kid): spec_of(row) for row in connection.execute(select(keys))}
 
     def _change(self, kid: UUID, *, from_states: Iterable[State], **values: Any) -> bool:
         update = (
@@ -180,36 +220,10 @@ class Registry:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with _translated(), self._engine.connect() as connection:
+        with self._database.reading() as connection:
             yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with _translated(), self._engine.begin() as connection:
+        with self._database.writing() as connection:
             yield connection
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-        logger.warning("the registry answers: %s", getattr(error, "orig", error))
-        raise RegistryUnavailable from error
-
-
-def _spec(row: Any) -> KeySpec:
-    return KeySpec(kty=row.kty, alg=row.alg, crv=row.crv, bits=row.bits)
-
-
-def _record(row: Any) -> Key:
-    return Key(
-        kid=UUID(row.kid),
-        kid_public=UUID(row.kid_public) if row.kid_public else None,
-        owner=row.owner,
-        spec=_spec(row),
-        origin=Origin(row.origin),
-        residency=Residency(row.residency),
-        state=State(row.state),
-        public_jwk=row.public_jwk,
-    )

@@ -2,7 +2,17 @@
 
 from typing import Final
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Integer, MetaData, String, Table
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+)
 
 metadata: Final = MetaData()
 
@@ -24,4 +34,57 @@ keys: Final = Table(
     Column("host", String(255), nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("changed_at", DateTime(timezone=True), nullable=False),
+    Column("name", String(255)),
+    Column("activated_at", DateTime(timezone=True)),
+    Column("deactivated_at", DateTime(timezone=True)),
+    Column("expires_at", DateTime(timezone=True)),
+    Index("keys_by_owner", "owner", "kid"),
+    Index("keys_by_kty", "kty", "kid"),
+    Index("keys_by_alg", "alg", "kid"),
+    Index("keys_by_state", "state", "kid"),
+    Index("keys_by_expiry", "expires_at"),
+)
+
+grants: Final = Table(
+    "grants",
+    metadata,
+    Column("kid", String(36), primary_key=True),
+    Column("principal", String(512), primary_key=True),
+    Column("operation", String(16), primary_key=True),
+    Index("grants_by_principal", "principal", "operation", "kid"),
+)
+
+tags: Final = Table(
+    "tags",
+    metadata,
+    Column("kid", String(36), primary_key=True),
+    Column("tag", String(255), primary_key=True),
+    Column("tagged_at", DateTime(timezone=True), nullable=False),
+    Index("tags_by_tag", "tag", "kid"),
+    Index("tags_by_time", "tag", "tagged_at", "kid"),
+)
+
+tokens: Final = Table(
+    "tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("hash", String(64), nullable=False),
+    Column("name", String(255)),
+    Column("principal", String(512), nullable=False),
+    Column("roles", String(64), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("used_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+)
+
+repetitions: Final = Table(
+    "repetitions",
+    metadata,
+    Column("principal", String(512), primary_key=True),
+    Column("request", String(64), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("kid", String(36), nullable=False, index=True),
+    Column("answer", JSON, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, index=True),
 )

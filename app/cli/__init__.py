@@ -3,19 +3,16 @@
 import argparse
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from app import audit
+from app.cli import keys, tokens
+from app.cli.service import keyring_of
 from app.config import PREFIX, Config, ConfigError
-from app.errors import RegistryUnavailable
-from app.keyring import Keyring
-from app.registry import Registry, migrate
-from hsm import Hsm, HsmError, TokenUnavailable
-
-_READY_SECONDS: Final = 30.0
+from app.errors import AppError
+from app.registry import migrate
+from hsm import HsmError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _take_settings_of_run()
     try:
         return int(options.command(Config.from_env(), options))
-    except (ConfigError, RegistryUnavailable, HsmError) as error:
+    except (ConfigError, AppError, HsmError) as error:
         print(f"jose-hsm: {error}", file=sys.stderr)
         return 2
 
@@ -57,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--head", help="the hash of a line that must be there")
     command.add_argument("files", nargs="*", type=Path, help="the oldest first; default: the log")
     command.set_defaults(command=_verify_audit)
+    tokens.add_to(commands)
+    keys.add_to(commands)
     return parser
 
 
@@ -67,9 +66,7 @@ def _migrate(config: Config, _: argparse.Namespace) -> int:
 
 
 def _reconcile(config: Config, options: argparse.Namespace) -> int:
-    registry = Registry(config.registry_url, host=config.host)
-    keyring = Keyring(registry, _opened(config), state_dir=config.state_dir)
-    found = keyring.reconcile(is_dry_run=options.dry_run)
+    found = keyring_of(config).reconcile(is_dry_run=options.dry_run)
     verb = "would settle" if options.dry_run else "settled"
     for title, kids in (
         (verb, found.settled),
@@ -98,15 +95,3 @@ def _verify_audit(config: Config, options: argparse.Namespace) -> int:
         print(f"broken: no line has the hash {options.head}")
         return 1
     return 1 if report.broken else 0
-
-
-def _opened(config: Config) -> Hsm:
-    """Return the token, ready; raise ``TokenUnavailable`` if it does not become so."""
-    token = Hsm(config.hsm_settings)
-    token.start()
-    deadline = time.monotonic() + _READY_SECONDS
-    while token.reason is not None:
-        if time.monotonic() > deadline:
-            raise TokenUnavailable(token.reason)
-        time.sleep(0.05)
-    return token

@@ -1,0 +1,92 @@
+"""Every request has one principal, or it is refused before anything else is looked at."""
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
+
+from flask import Flask, Request, Response, g, request
+
+from app.auth import ANONYMOUS
+from app.auth.attempts import Attempts
+from app.auth.certificates import CertificateWay, Proxy, of_connection
+from app.auth.claims import Claim, Refused, Roles, Way
+from app.auth.issuer_keys import IssuerKeys
+from app.auth.jwt import JwtWay
+from app.auth.tokens import TokenWay
+from app.config import Config
+from app.errors import Unauthorized
+from app.registry import Credentials
+from app.rights import Principal
+
+logger = logging.getLogger(__name__)
+
+OPEN: Final = frozenset({"jwks", "health"})
+"""Blueprints that serve everybody."""
+
+
+def register(app: Flask, config: Config, credentials: Credentials) -> None:
+    """Authenticate every request of ``app``, apart from those to ``OPEN``."""
+    authenticator = Authenticator(config, credentials)
+
+    def authenticate() -> None:
+        if request.blueprint not in OPEN:
+            g.principal = authenticator.principal(request)
+
+    def challenge(response: Response) -> Response:
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
+            response.headers["WWW-Authenticate"] = authenticator.challenge
+        return response
+
+    app.before_request(authenticate)
+    app.after_request(challenge)
+
+
+class Authenticator:
+    """Knows the principal of a request in the configured ways, the first that applies."""
+
+    def __init__(self, config: Config, credentials: Credentials) -> None:
+        self._roles = Roles.of(config)
+        secret = config.read_proxy_secret()
+        self._proxy = Proxy(secret) if secret else None
+        self._attempts = Attempts(config.auth_failures)
+        self._ways = self._ways_of(config, credentials)
+        bears = {"token", "jwt"} & set(config.auth)
+        self.challenge = f'{"Bearer" if bears else "ClientCertificate"} realm="jose-hsm"'
+
+    def _ways_of(self, config: Config, credentials: Credentials) -> Sequence[Way]:
+        ways: list[Way] = []
+        if "token" in config.auth:
+            ways.append(TokenWay(credentials, self._roles))
+        if "jwt" in config.auth:
+            ways.append(JwtWay(config, IssuerKeys(str(config.jwt_jwks)), self._roles))
+        if "mtls" in config.auth:
+            find = self._proxy.certificate if self._proxy else of_connection
+            ways.append(CertificateWay(find, self._roles))
+        return ways
+
+    def principal(self, request: Request) -> Principal:
+        """Return who is calling; raise ``Unauthorized`` or ``TooManyFailures``."""
+        if not self._ways:
+            return self._roles.principal(ANONYMOUS)
+        address = self._address(request)
+        for way in self._ways:
+            claim = way.claim(request)
+            if claim is not None:
+                return self._proven(claim, address)
+        logger.warning("refused a request from %s: no credentials", address)
+        raise Unauthorized
+
+    def _proven(self, claim: Claim, address: str) -> Principal:
+        who = (claim.principal, address)
+        self._attempts.require(who)
+        try:
+            return claim.prove()
+        except Refused as refused:
+            self._attempts.failed(who)
+            logger.warning("refused %r from %s: %s", claim.principal, address, refused)
+            raise Unauthorized from None
+
+    def _address(self, request: Request) -> str:
+        told = self._proxy.address(request) if self._proxy else None
+        return told or request.remote_addr or "a local socket"

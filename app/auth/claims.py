@@ -1,0 +1,79 @@
+"""What a request says of who it comes from, and what the ways to prove it have in common."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, NoReturn, Protocol
+
+from flask import Request
+
+from app.config import Config
+from app.rights import Principal, Role
+
+_SCHEME: Final = "bearer "
+
+
+class Refused(Exception):
+    """The claim is not proven; the text is for the log and never for the caller."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Whom a request says it comes from; ``prove`` returns the principal or raises ``Refused``."""
+
+    principal: str
+    prove: Callable[[], Principal]
+
+
+class Way(Protocol):
+    """A way to authenticate."""
+
+    def claim(self, request: Request) -> Claim | None:
+        """Return what ``request`` claims in this way, if anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roles:
+    """The roles that principals have by configuration."""
+
+    everybody: frozenset[Role]
+    admins: frozenset[str]
+    auditors: frozenset[str]
+
+    @classmethod
+    def of(cls, config: Config) -> "Roles":
+        """Return those of ``config``."""
+        return cls(
+            everybody=frozenset({Role.CREATOR} if config.everybody_creates else ()),
+            admins=frozenset(config.admins),
+            auditors=frozenset(config.auditors),
+        )
+
+    def principal(self, name: str, roles: Iterable[Role] = ()) -> Principal:
+        """Return the principal ``name`` with these roles and those of the configuration."""
+        configured = set(self.everybody)
+        if name in self.admins:
+            configured.add(Role.ADMIN)
+        if name in self.auditors:
+            configured.add(Role.AUDITOR)
+        return Principal(name, configured.union(roles))
+
+
+def roles_of(names: Iterable[object]) -> frozenset[Role]:
+    """Return those of ``names`` that are roles here; others are somebody else's."""
+    known = {str(role) for role in Role}
+    return frozenset(Role(name) for name in names if isinstance(name, str) and name in known)
+
+
+def bearer(request: Request) -> str | None:
+    """Return the bearer token of a request (RFC 6750 §2.1), if it has one."""
+    value = request.headers.get("Authorization", "")
+    return value[len(_SCHEME) :].strip() if value.lower().startswith(_SCHEME) else None
+
+
+def refusing(cause: str) -> Callable[[], NoReturn]:
+    """Return a proof that fails."""
+
+    def prove() -> NoReturn:
+        raise Refused(cause)
+
+    return prove

@@ -1,0 +1,156 @@
+"""JWTs of one issuer (RFC 7519, RFC 8725)."""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any, Final, NamedTuple
+
+from flask import Request
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwt import JWTClaimsRegistry
+
+from app import jose, strict_json
+from app.auth.claims import Claim, Refused, Roles, bearer, refusing, roles_of
+from app.auth.issuer_keys import IssuerKeys, Keys, PublicKey
+from app.config import Config
+from app.rights import Principal
+
+KIND: Final = "jwt:"
+
+_LEEWAY_SECONDS: Final = 60
+_MOST_PROVEN: Final = 4096
+_LONGEST: Final = 500
+_UNKNOWN: Final = f"{KIND}?"
+# Each names keys, or demands an understanding, that we do not take from a token.
+_REFUSED_MEMBERS: Final = ("crit", "jku", "jwk", "x5u", "b64", "zip")
+_KTY: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+
+
+class _Proven(NamedTuple):
+    principal: Principal
+    version: int
+    until: float
+
+
+class JwtWay:
+    """Proves ``jwt:SUBJECT``. A JWT is verified once for each state of the issuer's keys."""
+
+    def __init__(self, config: Config, keys: IssuerKeys, roles: Roles) -> None:
+        self._config = config
+        self._keys = keys
+        self._roles = roles
+        self._lock = Lock()
+        self._proven: OrderedDict[bytes, _Proven] = OrderedDict()
+        self._claims = JWTClaimsRegistry(
+            leeway=_LEEWAY_SECONDS,
+            iss={"essential": True, "value": config.jwt_issuer or ""},
+            aud={"essential": True, "value": config.jwt_audience or ""},
+            sub={"essential": True},
+            exp={"essential": True},
+        )
+
+    def claim(self, request: Request) -> Claim | None:
+        """Return whose JWT the request bears, if it is one."""
+        token = bearer(request)
+        if token is None:
+            return None
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        proven = self._remembered(digest)
+        if proven is not None:
+            return Claim(principal=proven, prove=lambda: proven)
+        try:
+            header, claims = _parts(token)
+        except ValueError:
+            return Claim(principal=_UNKNOWN, prove=refusing("not a JWT"))
+        return Claim(
+            principal=f"{KIND}{claims.get(self._config.jwt_principal_claim)}"[:_LONGEST],
+            prove=lambda: self._prove(token, digest, header, claims),
+        )
+
+    def _remembered(self, digest: bytes) -> Principal | None:
+        with self._lock:
+            proven = self._proven.get(digest)
+        if proven is None or proven.until <= time.time():
+            return None
+        return proven.principal if proven.version == self._keys.current().version else None
+
+    def _remember(self, digest: bytes, proven: _Proven) -> None:
+        with self._lock:
+            self._proven[digest] = proven
+            if len(self._proven) > _MOST_PROVEN:
+                self._proven.popitem(last=False)
+
+    def _prove(
+        self, token: str, digest: bytes, header: Mapping[str, Any], claims: dict[str, Any]
+    ) -> Principal:
+        self._require_header(header)
+        keys, key = self._key(header)
+        try:
+            jws.deserialize_compact(token, key, algorithms=[header["alg"]])
+            self._claims.validate(claims)
+        except (JoseError, ValueError, TypeError) as error:
+            raise Refused(f"JWT: {error}") from None
+        self._require_lifetime(claims)
+        principal = self._principal(claims)
+        self._remember(digest, _Proven(principal, keys.version, claims["exp"] + _LEEWAY_SECONDS))
+        return principal
+
+    def _require_header(self, header: Mapping[str, Any]) -> None:
+        if header.get("alg") not in self._config.jwt_algorithms:
+            raise Refused("JWT: alg is not allowed")
+        for name in _REFUSED_MEMBERS:
+            if name in header:
+                raise Refused(f"JWT: header member {name}")
+        typ = self._config.jwt_typ
+        if typ is not None and _media_type(header.get("typ")) != _media_type(typ):
+            raise Refused("JWT: typ is another one")
+
+    def _key(self, header: Mapping[str, Any]) -> tuple[Keys, PublicKey]:
+        """Return the one key that the header means, after another look if there is none."""
+        keys = self._keys.current()
+        for known in (keys, None):
+            keys = known or self._keys.newer_than(keys)
+            found = [key for key in keys.keys if _is_meant(key, header)]
+            if len(found) == 1:
+                return keys, found[0]
+        raise Refused("JWT: no key, or more than one, is the one that is meant")
+
+    def _require_lifetime(self, claims: Mapping[str, Any]) -> None:
+        longest = self._config.jwt_lifetime_seconds
+        now = time.time()
+        begin = int(min(claims.get("iat", now), now))
+        if claims["exp"] - begin > longest + (0 if "iat" in claims else _LEEWAY_SECONDS):
+            raise Refused("JWT: lifetime is too long")
+
+    def _principal(self, claims: Mapping[str, Any]) -> Principal:
+        name = claims.get(self._config.jwt_principal_claim)
+        if not (isinstance(name, str) and 0 < len(name) <= _LONGEST and name.isprintable()):
+            raise Refused("JWT: the claim of the principal is not a name")
+        roles = claims.get(self._config.jwt_roles_claim, [])
+        listed = roles.split() if isinstance(roles, str) else roles
+        return self._roles.principal(
+            f"{KIND}{name}", roles_of(listed if isinstance(listed, list) else [])
+        )
+
+
+def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return header and claims, read strictly and not yet believed; raise ``ValueError``."""
+    header, claims, _signature = (jose.decode(part) for part in token.split("."))
+    return strict_json.loads(header), strict_json.loads(claims)
+
+
+def _is_meant(key: PublicKey, header: Mapping[str, Any]) -> bool:
+    members = key.as_dict(private=False)
+    return (
+        header.get("kid", members.get("kid")) == members.get("kid")
+        and members.get("kty") == _KTY[header["alg"][:2]]
+        and members.get("use", "sig") == "sig"
+        and members.get("alg", header["alg"]) == header["alg"]
+    )
+
+
+def _media_type(typ: object) -> str:
+    return str(typ).lower().removeprefix("application/")

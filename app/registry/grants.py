@@ -1,0 +1,45 @@
+"""Grants: which operations the owner of a key lets others do."""
+
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from sqlalchemy import delete, insert, select
+
+from app.registry.database import Database
+from app.registry.tables import grants
+
+
+class Grants:
+    """Operations by key and principal."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of(self, kid: UUID) -> Mapping[str, list[str]]:
+        """Return the operations granted on a key, by principal, sorted."""
+        query = (
+            select(grants.c.principal, grants.c.operation)
+            .where(grants.c.kid == str(kid))
+            .order_by(grants.c.principal, grants.c.operation)
+        )
+        operations: dict[str, list[str]] = {}
+        with self._database.reading() as connection:
+            for row in connection.execute(query):
+                operations.setdefault(row.principal, []).append(row.operation)
+        return operations
+
+    def put(self, kid: UUID, principal: str, operations: Iterable[str]) -> None:
+        """Replace what ``principal`` may do with a key."""
+        rows = [
+            {"kid": str(kid), "principal": principal, "operation": operation}
+            for operation in sorted(set(operations))
+        ]
+        before = delete(grants).where(grants.c.kid == str(kid), grants.c.principal == principal)
+        with self._database.writing() as connection:
+            connection.execute(before)
+            if rows:
+                connection.execute(insert(grants), rows)
+
+    def delete(self, kid: UUID, principal: str) -> None:
+        """Take away all that ``principal`` may do with a key."""
+        self.put(kid, principal, [])

@@ -1,0 +1,127 @@
+"""Pages of keys, in the order of their kids.
+
+A page is the merger of a few ranges, each read from an index in that order and no further than
+the page is long: keys of the caller's, keys granted to him, keys granted to everybody.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, or_, select, union
+
+from app.registry.database import Database
+from app.registry.records import Key, State
+from app.registry.rows import record_of
+from app.registry.tables import grants, keys, tags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What a list is narrowed to; ``after`` is the kid where the page before ended."""
+
+    kty: str | None = None
+    alg: str | None = None
+    state: State | None = None
+    tag: str | None = None
+    owner: str | None = None
+    after: str = ""
+    limit: int = 50
+
+
+_PLAIN: Final = ("kty", "alg", "owner")
+# Conditions that no index is wanted for: they would bring the rows in another order.
+_HIDDEN: Final = (State.PENDING, State.DESTROYED)
+_INACTIVE: Final = tuple(state for state in State if state is not State.ACTIVE)
+
+
+class Pages:
+    """Lists of keys."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def page(self, reader: str | None, filters: Filters, *, read: str = "read") -> Sequence[Key]:
+        """Return the keys that ``reader`` may ``read``, or all for ``None``; one more than asked.
+
+        The one beyond ``limit`` says that there is another page.
+        """
+        with self._database.reading() as connection:
+            rows = connection.execute(query_of(reader, filters, read=read))
+            return [record_of(row) for row in rows]
+
+
+def query_of(reader: str | None, filters: Filters, *, read: str = "read") -> Select[Any]:
+    """Return the statement of a page."""
+    length = filters.limit + 1
+    kids = union(
+        *(
+            # A subquery of its own, as SQLite wants it of a part of a union that has an end.
+            select(
+                part.with_only_columns(kid.label("kid"))
+                .where(kid > filters.after)
+                .order_by(kid)
+                .limit(length)
+                .subquery()
+                .c.kid
+            )
+            for part, kid in _parts(reader, filters, read)
+        )
+    ).subquery()
+    return (
+        select(keys)
+        .join_from(kids, keys, keys.c.kid == kids.c.kid)
+        .order_by(kids.c.kid)
+        .limit(length)
+    )
+
+
+Part = tuple[Select[Any], ColumnElement[str]]
+
+
+def _parts(reader: str | None, filters: Filters, read: str) -> Iterator[Part]:
+    """Return selections of ``keys``, each with the column that leads it in order."""
+    plain = [keys.c[name] == getattr(filters, name) for name in _PLAIN if getattr(filters, name)]
+    for part, kid in _visible(reader, read):
+        for conditions, order in _states(filters.state, kid):
+            yield _tagged(part.where(*plain, *conditions), order, filters.tag)
+
+
+def _visible(reader: str | None, read: str) -> Iterator[Part]:
+    if reader is None:
+        yield select(keys), keys.c.kid
+        return
+    yield select(keys).where(keys.c.owner == reader), keys.c.kid
+    for grantee in (reader, "*"):
+        granted = select(keys).join_from(grants, keys, keys.c.kid == grants.c.kid)
+        yield (
+            granted.where(grants.c.principal == grantee, grants.c.operation == read),
+            grants.c.kid,
+        )
+
+
+def _tagged(part: Select[Any], kid: ColumnElement[str], tag: str | None) -> Part:
+    if tag is None:
+        return part, kid
+    tagged = part.join(tags, tags.c.kid == keys.c.kid).where(tags.c.tag == tag)
+    return tagged, tags.c.kid if kid is keys.c.kid else kid
+
+
+def _states(
+    state: State | None, kid: ColumnElement[str]
+) -> Iterator[tuple[list[ColumnElement[bool]], ColumnElement[str]]]:
+    """Split by state: an active key that has expired is a deactivated one."""
+    now = datetime.now(UTC)
+    if state is None:
+        yield [keys.c.state.not_in(_HIDDEN)], kid
+    elif state is State.ACTIVE:
+        yield (
+            [keys.c.state == state, or_(keys.c.expires_at.is_(None), keys.c.expires_at > now)],
+            kid,
+        )
+    else:
+        yield [keys.c.state == state], kid
+    if state is State.DEACTIVATED:
+        # Not in the order of an index: the few that have expired are sorted.
+        yield [keys.c.state.not_in(_INACTIVE), keys.c.expires_at <= now], kid.concat("")

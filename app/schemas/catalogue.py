@@ -1,0 +1,208 @@
+"""Bodies and queries of managing keys: lists, changes, tags, grants."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from marshmallow import Schema, fields, post_load, validates_schema
+
+from app import jose
+from app.errors import BadRequest
+from app.rights import GRANTABLE, Right
+from app.schemas.fields import RequestSchema, Text, fail
+from app.schemas.keys import KeyResponse
+
+STATES: Final = ("active", "deactivated", "compromised")
+MOST_KEYS: Final = 200
+_DEFAULT_KEYS: Final = 50
+_LONGEST: Final = 255
+_MOST_TAGS: Final = 100
+_INSTANT: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
+class Name(Text):
+    """A text that people read: short, and without control characters."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
+        text = self._text(value)
+        if not text or len(text) > _LONGEST or not text.isprintable():
+            fail(BadRequest(f"Field '{attr}' must be 1 to {_LONGEST} printable characters"))
+        return text
+
+
+class State(Text):
+    """A state that callers may ask for."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
+        text = self._text(value)
+        if text not in STATES:
+            fail(BadRequest(f"Field '{attr}' must be one of: {', '.join(STATES)}"))
+        return text
+
+
+class Instant(Text):
+    """A point in time (RFC 3339 §5.6)."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> datetime:
+        text = self._text(value)
+        try:
+            if _INSTANT.fullmatch(text):
+                return datetime.fromisoformat(text.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+        return fail(BadRequest(f"Field '{attr}' must be like 2030-01-31T12:00:00Z (RFC 3339)"))
+
+    def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
+        return None if value is None else value.isoformat().replace("+00:00", "Z")
+
+
+class ListQuery(RequestSchema):
+    """GET /keys."""
+
+    kty = Name()
+    alg = Name()
+    state = State()
+    tag = Name()
+    owner = Text()
+    limit = Text(load_default=str(_DEFAULT_KEYS))
+    after = Text()
+
+    @post_load
+    def make(self, query: dict[str, Any], **_kwargs: Any) -> Mapping[str, Any]:
+        """Return the filters."""
+        if "\0" in query.get("owner", ""):
+            raise BadRequest("Field 'owner' is not the name of a principal")
+        filters = query | {"limit": _limit(query["limit"])}
+        return filters | {"after": _kid_of(query["after"])} if "after" in query else filters
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < _LONGEST):
+        raise BadRequest("Field 'limit' must be a whole number")
+    if not 1 <= int(text) <= MOST_KEYS:
+        raise BadRequest(f"Field 'limit' must be between 1 and {MOST_KEYS}")
+    return int(text)
+
+
+def cursor_of(kid: str | None) -> str | None:
+    """Return what a caller shows to go on after ``kid``."""
+    return None if kid is None else jose.encode(kid.encode("ascii"))
+
+
+def _kid_of(cursor: str) -> str:
+    try:
+        return jose.decode(cursor).decode("ascii")
+    except ValueError:
+        raise BadRequest("Field 'after' is not one that the service has given") from None
+
+
+class DescriptionResponse(KeyResponse):
+    """A key, as those see it who may read it."""
+
+    size = fields.Integer()
+    state = fields.String()
+    name = fields.String()
+    owner = fields.String()
+    tags = fields.List(fields.String())
+    created = Instant()
+    activated = Instant()
+    deactivated = Instant()
+    expires = Instant()
+    origin = fields.String()
+    residency = fields.String()
+    jwk = fields.Dict()
+
+
+class ListResponse(Schema):
+    """A page of keys; ``after`` is null on the last one."""
+
+    keys = fields.List(fields.Nested(DescriptionResponse))
+    after = fields.Function(lambda page: cursor_of(page.after))
+
+
+class ChangeRequest(RequestSchema):
+    """PATCH /keys/{kid}: only what is given changes; null takes ``expires`` or ``name`` away."""
+
+    state = State(allow_none=True)
+    expires = Instant(allow_none=True)
+    name = Name(allow_none=True)
+    owner = Text(allow_none=True)
+
+    @post_load
+    def make(self, body: dict[str, Any], **_kwargs: Any) -> Mapping[str, Any]:
+        """Return the columns to set."""
+        columns = {"expires_at" if name == "expires" else name: body[name] for name in body}
+        absent = {name for name in ("state", "owner") if columns.get(name, "") is None}
+        return {name: value for name, value in columns.items() if name not in absent}
+
+
+class NamesField(fields.Field[Any]):
+    """An array of strings."""
+
+    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
+        "required": "is required",
+        "null": "is required",
+        "invalid": "must be an array of strings",
+    }
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> list[str]:
+        if not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+            raise self.make_error("invalid")
+        return value
+
+
+class TagsRequest(RequestSchema):
+    """POST and DELETE /keys/{kid}/tags."""
+
+    tags = NamesField(required=True)
+
+    @validates_schema
+    def check(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse names that are ours or nobody's."""
+        if len(body["tags"]) > _MOST_TAGS:
+            fail(BadRequest(f"Field 'tags' must hold at most {_MOST_TAGS} tags"), "tags")
+        for tag in body["tags"]:
+            if not tag or tag.startswith("_") or len(tag) > _LONGEST or not tag.isprintable():
+                fail(
+                    BadRequest(
+                        f"Field 'tags' must hold tags of 1 to {_LONGEST} printable characters "
+                        "that do not begin with '_'"
+                    ),
+                    "tags",
+                )
+
+
+class TagsResponse(Schema):
+    """All tags of a key, sorted."""
+
+    kid = fields.String()
+    tags = fields.List(fields.String())
+
+
+class GrantRequest(RequestSchema):
+    """PUT /keys/{kid}/grants/{principal}."""
+
+    operations = NamesField(required=True)
+
+    @validates_schema
+    def check(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse what cannot be granted, and nothing."""
+        if not body["operations"] or not set(body["operations"]) <= set(GRANTABLE):
+            known = ", ".join(GRANTABLE)
+            fail(BadRequest(f"Field 'operations' must hold one or more of: {known}"), "operations")
+
+    @post_load
+    def make(self, body: dict[str, Any], **_kwargs: Any) -> list[Right]:
+        """Return the operations, sorted and each once."""
+        return [Right(name) for name in sorted(set(body["operations"]))]
+
+
+class GrantResponse(Schema):
+    """What a principal may do with a key."""
+
+    kid = fields.String()
+    principal = fields.String()
+    operations = fields.List(fields.String())
