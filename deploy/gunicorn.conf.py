@@ -7,6 +7,7 @@ set otherwise in ``GUNICORN_CMD_ARGS``, for example ``--max-requests 0``.
 import json
 import os
 import socket
+import ssl
 import sys
 from http import HTTPStatus
 from pathlib import Path
@@ -55,6 +56,13 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 control_socket_disable = True
 # Its debug lines repeat paths as they were sent; its info lines are no news to a terminal.
 loglevel = {"debug": "info", "info": "warning"}.get(service.log_level, service.log_level)
+
+if service.tls_certificate:
+    certfile, keyfile = str(service.tls_certificate), str(service.tls_key)
+    if service.tls_client_ca:
+        ca_certs = str(service.tls_client_ca)
+        # Where there are other ways, who comes without a certificate may know one of them.
+        cert_reqs = ssl.CERT_REQUIRED if service.auth == ("mtls",) else ssl.CERT_OPTIONAL
 
 
 def on_starting(server: Arbiter) -> None:
@@ -113,9 +121,10 @@ def pre_exec(_server: Arbiter) -> None:
 
 def when_ready(_server: Arbiter) -> None:
     """Tell the terminal where the service is."""
-    address = bind if bind.startswith("unix:") else f"http://{bind}"
+    scheme = "https" if service.tls_certificate else "http"
+    address = bind if bind.startswith("unix:") else f"{scheme}://{bind}"
     token = service.token_label or service.token_serial or service.token_uri
-    access = service.auth or "no authentication: loopback only"
+    access = ", ".join(service.auth) or "no authentication: everybody is anonymous, loopback only"
     print(f'jose-hsm serves {address} (token "{token}", {access})', flush=True)
 
 
