@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import event
 
 from app.access import Access
 from app.rights import GRANTABLE, Principal, Right
@@ -177,17 +176,13 @@ def test_grants_die_with_their_key(callers, application):
 def test_one_statement_finds_the_key_and_the_grant(application):
     registry = application.extensions["keyring"]._registry
     statements: list[str] = []
-
-    def count(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        statements.append(statement)
-
-    engine = registry._database.engine
-    event.listen(engine, "before_cursor_execute", count)
+    with registry._database.engine.connect() as connection:  # the one that is lent next
+        driver = connection.connection.driver_connection
+    driver.set_trace_callback(statements.append)
+    unknown = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
     try:
         with pytest.raises(KeyNotFound):
-            Access(registry).find(
-                Principal("token:bob"), "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11", Right.MAC
-            )
+            Access(registry).find(Principal("token:bob"), unknown, Right.MAC)
     finally:
-        event.remove(engine, "before_cursor_execute", count)
-    assert len(statements) == 1
+        driver.set_trace_callback(None)
+    assert len(statements) == 1, statements
