@@ -152,7 +152,7 @@ def test_an_expired_token_is_refused(environment, callers):
 def test_a_use_that_cannot_be_written_is_no_matter(environment, callers, config):
     token = token_for(environment, "token:alice")
     registry = Registry(config.registry_url, host="test")
-    with registry._database._engine.connect() as connection:
+    with registry._database.engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # nobody else writes now
         assert Api.over_http(callers.url, bearer=token).get("/keys").status == 200
 
