@@ -38,7 +38,7 @@ def registry(tmp_path) -> Iterator[Registry]:
     migrate(url)
     registry = Registry(url, host="host")
     yield registry
-    registry._engine.dispose()
+    registry._database.engine.dispose()
 
 
 @pytest.mark.parametrize("key", [PAIR, SECRET], ids=["pair", "secret"])
@@ -70,12 +70,12 @@ def test_a_registry_without_its_table_is_unavailable_and_recovers(tmp_path):
         registry.find(uuid4())
     migrate(url)
     assert registry.find(uuid4()) is None
-    registry._engine.dispose()
+    registry._database.engine.dispose()
 
 
 def test_no_read_stays_open_behind_a_lookup(registry):
     registry.insert(PAIR)
     registry.find(PAIR.kid)
-    with registry._engine.connect() as connection:
+    with registry._database.engine.connect() as connection:
         is_busy, _, _ = connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).one()
     assert not is_busy
