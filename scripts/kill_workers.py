@@ -269,25 +269,28 @@ def _works(server: Server, kid: str, kind: Mapping[str, str]) -> bool:
 
 
 def _answer(server: Server, path: str, body: Mapping[str, Any]) -> Any:
-    """Return the body of a 200, else ``None``; asks again while the answer is 503."""
+    """Return the body of a 200, else ``None``."""
+    status, answer = _ask(server, path, body)
+    return answer if status == HTTPStatus.OK else None
+
+
+def _is_unreachable(server: Server, kid: UUID) -> bool:
+    return all(
+        _ask(server, path, {"kid": str(kid), "alg": alg, "data": ""})[0] == HTTPStatus.NOT_FOUND
+        for path, alg in (("/sign", "ES256"), ("/mac", "HS256"))
+    )
+
+
+def _ask(server: Server, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
+    """Return status and body; asks again while the answer is 503, as of workers that wait."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         client = Client(server)
         status, answer = client.post(path, body)
         client.close()
         if status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-            return answer if status == HTTPStatus.OK else None
+            return status, answer
         time.sleep(0.1)
-
-
-def _is_unreachable(server: Server, kid: UUID) -> bool:
-    for path, alg in (("/sign", "ES256"), ("/mac", "HS256")):
-        client = Client(server)
-        status, _ = client.post(path, {"kid": str(kid), "alg": alg, "data": ""})
-        client.close()
-        if status != HTTPStatus.NOT_FOUND:
-            return False
-    return True
 
 
 if __name__ == "__main__":
