@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 import hsm
-from app import jose
+from app import exchange, jose
 from app.access import Access
 from app.asked import Asked
 from app.budget import EncryptionBudget
@@ -151,6 +151,14 @@ class Keyring:
             self._registry.activate(cek.kid, None)
         return describe(cek)
 
+    def take_back(self, kid: UUID) -> None:
+        """Undo the creation of a key that nobody has been told of, nor will be."""
+        key = self._registry.find(kid)
+        if key is not None:
+            with self._unfinished_here():
+                self._registry.repetitions.forget(key.kid)
+                self._undo(key.kid, key.spec)
+
     def encrypt(  # noqa: PLR0913  # the members of the request
         self, principal: Principal, *, kid: str, alg: str, enc: str, data: bytes, aad: str | None
     ) -> dict[str, Any]:
@@ -282,6 +290,7 @@ class Keyring:
             if first.fingerprint != asked.fingerprint:
                 raise RequestReused
             if first.is_made:
+                exchange.name(kid=first.answer["kid"])
                 return dict(first.answer)
             if time.monotonic() > deadline:
                 raise RequestInProgress
@@ -322,6 +331,7 @@ class Keyring:
                 with suppress(HsmError, RegistryUnavailable):  # then ``reconcile`` will
                     self._undo(key.kid, key.spec)
                 raise
+            exchange.made(key.kid)
 
     def _unfinished_here(self) -> AbstractContextManager[None]:
         """Keep ``reconcile`` out for one ``with`` block; 503 while it is at work."""

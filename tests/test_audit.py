@@ -247,6 +247,25 @@ def test_without_a_line_there_is_no_answer_and_no_key(log, serve, tmp_path, appl
     assert verify([old, path]).broken is None
 
 
+def test_a_key_told_of_before_outlives_a_repetition_without_a_line(log, serve, tmp_path):
+    path, body = tmp_path / "audit.log", {"kty": "oct", "alg": "HS256"}
+    with serve(log, workers=1) as url:
+        api = Api.over_http(url)
+        told, untold = ({"headers": {"Idempotency-Key": f"{path}{i}"}} for i in range(2))
+        key = api.post("/keys", body, **told).body
+        path.rename(tmp_path / "old")
+        path.mkdir()
+        assert api.post("/keys", body, **told).status == 503
+        assert api.post("/keys", body, **untold).status == 503
+        path.rmdir()
+        assert api.post("/keys", body, **told).body == key
+        assert entries(path)[-1]["kid"] == key["kid"]
+        assert entries(path)[-1]["new_kid"] is None
+        another = api.post("/keys", body, **untold).body  # not the one that was taken back
+        for kid in (key["kid"], another["kid"]):
+            api.ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})
+
+
 def test_it_can_be_switched_off(environment, serve):
     path = Path(environment["JOSE_HSM_STATE_DIR"]) / "audit.log"
     before = path.read_bytes() if path.exists() else None

@@ -4,6 +4,7 @@ import logging
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
+from uuid import UUID
 
 from flask import Request, Response, current_app
 
@@ -79,7 +80,7 @@ def _members(request: Request, current: Exchange, status: int) -> dict[str, Any]
 
 
 def _take_back(current: Exchange) -> None:
-    """Destroy the key that the request made: nobody is told of it."""
+    """Undo the key that the request made: nobody is told of it."""
     if current.new_kid:
         with suppress(HsmError, RegistryUnavailable):  # then it stays, and nobody knows its name
-            current_app.extensions["keyring"].destroy(auth.principal(), current.new_kid)
+            current_app.extensions["keyring"].take_back(UUID(current.new_kid))

@@ -1,12 +1,11 @@
 """Keys: create, import, unwrap, list, read, change, tag, destroy."""
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
-from app import exchange
 from app.auth import principal
 from app.blueprints import asked, catalogue, keyring, load, load_query
 from app.schemas.catalogue import (
@@ -37,7 +36,7 @@ _TAGS: Final = TagsResponse()
 def create() -> ResponseReturnValue:
     """Generate a key, or import one if the body holds key material."""
     body = load(_CREATE)
-    return _described(keyring().create(principal(), body, asked()))
+    return dict(_KEY.dump(keyring().create(principal(), body, asked())))
 
 
 @blueprint.post("/keys/unwrap")
@@ -45,7 +44,7 @@ def unwrap() -> ResponseReturnValue:
     """Keep the CEK of a JWE as a key of its own."""
     body = load(_UNWRAP)
     key = keyring().unwrap(principal(), body["protected"], body["encrypted_key"], asked())
-    return _described(key)
+    return dict(_KEY.dump(key))
 
 
 @blueprint.get("/keys")
@@ -93,8 +92,3 @@ def change_tags(kid: str) -> ResponseReturnValue:
     body = load(_NAMES)
     change = catalogue().tag if request.method == "POST" else catalogue().untag
     return dict(_TAGS.dump({"kid": kid, "tags": change(principal(), kid, body["tags"])}))
-
-
-def _described(key: dict[str, Any]) -> dict[str, Any]:
-    exchange.made(key["kid"])
-    return dict(_KEY.dump(key))

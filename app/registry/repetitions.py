@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import Connection, delete, insert, select
 
@@ -47,6 +48,11 @@ class Repetitions:
             return None
         is_made = row.state != State.PENDING
         return Repetition(fingerprint=row.fingerprint, answer=row.answer, is_made=is_made)
+
+    def forget(self, kid: UUID) -> None:
+        """Forget the request that made a key."""
+        with self._database.writing() as connection:
+            connection.execute(delete(repetitions).where(repetitions.c.kid == str(kid)))
 
 
 def remember(connection: Connection, request: Asked, kid: str, answer: Mapping[str, Any]) -> None:
