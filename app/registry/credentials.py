@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
-from app.registry.database import Database, instant
+from app.registry.database import Database, instant, translated
 from app.registry.tables import tokens
+
+_FIND: Final = select(tokens).where(tokens.c.id == bindparam("id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,7 @@ class Credentials:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lookup = database.lookup(_FIND)
 
     def add(self, token: ApiToken) -> None:
         """Add a token."""
@@ -58,8 +61,8 @@ class Credentials:
 
     def find(self, token_id: str) -> ApiToken | None:
         """Return the token with that id."""
-        with self._database.reading() as connection:
-            row = connection.execute(select(tokens).where(tokens.c.id == token_id)).one_or_none()
+        with translated():
+            row = self._lookup.one(id=token_id)
         return _record(row) if row else None
 
     def all(self) -> Sequence[ApiToken]:
@@ -82,7 +85,7 @@ class Credentials:
             return connection.execute(change).rowcount == 1
 
 
-def _record(row: Row[Any]) -> ApiToken:
+def _record(row: Any) -> ApiToken:
     return ApiToken(
         id=row.id,
         hash=row.hash,

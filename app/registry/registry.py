@@ -27,7 +27,6 @@ from app.errors import RegistryUnavailable
 from app.registry.credentials import Credentials
 from app.registry.database import Database, engine_of, translated
 from app.registry.grants import Grants
-from app.registry.lookup import Lookup
 from app.registry.pages import Pages
 from app.registry.records import Key, State
 from app.registry.repetitions import Repetitions, forget, remember
@@ -78,8 +77,8 @@ class Registry:
         self, url: str, *, host: str, observe: Callable[[float], None] = lambda _seconds: None
     ) -> None:
         database = self._database = Database(url, observe)
-        self._lookup = Lookup(database.engine, _FIND, observe)
-        self._lookup_for = Lookup(database.engine, _FIND_FOR, observe)
+        self._lookup = database.lookup(_FIND)
+        self._lookup_for = database.lookup(_FIND_FOR)
         self._host = host
         self.grants = Grants(database)
         self.tags = Tags(database)
