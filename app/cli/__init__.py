@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app import audit
 from app.cli import keys, tokens
-from app.cli.service import keyring_of
+from app.cli.service import keyring_of, record
 from app.config import PREFIX, Config, ConfigError
 from app.errors import AppError
 from app.registry import migrate
@@ -67,6 +67,8 @@ def _migrate(config: Config, _: argparse.Namespace) -> int:
 
 def _reconcile(config: Config, options: argparse.Namespace) -> int:
     found = keyring_of(config).reconcile(is_dry_run=options.dry_run)
+    if found.settled and not options.dry_run:
+        record(config, "reconcile", settled=list(map(str, found.settled)))
     verb = "would settle" if options.dry_run else "settled"
     for title, kids in (
         (verb, found.settled),

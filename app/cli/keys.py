@@ -1,6 +1,7 @@
 """``jose-hsm keys``: what an operator sees and does of all keys, whoever owns them."""
 
 import argparse
+import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from app.cli.service import (
     opened,
     print_json,
     print_table,
+    record,
     registry_of,
 )
 from app.config import Config
@@ -85,6 +87,7 @@ def _show(config: Config, options: argparse.Namespace) -> int:
 
 def _destroy(config: Config, options: argparse.Namespace) -> int:
     keyring_of(config).destroy(OPERATOR, options.kid)
+    record(config, "keys.destroy", kid=options.kid)
     _print({"kid": options.kid, "state": "destroyed"}, as_json=options.json)
     return 0
 
@@ -92,11 +95,13 @@ def _destroy(config: Config, options: argparse.Namespace) -> int:
 def _grant(config: Config, options: argparse.Namespace) -> int:
     unknown = set(options.operations) - set(GRANTABLE)
     if unknown:
-        print(f"jose-hsm: not an operation: {' '.join(sorted(unknown))}")
+        print(f"jose-hsm: not an operation: {' '.join(sorted(unknown))}", file=sys.stderr)
         return 2
     catalogue = catalogue_of(config)
     operations = [Right(name) for name in options.operations]
     catalogue.grant(OPERATOR, options.kid, options.principal, operations)
+    grantee, granted = options.principal, sorted(operations)
+    record(config, "keys.grant", kid=options.kid, grantee=grantee, operations=granted)
     grants = catalogue.grants(OPERATOR, options.kid)
     _print({"kid": options.kid, "grants": grants}, as_json=options.json)
     return 0
@@ -106,6 +111,7 @@ def _adopt(config: Config, options: argparse.Namespace) -> int:
     key = adopt(
         registry_of(config), opened(config), options.key, owner=options.owner, alg=options.alg
     )
+    record(config, "keys.adopt", new_kid=str(key.kid), owner=options.owner, key=options.key)
     described = catalogue_of(config).read(OPERATOR, str(key.kid))
     _print(dict(_DESCRIPTION.dump(described)), as_json=options.json)
     return 0

@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from app.audit import AuditLog
 from app.catalogue import Catalogue
 from app.config import Config
+from app.errors import AuditUnavailable
 from app.keyring import Keyring
 from app.registry import Registry
 from app.rights import Principal, Role
@@ -43,6 +45,17 @@ def opened(config: Config) -> Hsm:
             raise TokenUnavailable(token.reason)
         time.sleep(0.05)
     return token
+
+
+def record(config: Config, command: str, **members: Any) -> None:
+    """Write to the audit log what the operator did; raise ``AuditUnavailable``."""
+    if config.audit_path is None:
+        return
+    log = AuditLog(config.audit_path)
+    try:
+        log.record(is_synced=True, principal=OPERATOR, endpoint=f"cli.{command}", **members)
+    except OSError as error:
+        raise AuditUnavailable from error
 
 
 def print_json(value: Any) -> None:

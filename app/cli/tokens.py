@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from app.auth import tokens
-from app.cli.service import print_json, print_table, registry_of
+from app.cli.service import print_json, print_table, record, registry_of
 from app.config import Config
 from app.registry import ApiToken
 from app.rights import Role
@@ -67,6 +67,7 @@ def _create(config: Config, options: argparse.Namespace) -> int:
     roles = {Role(role) for role in options.roles}
     token, row = tokens.make(principal, roles=roles, name=options.name, expires_at=options.expires)
     registry_of(config).credentials.add(row)
+    record(config, "token.create", token=row.id, bearer=row.principal, roles=list(row.roles))
     if options.json:
         print_json(_described(row) | {"token": token})
     else:
@@ -91,6 +92,7 @@ def _revoke(config: Config, options: argparse.Namespace) -> int:
     if not registry_of(config).credentials.revoke(options.id):
         print(f"jose-hsm: no token {options.id!r}", file=sys.stderr)
         return 1
+    record(config, "token.revoke", token=options.id)
     return 0
 
 
