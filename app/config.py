@@ -165,10 +165,10 @@ class Config:
         _flag, "0 lets only those with role `creator` or `admin` make keys", default=True
     )
     admins: tuple[str, ...] = _setting(
-        _principals, "principals with role `admin`, apart by `|`", default=()
+        _principals, "principals with role `admin`, with a vertical bar between them", default=()
     )
     auditors: tuple[str, ...] = _setting(
-        _principals, "principals with role `auditor`, apart by `|`", default=()
+        _principals, "principals with role `auditor`, likewise", default=()
     )
     jwt_issuer: str | None = _setting(_text, "`iss` that JWTs must have", default=None)
     jwt_audience: str | None = _setting(_text, "`aud` that JWTs must have", default=None)

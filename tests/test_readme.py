@@ -7,17 +7,32 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import hsm
 from app.config import settings_table
 from scripts.throwaway import ROOT, make_token
+from tests.issuer import BAD, Issuer
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 FLOWS = [block for block in BLOCKS if "post " in block]
-COMMANDS = [block for block in BLOCKS if "jose-hsm" in block and "audit" not in block]
+WAYS = {
+    section.partition("\n")[0].removeprefix("With "): re.findall(
+        r"```sh\n(.*?)```", section, re.DOTALL
+    )
+    for section in re.split(r"\n##+ ", README)
+    if section.startswith("With ")
+}
+WAY_BLOCKS = [block for blocks in WAYS.values() for block in blocks]
+COMMANDS = [
+    block
+    for block in BLOCKS
+    if "jose-hsm " in block and "audit" not in block and block not in WAY_BLOCKS
+]
 WATCHING = [block for block in BLOCKS if "SERVICE=" in block or "jose-hsm audit" in block]
 REFERENCE_FLOWS = {
     "dir": '"alg\\":\\"dir\\"',
@@ -46,7 +61,11 @@ def shell(script: str, **environment: str) -> "subprocess.CompletedProcess[str]"
 def functions(url: str) -> str:
     """Return the definitions that the README gives before it uses them, for the server ``url``."""
     definitions = [
-        line for line in "\n".join(BLOCKS).splitlines() if re.match(r"API=|\w+\(\) ", line)
+        line
+        for block in BLOCKS
+        if block not in WAY_BLOCKS
+        for line in block.splitlines()
+        if re.match(r"API=|\w+\(\) ", line)
     ]
     return "\n".join(definitions).replace("http://127.0.0.1:8000", url) + "\n"
 
@@ -73,6 +92,66 @@ def test_every_command_of_the_operator_runs(block, tmp_path):
     path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
     done = shell(block, **make_token(tmp_path / "state"), PATH=path)
     assert done.returncode == 0, done
+
+
+@contextmanager
+def authenticating(
+    way: str, state: dict[str, str], directory: Path, serve: Callable[..., Any], **more: str
+) -> Iterator[Callable[[], str]]:
+    """Serve with the settings that the section ``way`` exports; give what its callers then see."""
+    settings, calls = WAYS[way]
+    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+    done = shell(f"cd {directory}\n{settings}\nenv -0", **more, PATH=path)
+    assert done.returncode == 0, done
+    exported = dict(line.split("=", 1) for line in done.stdout.split("\0") if "=" in line)
+    given = {name: exported[name] for name in exported if name.startswith("JOSE_HSM_")}
+    with serve(state | given, workers=1) as url:
+        script = re.sub(r"^API=.*$", "", calls, flags=re.MULTILINE)
+        scheme = "https" if "JOSE_HSM_TLS_KEY" in given else "http"
+        api = url.replace("http:", f"{scheme}:") + "/v1/crypto"
+
+        def call() -> str:
+            environment = state | given | more | {"API": api, "PATH": path}
+            done = shell(f"cd {directory}\n{script}", **environment)
+            assert done.returncode == 0, done
+            return done.stdout
+
+        yield call
+
+
+def test_each_way_to_authenticate_has_settings_and_calls():
+    assert {way: len(blocks) for way, blocks in WAYS.items()} == {
+        "API tokens": 2,
+        "JWTs": 2,
+        "client certificates": 2,
+    }
+
+
+def test_api_tokens_are_used_as_it_says(tmp_path, serve):
+    state = make_token(tmp_path / "state")
+    with authenticating("API tokens", state, tmp_path, serve) as call:
+        printed = call()
+    assert '"principal":"token:colleague"' in printed
+    assert '"token:ci"' in printed.splitlines()
+    assert printed.count("unauthorized") == 1
+
+
+def test_jwts_are_used_as_it_says(tmp_path, serve):
+    issuer = Issuer()
+    (tmp_path / "issuer.json").write_text(issuer.jwks)
+    state = make_token(tmp_path / "state")
+    with authenticating("JWTs", state, tmp_path, serve, JWT=issuer.token()) as call:
+        assert call() == "[]\n"
+    with authenticating("JWTs", state, tmp_path, serve, JWT=BAD["crit"](issuer)) as call:
+        assert call() == "null\n"
+
+
+def test_client_certificates_are_used_as_it_says(tmp_path, serve):
+    state = make_token(tmp_path / "state")
+    with authenticating("client certificates", state, tmp_path, serve) as call:
+        printed = call()
+    assert '"mtls:uri:spiffe://example.org/ci"' in printed
+    assert "BEGIN PUBLIC KEY" in printed
 
 
 def test_what_watches_a_running_service_runs(server, environment):
