@@ -1,6 +1,7 @@
 """A SoftHSM token and a registry that live and die with the test session, and servers on them."""
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from scripts.throwaway import ROOT, make_token, server
 from tests.api import Api
 from tests.callers import WITH_TOKENS, Callers
 
+OPENING_SECONDS = 60  # of a machine that does much else
 pytest_plugins = ["tests.vector_counts"]
 
 
@@ -43,7 +45,10 @@ def config(environment: Mapping[str, str]) -> Config:
 def application(config: Config) -> Any:
     """The service in this process. A process has one PKCS#11 library, so there is one of it."""
     application = create_app(config)
-    application.extensions["hsm"].offers()  # waits for the token
+    until = time.monotonic() + OPENING_SECONDS
+    while application.extensions["hsm"].reason is not None and time.monotonic() < until:
+        time.sleep(0.05)
+    application.extensions["hsm"].offers()
     application.extensions["janitor"].stop()  # tests look at what it would clear away
     return application
 
