@@ -12,9 +12,10 @@ import pytest
 from app.auth import tokens
 from app.registry import Registry
 from app.registry.tables import tokens as table
-from scripts.throwaway import ROOT
+from scripts.throwaway import ROOT, server
 from tests.api import Api
 from tests.callers import token_for
+from tests.issuer import BAD, Issuer
 
 UNAUTHORIZED = (401, "unauthorized")
 
@@ -155,6 +156,32 @@ def test_a_use_that_cannot_be_written_is_no_matter(environment, callers, config)
     with registry._database.engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # nobody else writes now
         assert Api.over_http(callers.url, bearer=token).get("/keys").status == 200
+
+
+def test_no_credential_is_in_what_is_written(environment, tmp_path):
+    issuer, log, audit = Issuer(), tmp_path / "log", tmp_path / "audit.log"
+    (tmp_path / "jwks.json").write_text(issuer.jwks)
+    settings = {
+        **environment,
+        **issuer.settings(tmp_path / "jwks.json"),
+        "JOSE_HSM_LOG_LEVEL": "debug",
+        "JOSE_HSM_AUDIT_LOG": str(audit),
+    }
+    good = {"a token": token_for(environment, "token:alice"), "a JWT": issuer.token()}
+    bad = {"not a token": "jh_" + "B" * 43, "not a JWT": BAD["expired"](issuer)}
+    borne = good | bad | {name + ", spoiled": good[name] + "A" for name in good}
+    with log.open("wb") as file, server(settings, log=file) as running:
+        for name, bearer in borne.items():
+            answer = Api.over_http(running.url, bearer=bearer).post(
+                "/keys", {"kty": "oct", "alg": "HS256"}
+            )
+            assert answer.status == (200 if name in good else 401), name
+    written = log.read_text() + audit.read_text()
+    assert "token:alice" in written
+    assert "unknown API token" in written
+    for bearer in borne.values():
+        assert bearer not in written
+        assert bearer.rpartition(".")[2].removeprefix("jh_")[:40] not in written
 
 
 def test_without_authentication_everybody_is_anonymous(live):
