@@ -61,7 +61,7 @@ class Authority:
         self.path = directory / f"{name}.pem"
         self.path.write_bytes(certificate.public_bytes(Encoding.PEM))
 
-    def issue(
+    def issue(  # noqa: PLR0913  # what a certificate says, all by name
         self,
         file: str,
         *,
@@ -69,6 +69,7 @@ class Authority:
         organization: str | None = None,
         names: Names | None = None,
         ended: timedelta | None = None,
+        begins: timedelta = timedelta(days=-10),
     ) -> tuple[str, str]:
         """Return the paths of a certificate and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -80,7 +81,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=10))
+            .not_valid_before(now + begins)
             .not_valid_after(now + (-ended if ended else timedelta(days=1)))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -128,6 +129,9 @@ class Certificates:
         self.bob = issue("bob", common_name="bob", organization="Example")
         self.expired = issue(
             "expired", names=[dns("alice.example")], common_name="x", ended=timedelta(days=1)
+        )
+        self.early = issue(
+            "early", names=[dns("alice.example")], common_name="x", begins=timedelta(hours=1)
         )
         self.rogue = stranger.issue("rogue", common_name="alice", names=[dns("alice.example")])
 

@@ -58,11 +58,15 @@ def certificate(directory: Path) -> None:
     )
 
 
-def configure(directory: Path, backend: str, port: int, changes: Mapping[str, str]) -> Path:
+def configure(
+    directory: Path, backend: str, port: int, changes: Mapping[str, str], files: Mapping[str, str]
+) -> Path:
     """Write the configuration as deployed, with other places; return that of nginx around it."""
     for part in PARTS.iterdir():
         shutil.copy(part, directory)
     certificate(directory)
+    for name, content in files.items():
+        (directory / name).write_text(content)
     text = (directory / "jose-hsm.conf").read_text()
     places = {
         "unix:/run/jose-hsm/http.sock": backend,
@@ -87,12 +91,20 @@ def configure(directory: Path, backend: str, port: int, changes: Mapping[str, st
 
 
 @contextmanager
-def nginx(directory: Path, backend: str, changes: Mapping[str, str] | None = None) -> Iterator[int]:
-    """Run nginx before ``backend`` for one ``with`` block; give its port."""
+def nginx(
+    directory: Path,
+    backend: str,
+    changes: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Iterator[int]:
+    """Run nginx before ``backend`` for one ``with`` block; give its port.
+
+    ``changes`` are made in ``jose-hsm.conf``, ``files`` are beside it.
+    """
     directory.mkdir()
     port = free_port()
     command = [str(NGINX), "-p", str(directory), "-e", "stderr"]
-    command += ["-c", str(configure(directory, backend, port, changes or {}))]
+    command += ["-c", str(configure(directory, backend, port, changes or {}, files or {}))]
     test = subprocess.run([*command, "-t"], check=False, capture_output=True, text=True)
     assert test.returncode == 0, test.stderr
     assert "warn" not in test.stderr
@@ -294,13 +306,14 @@ def test_what_is_for_monitoring_is_refused_to_others(server, tmp_path, path):
 # --- What reaches the service ---
 
 SPOOFED = {
-    "X-SSL-Client-Verify": "SUCCESS",
-    "X-SSL-Client-Cert": "forged",
+    "X-Proxy-Secret": "guessed",
+    "X-Client-Verify": "SUCCESS",
+    "X-Client-Cert": "forged",
     "X-Forwarded-For": "10.9.8.7",
     "X-Forwarded-Proto": "http",
     "X-Forwarded-Host": "evil.example",
     "X-Forwarded-User": "root",
-    "X_SSL_Client_Verify": "SUCCESS",
+    "X_Client_Verify": "SUCCESS",
     "Forwarded": "for=10.9.8.7",
     "X-Real-IP": "10.9.8.7",
     "X-Script-Name": "/evil",
@@ -310,6 +323,7 @@ SPOOFED = {
 KNOWN = {
     "Authorization": "Bearer token",
     "Accept": "application/json",
+    "Idempotency-Key": "mine-1",
     "If-None-Match": '"etag"',
     "User-Agent": "client/1",
 }
@@ -345,6 +359,8 @@ def test_nothing_gets_through_that_a_client_made_up(telling, path):
         "HTTP_X_REQUEST_ID": "mine-1",
         "HTTP_X_FORWARDED_FOR": "127.0.0.1",
         "HTTP_X_FORWARDED_PROTO": "https",
+        "HTTP_X_REAL_IP": "127.0.0.1",
+        "HTTP_X_CLIENT_VERIFY": "NONE",
         **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in KNOWN.items()},
     }
 

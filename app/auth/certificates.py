@@ -111,6 +111,14 @@ def of_connection(request: Request) -> bytes | None:
     return connection.getpeercert(binary_form=True)
 
 
+def _only_certificate(pem: str) -> bytes:
+    """Return the DER of ``pem``; raise ``ValueError`` if that is not one certificate exactly."""
+    der = ssl.PEM_cert_to_DER_cert(pem)
+    if ssl.DER_cert_to_PEM_cert(der) != pem:  # the first of several, or a lenient base64
+        raise ValueError("not one certificate in PEM")
+    return der
+
+
 class Proxy:
     """Recognises nginx by a shared secret, and only then believes its headers."""
 
@@ -133,8 +141,7 @@ class Proxy:
             return None
         if verified != "SUCCESS":
             raise Refused("not verified by the proxy")
-        pem = unquote(request.headers.get(CERTIFICATE_HEADER, ""))
-        return ssl.PEM_cert_to_DER_cert(pem)
+        return _only_certificate(unquote(request.headers.get(CERTIFICATE_HEADER, "")))
 
     def address(self, request: Request) -> str | None:
         """Return the address of the client, if the proxy tells it."""
