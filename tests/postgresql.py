@@ -1,0 +1,114 @@
+"""A PostgreSQL of the tests' own, which lives in a directory and listens on no network."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import create_engine, make_url, text
+
+from app.registry import migrate
+
+_SETTINGS = """
+listen_addresses = ''
+fsync = off
+max_connections = 200
+timezone = 'Asia/Kolkata'
+lc_messages = 'C'
+"""
+# Strange to our own, so that nothing holds by accident: the time zone above, and this order of text.
+_LOCALE = ["--encoding=UTF8", "--locale-provider=icu", "--icu-locale=en-US"]
+
+
+def programs() -> Path | None:
+    """Return the directory of the newest PostgreSQL's programs, as Debian has them."""
+    found = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    newest = max(found, key=lambda path: int(path.parts[-3]), default=None)
+    return newest.parent if newest else None
+
+
+class Cluster:
+    """A running server. It cannot be root's: then it is that of the account ``postgres``."""
+
+    def __init__(self, programs: Path, directory: Path) -> None:
+        self._programs = programs
+        self._directory = directory
+        self._data = directory / "data"
+        self._template: str | None = None
+        self._become: list[str] = []
+        if os.geteuid() == 0:
+            account = pwd.getpwnam("postgres")
+            os.chown(directory, account.pw_uid, account.pw_gid)
+            self._become = [
+                "setpriv",
+                f"--reuid={account.pw_uid}",
+                f"--regid={account.pw_gid}",
+                "--clear-groups",
+            ]
+        self._run("initdb", "--username=test", "--auth=trust", "--no-sync", *_LOCALE)
+        with (self._data / "postgresql.conf").open("a") as settings:
+            settings.write(f"{_SETTINGS}unix_socket_directories = '{directory}'\n")
+        self.start()
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._become, self._programs / program, f"--pgdata={self._data}", *arguments]
+        subprocess.run(
+            command,
+            cwd="/",
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=120,
+        )
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        self._run("pg_ctl", f"--log={self._directory}/log", "--wait", "start")
+
+    def stop(self) -> None:
+        """End the server as a crash would, with all connections."""
+        self._run("pg_ctl", "--mode=immediate", "--wait", "stop")
+
+    def url(self, database: str) -> str:
+        """Return the SQLAlchemy URL of a database."""
+        return f"postgresql+psycopg://test@/{database}?host={self._directory}"
+
+    def empty(self, *, template: str = "template0") -> str:
+        """Return the URL of a new database."""
+        name = f"t{uuid4().hex}"
+        engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        engine.dispose()
+        return self.url(name)
+
+    def registry(self) -> str:
+        """Return the URL of a new registry."""
+        if self._template is None:
+            url = self.empty()
+            migrate(url)
+            self._template = make_url(url).database
+        return self.empty(template=self._template)
+
+
+@contextmanager
+def running() -> Iterator[Cluster]:
+    """Run a server for one ``with`` block."""
+    found = programs()
+    if found is None:
+        pytest.skip("PostgreSQL is not installed")
+    directory = Path(tempfile.mkdtemp(prefix="jose-hsm-postgresql-"))  # a socket's path is short
+    try:
+        cluster = Cluster(found, directory)
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+    finally:
+        shutil.rmtree(directory)
