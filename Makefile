@@ -69,4 +69,5 @@ lock: ## Write the lock files from pyproject.toml: [LOCK_ARGS=--upgrade]
 
 clean: ## Remove the virtual environment and caches; keys in STATE_DIR stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf tests/node/node_modules
 	find app deploy hsm scripts tests -name __pycache__ -prune -exec rm -rf {} +
