@@ -24,7 +24,9 @@ def token_for(
     config = Config.from_env(environment)
     expires_at = datetime.now(UTC) - age if age else None
     token, row = tokens.make(principal, roles=roles, name="test", expires_at=expires_at)
-    Registry(config.registry_url, host="test").credentials.add(row)
+    registry = Registry(config.registry_url, host="test")
+    registry.credentials.add(row)
+    registry._database.engine.dispose()
     return token
 
 

@@ -14,6 +14,8 @@ from app.config import Config
 from scripts.throwaway import ROOT, make_token, server
 from tests.api import Api
 from tests.callers import WITH_TOKENS, Callers
+from tests.postgresql import Cluster
+from tests.postgresql import running as running_postgresql
 
 OPENING_SECONDS = 60  # of a machine that does much else
 pytest_plugins = ["tests.vector_counts"]
@@ -28,10 +30,35 @@ def vectors() -> Path:
     return path
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let all that knows ``environment`` run on another registry (tests/test_postgresql.py)."""
+    parser.addoption("--registry", metavar="URL", help="a registry to use instead of SQLite")
+
+
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def postgresql() -> Iterator[Cluster]:
+    """A PostgreSQL of this process."""
+    with running_postgresql() as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/registry.db"
+    cluster: Cluster = request.getfixturevalue("postgresql")
+    return cluster.empty()
+
+
+@pytest.fixture(scope="session")
+def environment(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """The settings that name the token and the registry of this test session."""
-    return make_token(tmp_path_factory.mktemp("session") / "state")
+    settings = make_token(tmp_path_factory.mktemp("session") / "state")
+    url = request.config.getoption("--registry")
+    return settings | ({"JOSE_HSM_DATABASE_URL": url} if url else {})
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,9 @@ max_connections = 200
 timezone = 'Asia/Kolkata'
 lc_messages = 'C'
 """
-# Strange to our own, so that nothing holds by accident: the time zone above, and this order of text.
-_LOCALE = ["--encoding=UTF8", "--locale-provider=icu", "--icu-locale=en-US"]
+# As unlike ours as may be, so that nothing holds by accident: the time zone, and the order of text.
+_LOCALE = ["--locale-provider=icu", "--icu-locale=en-US"]
+_FIRST_WITH_ICU = 15
 
 
 def programs() -> Path | None:
@@ -51,7 +52,8 @@ class Cluster:
                 f"--regid={account.pw_gid}",
                 "--clear-groups",
             ]
-        self._run("initdb", "--username=test", "--auth=trust", "--no-sync", *_LOCALE)
+        locale = _LOCALE if int(programs.parent.name) >= _FIRST_WITH_ICU else []
+        self._run("initdb", "--username=test", "--auth=trust", "--encoding=UTF8", *locale)
         with (self._data / "postgresql.conf").open("a") as settings:
             settings.write(f"{_SETTINGS}unix_socket_directories = '{directory}'\n")
         self.start()

@@ -17,8 +17,10 @@ DIRECT = {"alg": "dir", "enc": "A128GCM", "data": ""}
 
 
 @pytest.fixture
-def registry(config: Any) -> Registry:
-    return Registry(config.registry_url, host=config.host)
+def registry(config: Any) -> Iterator[Registry]:
+    registry = Registry(config.registry_url, host=config.host)
+    yield registry
+    registry._database.engine.dispose()
 
 
 @pytest.fixture

@@ -175,6 +175,8 @@ def test_grants_die_with_their_key(callers, application):
 
 def test_one_statement_finds_the_key_and_the_grant(application):
     registry = application.extensions["keyring"]._registry
+    if registry._database.engine.dialect.name != "sqlite":
+        pytest.skip("only SQLite tells what it is asked; the statement is the same everywhere")
     statements: list[str] = []
     with registry._database.engine.connect() as connection:  # the one that is lent next
         driver = connection.connection.driver_connection

@@ -1,14 +1,26 @@
 """The row that every request reads."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from sqlalchemy import text
 
+from app.asked import Asked
+from app.auth import tokens
 from app.errors import RegistryUnavailable
-from app.registry import Key, Origin, Registry, Residency, State, migrate
-from hsm import KeySpec
+from app.registry import AlreadyAsked, Key, Origin, Registry, Residency, State, migrate
+from app.registry.tables import keys, metadata
+from app.rights import Role
+from hsm import KeyNotFound, KeySpec
+from scripts.throwaway import ROOT
 
 PUBLIC_JWK = {"kty": "OKP", "crv": "Ed25519", "x": "AA"}
 PAIR = Key(
@@ -33,10 +45,9 @@ SECRET = Key(
 
 
 @pytest.fixture
-def registry(tmp_path) -> Iterator[Registry]:
-    url = f"sqlite:///{tmp_path}/registry.db"
-    migrate(url)
-    registry = Registry(url, host="host")
+def registry(database_url) -> Iterator[Registry]:
+    migrate(database_url)
+    registry = Registry(database_url, host="host")
     yield registry
     registry._database.engine.dispose()
 
@@ -57,25 +68,172 @@ def test_a_kid_without_a_row_is_not_found(registry):
     assert registry.find(uuid4()) is None
 
 
-def test_a_registry_that_cannot_be_opened_is_unavailable(tmp_path):
-    registry = Registry(f"sqlite:///{tmp_path}/absent/registry.db", host="host")
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:///{}/absent/registry.db", "postgresql+psycopg://test@/registry?host={}"],
+    ids=["sqlite", "postgresql"],
+)
+def test_a_registry_that_cannot_be_opened_is_unavailable(tmp_path, url):
+    registry = Registry(url.format(tmp_path), host="host")
     with pytest.raises(RegistryUnavailable):
         registry.find(uuid4())
+    with pytest.raises(RegistryUnavailable):
+        registry.insert(PAIR)
 
 
-def test_a_registry_without_its_table_is_unavailable_and_recovers(tmp_path):
-    url = f"sqlite:///{tmp_path}/registry.db"
-    registry = Registry(url, host="host")
+def test_a_registry_without_its_table_is_unavailable_and_recovers(database_url):
+    registry = Registry(database_url, host="host")
     with pytest.raises(RegistryUnavailable):
         registry.find(uuid4())
-    migrate(url)
+    with pytest.raises(RegistryUnavailable):
+        registry.insert(PAIR)
+    migrate(database_url)
     assert registry.find(uuid4()) is None
     registry._database.engine.dispose()
+
+
+def test_the_schema_is_made_once_by_however_many_at_a_time(postgresql):
+    url = postgresql.empty()
+    command = [sys.executable, "-c", "import sys; from app.registry import *; migrate(sys.argv[1])"]
+    processes = [subprocess.Popen([*command, url], cwd=ROOT) for _ in range(3)]
+    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    registry = Registry(url, host="host")
+    registry.insert(PAIR)
+    migrate(url)
+    assert registry.find(PAIR.kid) == PAIR
+    registry._database.engine.dispose()
+
+
+def test_the_migrations_make_the_tables_that_the_queries_know(registry):
+    with registry._database.engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
+
+
+OPEN = {
+    "sqlite": "PRAGMA wal_checkpoint(TRUNCATE)",  # busy, if a read is open
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' "
+    "AND datname = current_database()",
+}
 
 
 def test_no_read_stays_open_behind_a_lookup(registry):
     registry.insert(PAIR)
     registry.find(PAIR.kid)
     with registry._database.engine.connect() as connection:
-        is_busy, _, _ = connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)")).one()
-    assert not is_busy
+        assert connection.execute(text(OPEN[connection.dialect.name])).one()[0] == 0
+
+
+def test_a_thread_has_one_connection_for_all_its_lookups(postgresql):
+    url = postgresql.registry()
+    registry = Registry(url, host="host")
+    for _ in range(3):
+        registry.find(PAIR.kid)
+        registry.find_for("token:a", "mac", PAIR.kid)
+        registry.credentials.find("0000")
+    other = Registry(url, host="host")
+    with other._database.engine.connect() as connection:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        assert connection.execute(text(query)).scalar_one() == 1 + 1
+    other._database.engine.dispose()
+
+
+def test_a_row_that_somebody_holds_is_not_waited_for_long(registry):
+    registry.insert(PAIR)
+    with registry._database.writing() as connection:
+        connection.execute(keys.update().values(owner="other"))
+        started = time.monotonic()
+        with pytest.raises(RegistryUnavailable):
+            registry.mark_destroyed(PAIR.kid)
+        assert 1 < time.monotonic() - started < 10
+        assert registry.find(PAIR.kid) == PAIR  # a read waits for nobody
+
+
+def test_a_budget_is_shared_exactly(registry):
+    registry.insert(SECRET)
+    most = 1000
+
+    def reserve(_number: int) -> int:
+        return registry.reserve_encryptions(SECRET.kid, 30, most=most)[0]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(reserve, range(50))) == most
+    assert registry.reserve_encryptions(SECRET.kid, 1, most=most)[0] == 0
+    with pytest.raises(KeyNotFound):
+        registry.reserve_encryptions(uuid4(), 1, most=most)
+
+
+def test_grants_and_tags_come_in_the_order_of_their_code_points(registry):
+    registry.insert(SECRET, tag="b")
+    registry.tags.add(SECRET.kid, ["a", "B", "ä", "b", "a_c", "a-b"])
+    expected = ["B", "a", "a-b", "a_c", "b", "ä"]
+    assert registry.tags.of(SECRET.kid) == expected
+    assert registry.tags.of_all([SECRET.kid]) == {SECRET.kid: expected}
+    for principal in ("token:b", "token:B", "*", "jwt:a"):
+        registry.grants.put(SECRET.kid, principal, ["read", "mac"])
+    granted = registry.grants.of(SECRET.kid)
+    assert list(granted) == ["*", "jwt:a", "token:B", "token:b"]
+    assert granted["*"] == ["mac", "read"]
+    found = registry.find_for("token:b", "mac", SECRET.kid)
+    registry.remove(SECRET.kid)
+    assert found == (SECRET, True)
+    assert registry.tags.of(SECRET.kid) == []
+    assert registry.grants.of(SECRET.kid) == {}
+
+
+def test_a_request_is_remembered_once(registry):
+    asked = Asked(principal="token:a", request="r", fingerprint="f")
+    registry.insert(SECRET, request=asked, answer={"kid": "k", "alg": None})
+    with pytest.raises(AlreadyAsked):
+        registry.insert(PAIR, request=asked, answer={})
+    assert registry.find(PAIR.kid) is None
+    found = registry.repetitions.find(asked)
+    assert (found.fingerprint, found.answer) == ("f", {"kid": "k", "alg": None})
+
+
+def test_instants_are_those_that_were_stored(registry):
+    registry.insert(PAIR)
+    expiry = datetime(2040, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
+    assert registry.change(PAIR, expires_at=expiry)
+    key = registry.whole(PAIR.kid)
+    assert (key.expires_at, key.expires_at.tzinfo) == (expiry, UTC)
+    assert registry.find(PAIR.kid).expires_at == expiry
+    token = tokens.make("token:a", roles=[Role.ADMIN], name=None, expires_at=expiry)[1]
+    registry.credentials.add(token)
+    assert registry.credentials.find(token.id) == token
+    assert registry.credentials.revoke(token.id)
+    assert registry.credentials.all()[0].refusal == "revoked"
+
+
+def test_a_registry_that_went_away_is_used_again_when_it_is_back(postgresql):
+    registry = Registry(postgresql.registry(), host="host")
+    registry.insert(PAIR)
+    threads = ThreadPoolExecutor(4)  # each has a connection of its own
+
+    def finds(_number: int) -> bool:
+        return registry.find(PAIR.kid) == PAIR
+
+    assert all(threads.map(finds, range(50)))
+    postgresql.stop()
+    try:
+        for act in (lambda: registry.find(PAIR.kid), lambda: registry.insert(SECRET)):
+            with pytest.raises(RegistryUnavailable):
+                act()
+    finally:
+        postgresql.start()
+    assert all(threads.map(finds, range(50)))
+    registry.insert(SECRET)
+    assert registry.find(SECRET.kid) == SECRET
+    threads.shutdown()
+    registry._database.engine.dispose()
+
+
+def test_one_that_was_restarted_meanwhile_is_not_noticed(postgresql):
+    registry = Registry(postgresql.registry(), host="host")
+    registry.insert(PAIR)
+    assert registry.find(PAIR.kid) == PAIR
+    postgresql.stop()
+    postgresql.start()
+    assert registry.find(PAIR.kid) == PAIR
+    assert registry.mark_destroyed(PAIR.kid)
+    registry._database.engine.dispose()

@@ -150,12 +150,16 @@ def test_an_expired_token_is_refused(environment, callers):
     assert Api.over_http(callers.url, bearer=token).get("/keys").refusal == UNAUTHORIZED
 
 
+NOBODY_WRITES = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "LOCK TABLE tokens IN EXCLUSIVE MODE"}
+
+
 def test_a_use_that_cannot_be_written_is_no_matter(environment, callers, config):
     token = token_for(environment, "token:alice")
     registry = Registry(config.registry_url, host="test")
     with registry._database.engine.connect() as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # nobody else writes now
+        connection.exec_driver_sql(NOBODY_WRITES[connection.dialect.name])
         assert Api.over_http(callers.url, bearer=token).get("/keys").status == 200
+    registry._database.engine.dispose()
 
 
 def test_no_credential_is_in_what_is_written(environment, tmp_path):

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Select, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.config import PREFIX, ConfigError
 from app.errors import RegistryUnavailable
 from app.registry.clock import time_use
-from app.registry.lookup import Lookup
+from app.registry.lookup import Cursors, Lookup
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def engine_of(url: str) -> Engine:
     except ArgumentError:  # its text shows the URL, and with it a password
         raise ConfigError(f"{PREFIX}DATABASE_URL is not a SQLAlchemy URL") from None
     if backend != "sqlite":
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        return _engine_of_server(url)
     engine = create_engine(
         url,
         connect_args={"timeout": _LOCK_WAIT_SECONDS},
@@ -37,6 +37,25 @@ def engine_of(url: str) -> Engine:
     )
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
+
+
+def _engine_of_server(url: str) -> Engine:
+    engine = create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_timeout=_LOCK_WAIT_SECONDS,
+        connect_args={"connect_timeout": _LOCK_WAIT_SECONDS},
+        hide_parameters=True,
+    )
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "connect", _prepare_postgresql)
+    return engine
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = '{_LOCK_WAIT_SECONDS}s'")
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -54,11 +73,12 @@ class Database:
     def __init__(self, url: str, observe: Callable[[float], None]) -> None:
         self.engine = engine_of(url)
         self._observe = observe
+        self._cursors = Cursors(self.engine)
         time_use(self.engine, observe)
 
     def lookup(self, query: Select[Any]) -> Lookup:
         """Return a cheaper way to read the one row of ``query``, for what every request reads."""
-        return Lookup(self.engine, query, self._observe)
+        return Lookup(self._cursors, query, self._observe)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -78,11 +98,14 @@ def translated() -> Iterator[None]:
     """Raise ``RegistryUnavailable`` for what a database says that does not answer."""
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+    # A ProgrammingError: PostgreSQL has no such table, where nobody has migrated.
+    except (OperationalError, InterfaceError, ProgrammingError, PoolTimeoutError) as error:
         logger.warning("the registry answers: %s", getattr(error, "orig", error))
         raise RegistryUnavailable from error
 
 
 def instant(value: datetime | None) -> datetime | None:
-    """Return an instant as it was stored: SQLite forgets that it is in UTC."""
-    return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+    """Return an instant in UTC: SQLite forgets that it is, PostgreSQL has a zone of its own."""
+    if value is None:
+        return None
+    return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)

@@ -3,6 +3,7 @@
 import time
 from collections import namedtuple
 from collections.abc import Callable
+from contextlib import suppress
 from threading import local
 from typing import Any, Final
 
@@ -14,25 +15,26 @@ class Lookup:
     """Finds the one row of ``query``, which SQLAlchemy writes once, on a bare connection.
 
     Its own execution of a query takes several times as long as SQLite's, and a third of a request;
-    so does its pool. Each thread has a connection of its own, which reads and never begins
-    anything. ``observe`` is told the seconds of each look.
+    so does its pool. ``observe`` is told the seconds of each look.
     """
 
     def __init__(
-        self, engine: Engine, query: Select[Any], observe: Callable[[float], None]
+        self, cursors: "Cursors", query: Select[Any], observe: Callable[[float], None]
     ) -> None:
-        dialect, columns = engine.dialect, query.selected_columns
-        self._engine: Final = engine
+        dialect, columns = cursors.engine.dialect, query.selected_columns
+        self._cursors: Final = cursors
         self._observe: Final = observe
-        self._own: Final = local()
-        self._sql: Final = str(query.compile(engine))
+        self._sql: Final = str(query.compile(cursors.engine))
         self._row: Final = namedtuple("Row", columns.keys())  # type: ignore[misc]
         self._conversions: Final = [
             column.type.dialect_impl(dialect).result_processor(dialect, None) or _as_it_is
             for column in columns
         ]
         dbapi = dialect.loaded_dbapi
-        self._errors: Final = (dbapi.OperationalError, dbapi.InterfaceError)
+        self._errors: Final = (
+            *(dbapi.OperationalError, dbapi.InterfaceError),
+            dbapi.ProgrammingError,  # PostgreSQL has no such table
+        )
 
     def one(self, **parameters: str) -> Any:
         """Return the row as a named tuple, or ``None``; raise ``OperationalError``."""
@@ -50,22 +52,34 @@ class Lookup:
         )
 
     def _fetch(self, parameters: dict[str, str]) -> Any:
-        cursor = getattr(self._own, "cursor", None)
+        cursor = self._cursors.own
         if cursor is not None:
-            try:
+            with suppress(*self._errors):  # the database may have come back since
                 return _rows(cursor, self._sql, parameters)
-            except self._errors:  # the database may have come back since; then a new one works
-                self._own.cursor = None
-        connection = self._connect()
-        cursor = connection.cursor()
-        rows = _rows(cursor, self._sql, parameters)
-        self._own.connection, self._own.cursor = connection, cursor
-        return rows
+        return _rows(self._cursors.new(), self._sql, parameters)
+
+
+class Cursors:
+    """One for each thread, on a connection of its own that reads and never begins anything."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine: Final = engine
+        self._local: Final = local()
+
+    @property
+    def own(self) -> Any:
+        """That of this thread, if it has one."""
+        return getattr(self._local, "cursor", None)
+
+    def new(self) -> Any:
+        """Return a new one for this thread, on a new connection."""
+        self._local.cursor = self._connect().cursor()
+        return self._local.cursor
 
     def _connect(self) -> Any:
-        connection: Any = self._engine.raw_connection()
+        connection: Any = self.engine.raw_connection()
         connection.detach()  # out of the pool, and closed with its thread
-        if self._engine.dialect.name != "sqlite":  # there a read begins nothing
+        if self.engine.dialect.name != "sqlite":  # there a read begins nothing
             connection.dbapi_connection.autocommit = True
         return connection.dbapi_connection
 

@@ -21,19 +21,19 @@ class Tags:
 
     def of(self, kid: UUID) -> list[str]:
         """Return the tags of a key, sorted."""
-        query = select(tags.c.tag).where(tags.c.kid == str(kid)).order_by(tags.c.tag)
+        query = select(tags.c.tag).where(tags.c.kid == str(kid))
         with self._database.reading() as connection:
-            return list(connection.scalars(query))
+            return sorted(connection.scalars(query))  # databases have orders of their own
 
     def of_all(self, kids: Iterable[UUID]) -> Mapping[UUID, list[str]]:
         """Return the tags of several keys, sorted."""
         names = [str(kid) for kid in kids]
-        query = select(tags).where(tags.c.kid.in_(names)).order_by(tags.c.kid, tags.c.tag)
+        query = select(tags).where(tags.c.kid.in_(names))
         found: dict[UUID, list[str]] = {}
         with self._database.reading() as connection:
             for row in connection.execute(query):
                 found.setdefault(UUID(row.kid), []).append(row.tag)
-        return found
+        return {kid: sorted(its) for kid, its in found.items()}
 
     def add(self, kid: UUID, names: Iterable[str]) -> None:
         """Add tags; those that are there already stay."""

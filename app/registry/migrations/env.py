@@ -1,6 +1,7 @@
 """Runs the migrations on the database that ``registry.migrate`` names."""
 
 from alembic import context
+from sqlalchemy import text
 
 from app.registry.registry import engine_of
 from app.registry.tables import metadata
@@ -9,5 +10,7 @@ engine = engine_of(context.config.attributes["url"])
 with engine.connect() as connection:
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():
+        if engine.dialect.name == "postgresql":  # many hosts may have one, and all begin with this
+            connection.execute(text("SELECT pg_advisory_xact_lock(1785688933)"))
         context.run_migrations()
 engine.dispose()
