@@ -56,16 +56,19 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
         self._pause_seconds = self._pause_after(self._failures[self.slot])
         self._begins = time.monotonic() + self._pause_seconds
-        self._is_proven = mmap.mmap(-1, 1)  # shared with the process that is forked next
+        # Shared with the process that is forked next.
+        self._is_proven, self._has_ended = mmap.mmap(-1, 1), mmap.mmap(-1, 1)
 
     def leave_slot(self) -> None:
         """Note whether the worker died of something that its successor may die of, too."""
         lived_seconds = time.monotonic() - self._begins
-        if lived_seconds < (_AT_ONCE_SECONDS if self._is_proven[0] else _SOON_SECONDS):
-            self._failures[self.slot] += 1
-        else:
+        long_enough_seconds = _AT_ONCE_SECONDS if self._is_proven[0] else _SOON_SECONDS
+        if self._has_ended[0] or lived_seconds >= long_enough_seconds:
             self._failures[self.slot] = 0
+        else:
+            self._failures[self.slot] += 1
         self._is_proven.close()
+        self._has_ended.close()
 
     def _pause_after(self, failures: int) -> float:
         """Return seconds, never so few that all workers together boot six times in a minute."""
@@ -122,7 +125,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self.notify()
             time.sleep(_POLL_SECONDS)
         super().run()
-        self._is_proven[0] = True
+        self._has_ended[0] = True
 
     def note(self, method: str, status: int) -> None:
         """Look whether a client was served: what has worked once is not held back later."""

@@ -177,14 +177,24 @@ def test_one_statement_finds_the_key_and_the_grant(application):
     registry = application.extensions["keyring"]._registry
     if registry._database.engine.dialect.name != "sqlite":
         pytest.skip("only SQLite tells what it is asked; the statement is the same everywhere")
-    statements: list[str] = []
-    with registry._database.engine.connect() as connection:  # the one that is lent next
-        driver = connection.connection.driver_connection
-    driver.set_trace_callback(statements.append)
-    unknown = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
-    try:
+
+    def look() -> None:
+        unknown = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
         with pytest.raises(KeyNotFound):
             Access(registry).find(Principal("token:bob"), unknown, Right.MAC)
+
+    look()  # from now on this thread has a connection of its own
+    statements: list[str] = []
+    with registry._database.engine.connect() as lent_next:
+        drivers = [
+            lent_next.connection.driver_connection,
+            registry._database._cursors.own.connection,
+        ]
+    for driver in drivers:
+        driver.set_trace_callback(statements.append)
+    try:
+        look()
     finally:
-        driver.set_trace_callback(None)
+        for driver in drivers:
+            driver.set_trace_callback(None)
     assert len(statements) == 1, statements

@@ -37,7 +37,7 @@ PARTS: Final = (
     ("body: parse", "app.strict_json", ["loads"]),
     ("body: validate", "marshmallow", ["Schema.load"]),
     ("keyring", "app.keyring", ["Keyring.encrypt", "Keyring.mac", "Keyring.sign"]),
-    ("registry", "app.registry.registry", ["Registry.find"]),
+    ("registry", "app.registry.registry", ["Registry.find_for"]),
     ("hsm: session, handle, faults", "hsm.adapter", ["Hsm.encrypt", "Hsm.mac", "Hsm.sign"]),
     ("token: python-pkcs11 and SoftHSM", "hsm.handles", ["Key.encrypt", "Key.sign"]),
     ("token: python-pkcs11 and SoftHSM", "pkcs11", ["Session.generate_random"]),
