@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import hsm
-from app import jose
+from app import exchange, jose
 from app.access import Access
 from app.errors import BadRequest, RegistryUnavailable
 from app.keyring import describe
@@ -22,6 +22,7 @@ _CHANGES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
         State.COMPROMISED: frozenset({State.COMPROMISED}),
     }
 )
+_AUDITED: Final = ("state", "owner", "expires_at")
 _ATTEMPTS: Final = 3
 _CURVE_BITS: Final[Mapping[str, int]] = MappingProxyType(
     {crv: curve.key_size for crv, curve in hsm.WEIERSTRASS_CURVES.items()} | {"Ed25519": 256}
@@ -75,6 +76,7 @@ class Catalogue:
         for _ in range(_ATTEMPTS):  # somebody else may change its state meanwhile
             key = self._whole(self._access.find(principal, kid, Right.MANAGE))
             if self._registry.change(key, **_columns(key, values)):
+                exchange.change(**{name: str(values[name]) for name in _AUDITED if name in values})
                 return self._described(key)
         raise RegistryUnavailable
 
@@ -102,15 +104,17 @@ class Catalogue:
         self, principal: Principal, kid: str, grantee: str, operations: Iterable[Right]
     ) -> None:
         """Let ``grantee`` do these operations with a key, and no others."""
-        if not (grantee == EVERYBODY or is_principal(grantee)):
-            raise BadRequest("The path does not name a principal, or '*'")
+        _require_grantee(grantee)
         key = self._access.find(principal, kid, Right.MANAGE)
         self._registry.grants.put(key.kid, grantee, operations)
+        exchange.change(grantee=grantee, operations=sorted(operations))
 
     def revoke(self, principal: Principal, kid: str, grantee: str) -> None:
         """Let ``grantee`` do nothing with a key any more."""
+        _require_grantee(grantee)
         key = self._access.find(principal, kid, Right.MANAGE)
         self._registry.grants.delete(key.kid, grantee)
+        exchange.change(grantee=grantee, operations=[])
 
     def published(self) -> Sequence[dict[str, Any]]:
         """Return the public keys that everybody may fetch to verify, as JWKs."""
@@ -125,6 +129,11 @@ class Catalogue:
 
     def _described(self, key: Key) -> dict[str, Any]:
         return describe_fully(self._whole(key), self._registry.tags.of(key.kid))
+
+
+def _require_grantee(name: str) -> None:
+    if not (name == EVERYBODY or is_principal(name)):
+        raise BadRequest("The path does not name a principal, or '*'")
 
 
 def _columns(key: Key, values: Mapping[str, Any]) -> dict[str, Any]:

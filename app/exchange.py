@@ -22,6 +22,7 @@ class Exchange:
 
     __slots__ = (
         "alg",
+        "change",
         "enc",
         "error",
         "hsm_seconds",
@@ -38,6 +39,7 @@ class Exchange:
         self.request_id = request_id if is_given else os.urandom(16).hex()
         self.kid: str | None = None
         self.new_kid: str | None = None
+        self.change: dict[str, Any] = {}  # what becomes of a key, for the audit log
         self.alg: str | None = None
         self.enc: str | None = None
         self.error: str | None = None
@@ -84,6 +86,12 @@ def name(*, kid: Any = None, alg: Any = None, enc: Any = None) -> None:
     """Note what the request names."""
     if exchange := _current.get():
         exchange.name(kid=kid, alg=alg, enc=enc)
+
+
+def change(**members: Any) -> None:
+    """Note what the request makes of a key."""
+    if exchange := _current.get():
+        exchange.change = members
 
 
 def made(kid: Any) -> None:

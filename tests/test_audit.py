@@ -224,6 +224,26 @@ def test_every_use_and_every_refusal_is_in_it_before_the_answer(log, serve, tmp_
     assert verify([tmp_path / "audit.log"]).broken is None
 
 
+def test_it_says_what_became_of_a_key(log, serve, tmp_path):
+    with serve(log) as url:
+        api = Api.over_http(url)
+        path = f"/keys/{api.create(kty='oct', alg='HS256')['kid']}"
+        operations = {"operations": ["read", "mac"]}
+        expiry = {"expires": "2099-01-01T00:00:00Z", "name": "its name", "state": "deactivated"}
+        assert api.request("PUT", f"{path}/grants/token:bob", json=operations).status == 200
+        assert api.request("DELETE", f"{path}/grants/token:bob").status == 204
+        assert api.request("DELETE", f"{path}/grants/something secret").status == 400
+        assert api.request("PATCH", path, json=expiry).status == 200
+        assert api.request("PATCH", path, json={"owner": "token:bob"}).status == 200
+    _, granted, revoked, changed, handed_over = entries(tmp_path / "audit.log")
+    assert (granted["grantee"], granted["operations"]) == ("token:bob", ["mac", "read"])
+    assert (revoked["grantee"], revoked["operations"]) == ("token:bob", [])
+    assert changed["state"] == "deactivated"
+    assert changed["expires_at"].startswith("2099-01-01")
+    assert handed_over["owner"] == "token:bob"
+    assert "name" not in {*changed, *handed_over}
+
+
 def test_without_a_line_there_is_no_answer_and_no_key(log, serve, tmp_path, application):
     path, token = tmp_path / "audit.log", application.extensions["hsm"]
     with serve(log, workers=1) as url:

@@ -14,8 +14,10 @@ import pytest
 
 import hsm
 from app.config import settings_table
-from scripts.throwaway import ROOT, make_token
+from scripts.throwaway import ROOT, make_token, server
 from tests.issuer import BAD, Issuer
+from tests.test_certificates_behind_nginx import SWITCHED_ON
+from tests.test_nginx import NGINX, nginx
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -94,6 +96,15 @@ def test_every_command_of_the_operator_runs(block, tmp_path):
     assert done.returncode == 0, done
 
 
+def exported(block: str, directory: Path, **more: str) -> dict[str, str]:
+    """Run ``block`` in ``directory``; return the settings that it exports."""
+    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+    done = shell(f"cd {directory}\n{block}\nenv -0", **more, PATH=path)
+    assert done.returncode == 0, done
+    variables = dict(line.split("=", 1) for line in done.stdout.split("\0") if "=" in line)
+    return {name: variables[name] for name in variables if name.startswith("JOSE_HSM_")}
+
+
 @contextmanager
 def authenticating(
     way: str, state: dict[str, str], directory: Path, serve: Callable[..., Any], **more: str
@@ -101,10 +112,7 @@ def authenticating(
     """Serve with the settings that the section ``way`` exports; give what its callers then see."""
     settings, calls = WAYS[way]
     path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
-    done = shell(f"cd {directory}\n{settings}\nenv -0", **more, PATH=path)
-    assert done.returncode == 0, done
-    exported = dict(line.split("=", 1) for line in done.stdout.split("\0") if "=" in line)
-    given = {name: exported[name] for name in exported if name.startswith("JOSE_HSM_")}
+    given = exported(settings, directory, **more)
     with serve(state | given, workers=1) as url:
         script = re.sub(r"^API=.*$", "", calls, flags=re.MULTILINE)
         scheme = "https" if "JOSE_HSM_TLS_KEY" in given else "http"
@@ -124,6 +132,7 @@ def test_each_way_to_authenticate_has_settings_and_calls():
         "API tokens": 2,
         "JWTs": 2,
         "client certificates": 2,
+        "client certificates behind nginx": 2,
     }
 
 
@@ -152,6 +161,29 @@ def test_client_certificates_are_used_as_it_says(tmp_path, serve):
         printed = call()
     assert '"mtls:uri:spiffe://example.org/ci"' in printed
     assert "BEGIN PUBLIC KEY" in printed
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+def test_client_certificates_behind_nginx_are_used_as_it_says(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("n")
+    settings, calls = WAYS["client certificates behind nginx"]
+    exported(WAYS["client certificates"][0], directory)
+    given = exported(settings, directory)
+    files = {
+        "jose-hsm-secret.conf": (directory / "jose-hsm-secret.conf").read_text(),
+        "clients.pem": (directory / "ca.pem").read_text(),
+        "fullchain.pem": (directory / "server.pem").read_text(),
+        "privkey.pem": (directory / "server.key").read_text(),
+    }
+    backend = f"unix:{directory}/http.sock"
+    with (
+        server(make_token(directory / "state") | given, bind=backend, workers=1),
+        nginx(directory / "run", backend, SWITCHED_ON, files) as port,
+    ):
+        done = shell(f"cd {directory}\n{calls.replace('127.0.0.1/', f'127.0.0.1:{port}/')}")
+    assert done.returncode == 0, done
+    assert '"mtls:uri:spiffe://example.org/ci"' in done.stdout.splitlines()
+    assert done.stdout.count("unauthorized") == 1
 
 
 def test_what_watches_a_running_service_runs(server, environment):

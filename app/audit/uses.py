@@ -74,6 +74,7 @@ def _members(request: Request, current: Exchange, status: int) -> dict[str, Any]
         "new_kid": current.new_kid,
         "alg": current.alg,
         "enc": current.enc,
+        **current.change,
         "status": status,
         "error": current.error,
     }
