@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
-import alembic.command
-import alembic.config
 from sqlalchemy import (
     Connection,
     and_,
@@ -59,6 +57,10 @@ class AlreadyAsked(Exception):
 
 def migrate(url: str) -> None:
     """Create the schema at ``url``, or bring it up to date; may raise ``RegistryUnavailable``."""
+    # A quarter of the time in which the service starts, and it does without.
+    import alembic.command  # noqa: PLC0415
+    import alembic.config  # noqa: PLC0415
+
     config = alembic.config.Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["url"] = url
