@@ -97,7 +97,6 @@ def test_what_is_no_operation_principal_or_key_is_refused_in_one_line(run, calle
         ("keys", "grant", kid, "token:bob", "manage"),
         ("keys", "grant", kid, "bob", "mac"),
         ("keys", "grant", UNKNOWN, "token:bob", "mac"),
-        ("keys", "show", UNKNOWN),
         ("keys", "show", "../x"),
         ("keys", "destroy", UNKNOWN),
     ):

@@ -18,7 +18,7 @@ def run(*command: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_sixteen_clients_create_use_and_destroy_and_nothing_is_wrong():
-    done = run("scripts.mixed_load", "--seconds", "5", "--clients", "16")
+    done = run("scripts.mixed_load", "--seconds", "2", "--clients", "16")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

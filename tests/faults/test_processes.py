@@ -184,7 +184,7 @@ def test_eight_workers_boot_at_once(settings, tmp_path, rounds):
         key = assert_eight_workers_boot(settings, tmp_path / "log", key)
 
 
-@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(40, marks=pytest.mark.long)])
 def test_workers_killed_while_they_boot_leave_a_token_that_works(settings, rounds):
     with server(settings, workers=1) as started:
         key = Key(api_of(started.url))
