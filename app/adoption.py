@@ -61,12 +61,17 @@ def _is_free(registry: Registry, kid: UUID) -> bool:
 
 
 def _chosen(specs: Mapping[str, KeySpec], alg: str | None) -> KeySpec:
-    """Return what the key shall be: what ``alg`` says, or what it can only be."""
+    """Return what the key shall be: what ``alg`` says, or what it can only be.
+
+    What only keys do that are bound to it has to be asked for, unless there is nothing else.
+    """
     if alg is not None and alg in specs:
         return specs[alg]
-    if alg is not None or len(specs) > 1:
+    usual = [spec for name, spec in specs.items() if not hsm.ALGORITHMS[name].is_bound_only]
+    chosen = usual or list(specs.values())
+    if alg is not None or len(chosen) > 1:
         raise BadRequest(f"Name one algorithm that the key can do: {', '.join(sorted(specs))}")
-    return next(iter(specs.values()))
+    return chosen[0]
 
 
 def _record(found: hsm.Adoptable, kid: UUID, spec: KeySpec, owner: str) -> Key:

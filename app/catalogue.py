@@ -25,7 +25,10 @@ _CHANGES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
 _AUDITED: Final = ("state", "owner", "expires_at")
 _ATTEMPTS: Final = 3
 _CURVE_BITS: Final[Mapping[str, int]] = MappingProxyType(
-    {crv: curve.key_size for crv, curve in hsm.WEIERSTRASS_CURVES.items()} | {"Ed25519": 256}
+    {
+        curve.crv: curve.weierstrass.key_size if curve.weierstrass else 8 * curve.coordinate_bytes
+        for curve in hsm.CURVES.values()
+    }
 )
 
 

@@ -145,7 +145,10 @@ class Config:
         "signatures are always verified",
         default=True,
     )
-    fips: bool = _setting(_flag, "1 refuses OKP, EdDSA and ML-DSA", default=False)
+    fips: bool = _setting(_flag, "1 refuses OKP, EdDSA, X25519, ML-DSA and RSA1_5", default=False)
+    rsa1_5: bool = _setting(
+        _flag, "1 offers RSA1_5; read the warning in Algorithms first", default=False
+    )
     cek: Literal["process", "token"] = _setting(
         _choice("process", "token"),
         "`token` refuses algorithms whose CEK would pass through the process",
@@ -327,6 +330,7 @@ class Config:
             results_checked=self.check_results,
             fips=self.fips,
             process_allowed=self.cek == "process",
+            opted_in=frozenset({"RSA1_5"} if self.rsa1_5 else ()),
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app import strict_json
@@ -28,7 +28,7 @@ def decode(text: str) -> bytes:
     return value
 
 
-def protected_header(**members: str) -> str:
+def protected_header(**members: Any) -> str:
     """Return a protected header with ``members`` in that order."""
     return encode(strict_json.dumps(members))
 
@@ -67,8 +67,12 @@ def _ec_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
     }
 
 
-def _okp_jwk(key: ed25519.Ed25519PublicKey) -> dict[str, str]:
+def _ed25519_jwk(key: ed25519.Ed25519PublicKey) -> dict[str, str]:
     return {"kty": "OKP", "crv": "Ed25519", "x": encode(key.public_bytes_raw())}
+
+
+def _x25519_jwk(key: x25519.X25519PublicKey) -> dict[str, str]:
+    return {"kty": "OKP", "crv": "X25519", "x": encode(key.public_bytes_raw())}
 
 
 def _akp_jwk(key: mldsa.MLDSA44PublicKey) -> dict[str, str]:
@@ -79,7 +83,8 @@ _JWKS: Final[Mapping[type[Any], Callable[[Any], dict[str, str]]]] = MappingProxy
     {
         rsa.RSAPublicKey: _rsa_jwk,
         ec.EllipticCurvePublicKey: _ec_jwk,
-        ed25519.Ed25519PublicKey: _okp_jwk,
+        ed25519.Ed25519PublicKey: _ed25519_jwk,
+        x25519.X25519PublicKey: _x25519_jwk,
         mldsa.MLDSA44PublicKey: _akp_jwk,
     }
 )
@@ -110,8 +115,16 @@ def _ec_key(jwk: Mapping[str, str]) -> PublicKey:
     return ec.EllipticCurvePublicNumbers(_number(jwk["x"]), _number(jwk["y"]), curve).public_key()
 
 
+_OKPS: Final[Mapping[str, Callable[[bytes], PublicKey]]] = MappingProxyType(
+    {
+        "Ed25519": ed25519.Ed25519PublicKey.from_public_bytes,
+        "X25519": x25519.X25519PublicKey.from_public_bytes,
+    }
+)
+
+
 def _okp_key(jwk: Mapping[str, str]) -> PublicKey:
-    return ed25519.Ed25519PublicKey.from_public_bytes(decode(jwk["x"]))
+    return _OKPS[jwk["crv"]](decode(jwk["x"]))
 
 
 def _akp_key(jwk: Mapping[str, str]) -> PublicKey:

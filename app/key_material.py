@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 
 import hsm
 from app.errors import BadRequest
@@ -69,12 +69,13 @@ def _at_least(hash_bytes: int) -> SecretSize:
 
 SECRET_SIZES: Final[Mapping[str, SecretSize]] = MappingProxyType(
     {name: _exactly(row.key_bytes) for name, row in hsm.CONTENT_ENCRYPTIONS.items()}
+    | {name: _exactly(row.key_bytes) for name, row in hsm.KEY_WRAPPINGS.items()}
     | {name: _at_least(row.mac_bytes) for name, row in hsm.MACS.items()}
 )
 
 
 def secret(alg: str, k: bytes) -> bytes:
-    """Return ``k`` if it has a size that ``alg`` permits (RFC 7518 §3.2, §5.3)."""
+    """Return ``k`` if it has a size that ``alg`` permits (RFC 7518 §3.2, §4.4, §5.3)."""
     if (size := SECRET_SIZES.get(alg)) is None:
         raise BadRequest(f"Algorithm '{alg}' is not compatible with key type 'oct'.")
     _require(len(k) in size.allowed_bytes, f"Field 'k' must be {size.demand} bytes for {alg}")
@@ -84,6 +85,7 @@ def secret(alg: str, k: bytes) -> bytes:
 # --- EC (RFC 7518 §6.2) and OKP (RFC 8037 §2) ---
 
 ED25519_BYTES: Final = 32
+X25519_BYTES: Final = 32
 
 
 def ec_private_key(
@@ -126,6 +128,21 @@ def _ed25519_seed(d: bytes) -> ed25519.Ed25519PrivateKey:
     with suppress(*_REFUSED):
         return ed25519.Ed25519PrivateKey.from_private_bytes(d)
     raise BadRequest("Field 'd' is not an Ed25519 private key")
+
+
+def x25519_private_key(d: bytes, x: bytes | None) -> x25519.X25519PrivateKey:
+    """Return the key of the 32 bytes ``d`` (RFC 7748 §5); any are a key."""
+    _require_bytes("d", d, X25519_BYTES)
+    private_key = _x25519_scalar(d)
+    _require_public("x", x, private_key.public_key().public_bytes_raw())
+    return private_key
+
+
+def _x25519_scalar(d: bytes) -> x25519.X25519PrivateKey:
+    """Return the key of ``d``, unless the library lacks X25519, as in FIPS mode."""
+    with suppress(*_REFUSED):
+        return x25519.X25519PrivateKey.from_private_bytes(d)
+    raise BadRequest("Field 'd' is not an X25519 private key")
 
 
 # --- RSA (RFC 7518 §6.3) ---

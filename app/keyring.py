@@ -32,6 +32,7 @@ from hsm import (
     KeyNotFound,
     KeySpec,
     TokenUnavailable,
+    UnsupportedAlgorithm,
 )
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,8 @@ class Keyring:
         encrypted_key: bytes,
         asked: Asked | None,
     ) -> dict[str, Any]:
-        _require_permitted(key, header.alg)
+        self._require_fit(key, header.alg)
+        _require_on_curve(key, header.agreement)
         residency = self._hsm.offers()[header.alg].residency
         bits = 8 * hsm.CONTENT_ENCRYPTIONS[header.enc].key_bytes
         cek = Key(
@@ -146,7 +148,9 @@ class Keyring:
         with self._two_phases(cek, asked):
             self._use(
                 key,
-                lambda: self._hsm.unwrap(key.kid, header.alg, header.enc, encrypted_key, cek.kid),
+                lambda: self._hsm.unwrap(
+                    key.kid, header.alg, header.enc, encrypted_key, cek.kid, header.agreement
+                ),
             )
             self._registry.activate(cek.kid, None)
         return describe(cek)
@@ -160,21 +164,45 @@ class Keyring:
                 self._undo(key.kid, key.spec)
 
     def encrypt(  # noqa: PLR0913  # the members of the request
-        self, principal: Principal, *, kid: str, alg: str, enc: str, data: bytes, aad: str | None
+        self,
+        principal: Principal,
+        *,
+        kid: str,
+        alg: str,
+        enc: str,
+        data: bytes,
+        aad: str | None,
+        apu: str | None = None,
+        apv: str | None = None,
     ) -> dict[str, Any]:
         """Return a flattened JWE (RFC 7516 §5.1); its header names the key that decrypts."""
         key = self._access.find(principal, kid, Right.ENCRYPT)
-        _require_permitted(key, enc if alg == hsm.DIRECT else alg)
+        self._require_fit(key, enc if alg == hsm.DIRECT else alg)
         _require_active(key)
         if alg == hsm.DIRECT:
             self._budget.spend(key.kid)
-        header_kid = kid if alg == hsm.DIRECT else str(key.kid)
-        protected = jose.protected_header(alg=alg, enc=enc, kid=header_kid)
-        additional_data = jose.additional_data(protected, aad)
-        encrypted_key, sealed = self._use(
-            key, lambda: self._hsm.encrypt(key.kid, alg, enc, data, additional_data)
+        named = {"alg": alg, "enc": enc, "kid": kid if alg == hsm.DIRECT else str(key.kid)}
+
+        def protected(epk: hsm.AgreementKey | None) -> str:
+            agreed = {"epk": epk and jose.public_jwk(epk), "apu": apu, "apv": apv}
+            return jose.protected_header(**named, **_present(agreed))
+
+        made = self._use(
+            key,
+            lambda: self._hsm.encrypt(
+                key.kid,
+                alg,
+                enc,
+                data,
+                lambda epk: jose.additional_data(protected(epk), aad),
+                hsm.Agreement(apu=jose.decode(apu or ""), apv=jose.decode(apv or "")),
+            ),
         )
-        jwe = {"protected": protected, "encrypted_key": encrypted_key, **sealed._asdict()}
+        jwe = {
+            "protected": protected(made.epk),
+            "encrypted_key": made.encrypted_key,
+            **made.sealed._asdict(),
+        }
         return jwe if aad is None else jwe | {"aad": aad}
 
     def decrypt(
@@ -188,12 +216,19 @@ class Keyring:
     ) -> bytes:
         """Return the plaintext (RFC 7516 §5.2)."""
         key = self._access.find(principal, header.kid, Right.DECRYPT)
-        _require_permitted(key, header.enc if header.alg == hsm.DIRECT else header.alg)
+        self._require_fit(key, header.enc if header.alg == hsm.DIRECT else header.alg)
+        _require_on_curve(key, header.agreement)
         additional_data = jose.additional_data(header.protected, aad)
         return self._use(
             key,
             lambda: self._hsm.decrypt(
-                key.kid, header.alg, header.enc, encrypted_key, sealed, additional_data
+                key.kid,
+                header.alg,
+                header.enc,
+                encrypted_key,
+                sealed,
+                additional_data,
+                header.agreement,
             ),
         )
 
@@ -315,6 +350,14 @@ class Keyring:
             self._require_alive(key)
         return result
 
+    def _require_fit(self, key: Key, algorithm: str) -> None:
+        """Refuse what the key is not for, and what the token lacks on its curve alone."""
+        _require_permitted(key, algorithm)
+        crv = key.spec.crv
+        reason = self._hsm.offers()[algorithm].refusal(crv) if crv else None
+        if reason is not None:
+            raise UnsupportedAlgorithm.not_offered(algorithm, reason)
+
     def _require_alive(self, key: Key) -> None:
         if self._registry.find(key.kid) is None:
             raise KeyNotFound from None
@@ -381,6 +424,15 @@ def _require_creator(principal: Principal) -> None:
 def _require_permitted(key: Key, algorithm: str) -> None:
     if not key.spec.permits(algorithm):
         raise CryptoFailure(f"The key does not permit {algorithm}")
+
+
+def _require_on_curve(key: Key, agreement: hsm.Agreement) -> None:
+    if agreement.epk and jose.public_jwk(agreement.epk)["crv"] != key.spec.crv:
+        raise CryptoFailure("The ephemeral key is not on the curve of the key")
+
+
+def _present(members: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def _require_active(key: Key) -> None:

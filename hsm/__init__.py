@@ -4,18 +4,23 @@ It knows nothing of HTTP, JSON, users or the database. What is exported here is 
 may use.
 """
 
-from hsm.adapter import Hsm
+from hsm.adapter import Encrypted, Hsm
 from hsm.adoption import Adoptable
+from hsm.agreement import Agreement
 from hsm.algorithms import (
     ALGORITHMS,
     CONTENT_ENCRYPTIONS,
+    CURVES,
     DIRECT,
+    KEY_AGREEMENTS,
     KEY_MANAGEMENTS,
+    KEY_WRAPPINGS,
     MACS,
     SIGNATURES,
     WEIERSTRASS_CURVES,
     Algorithm,
     KeySpec,
+    algorithms_by_crv,
 )
 from hsm.connection import Settings
 from hsm.content import IV_BYTES, TAG_BYTES, Sealed
@@ -29,7 +34,7 @@ from hsm.errors import (
     WrongResult,
 )
 from hsm.latch import file_lock
-from hsm.material import PrivateKey, PublicKey
+from hsm.material import AgreementKey, PrivateKey, PublicKey
 from hsm.observer import Observer
 from hsm.pool import Sessions
 from hsm.state import Phase, State
@@ -38,17 +43,23 @@ from hsm.token import Offer
 __all__ = [
     "ALGORITHMS",
     "CONTENT_ENCRYPTIONS",
+    "CURVES",
     "DIRECT",
     "IV_BYTES",
+    "KEY_AGREEMENTS",
     "KEY_MANAGEMENTS",
+    "KEY_WRAPPINGS",
     "MACS",
     "SIGNATURES",
     "TAG_BYTES",
     "WEIERSTRASS_CURVES",
     "Adoptable",
+    "Agreement",
+    "AgreementKey",
     "Algorithm",
     "CryptoFailure",
     "DecryptionFailed",
+    "Encrypted",
     "Hsm",
     "HsmError",
     "KeyNotFound",
@@ -65,5 +76,6 @@ __all__ = [
     "TokenUnavailable",
     "UnsupportedAlgorithm",
     "WrongResult",
+    "algorithms_by_crv",
     "file_lock",
 ]

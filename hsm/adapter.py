@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from pkcs11 import ObjectClass, PKCS11Error
@@ -13,6 +13,7 @@ from pkcs11.exceptions import FunctionFailed
 
 from hsm import adoption, content, mac, signing
 from hsm.adoption import Adoptable
+from hsm.agreement import Agreement
 from hsm.algorithms import (
     CONTENT_ENCRYPTIONS,
     DIRECT,
@@ -20,6 +21,7 @@ from hsm.algorithms import (
     MACS,
     RSA,
     SIGNATURES,
+    KeyManagement,
     KeySpec,
 )
 from hsm.connection import ATTEMPTS, Connection, Settings
@@ -29,7 +31,7 @@ from hsm.faults import Fault, fault_of
 from hsm.generation import Generations
 from hsm.handles import Key
 from hsm.keystore import PRIVATE, PUBLIC, SECRET, Halves, halves_of
-from hsm.material import PrivateKey, PublicKey
+from hsm.material import AgreementKey, PrivateKey, PublicKey
 from hsm.pool import Sessions
 from hsm.session import Session
 from hsm.state import State
@@ -38,9 +40,18 @@ from hsm.wrapping import Outcome
 
 Result = TypeVar("Result")
 
+_NOTHING: Final = Agreement()
 _PROBE: Final = b"jose-hsm"
 _FAILURE_SECONDS: Final = 0.025
 _CREATION_ATTEMPTS: Final = 4
+
+
+class Encrypted(NamedTuple):
+    """The parts of a JWE: ``encrypted_key`` is empty, and there is no ``epk``, where none is."""
+
+    encrypted_key: bytes
+    sealed: Sealed
+    epk: AgreementKey | None = None
 
 
 class Hsm:
@@ -109,7 +120,9 @@ class Hsm:
     def works(self, kid: UUID, spec: KeySpec) -> bool:
         """Tell whether a new key survives a round trip with its first offered algorithm."""
         offers = self.offers()
-        name = next(row.name for row in spec.algorithms if offers[row.name].is_offered)
+        name = next(
+            row.name for row in spec.algorithms if offers[row.name].refusal(spec.crv) is None
+        )
         try:
             return self._round_trip(kid, name)
         except (CryptoFailure, DecryptionFailed):
@@ -193,59 +206,88 @@ class Hsm:
             kid, SECRET, alg, lambda _token, key: mac.verify(key, row, data, code)
         )
 
-    def encrypt(
-        self, kid: UUID, alg: str, enc: str, plaintext: bytes, aad: bytes
-    ) -> tuple[bytes, Sealed]:
-        """Return the encrypted key (empty for ``dir``) and the sealed content (RFC 7516 §5.1)."""
+    def encrypt(  # noqa: PLR0913, PLR0917  # the parts of a JWE
+        self,
+        kid: UUID,
+        alg: str,
+        enc: str,
+        plaintext: bytes,
+        aad: Callable[[AgreementKey | None], bytes],
+        said: Agreement = _NOTHING,
+    ) -> Encrypted:
+        """Return the parts of a JWE (RFC 7516 §5.1); ``aad`` gets its ``epk``, if there is one."""
+        enc_row = CONTENT_ENCRYPTIONS[enc]
         if alg == DIRECT:
 
-            def seal(token: Token, key: Key) -> Sealed:
-                sealed = content.encrypt(key, plaintext, aad)
+            def seal(token: Token, key: Key) -> Encrypted:
+                sealed = content.encrypt(key, enc_row, plaintext, aad(None))
                 if token.results_checked:
-                    content.require_opens(key, sealed, plaintext, aad, token.canary)
-                return sealed
+                    content.require_opens(key, enc_row, sealed, plaintext, aad(None), token.canary)
+                return Encrypted(b"", sealed)
 
-            return b"", self._with_key(kid, SECRET, enc, seal)
-        row, enc_row = KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc]
+            return self._with_key(kid, SECRET, enc, seal)
+        row = KEY_MANAGEMENTS[alg]
+        encrypting, decrypting = _halves(row)
 
-        def encrypt(token: Token, key: Key) -> tuple[bytes, Sealed]:
+        def encrypt(token: Token, key: Key) -> Encrypted:
             path = token.paths[alg]
-            with path.wrapped(key, row, enc_row) as wrapped:
-                sealed = content.encrypt(wrapped.cek, plaintext, aad)
+            with path.wrapped(key, row, enc_row, said) as wrapped:
+                authenticated = aad(wrapped.epk)
+                sealed = content.encrypt(wrapped.cek, enc_row, plaintext, authenticated)
+            made = Encrypted(wrapped.encrypted_key, sealed, wrapped.epk)
             if token.results_checked:
-                private = token.keystore.load(key.lent, kid, PRIVATE)
-                with path.unwrapped(private, row, enc_row, wrapped.encrypted_key) as unwrapped:
-                    content.require_opens(unwrapped.cek, sealed, plaintext, aad, token.canary)
-            return wrapped.encrypted_key, sealed
+                private = token.keystore.load(key.lent, kid, decrypting)
+                to_us = said._replace(epk=made.epk)
+                with path.unwrapped(private, row, enc_row, made.encrypted_key, to_us) as unwrapped:
+                    content.require_opens(
+                        unwrapped.cek, enc_row, sealed, plaintext, authenticated, token.canary
+                    )
+            return made
 
-        return self._with_key(kid, PUBLIC, alg, encrypt)
+        return self._with_key(kid, encrypting, alg, encrypt)
 
     def decrypt(  # noqa: PLR0913, PLR0917  # the parts of a JWE
-        self, kid: UUID, alg: str, enc: str, encrypted_key: bytes, sealed: Sealed, aad: bytes
+        self,
+        kid: UUID,
+        alg: str,
+        enc: str,
+        encrypted_key: bytes,
+        sealed: Sealed,
+        aad: bytes,
+        said: Agreement = _NOTHING,
     ) -> bytes:
         """Return the plaintext (RFC 7516 §5.2).
 
         Raises ``DecryptionFailed``, the same for every cause: whatever is wrong with
         ``encrypted_key``, a random CEK goes on in its place and fails at the tag (§11.5).
         """
+        enc_row = CONTENT_ENCRYPTIONS[enc]
         if alg == DIRECT:
             return self._with_key(
                 kid,
                 SECRET,
                 enc,
-                lambda token, key: content.decrypt(key, sealed, aad, token.canary),
+                lambda token, key: content.decrypt(key, enc_row, sealed, aad, token.canary),
             )
-        row, enc_row = KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc]
+        row = KEY_MANAGEMENTS[alg]
 
         def decrypt(token: Token, key: Key) -> bytes:
             path = token.paths[alg]
-            with path.unwrapped(key, row, enc_row, encrypted_key) as unwrapped:
-                return content.decrypt(unwrapped.cek, sealed, aad, token.canary)
+            with path.unwrapped(key, row, enc_row, encrypted_key, said) as unwrapped:
+                return content.decrypt(unwrapped.cek, enc_row, sealed, aad, token.canary)
 
         with _failing_late():
-            return self._with_key(kid, PRIVATE, alg, decrypt)
+            return self._with_key(kid, _halves(row)[1], alg, decrypt)
 
-    def unwrap(self, kid: UUID, alg: str, enc: str, encrypted_key: bytes, new_kid: UUID) -> None:
+    def unwrap(  # noqa: PLR0913, PLR0917  # the parts of a JWE, and what becomes of it
+        self,
+        kid: UUID,
+        alg: str,
+        enc: str,
+        encrypted_key: bytes,
+        new_kid: UUID,
+        said: Agreement = _NOTHING,
+    ) -> None:
         """Keep the CEK of ``encrypted_key`` in the token as the key ``new_kid``.
 
         Raises ``DecryptionFailed`` if the padding is bad, ``CryptoFailure`` if a CEK came out
@@ -258,7 +300,7 @@ class Hsm:
             if next(tries):  # the one before may have failed halfway
                 token.keystore.destroy(key.lent, new_kid, KeySpec(kty="oct", alg=enc))
             path = token.paths[alg]
-            with path.unwrapped(key, row, enc_row, encrypted_key) as unwrapped:
+            with path.unwrapped(key, row, enc_row, encrypted_key, said) as unwrapped:
                 if unwrapped.outcome is Outcome.REJECTED:
                     _require_canary(token, key.lent)
                     raise DecryptionFailed
@@ -266,7 +308,7 @@ class Hsm:
                     raise CryptoFailure(f"The unwrapped key is not of the size of {enc}")
                 token.keystore.store(new_kid, enc_row, path.kek(key.lent), unwrapped.cek)
 
-        self._with_key(kid, PRIVATE, alg, unwrap)
+        self._with_key(kid, _halves(row)[1], alg, unwrap)
 
     def _round_trip(self, kid: UUID, name: str) -> bool:
         if name in SIGNATURES:
@@ -274,8 +316,10 @@ class Hsm:
         if name in MACS:
             return self.verify_mac(kid, name, _PROBE, self.mac(kid, name, _PROBE))
         alg, enc = (name, "A256GCM") if name in KEY_MANAGEMENTS else (DIRECT, name)
-        encrypted_key, sealed = self.encrypt(kid, alg, enc, _PROBE, _PROBE)
-        return self.decrypt(kid, alg, enc, encrypted_key, sealed, _PROBE) == _PROBE
+        made = self.encrypt(kid, alg, enc, _PROBE, lambda _epk: _PROBE)
+        said = Agreement(made.epk)
+        opened = self.decrypt(kid, alg, enc, made.encrypted_key, made.sealed, _PROBE, said)
+        return opened == _PROBE
 
     def _create(
         self,
@@ -331,6 +375,11 @@ class Hsm:
                 raise KeyNotFound from error
 
         return self._connection.perform(run)
+
+
+def _halves(row: KeyManagement) -> tuple[ObjectClass, ObjectClass]:
+    """Return the halves of a key that encrypt and decrypt."""
+    return (PUBLIC, PRIVATE) if row.kind.is_pair else (SECRET, SECRET)
 
 
 @contextmanager

@@ -11,13 +11,17 @@ from uuid import UUID
 from pkcs11 import Attribute, Object, ObjectClass, PKCS11Error
 
 from hsm import content, mac, signing
+from hsm.agreement import Agreement
 from hsm.algorithms import (
     ALGORITHMS,
     CONTENT_ENCRYPTIONS,
     Algorithm,
     ContentEncryption,
+    Curve,
+    KeyKind,
     KeyManagement,
     KeySpec,
+    KeyWrapping,
     MacAlgorithm,
     SignatureAlgorithm,
 )
@@ -95,8 +99,9 @@ def prove(token: Token, session: Session, halves: Halves) -> Adoptable:
     specs = {
         row.name: spec
         for row in ALGORITHMS.values()
-        if token.offers[row.name].is_offered
-        and (spec := _spec(row, halves)) is not None
+        for kind, curve in row.keys
+        if (spec := _spec(row, kind, curve, halves)) is not None
+        and token.offers[row.name].refusal(spec.crv) is None
         and _works(token, session, row, halves)
     }
     if not token.canary.sings(session):  # then nothing was proven
@@ -136,20 +141,19 @@ def _put_back(made: Object, key_id: bytes, label: str) -> None:
             continue
 
 
-def _spec(row: Algorithm, halves: Halves) -> KeySpec | None:
+def _spec(row: Algorithm, kind: KeyKind, curve: Curve | None, halves: Halves) -> KeySpec | None:
     """Return what the key would be for ``row``, or ``None`` if it is of another kind or size."""
     made = next(iter(halves.values()))
-    if made[Attribute.KEY_TYPE] != row.kind.key_type or row.kind.is_pair != (PRIVATE in halves):
+    if made[Attribute.KEY_TYPE] != kind.key_type or kind.is_pair != (PRIVATE in halves):
         return None
-    if row.curve is not None and halves[PUBLIC][Attribute.EC_PARAMS] != row.curve.ec_params:
+    if curve is not None and halves[PUBLIC][Attribute.EC_PARAMS] != curve.ec_params:
         return None
     bits = _bits(halves)
-    if isinstance(row, ContentEncryption) and bits != 8 * row.key_bytes:
+    if isinstance(row, ContentEncryption | KeyWrapping) and bits != 8 * row.key_bytes:
         return None
     if isinstance(row, MacAlgorithm) and (bits or 0) < 8 * row.mac_bytes:
         return None
-    crv = row.curve.crv if row.curve else None
-    return KeySpec(kty=row.kind.ktys[0], alg=row.name, crv=crv, bits=bits)
+    return KeySpec(kty=kind.ktys[0], alg=row.name, crv=curve.crv if curve else None, bits=bits)
 
 
 def _bits(halves: Halves) -> int | None:
@@ -179,8 +183,8 @@ def _round_trip(token: Token, row: Algorithm, keys: Mapping[ObjectClass, Key]) -
         case MacAlgorithm():
             return mac.verify(keys[SECRET], row, _PROBE, mac.compute(keys[SECRET], row, _PROBE))
         case ContentEncryption():
-            sealed = content.encrypt(keys[SECRET], _PROBE, _PROBE)
-            return content.decrypt(keys[SECRET], sealed, _PROBE, token.canary) == _PROBE
+            sealed = content.encrypt(keys[SECRET], row, _PROBE, _PROBE)
+            return content.decrypt(keys[SECRET], row, sealed, _PROBE, token.canary) == _PROBE
         case KeyManagement():
             return _transports(token, row, keys)
     return False
@@ -188,7 +192,9 @@ def _round_trip(token: Token, row: Algorithm, keys: Mapping[ObjectClass, Key]) -
 
 def _transports(token: Token, row: KeyManagement, keys: Mapping[ObjectClass, Key]) -> bool:
     path, enc = token.paths[row.name], CONTENT_ENCRYPTIONS["A256GCM"]
-    with path.wrapped(keys[PUBLIC], row, enc) as wrapped:
-        sealed = content.encrypt(wrapped.cek, _PROBE, _PROBE)
-    with path.unwrapped(keys[PRIVATE], row, enc, wrapped.encrypted_key) as unwrapped:
-        return content.decrypt(unwrapped.cek, sealed, _PROBE, token.canary) == _PROBE
+    secret = keys.get(SECRET)
+    with path.wrapped(secret or keys[PUBLIC], row, enc) as wrapped:
+        sealed = content.encrypt(wrapped.cek, enc, _PROBE, _PROBE)
+    private, said = secret or keys[PRIVATE], Agreement(wrapped.epk)
+    with path.unwrapped(private, row, enc, wrapped.encrypted_key, said) as unwrapped:
+        return content.decrypt(unwrapped.cek, enc, sealed, _PROBE, token.canary) == _PROBE

@@ -6,7 +6,6 @@ PKCS#11 define; what *this* token can do is proven at boot by ``token``.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -17,47 +16,6 @@ from pkcs11 import MGF, KeyType, Mechanism, MechanismFlag
 Row = TypeVar("Row", bound="Algorithm")
 OaepParam = tuple[Mechanism, MGF, bytes | None]
 PssParam = tuple[Mechanism, MGF, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """A curve (RFC 7518 §6.2.1.1, RFC 8037 §2); ``ec_params`` is the DER of its OID."""
-
-    crv: str
-    ec_params: bytes
-    coordinate_bytes: int
-    weierstrass: ec.EllipticCurve | None = None
-
-
-P256: Final = Curve(
-    crv="P-256",
-    ec_params=bytes.fromhex("06082a8648ce3d030107"),
-    coordinate_bytes=32,
-    weierstrass=ec.SECP256R1(),
-)
-P384: Final = Curve(
-    crv="P-384",
-    ec_params=bytes.fromhex("06052b81040022"),
-    coordinate_bytes=48,
-    weierstrass=ec.SECP384R1(),
-)
-P521: Final = Curve(
-    crv="P-521",
-    ec_params=bytes.fromhex("06052b81040023"),
-    coordinate_bytes=66,
-    weierstrass=ec.SECP521R1(),
-)
-ED25519: Final = Curve(crv="Ed25519", ec_params=bytes.fromhex("06032b6570"), coordinate_bytes=32)
-
-CURVES: Final[Mapping[bytes, Curve]] = MappingProxyType(
-    {curve.ec_params: curve for curve in (P256, P384, P521, ED25519)}
-)
-"""Every curve, by its CKA_EC_PARAMS."""
-
-WEIERSTRASS_CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
-    {curve.crv: curve.weierstrass for curve in (P256, P384, P521) if curve.weierstrass}
-)
-"""The curves of key type EC, by their JWK names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +61,86 @@ EDWARDS: Final = KeyKind(
     key_type=KeyType.EC_EDWARDS,
     generation=Mechanism.EC_EDWARDS_KEY_PAIR_GEN,
 )
+MONTGOMERY: Final = KeyKind(
+    name="X25519",
+    ktys=("OKP",),
+    key_type=KeyType.EC_EDWARDS,  # so SoftHSM has it; PKCS#11 v3.0 also has CKK_EC_MONTGOMERY
+    generation=Mechanism.EC_EDWARDS_KEY_PAIR_GEN,
+)
 ML_DSA: Final = KeyKind(
     name="ML-DSA",
     ktys=("AKP", "OKP"),
     key_type=KeyType.ML_DSA,
     generation=Mechanism.ML_DSA_KEY_PAIR_GEN,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A curve (RFC 7518 §6.2.1.1, RFC 8037 §2), and what keys on it are.
+
+    ``ec_params`` is the DER of its OID. ``fips`` says whether FIPS mode offers it.
+    """
+
+    crv: str
+    kind: KeyKind
+    ec_params: bytes
+    coordinate_bytes: int
+    weierstrass: ec.EllipticCurve | None = None
+    fips: bool = True
+
+
+P256: Final = Curve(
+    crv="P-256",
+    kind=EC,
+    ec_params=bytes.fromhex("06082a8648ce3d030107"),
+    coordinate_bytes=32,
+    weierstrass=ec.SECP256R1(),
+)
+P384: Final = Curve(
+    crv="P-384",
+    kind=EC,
+    ec_params=bytes.fromhex("06052b81040022"),
+    coordinate_bytes=48,
+    weierstrass=ec.SECP384R1(),
+)
+P521: Final = Curve(
+    crv="P-521",
+    kind=EC,
+    ec_params=bytes.fromhex("06052b81040023"),
+    coordinate_bytes=66,
+    weierstrass=ec.SECP521R1(),
+)
+ED25519: Final = Curve(
+    crv="Ed25519",
+    kind=EDWARDS,
+    ec_params=bytes.fromhex("06032b6570"),
+    coordinate_bytes=32,
+    fips=False,
+)
+X25519: Final = Curve(
+    crv="X25519",
+    kind=MONTGOMERY,
+    ec_params=bytes.fromhex("06032b656e"),
+    coordinate_bytes=32,
+    fips=False,
+)
+
+CURVES: Final[Mapping[bytes, Curve]] = MappingProxyType(
+    {curve.ec_params: curve for curve in (P256, P384, P521, ED25519, X25519)}
+)
+"""Every curve, by its CKA_EC_PARAMS."""
+
+_BY_CRV: Final = MappingProxyType({curve.crv: curve for curve in CURVES.values()})
+
+WEIERSTRASS_CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
+    {curve.crv: curve.weierstrass for curve in (P256, P384, P521) if curve.weierstrass}
+)
+"""The curves of key type EC, by their JWK names."""
+
+
+CEK_WRAPPING: Final = Mechanism.AES_KEY_WRAP
+"""How a CEK crosses from one object to another inside the token (RFC 3394)."""
 
 SIGN_VERIFY: Final = MechanismFlag.SIGN | MechanismFlag.VERIFY
 ENCRYPT_DECRYPT: Final = MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
@@ -119,16 +151,25 @@ WRAP_UNWRAP: Final = MechanismFlag.WRAP | MechanismFlag.UNWRAP
 class Algorithm:
     """What the rows of all tables have in common.
 
-    ``usages`` are the CKA_* usage attributes that the algorithm needs, of either half.
-    ``fips`` says whether FIPS mode offers it.
+    ``kind`` is that of its keys, unless they are on ``curves``: each has its own. ``usages`` are
+    the CKA_* usage attributes that the algorithm needs, of either half. ``fips`` says whether FIPS
+    mode offers it. With ``is_bound_only`` no key without ``alg`` performs it, and with
+    ``is_opt_in`` nobody does unless the settings say so.
     """
 
     name: str
     kind: KeyKind
     mechanism: Mechanism
     usages: MechanismFlag
-    curve: Curve | None = None
+    curves: tuple[Curve, ...] = ()
     fips: bool = True
+    is_bound_only: bool = False
+    is_opt_in: bool = False
+
+    @property
+    def keys(self) -> tuple[tuple[KeyKind, Curve | None], ...]:
+        """Every kind of its keys, each with its curve if it is on one."""
+        return tuple((curve.kind, curve) for curve in self.curves) or ((self.kind, None),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,13 +213,47 @@ class ContentEncryption(Algorithm):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyManagement(Algorithm):
-    """A JWE ``alg`` that transports a CEK (RFC 7518 §4.3). ``hash`` serves label and MGF1 alike."""
+    """A JWE ``alg`` by which the recipient gets the CEK (RFC 7518 §4.1).
+
+    It ``transports`` a CEK unless both sides agree on it. With ``tells_size`` a CEK that comes out
+    is one that somebody has put in, and whoever asks may know that it is of the wrong size.
+    """
+
+    usages: MechanismFlag = WRAP_UNWRAP
+    param: OaepParam | None = None
+    transports: bool = True
+    tells_size: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RsaOaep(KeyManagement):
+    """RSAES-OAEP (RFC 7518 §4.3). ``hash`` serves label and MGF1 alike."""
 
     kind: KeyKind = RSA
     mechanism: Mechanism = Mechanism.RSA_PKCS_OAEP
-    usages: MechanismFlag = WRAP_UNWRAP
-    param: OaepParam
     hash: hashes.HashAlgorithm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyWrapping(KeyManagement):
+    """AES Key Wrap under a shared key (RFC 7518 §4.4)."""
+
+    kind: KeyKind = AES
+    mechanism: Mechanism = CEK_WRAPPING
+    is_bound_only: bool = True
+    key_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyAgreement(KeyManagement):
+    """ECDH-ES (RFC 7518 §4.6): what is agreed on is the CEK, or wraps it with ``wrapping``."""
+
+    kind: KeyKind = EC
+    mechanism: Mechanism = Mechanism.ECDH1_DERIVE
+    usages: MechanismFlag = MechanismFlag.DERIVE
+    curves: tuple[Curve, ...] = (P256, P384, P521, X25519)
+    is_bound_only: bool = True
+    wrapping: KeyWrapping | None = None
 
 
 def _rsa(
@@ -197,7 +272,7 @@ def _ecdsa(name: str, curve: Curve, hash_algorithm: hashes.HashAlgorithm) -> Sig
         name=name,
         kind=EC,
         mechanism=Mechanism.ECDSA,
-        curve=curve,
+        curves=(curve,),
         hash=hash_algorithm,
         is_prehashed=True,
         signature_bytes=2 * curve.coordinate_bytes,
@@ -226,7 +301,7 @@ SIGNATURES: Final = _table(
         name="EdDSA",
         kind=EDWARDS,
         mechanism=Mechanism.EDDSA,
-        curve=ED25519,
+        curves=(ED25519,),
         signature_bytes=64,
         fips=False,
     ),
@@ -252,15 +327,34 @@ CONTENT_ENCRYPTIONS: Final = _table(
     ContentEncryption(name="A256GCM", key_bytes=32),
 )
 
-KEY_MANAGEMENTS: Final = _table(
-    KeyManagement(name="RSA-OAEP", param=(Mechanism.SHA_1, MGF.SHA1, None), hash=hashes.SHA1()),  # noqa: S303  # RFC 7518 §4.3
+KEY_WRAPPINGS: Final = _table(
+    KeyWrapping(name="A128KW", key_bytes=16),
+    KeyWrapping(name="A192KW", key_bytes=24),
+    KeyWrapping(name="A256KW", key_bytes=32),
+)
+
+KEY_AGREEMENTS: Final = _table(
+    KeyAgreement(name="ECDH-ES", transports=False),
+    *(KeyAgreement(name=f"ECDH-ES+{name}", wrapping=row) for name, row in KEY_WRAPPINGS.items()),
+)
+
+_RSA_ENCRYPTIONS: Final = _table(
+    RsaOaep(name="RSA-OAEP", param=(Mechanism.SHA_1, MGF.SHA1, None), hash=hashes.SHA1()),  # noqa: S303  # RFC 7518 §4.3
+    RsaOaep(name="RSA-OAEP-256", param=(Mechanism.SHA256, MGF.SHA256, None), hash=hashes.SHA256()),
     KeyManagement(
-        name="RSA-OAEP-256", param=(Mechanism.SHA256, MGF.SHA256, None), hash=hashes.SHA256()
+        name="RSA1_5",
+        kind=RSA,
+        mechanism=Mechanism.RSA_PKCS,
+        fips=False,
+        is_bound_only=True,
+        is_opt_in=True,
+        tells_size=False,  # a random one comes out of one padding in 2**16 (Bleichenbacher, 1998)
     ),
 )
 
-CEK_WRAPPING: Final = Mechanism.AES_KEY_WRAP
-"""How a CEK crosses from one object to another inside the token (RFC 3394)."""
+KEY_MANAGEMENTS: Final[Mapping[str, KeyManagement]] = MappingProxyType(
+    {**_RSA_ENCRYPTIONS, **KEY_WRAPPINGS, **KEY_AGREEMENTS}
+)
 
 DIRECT: Final = "dir"
 """The JWE ``alg`` without key management: the named key is the CEK (RFC 7518 §4.5)."""
@@ -271,13 +365,35 @@ ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(
 """Every algorithm that a key can be bound to."""
 
 
-@cache
-def _algorithms(kty: str, alg: str | None, crv: str | None) -> tuple[Algorithm, ...]:
-    return tuple(
-        row
-        for row in ALGORITHMS.values()
-        if kty in row.kind.ktys and alg in (None, row.name) and crv == (row.curve and row.curve.crv)
-    )
+ByCrv = Mapping[str | None, tuple[Algorithm, ...]]
+
+
+def _by_crv(kty: str, alg: str | None) -> ByCrv:
+    found: dict[str | None, tuple[Algorithm, ...]] = {}
+    for row in ALGORITHMS.values():
+        for kind, curve in row.keys:
+            if kty in kind.ktys and (alg == row.name or (alg is None and not row.is_bound_only)):
+                crv = curve.crv if curve else None
+                found[crv] = (*found.get(crv, ()), row)
+    return MappingProxyType(found)
+
+
+_PERFORMED: Final[Mapping[tuple[str, str | None], ByCrv]] = MappingProxyType(
+    {
+        (kty, alg): _by_crv(kty, alg)
+        for kind in (AES, HMAC, RSA, EC, EDWARDS, MONTGOMERY, ML_DSA)
+        for kty in kind.ktys
+        for alg in (None, *ALGORITHMS)
+    }
+)
+
+
+def algorithms_by_crv(kty: str, alg: str | None) -> ByCrv:
+    """Return what keys of ``kty`` perform, by their ``crv``: ``alg``, or all that need no binding.
+
+    There is nothing in it for names that do not go together.
+    """
+    return _PERFORMED.get((kty, alg), MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,17 +408,17 @@ class KeySpec:
     @property
     def algorithms(self) -> tuple[Algorithm, ...]:
         """Every algorithm that the key may perform: its ``alg``, or all of its kty and curve."""
-        return _algorithms(self.kty, self.alg, self.crv)
+        return algorithms_by_crv(self.kty, self.alg).get(self.crv, ())
 
     @property
     def kind(self) -> KeyKind:
         """The kind of the key; all algorithms of one key share it."""
-        return self.algorithms[0].kind
+        return self.curve.kind if self.curve else self.algorithms[0].kind
 
     @property
     def curve(self) -> Curve | None:
         """The curve of the key, if it is on one."""
-        return self.algorithms[0].curve
+        return _BY_CRV[self.crv] if self.crv else None
 
     def permits(self, name: str) -> bool:
         """Tell whether the key may perform the algorithm ``name``."""

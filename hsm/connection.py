@@ -49,7 +49,8 @@ class Settings:
 
     ``state_dir`` holds the boot lock and the PIN latch; all processes of a host share it. An
     operation that takes longer than ``call_seconds``, or one that generates an RSA pair or opens
-    the token than ``generation_seconds``, ends the process.
+    the token than ``generation_seconds``, ends the process. ``opted_in`` names algorithms that
+    are not offered without being asked for.
     """
 
     module: Path
@@ -64,6 +65,7 @@ class Settings:
     generation_seconds: float = 120.0
     fips: bool = False
     process_allowed: bool = True
+    opted_in: frozenset[str] = frozenset()
     results_checked: bool = True
     observer: Observer = field(default_factory=Observer)
 
@@ -220,6 +222,7 @@ class Connection:
         policy = Policy(
             fips=settings.fips,
             process_allowed=settings.process_allowed,
+            opted_in=settings.opted_in,
             results_checked=settings.results_checked,
             announce_change=self._first_aid.announce_change,
         )

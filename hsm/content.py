@@ -2,8 +2,9 @@
 
 from typing import Final, NamedTuple
 
-from pkcs11 import GCMParams, Mechanism, PKCS11Error
+from pkcs11 import GCMParams, PKCS11Error
 
+from hsm.algorithms import ContentEncryption
 from hsm.canary import Canary
 from hsm.errors import DecryptionFailed, WrongResult
 from hsm.handles import Key
@@ -20,35 +21,42 @@ class Sealed(NamedTuple):
     tag: bytes
 
 
-def encrypt(cek: Key, plaintext: bytes, aad: bytes) -> Sealed:
+def encrypt(cek: Key, row: ContentEncryption, plaintext: bytes, aad: bytes) -> Sealed:
     """Encrypt under a fresh random IV of the token (NIST SP 800-38D §8.2.2)."""
     iv = cek.lent.generate_random(8 * IV_BYTES)
-    output = cek.encrypt(plaintext, **_gcm(iv, aad))
+    output = cek.encrypt(plaintext, **_mechanism(row, iv, aad))
     return Sealed(iv, output[:-TAG_BYTES], output[-TAG_BYTES:])
 
 
-def decrypt(cek: Key, sealed: Sealed, aad: bytes, canary: Canary) -> bytes:
+def decrypt(cek: Key, row: ContentEncryption, sealed: Sealed, aad: bytes, canary: Canary) -> bytes:
     """Return the plaintext; raise ``DecryptionFailed`` if the tag does not match."""
     try:
-        return cek.decrypt(sealed.ciphertext + sealed.tag, **_gcm(sealed.iv, aad))
+        return cek.decrypt(sealed.ciphertext + sealed.tag, **_mechanism(row, sealed.iv, aad))
     except PKCS11Error as error:
         if canary.blames_input(error, cek.lent):
             raise DecryptionFailed from None
         raise
 
 
-def require_opens(cek: Key, sealed: Sealed, plaintext: bytes, aad: bytes, canary: Canary) -> None:
+def require_opens(  # noqa: PLR0913, PLR0917  # the parts of a message
+    cek: Key,
+    row: ContentEncryption,
+    sealed: Sealed,
+    plaintext: bytes,
+    aad: bytes,
+    canary: Canary,
+) -> None:
     """Raise ``WrongResult`` unless ``sealed`` holds ``plaintext``, which may exist nowhere else."""
     try:
-        opened = decrypt(cek, sealed, aad, canary)
+        opened = decrypt(cek, row, sealed, aad, canary)
     except DecryptionFailed:
         opened = None
     if opened != plaintext:
         raise WrongResult("ciphertext")
 
 
-def _gcm(iv: bytes, aad: bytes) -> dict[str, object]:
+def _mechanism(row: ContentEncryption, iv: bytes, aad: bytes) -> dict[str, object]:
     return {
-        "mechanism": Mechanism.AES_GCM,
+        "mechanism": row.mechanism,
         "mechanism_param": GCMParams(iv, aad, 8 * TAG_BYTES),
     }

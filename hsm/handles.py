@@ -58,6 +58,7 @@ class Key(
     _MIXINS.VerifyMixin,  # type: ignore[misc]
     _MIXINS.WrapMixin,  # type: ignore[misc]
     _MIXINS.UnwrapMixin,  # type: ignore[misc]
+    _MIXINS.DeriveMixin,  # type: ignore[misc]
     types.Key,
 ):
     """A key object in the hands of one session.
@@ -124,6 +125,11 @@ class Key(
     def unwrap_key(self, *arguments: Any, **named: Any) -> Object:
         """Make an object of a wrapped key."""
         result: Object = self.lent.call("C_UnwrapKey", super().unwrap_key, *arguments, **named)
+        return result
+
+    def derive_key(self, *arguments: Any, **named: Any) -> Object:
+        """Make an object of what this key agrees on with another."""
+        result: Object = self.lent.call("C_DeriveKey", super().derive_key, *arguments, **named)
         return result
 
     def destroy(self) -> None:

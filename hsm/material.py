@@ -7,20 +7,26 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, Object
 
-from hsm.algorithms import CURVES, EC, EDWARDS, ML_DSA, RSA, Curve
+from hsm.algorithms import CURVES, EC, EDWARDS, ML_DSA, MONTGOMERY, RSA, X25519, Curve
 from hsm.errors import HsmError
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-PublicKey = (
-    rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | mldsa.MLDSA44PublicKey
+PrivateKey = (
+    rsa.RSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | x25519.X25519PrivateKey
 )
+AgreementKey = ec.EllipticCurvePublicKey | x25519.X25519PublicKey
+PublicKey = rsa.RSAPublicKey | AgreementKey | ed25519.Ed25519PublicKey | mldsa.MLDSA44PublicKey
 Attributes = dict[Attribute, Any]
 
-_ON_CURVES: Final = (EC.key_type, EDWARDS.key_type)
+_BY_WEIERSTRASS: Final = MappingProxyType(
+    {curve.weierstrass.name: curve for curve in CURVES.values() if curve.weierstrass}
+)
 _UNCOMPRESSED: Final = 0x04
 _OCTET_STRING: Final = 0x04
 _LONG_FORM: Final = 0x80
@@ -42,6 +48,18 @@ def octet_string(content: bytes) -> bytes:
 def _point(value: bytes, point_bytes: int) -> bytes:
     """Return the bare point: tokens give CKA_EC_POINT as OCTET STRING or without its header."""
     return value[-point_bytes:]
+
+
+def point_of(key: AgreementKey) -> bytes:
+    """Return the bare public point, as CKM_ECDH1_DERIVE takes it of the other side."""
+    if isinstance(key, x25519.X25519PublicKey):
+        return key.public_bytes_raw()
+    return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+
+def curve_of(key: AgreementKey) -> Curve:
+    """Return the curve that the point is on."""
+    return X25519 if isinstance(key, x25519.X25519PublicKey) else _BY_WEIERSTRASS[key.curve.name]
 
 
 def _rsa_private(key: rsa.RSAPrivateKey) -> Attributes:
@@ -78,8 +96,7 @@ def _ec_private(key: ec.EllipticCurvePrivateKey) -> Attributes:
 
 
 def _ec_public(key: ec.EllipticCurvePublicKey) -> Attributes:
-    point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-    return {Attribute.EC_POINT: octet_string(point)}
+    return {Attribute.EC_POINT: octet_string(point_of(key))}
 
 
 def _read_ec(found: Object, curve: Curve | None) -> ec.EllipticCurvePublicKey:
@@ -89,11 +106,11 @@ def _read_ec(found: Object, curve: Curve | None) -> ec.EllipticCurvePublicKey:
     return ec.EllipticCurvePublicKey.from_encoded_point(curve.weierstrass, point)
 
 
-def _edwards_private(key: ed25519.Ed25519PrivateKey) -> Attributes:
+def _raw_private(key: ed25519.Ed25519PrivateKey | x25519.X25519PrivateKey) -> Attributes:
     return {Attribute.VALUE: key.private_bytes_raw()}
 
 
-def _edwards_public(key: ed25519.Ed25519PublicKey) -> Attributes:
+def _raw_public(key: ed25519.Ed25519PublicKey | x25519.X25519PublicKey) -> Attributes:
     return {Attribute.EC_POINT: octet_string(key.public_bytes_raw())}
 
 
@@ -101,6 +118,12 @@ def _read_edwards(found: Object, curve: Curve | None) -> ed25519.Ed25519PublicKe
     assert curve is not None  # noqa: S101  # KeySpec gives every Edwards key a curve
     point = _point(found[Attribute.EC_POINT], curve.coordinate_bytes)
     return ed25519.Ed25519PublicKey.from_public_bytes(point)
+
+
+def _read_montgomery(found: Object, curve: Curve | None) -> x25519.X25519PublicKey:
+    assert curve is not None  # noqa: S101  # KeySpec gives every Montgomery key a curve
+    point = _point(found[Attribute.EC_POINT], curve.coordinate_bytes)
+    return x25519.X25519PublicKey.from_public_bytes(point)
 
 
 def _read_ml_dsa(found: Object, _: Curve | None) -> mldsa.MLDSA44PublicKey:
@@ -123,18 +146,21 @@ CONVERSIONS: Final[Mapping[str, Conversion]] = MappingProxyType(
     {
         RSA.name: Conversion(_read_rsa, _rsa_private, _rsa_public),
         EC.name: Conversion(_read_ec, _ec_private, _ec_public),
-        EDWARDS.name: Conversion(_read_edwards, _edwards_private, _edwards_public),
+        EDWARDS.name: Conversion(_read_edwards, _raw_private, _raw_public),
+        MONTGOMERY.name: Conversion(_read_montgomery, _raw_private, _raw_public),
         ML_DSA.name: Conversion(_read_ml_dsa),
     }
 )
 
-_KIND_NAMES: Final = MappingProxyType(
-    {kind.key_type: kind.name for kind in (RSA, EC, EDWARDS, ML_DSA)}
-)
+_KINDS: Final = MappingProxyType({kind.key_type: kind for kind in (RSA, ML_DSA)})
+_ON_CURVES: Final = frozenset(curve.kind.key_type for curve in CURVES.values())
 
 
 def read_public(found: Object) -> PublicKey:
     """Return the public object ``found`` as a key; raise ``ValueError`` if it is none."""
     key_type = found[Attribute.KEY_TYPE]
     curve = CURVES.get(found[Attribute.EC_PARAMS]) if key_type in _ON_CURVES else None
-    return CONVERSIONS[_KIND_NAMES[key_type]].read(found, curve)
+    kind = curve.kind if curve else _KINDS.get(key_type)
+    if kind is None:
+        raise ValueError("a key of a kind that we have no algorithm for")
+    return CONVERSIONS[kind.name].read(found, curve)

@@ -4,21 +4,27 @@ The mechanism list of a token says what it would like to do; only a trial says w
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import singledispatchmethod
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pkcs11 import Object
 
-from hsm import content, mac, signing
+from hsm import content, mac, peer, signing
+from hsm.agreement import Agreement
 from hsm.algorithms import (
     CONTENT_ENCRYPTIONS,
     ML_DSA,
     RSA,
     Algorithm,
     ContentEncryption,
+    Curve,
+    KeyAgreement,
     KeyManagement,
     KeySpec,
+    KeyWrapping,
     MacAlgorithm,
     SignatureAlgorithm,
 )
@@ -27,14 +33,23 @@ from hsm.content import IV_BYTES, TAG_BYTES, Sealed
 from hsm.errors import DecryptionFailed, HsmError
 from hsm.handles import Handle, Key, bind, temporary
 from hsm.material import PublicKey
+from hsm.peer import Sent
 from hsm.session import Session
 from hsm.templates import Templates
-from hsm.wrapping import Outcome, Path, encrypted_for
+from hsm.wrapping import Outcome, Path
 
 _MESSAGE: Final = b"jose-hsm"
 _OTHER_MESSAGE: Final = b"jose-hsn"
 _RSA_BITS: Final = 2048
-_ODD_BYTES: Final = 17
+_ODD_BYTES: Final = 40
+
+
+class _Recipient(NamedTuple):
+    """Somebody to send CEKs to: keys in the token, and what a peer in software has of them."""
+
+    public: Key
+    private: Key
+    known: Any
 
 
 class Proof:
@@ -52,13 +67,13 @@ class Proof:
         self._made: list[Object] = []
 
     @singledispatchmethod
-    def attempt(self, row: Algorithm, session: Session) -> None:
-        """Perform ``row`` on ``session`` and check the result."""
+    def attempt(self, row: Algorithm, curve: Curve | None, session: Session) -> None:
+        """Perform ``row``, with a key on ``curve``, on ``session`` and check the result."""
         raise NotImplementedError
 
     @attempt.register
-    def _signature(self, row: SignatureAlgorithm, session: Session) -> None:
-        public, private = self._pair(session, row)
+    def _signature(self, row: SignatureAlgorithm, curve: Curve | None, session: Session) -> None:
+        public, private = self._pair(session, row, curve)
         signature = signing.sign(private, row, _MESSAGE, _numbers(public))
 
         def verifies(message: bytes) -> bool:
@@ -67,43 +82,65 @@ class Proof:
         _require(verifies(_MESSAGE) and not verifies(_OTHER_MESSAGE))
 
     @attempt.register
-    def _mac(self, row: MacAlgorithm, session: Session) -> None:
+    def _mac(self, row: MacAlgorithm, _curve: Curve | None, session: Session) -> None:
         with temporary(self._secret(session, row, 8 * row.mac_bytes)) as key:
             code = mac.compute(key, row, _MESSAGE)
             _require(mac.verify(key, row, _MESSAGE, code))
             _require(not mac.verify(key, row, _OTHER_MESSAGE, code))
 
     @attempt.register
-    def _content(self, row: ContentEncryption, session: Session) -> None:
+    def _content(self, row: ContentEncryption, _curve: Curve | None, session: Session) -> None:
         with temporary(self._secret(session, row, 8 * row.key_bytes)) as key:
-            sealed = content.encrypt(key, _MESSAGE, _MESSAGE)
+            sealed = content.encrypt(key, row, _MESSAGE, _MESSAGE)
 
             def opens(aad: bytes) -> bool:
-                return _opens(key, sealed, aad, self._canary)
+                return _opens(key, row, sealed, aad, self._canary)
 
             _require(opens(_MESSAGE) and not opens(_OTHER_MESSAGE))
 
-    def attempt_transport(self, row: KeyManagement, path: Path, session: Session) -> None:
-        """Exchange CEKs on ``path``: with itself, with a peer in software, and three bad ones."""
-        public, private = self._pair(session, row)
+    def attempt_transport(
+        self, row: KeyManagement, path: Path, curve: Curve | None, session: Session
+    ) -> None:
+        """Exchange CEKs on ``path``: with itself, with a peer in software, and bad ones."""
+        with self._recipient(row, curve, session) as (public, private, known):
+            for enc, sent, sealed, is_good in self._messages(row, path, public, known):
+                with path.unwrapped(private, row, enc, sent.encrypted_key, sent.said) as unwrapped:
+                    is_recovered = unwrapped.outcome is Outcome.RECOVERED
+                    # What is agreed on is always something, and the wrong thing does not open it.
+                    _require(is_recovered is (is_good or not row.transports))
+                    is_open = _opens(unwrapped.cek, enc, sealed, _MESSAGE, self._canary)
+                    _require(is_open is is_good)
+
+    def _messages(
+        self, row: KeyManagement, path: Path, public: Key, known: Any
+    ) -> Iterator[tuple[ContentEncryption, Sent, Sealed, bool]]:
         enc, other_enc = CONTENT_ENCRYPTIONS["A256GCM"], CONTENT_ENCRYPTIONS["A128GCM"]
         with path.wrapped(public, row, enc) as wrapped:
-            sealed = content.encrypt(wrapped.cek, _MESSAGE, _MESSAGE)
-        cek, peer_sealed = _peer(enc)
-        encrypted_key = encrypted_for(public, row, cek)
-        odd_key = encrypted_for(public, row, cek[:_ODD_BYTES])
-        bad_key = bytes(len(encrypted_key))
-        for attempt_enc, attempt_key, attempt_sealed, is_good in (
-            (enc, wrapped.encrypted_key, sealed, True),
-            (enc, encrypted_key, peer_sealed, True),
-            (other_enc, encrypted_key, peer_sealed, False),
-            (enc, odd_key, peer_sealed, False),
-            (enc, bad_key, peer_sealed, False),
-        ):
-            with path.unwrapped(private, row, attempt_enc, attempt_key) as unwrapped:
-                _require((unwrapped.outcome is Outcome.RECOVERED) is is_good)
-                is_open = _opens(unwrapped.cek, attempt_sealed, _MESSAGE, self._canary)
-                _require(is_open is is_good)
+            sealed = content.encrypt(wrapped.cek, enc, _MESSAGE, _MESSAGE)
+        yield enc, Sent(b"", wrapped.encrypted_key, Agreement(wrapped.epk)), sealed, True
+        sent = peer.send(known, row, enc, os.urandom(enc.key_bytes))
+        sealed = _sealed_by_peer(sent.cek)
+        yield enc, sent, sealed, True
+        if isinstance(row, KeyAgreement) and row.wrapping:
+            return  # how a bad CEK fails has been tried with ``wrapping`` itself
+        yield other_enc, sent, sealed, False
+        if row.transports:
+            yield enc, peer.send(known, row, enc, os.urandom(_ODD_BYTES)), sealed, False
+            bad_key = bytes(len(sent.encrypted_key))
+            yield enc, sent._replace(encrypted_key=bad_key), sealed, False
+
+    @contextmanager
+    def _recipient(
+        self, row: KeyManagement, curve: Curve | None, session: Session
+    ) -> Iterator[_Recipient]:
+        if not isinstance(row, KeyWrapping):
+            public, private = self._pair(session, row, curve)
+            yield _Recipient(public, private, public.public)
+            return
+        value = os.urandom(row.key_bytes)
+        template = self._templates.imported_secret(None, KeySpec(kty="oct", alg=row.name), value)
+        with temporary(bind(session, session.create_object(template))) as key:
+            yield _Recipient(key, key, value)
 
     def close(self) -> None:
         """Destroy the pairs."""
@@ -116,10 +153,10 @@ class Proof:
         )
         return bind(session, made)
 
-    def _pair(self, session: Session, row: Algorithm) -> tuple[Key, Key]:
-        crv = row.curve.crv if row.curve else None
-        alg = row.name if row.kind is ML_DSA else None
-        spec = KeySpec(kty=row.kind.ktys[0], alg=alg, crv=crv)
+    def _pair(self, session: Session, row: Algorithm, curve: Curve | None) -> tuple[Key, Key]:
+        kind = curve.kind if curve else row.kind
+        alg = row.name if row.is_bound_only or kind is ML_DSA else None
+        spec = KeySpec(kty=kind.ktys[0], alg=alg, crv=curve.crv if curve else None)
         if spec not in self._pairs:
             self._pairs[spec] = self._generate(spec)
         public, private = self._pairs[spec]
@@ -140,16 +177,15 @@ def _numbers(public: Key) -> PublicKey:
     return public.public
 
 
-def _peer(enc: ContentEncryption) -> tuple[bytes, Sealed]:
-    """Return a CEK that somebody else has made, and a message under it."""
-    cek, iv = os.urandom(enc.key_bytes), os.urandom(IV_BYTES)
+def _sealed_by_peer(cek: bytes) -> Sealed:
+    iv = os.urandom(IV_BYTES)
     output = AESGCM(cek).encrypt(iv, _MESSAGE, _MESSAGE)
-    return cek, Sealed(iv, output[:-TAG_BYTES], output[-TAG_BYTES:])
+    return Sealed(iv, output[:-TAG_BYTES], output[-TAG_BYTES:])
 
 
-def _opens(cek: Key, sealed: Sealed, aad: bytes, canary: Canary) -> bool:
+def _opens(cek: Key, row: ContentEncryption, sealed: Sealed, aad: bytes, canary: Canary) -> bool:
     try:
-        return content.decrypt(cek, sealed, aad, canary) == _MESSAGE
+        return content.decrypt(cek, row, sealed, aad, canary) == _MESSAGE
     except DecryptionFailed:
         return False
 

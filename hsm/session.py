@@ -1,7 +1,7 @@
 """A session on the token as operations use it: every call is measured, under its PKCS#11 name."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
 from pkcs11 import Attribute, Object, PKCS11Error
@@ -65,6 +65,10 @@ class Session:
     def generate_keypair(self, *arguments: Any, **named: Any) -> tuple[Object, Object]:
         """Make a pair; the public half comes first."""
         return self.call("C_GenerateKeyPair", self.raw.generate_keypair, *arguments, **named)
+
+    def digest(self, parts: Sequence[Any], **mechanism: Any) -> bytes:
+        """Return the hash over bytes and keys; of a key its value counts, which is not shown."""
+        return self.call("C_DigestFinal", self.raw.digest, iter(parts), **mechanism)
 
     def create_object(self, template: dict[Attribute, Any]) -> Object:
         """Make an object of ``template``."""

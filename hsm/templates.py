@@ -47,8 +47,8 @@ def label(kid: UUID) -> str:
 class Templates:
     """Templates for one token.
 
-    ``optional`` are those of ``OPTIONAL`` that it takes; ``in_process`` names the key management
-    algorithms whose padding is decoded in the process, which takes the bare RSA operation.
+    ``optional`` are those of ``OPTIONAL`` that it takes; ``in_process`` names the algorithms whose
+    padding is decoded in the process, which takes the bare RSA operation.
     """
 
     optional: frozenset[Attribute] = frozenset(OPTIONAL)
@@ -74,6 +74,10 @@ class Templates:
     def kek(self) -> Attributes:
         """Return what guards the key under which CEKs are measured and kept."""
         return _guards(extractable=False) | self._restricted_to({CEK_WRAPPING})
+
+    def shared_secret(self) -> Attributes:
+        """Return what guards Z: it is good for nothing but to be hashed."""
+        return _guards(extractable=False) | self._restricted_to({Mechanism.SHA256})
 
     def private(self, rows: Iterable[Algorithm]) -> Attributes:
         """Return what guards the private half of a pair of ``rows``."""
@@ -109,10 +113,15 @@ class Templates:
         }
 
     def imported_secret(
-        self, kid: UUID | None, spec: KeySpec, value: bytes | bytearray
+        self,
+        kid: UUID | None,
+        spec: KeySpec,
+        value: bytes | bytearray,
+        *,
+        extractable: bool = False,
     ) -> Attributes:
         """Return a whole secret key for C_CreateObject; a session object without ``kid``."""
-        guards = self.secret(spec.algorithms, extractable=kid is None)
+        guards = self.secret(spec.algorithms, extractable=extractable)
         return self._imported(
             _MAPPER.secret_key_template, kid, spec, {Attribute.VALUE: value} | guards
         )

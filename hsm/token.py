@@ -5,11 +5,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from pkcs11 import Attribute, PKCS11Error
 
-from hsm.algorithms import ALGORITHMS, EC, KEY_MANAGEMENTS, Algorithm, KeyManagement, KeySpec
+from hsm.algorithms import (
+    ALGORITHMS,
+    EC,
+    KEY_MANAGEMENTS,
+    Algorithm,
+    Curve,
+    KeyManagement,
+    KeySpec,
+)
 from hsm.canary import Canary
 from hsm.errors import HsmError, TokenUnavailable, UnsupportedAlgorithm
 from hsm.faults import Fault, fault_of, name_of
@@ -18,7 +27,7 @@ from hsm.pool import SessionPool
 from hsm.proof import Proof
 from hsm.session import Session
 from hsm.templates import OPTIONAL, Templates
-from hsm.wrapping import Path, ProcessPath, TokenPath, generate_kek
+from hsm.wrapping import Path, generate_kek, paths
 
 logger = logging.getLogger(__name__)
 
@@ -26,34 +35,55 @@ _TRIES: Final = 3
 _TRIES_OF_WRONG_RESULTS: Final = 12
 _PAUSE_SECONDS: Final = 0.25
 _SMALL_PAIR: Final = KeySpec(kty="EC", alg="ES256", crv="P-256")
+Attempt = Callable[[Curve | None, Session], object]
+Residence = Literal["token", "process"]
+
 _SAYS_NOTHING: Final = (Fault.DOWN, Fault.SESSION_LOST, Fault.BUSY, Fault.PIN)
 
 
 class Offer(NamedTuple):
-    """Whether an algorithm is offered: ``reason`` says why not, ``residency`` where a CEK is."""
+    """Whether an algorithm is offered: ``reason`` says why not, ``residency`` where a CEK is.
+
+    ``refused_crvs`` says why not with keys on these curves, where it is with others.
+    """
 
     reason: str | None = None
-    residency: Literal["token", "process"] = "token"
+    residency: Residence = "token"
+    refused_crvs: Mapping[str, str] = MappingProxyType({})
 
     @property
     def is_offered(self) -> bool:
         """Nothing speaks against it."""
         return self.reason is None
 
+    def refusal(self, crv: str | None) -> str | None:
+        """Return why it is not offered with keys on ``crv``, or ``None`` if it is."""
+        return self.reason or self.refused_crvs.get(crv or "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What is decided outside of the token.
 
-    ``process_allowed`` lets a CEK pass through the process; ``results_checked`` has every result
+    ``process_allowed`` lets a CEK pass through the process; ``opted_in`` names the algorithms that
+    are not offered without being asked for; ``results_checked`` has every result
     looked at before it is given away; ``announce_change`` makes the library look anew for what
     other processes have stored.
     """
 
     fips: bool
     process_allowed: bool
+    opted_in: frozenset[str]
     results_checked: bool
     announce_change: Callable[[], None]
+
+    def refusal(self, row: Algorithm, curve: Curve | None) -> str | None:
+        """Return why ``row`` is not to be tried with keys on ``curve``."""
+        if self.fips and not (row.fips and (curve is None or curve.fips)):
+            return "not offered in FIPS mode"
+        if row.is_opt_in and row.name not in self.opted_in:
+            return "switched off"
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +101,13 @@ class Token:
         """Tell whether keys are used, the key-encryption key too, and whether they are found.
 
         A search costs SoftHSM the more the more keys there are; without ``finds`` there is none.
+        All paths share the key-encryption key, so that one of them tells.
         """
+        first = list(self.paths.values())[:1]
         return (
             (not finds or self.canary.is_found(session))
             and self.canary.sings(session)
-            and all(path.works(session) for path in self.paths.values())
+            and all(path.works(session) for path in first)
         )
 
     def require_offered(self, name: str) -> None:
@@ -93,28 +125,39 @@ class Token:
         Raises ``PKCS11Error`` if the token fails in a way that says nothing of its abilities.
         """
         kek = generate_kek(pool.anchor, templates).remembered
-        everything = replace(templates, in_process=frozenset(KEY_MANAGEMENTS))
+        bare = {row.name for row in KEY_MANAGEMENTS.values() if paths(row)[-1].takes_bare_rsa}
+        everything = replace(templates, in_process=frozenset(bare))
         proof = Proof(pool.anchor, everything, canary)
-        candidates = (TokenPath(templates, kek), ProcessPath(templates, kek))
-        paths: dict[str, Path] = {}
+        taken: dict[str, Path] = {}
+
+        def refusals(row: Algorithm, attempt: Attempt) -> dict[str, str]:
+            """Return why not, by curve."""
+            found = {
+                curve.crv if curve else "": policy.refusal(row, curve)
+                or _refusal(pool, partial(attempt, curve), canary.sings)
+                for _, curve in row.keys
+            }
+            return {crv: reason for crv, reason in found.items() if reason is not None}
 
         def offer(row: Algorithm) -> Offer:
-            if policy.fips and not row.fips:
-                return Offer("not offered in FIPS mode")
             if not isinstance(row, KeyManagement):
-                return Offer(_refusal(pool, partial(proof.attempt, row), canary.sings))
-            for path in candidates:
-                trial = partial(proof.attempt_transport, row, path)
-                refusal = _refusal(pool, trial, canary.sings)
-                if refusal is None and (path.residency == "token" or policy.process_allowed):
-                    paths[row.name] = path
-                    return Offer(None, path.residency)
-            return Offer(refusal or "its CEKs would pass through the process, which is forbidden")
+                return _offer(row, refusals(row, partial(proof.attempt, row)), "token")
+            for path in (kind(templates, kek) for kind in paths(row)):
+                found = _offer(
+                    row,
+                    refusals(row, partial(proof.attempt_transport, row, path)),
+                    path.residency,
+                )
+                if found.is_offered and (path.residency == "token" or policy.process_allowed):
+                    taken[row.name] = path
+                    return found
+            reason = "its CEKs would pass through the process, which is forbidden"
+            return Offer(found.reason or reason)
 
         offers = {name: offer(row) for name, row in ALGORITHMS.items()}
         proof.close()
         _log(offers)
-        in_process = {name for name, path in paths.items() if path.residency == "process"}
+        in_process = {name for name, path in taken.items() if path.takes_bare_rsa}
         return cls(
             pool=pool,
             canary=canary,
@@ -122,9 +165,16 @@ class Token:
                 replace(templates, in_process=frozenset(in_process)), canary, policy.announce_change
             ),
             offers=offers,
-            paths=paths,
+            paths=taken,
             results_checked=policy.results_checked,
         )
+
+
+def _offer(row: Algorithm, refusals: Mapping[str, str], residency: Residence) -> Offer:
+    """Return the offer of ``row``: there is none if it is refused with all of its keys."""
+    if len(refusals) == len(row.keys):
+        return Offer(next(iter(refusals.values())))
+    return Offer(None, residency, MappingProxyType(dict(refusals)))
 
 
 def known_attributes(pool: SessionPool) -> Templates:

@@ -1,30 +1,36 @@
-"""CEKs of RSA-OAEP: made or unwrapped for one message, as session objects.
+"""CEKs: made, unwrapped or agreed on for one message, as session objects.
 
-Two paths (RFC 7516 §5.1, §5.2). ``TokenPath``: the CEK is never outside the token. ``ProcessPath``:
-the private key works in the token, the padding is decoded here, and the CEK of that one message
-passes through the memory of the process.
+The paths of a CEK (RFC 7516 §5.1, §5.2). ``TokenPath``: it is never outside the token. On all
+others it, or the key that wraps it, passes through the memory of the process for that one message,
+and the private key works in the token. ``ProcessPath``: the padding of RSA-OAEP is decoded here.
+``AgreementPath``: the CEK is what Concat KDF makes of ECDH. ``WrappedAgreementPath``: that is the
+key which wraps the CEK.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum, auto
-from typing import ClassVar, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from pkcs11 import Mechanism, MechanismFlag, ObjectClass, PKCS11Error
 
-from hsm import content, oaep
+from hsm import agreement, content, oaep, peer
+from hsm.agreement import Agreement
 from hsm.algorithms import (
     AES,
     CEK_WRAPPING,
     CONTENT_ENCRYPTIONS,
     ContentEncryption,
+    KeyAgreement,
     KeyManagement,
     KeySpec,
+    KeyWrapping,
+    RsaOaep,
 )
 from hsm.faults import Fault, fault_of
 from hsm.handles import Handle, Key, bind, temporary
+from hsm.material import AgreementKey, curve_of
 from hsm.session import Session
 from hsm.templates import Templates
 
@@ -34,6 +40,7 @@ _NOT_UNWRAPPED: Final = (Fault.REJECTED, Fault.AMBIGUOUS, Fault.POLICY, Fault.BU
 _WRAPPING_OVERHEAD_BYTES: Final = 8  # RFC 3394 §2.2.1
 _ANY_AAD: Final = b"."
 _WRAPPING: Final = {"mechanism": CEK_WRAPPING}
+_NOTHING: Final = Agreement()
 _SHORTEST_BYTES: Final = 2048 // 8
 _LONGEST_BYTES: Final = 4096 // 8
 
@@ -54,10 +61,11 @@ class Unwrapped(NamedTuple):
 
 
 class Wrapped(NamedTuple):
-    """A new CEK, and the same as its recipient gets it."""
+    """A new CEK, and how its recipient gets it: from ``encrypted_key``, ``epk`` or both."""
 
     cek: Key
     encrypted_key: bytes
+    epk: AgreementKey | None = None
 
 
 def generate_kek(session: Session, templates: Templates) -> Key:
@@ -76,9 +84,13 @@ def generate_kek(session: Session, templates: Templates) -> Key:
 
 
 class Path(ABC):
-    """What both paths offer; ``residency`` says where a CEK is."""
+    """What all paths offer; ``residency`` says where a CEK is.
+
+    ``takes_bare_rsa`` says that the token has to perform the bare RSA operation.
+    """
 
     residency: ClassVar[Literal["token", "process"]]
+    takes_bare_rsa: ClassVar[bool] = False
 
     def __init__(self, templates: Templates, kek: Handle) -> None:
         self._templates = templates
@@ -86,13 +98,18 @@ class Path(ABC):
 
     @abstractmethod
     def wrapped(
-        self, public: Key, row: KeyManagement, enc: ContentEncryption
+        self, public: Key, row: Any, enc: ContentEncryption, said: Agreement = _NOTHING
     ) -> AbstractContextManager[Wrapped]:
-        """Give a new CEK for one ``with`` block."""
+        """Give a new CEK for one ``with`` block; ``public`` is the shared key if there is one."""
 
     @abstractmethod
     def unwrapped(
-        self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
+        self,
+        private: Key,
+        row: Any,
+        enc: ContentEncryption,
+        encrypted_key: bytes,
+        said: Agreement = _NOTHING,
     ) -> AbstractContextManager[Unwrapped]:
         """Give the CEK of a message for one ``with`` block, or a random one in its place.
 
@@ -117,6 +134,11 @@ class Path(ABC):
         )
         return bind(session, cek)
 
+    def _import(self, session: Session, enc: ContentEncryption, value: bytes | bytearray) -> Key:
+        spec = KeySpec(kty="oct", alg=enc.name)
+        template = self._templates.imported_secret(None, spec, value, extractable=True)
+        return bind(session, session.create_object(template))
+
 
 class TokenPath(Path):
     """The CEK stays in the token."""
@@ -124,14 +146,21 @@ class TokenPath(Path):
     residency = "token"
 
     @contextmanager
-    def wrapped(self, public: Key, row: KeyManagement, enc: ContentEncryption) -> Iterator[Wrapped]:
+    def wrapped(
+        self, public: Key, row: KeyManagement, enc: ContentEncryption, said: Agreement = _NOTHING
+    ) -> Iterator[Wrapped]:
         """See ``Path``."""
         with temporary(self._generate(public.lent, enc)) as cek:
             yield Wrapped(cek, public.wrap_key(cek, **_mechanism(row)))
 
     @contextmanager
     def unwrapped(
-        self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
+        self,
+        private: Key,
+        row: KeyManagement,
+        enc: ContentEncryption,
+        encrypted_key: bytes,
+        said: Agreement = _NOTHING,
     ) -> Iterator[Unwrapped]:
         """See ``Path``. The substitute is made before the unwrapping."""
         with temporary(self._generate(private.lent, enc)) as substitute:
@@ -142,7 +171,7 @@ class TokenPath(Path):
                 if unwrapped is None:
                     yield Unwrapped(substitute, Outcome.REJECTED)
                 elif not is_of_size:
-                    yield Unwrapped(substitute, Outcome.WRONG_SIZE)
+                    yield Unwrapped(substitute, _wrong_size(row))
                 else:
                     yield Unwrapped(cek, Outcome.RECOVERED)
 
@@ -171,7 +200,7 @@ class TokenPath(Path):
         rounded up to 8: together they give the size.
         """
         try:
-            content.encrypt(cek, b"", _ANY_AAD)
+            content.encrypt(cek, enc, b"", _ANY_AAD)
             wrapped = self.kek(cek.lent).wrap_key(cek, **_WRAPPING)
         except PKCS11Error as error:
             if fault_of(error) not in (Fault.POLICY, Fault.BUG):
@@ -184,18 +213,26 @@ class ProcessPath(Path):
     """The CEK of a message passes through the process; the private key does not."""
 
     residency = "process"
+    takes_bare_rsa = True
 
     @contextmanager
-    def wrapped(self, public: Key, row: KeyManagement, enc: ContentEncryption) -> Iterator[Wrapped]:
+    def wrapped(
+        self, public: Key, row: RsaOaep, enc: ContentEncryption, said: Agreement = _NOTHING
+    ) -> Iterator[Wrapped]:
         """See ``Path``."""
         value = public.lent.generate_random(8 * enc.key_bytes)
-        encrypted_key = encrypted_for(public, row, value)
+        encrypted_key = peer.encrypted_for(public.public, row, value)
         with temporary(self._import(public.lent, enc, value)) as cek:
             yield Wrapped(cek, encrypted_key)
 
     @contextmanager
     def unwrapped(
-        self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
+        self,
+        private: Key,
+        row: RsaOaep,
+        enc: ContentEncryption,
+        encrypted_key: bytes,
+        said: Agreement = _NOTHING,
     ) -> Iterator[Unwrapped]:
         """See ``Path``. The substitute is made before the RSA operation."""
         substitute = private.lent.generate_random(8 * enc.key_bytes)
@@ -210,11 +247,6 @@ class ProcessPath(Path):
             else:
                 yield Unwrapped(cek, Outcome.RECOVERED)
 
-    def _import(self, session: Session, enc: ContentEncryption, value: bytes | bytearray) -> Key:
-        spec = KeySpec(kty="oct", alg=enc.name)
-        template = self._templates.imported_secret(None, spec, value)
-        return bind(session, session.create_object(template))
-
     @staticmethod
     def _encoded_message(private: Key, encrypted_key: bytes) -> bytes:
         """Return EM; random bytes, as many, if ``encrypted_key`` is no number below the modulus."""
@@ -228,10 +260,117 @@ class ProcessPath(Path):
             return substitute
 
 
-def encrypted_for(public: Key, row: KeyManagement, cek: bytes) -> bytes:
-    """Return ``cek`` encrypted in software, as anybody would who has the public key."""
-    assert isinstance(public.public, rsa.RSAPublicKey)  # noqa: S101  # every row is of RSA
-    return public.public.encrypt(cek, padding.OAEP(padding.MGF1(row.hash), row.hash, None))
+class AgreementPath(Path):
+    """The CEK is what both sides agree on; Z stays in the token."""
+
+    residency = "process"
+
+    @contextmanager
+    def wrapped(
+        self, public: Key, row: KeyAgreement, enc: ContentEncryption, said: Agreement = _NOTHING
+    ) -> Iterator[Wrapped]:
+        """See ``Path``. The recipient's key is the other side of the ephemeral one."""
+        recipient = agreement.agreement_key(public.public)
+        curve = curve_of(recipient)
+        with (
+            agreement.ephemeral(public.lent, self._templates, row, curve) as pair,
+            self._agreed(pair.private, row, enc, said._replace(epk=recipient)) as agreed,
+            self._given(agreed, row, enc) as given,
+        ):
+            yield given._replace(epk=pair.public)
+
+    @contextmanager
+    def unwrapped(
+        self,
+        private: Key,
+        row: KeyAgreement,
+        enc: ContentEncryption,
+        encrypted_key: bytes,
+        said: Agreement = _NOTHING,
+    ) -> Iterator[Unwrapped]:
+        """See ``Path``. Whatever is wrong, both sides agree on something."""
+        with (
+            self._agreed(private, row, enc, said) as agreed,
+            self._taken(agreed, row, enc, encrypted_key) as taken,
+        ):
+            yield taken
+
+    @contextmanager
+    def _agreed(
+        self, private: Key, row: KeyAgreement, enc: ContentEncryption, said: Agreement
+    ) -> Iterator[Key]:
+        value = agreement.derived(private, self._templates, row, enc, said)
+        try:
+            agreed = self._import_agreed(private.lent, row, enc, value)
+        finally:
+            value[:] = bytes(len(value))
+        with temporary(agreed):
+            yield agreed
+
+    def _import_agreed(
+        self, session: Session, _row: KeyAgreement, enc: ContentEncryption, value: bytearray
+    ) -> Key:
+        return self._import(session, enc, value)
+
+    @contextmanager
+    def _given(self, agreed: Key, _row: KeyAgreement, _enc: ContentEncryption) -> Iterator[Wrapped]:
+        yield Wrapped(agreed, b"")
+
+    @contextmanager
+    def _taken(
+        self, agreed: Key, _row: KeyAgreement, _enc: ContentEncryption, _encrypted_key: bytes
+    ) -> Iterator[Unwrapped]:
+        yield Unwrapped(agreed, Outcome.RECOVERED)
+
+
+class WrappedAgreementPath(AgreementPath):
+    """What both sides agree on wraps the CEK, as on ``TokenPath``."""
+
+    def __init__(self, templates: Templates, kek: Handle) -> None:
+        super().__init__(templates, kek)
+        self._wrapping = TokenPath(templates, kek)
+
+    def _import_agreed(
+        self, session: Session, row: KeyAgreement, _enc: ContentEncryption, value: bytearray
+    ) -> Key:
+        spec = KeySpec(kty="oct", alg=_wrapping(row).name)
+        return bind(
+            session, session.create_object(self._templates.imported_secret(None, spec, value))
+        )
+
+    @contextmanager
+    def _given(self, agreed: Key, row: KeyAgreement, enc: ContentEncryption) -> Iterator[Wrapped]:
+        with self._wrapping.wrapped(agreed, _wrapping(row), enc) as wrapped:
+            yield wrapped
+
+    @contextmanager
+    def _taken(
+        self, agreed: Key, row: KeyAgreement, enc: ContentEncryption, encrypted_key: bytes
+    ) -> Iterator[Unwrapped]:
+        with self._wrapping.unwrapped(agreed, _wrapping(row), enc, encrypted_key) as unwrapped:
+            yield unwrapped
+
+
+def paths(row: KeyManagement) -> tuple[type[Path], ...]:
+    """Return the paths that CEKs of ``row`` can take, the best first."""
+    match row:
+        case RsaOaep():
+            return (TokenPath, ProcessPath)
+        case KeyAgreement(wrapping=None):
+            return (AgreementPath,)
+        case KeyAgreement():
+            return (WrappedAgreementPath,)
+        case _:
+            return (TokenPath,)
+
+
+def _wrapping(row: KeyAgreement) -> KeyWrapping:
+    assert row.wrapping is not None  # noqa: S101  # see ``paths``
+    return row.wrapping
+
+
+def _wrong_size(row: KeyManagement) -> Outcome:
+    return Outcome.WRONG_SIZE if row.tells_size else Outcome.REJECTED
 
 
 def _mechanism(row: KeyManagement) -> dict[str, object]:

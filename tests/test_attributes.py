@@ -1,17 +1,22 @@
 """What the token itself says of our keys: read back after generation, import and unwrapping."""
 
 import functools
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from pkcs11 import MGF, Attribute, Mechanism, ObjectClass, PKCS11Error
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from pkcs11 import MGF, Attribute, KeyType, Mechanism, ObjectClass, PKCS11Error
 from pkcs11.exceptions import AttributeSensitive, AttributeTypeInvalid
 
 import hsm
-from tests.api import b64u, header
+from hsm.handles import Key
+from hsm.session import Session
+from tests.api import b64u, header, unb64u
+from tests.bodies import RSA_TRANSPORTS, TRANSPORTS, body_of, crvs_of
 
 SECRET, PRIVATE, PUBLIC = ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
 
@@ -57,10 +62,15 @@ def _signing(*mechanisms: Mechanism) -> Expected:
     return Expected({PRIVATE: {Attribute.SIGN}, PUBLIC: {Attribute.VERIFY}}, set(mechanisms))
 
 
+def _agreeing() -> Expected:
+    return Expected({PRIVATE: {Attribute.DERIVE}, PUBLIC: set()}, {Mechanism.ECDH1_DERIVE})
+
+
 def _mac(mechanism: Mechanism) -> Expected:
     return Expected({SECRET: {Attribute.SIGN}}, {mechanism})
 
 
+WRAPPING = Expected({SECRET: {Attribute.WRAP, Attribute.UNWRAP}}, {Mechanism.AES_KEY_WRAP})
 CONTENT = Expected({SECRET: {Attribute.ENCRYPT, Attribute.DECRYPT}}, {Mechanism.AES_GCM})
 
 # SoftHSM has OAEP with SHA-1 only. For RSA-OAEP-256 the private key therefore also decrypts, with
@@ -90,6 +100,13 @@ EXPECTED = {
         {PRIVATE: {Attribute.UNWRAP, Attribute.DECRYPT}, PUBLIC: {Attribute.WRAP}},
         {Mechanism.RSA_PKCS_OAEP, Mechanism.RSA_X_509},
     ),
+    "A128KW": WRAPPING,
+    "A192KW": WRAPPING,
+    "A256KW": WRAPPING,
+    **{f"ECDH-ES on {crv}": _agreeing() for crv in crvs_of("ECDH-ES")},
+    "ECDH-ES+A128KW": _agreeing(),
+    "ECDH-ES+A192KW": _agreeing(),
+    "ECDH-ES+A256KW": _agreeing(),
     "any RSA": Expected(
         {
             PRIVATE: {Attribute.SIGN, Attribute.UNWRAP, Attribute.DECRYPT},
@@ -121,12 +138,10 @@ UNBOUND = {
 }
 
 
-def _bound(row: Any) -> dict[str, str]:
-    members = {"kty": row.kind.ktys[0], "alg": row.name}
-    return members | {"crv": row.curve.crv} if row.curve else members
-
-
-BODIES = {name: _bound(row) for name, row in hsm.ALGORITHMS.items()} | UNBOUND
+BODIES = {
+    **{name: body_of(*name.split(" on ")) for name in EXPECTED if name not in UNBOUND},
+    **UNBOUND,
+}
 CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
 
 CASES = [
@@ -134,8 +149,9 @@ CASES = [
     *(("imported", name) for name in BODIES if name != "MLDSA44"),
     *(
         ("unwrapped", f"{enc} by {alg}")
-        for alg in hsm.KEY_MANAGEMENTS
-        for enc in hsm.CONTENT_ENCRYPTIONS
+        for alg in TRANSPORTS
+        if hsm.KEY_MANAGEMENTS[alg].transports
+        for enc in (hsm.CONTENT_ENCRYPTIONS if alg in RSA_TRANSPORTS else ("A192GCM",))
     ),
 ]
 
@@ -168,14 +184,15 @@ def _material(body: Mapping[str, str]) -> dict[str, str]:
             value = ec.generate_private_key(curve).private_numbers().private_value
             return {"d": b64u(value.to_bytes((curve.key_size + 7) // 8))}
         case "OKP":
-            return {"d": b64u(ed25519.Ed25519PrivateKey.generate().private_bytes_raw())}
+            return {"d": b64u(bytes(range(32)))}
         case _:
-            lengths = {"A128GCM": 16, "A192GCM": 24, "A256GCM": 32, "HS384": 48, "HS512": 64}
-            return {"k": b64u(bytes(range(lengths.get(body["alg"], 32))))}
+            lengths = {"A128": 16, "A192": 24, "HS384": 48, "HS512": 64}
+            length = next((n for name, n in lengths.items() if body["alg"].startswith(name)), 32)
+            return {"k": b64u(bytes(range(length)))}
 
 
 def _unwrap(local: Any, enc: str, alg: str) -> str:
-    wrapping = local.create(kty="RSA", alg=alg)["kid"]
+    wrapping = local.create(**body_of(alg))["kid"]
     jwe = local.ok("/encrypt", {"kid": wrapping, "alg": alg, "enc": enc, "data": ""})
     body = {"protected": jwe["protected"], "encrypted_key": jwe["encrypted_key"]}
     kid = local.ok("/keys/unwrap", body)["kid"]
@@ -225,7 +242,7 @@ def token(application: Any) -> Any:
 
 def _require_offered(application: Any, name: str) -> None:
     offers = application.extensions["hsm"].offers()
-    for algorithm in name.split(" by "):
+    for algorithm in name.split(" on ", maxsplit=1)[0].split(" by "):
         if algorithm in offers and not offers[algorithm].is_offered:
             pytest.skip(f"{algorithm}: {offers[algorithm].reason}")
 
@@ -415,11 +432,11 @@ def _session_objects(token: Any) -> list[tuple[bool, bool, Any]]:
     return token(look)
 
 
-@pytest.fixture(scope="module", params=hsm.KEY_MANAGEMENTS)
+@pytest.fixture(scope="module", params=TRANSPORTS)
 def wrapping(request: pytest.FixtureRequest, application: Any, local: Any) -> Iterator[Any]:
-    """An RSA key of each key management algorithm, and a message under it."""
+    """A key of each key management algorithm, and a message under it."""
     _require_offered(application, request.param)
-    kid = local.create(kty="RSA", alg=request.param)["kid"]
+    kid = local.create(**body_of(request.param))["kid"]
     jwe = local.ok("/encrypt", {"kid": kid, "alg": request.param, "enc": "A256GCM", "data": ""})
     yield kid, request.param, jwe
     assert local.delete(kid).status == 204
@@ -428,21 +445,80 @@ def wrapping(request: pytest.FixtureRequest, application: Any, local: Any) -> It
 def test_only_the_key_encryption_key_is_a_session_object(wrapping, token, local):
     kid, alg, jwe = wrapping
     bad_key = b64u(bytes(256))
-    other_size = header(alg=alg, enc="A128GCM", kid=kid)
+    members = json.loads(unb64u(jwe["protected"]))
+    other_size = header(**members | {"enc": "A128GCM"})
     kek = _session_objects(token)
     assert [found[:2] for found in kek] == [(True, False)]
-    for path, body, status in (
+    attempts = [
         ("/encrypt", {"kid": kid, "alg": alg, "enc": "A256GCM", "data": ""}, 200),
         ("/decrypt", jwe, 200),
         ("/decrypt", jwe | {"tag": b64u(bytes(16))}, 422),
-        ("/decrypt", jwe | {"encrypted_key": bad_key}, 422),
         ("/decrypt", jwe | {"protected": other_size}, 422),
-        ("/keys/unwrap", jwe | {"encrypted_key": bad_key}, 422),
-        ("/keys/unwrap", jwe | {"protected": other_size}, 422),
-    ):
+    ]
+    if jwe["encrypted_key"]:
+        attempts += [
+            ("/decrypt", jwe | {"encrypted_key": bad_key}, 422),
+            ("/keys/unwrap", jwe | {"encrypted_key": bad_key}, 422),
+            ("/keys/unwrap", jwe | {"protected": other_size}, 422),
+        ]
+    for path, body, status in attempts:
         assert local.post(path, body).status == status
         assert _session_objects(token) == kek
-    unwrapped = local.ok("/keys/unwrap", jwe)["kid"]
-    assert _session_objects(token) == kek
-    assert local.delete(unwrapped).status == 204
-    assert _session_objects(token) == kek
+    if jwe["encrypted_key"]:
+        unwrapped = local.ok("/keys/unwrap", jwe)["kid"]
+        assert _session_objects(token) == kek
+        assert local.delete(unwrapped).status == 204
+        assert _session_objects(token) == kek
+
+
+class Born(NamedTuple):
+    """An object as it is made for one message, before anybody has used it."""
+
+    object_class: Any
+    key_type: Any
+    is_extractable: bool
+    usages: frozenset[Attribute]
+
+
+def test_objects_of_one_message_are_good_for_what_they_are_for_and_nothing_else(
+    token, local, application, monkeypatch
+):
+    """Look at each session object that an agreement with key wrapping makes, as it is made."""
+    kid = local.create(**body_of("ECDH-ES+A256KW"))["kid"]
+    born = []
+
+    def look(made: Any) -> Any:
+        usages = frozenset(usage for usage in USAGES if _read(made, usage) is True)
+        kind = made[Attribute.CLASS], made[Attribute.KEY_TYPE]
+        born.append(Born(*kind, _read(made, Attribute.EXTRACTABLE) is True, usages))
+        if made[Attribute.CLASS] is not PUBLIC:
+            assert made[Attribute.SENSITIVE]
+            assert _read(made, Attribute.VALUE) is AttributeSensitive
+        return made
+
+    def watch(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def call(self: Any, *arguments: Any, **named: Any) -> Any:
+            made = original(self, *arguments, **named)
+            return tuple(map(look, made)) if isinstance(made, tuple) else look(made)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for name in ("generate_key", "generate_keypair", "create_object"):
+        watch(Session, name)
+    for name in ("derive_key", "unwrap_key"):
+        watch(Key, name)
+    jwe = local.ok("/encrypt", {"kid": kid, "alg": "ECDH-ES+A256KW", "enc": "A128GCM", "data": ""})
+    local.ok("/decrypt", jwe)
+
+    ephemeral = Born(PRIVATE, KeyType.EC, False, frozenset({Attribute.DERIVE}))
+    z = Born(SECRET, KeyType.GENERIC_SECRET, False, frozenset())
+    wraps = frozenset({Attribute.WRAP, Attribute.UNWRAP})
+    kek = Born(SECRET, KeyType.AES, False, wraps)
+    encrypts = frozenset({Attribute.ENCRYPT, Attribute.DECRYPT})
+    cek = Born(SECRET, KeyType.AES, True, encrypts)
+    point = Born(PUBLIC, KeyType.EC, False, frozenset())
+    # Encrypted, decrypted for the check of the result, decrypted; each time a substitute too.
+    assert Counter(born) == {point: 1, ephemeral: 1, z: 3, kek: 3, cek: 5}
+    assert local.delete(kid).status == 204

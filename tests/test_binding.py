@@ -7,6 +7,7 @@ import pytest
 
 import hsm
 from tests.api import b64u, header
+from tests.bodies import body_of
 
 SIGNATURES = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
@@ -14,11 +15,17 @@ SIGNATURES = (
 )
 MACS = ("HS256", "HS384", "HS512")
 ENCS = ("A128GCM", "A192GCM", "A256GCM")
-TRANSPORTS = ("RSA-OAEP", "RSA-OAEP-256")
-ALGORITHMS = (*SIGNATURES, *MACS, *ENCS, *TRANSPORTS)
-STRANGERS = ("none", "dir", "RSA1_5", "A128CBC-HS256")
+ANY_RSA_TRANSPORTS = ("RSA-OAEP", "RSA-OAEP-256")
+TRANSPORTS = (
+    *ANY_RSA_TRANSPORTS,
+    *("RSA1_5", "A128KW", "A192KW", "A256KW"),
+    *("ECDH-ES+A128KW", "ECDH-ES+A192KW", "ECDH-ES+A256KW"),
+)
+AGREEMENT = "ECDH-ES"
+ALGORITHMS = (*SIGNATURES, *MACS, *ENCS, *TRANSPORTS, AGREEMENT)
+STRANGERS = ("none", "dir", "A128GCMKW", "A128CBC-HS256")
 
-ANY_RSA = {name for name in SIGNATURES if name[:2] in ("RS", "PS")} | set(TRANSPORTS)
+ANY_RSA = {name for name in SIGNATURES if name[:2] in ("RS", "PS")} | set(ANY_RSA_TRANSPORTS)
 UNBOUND = {
     "any RSA": ({"kty": "RSA"}, ANY_RSA),
     "any P-256": ({"kty": "EC", "crv": "P-256"}, {"ES256"}),
@@ -30,12 +37,6 @@ UNBOUND = {
 OK = (200, None)
 MISFIT = (422, "crypto_failure")
 UNKNOWN = (422, "unsupported_algorithm")
-
-
-def _body(name: str) -> dict[str, str]:
-    row = hsm.ALGORITHMS[name]
-    members = {"kty": row.kind.ktys[0], "alg": name}
-    return members | {"crv": row.curve.crv} if row.curve else members
 
 
 class Key(NamedTuple):
@@ -61,7 +62,7 @@ def offered(application: Any) -> set[str]:
 def key(request: pytest.FixtureRequest, local: Any, offered: set[str]) -> Iterator[Key]:
     """A key for each algorithm, then those that are bound to none."""
     name = request.param
-    body, permitted = UNBOUND[name] if name in UNBOUND else (_body(name), {name})
+    body, permitted = UNBOUND[name] if name in UNBOUND else (body_of(name), {name})
     if not permitted & offered:
         assert local.post("/keys", body).refusal == UNKNOWN
         pytest.skip(f"this token does not offer {name}")
@@ -149,19 +150,27 @@ def test_encrypt_and_decrypt_directly(key, local, offered):
     assert {enc: both(enc) for enc in expected} == expected
 
 
+# The base point of P-256, for headers that nobody has made.
+EPK = {
+    "kty": "EC",
+    "crv": "P-256",
+    "x": "axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY",
+    "y": "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU",
+}
+
+
 def _transported(key: Key, alg: str, enc: str) -> dict[str, str]:
     return {
-        "protected": header(alg=alg, enc=enc, kid=key.kid),
-        "encrypted_key": b64u(bytes(256)),
+        "protected": header(alg=alg, enc=enc, kid=key.kid, epk=EPK),
+        "encrypted_key": "" if alg == AGREEMENT else b64u(bytes(256)),
         "iv": b64u(bytes(12)),
         "ciphertext": "",
         "tag": b64u(bytes(16)),
     }
 
 
-@pytest.mark.parametrize("enc", ENCS)
-def test_encrypt_decrypt_and_unwrap_with_key_transport(key, enc, local, offered):
-    def outcomes(alg: str) -> list[tuple[int, str | None]]:
+def test_encrypt_decrypt_and_unwrap_with_key_management(key, local, offered):
+    def outcomes(alg: str, enc: str) -> list[tuple[int, str | None]]:
         request = {"kid": key.kid_public, "alg": alg, "enc": enc, "data": "AA"}
         encrypted = local.post("/encrypt", request)
         jwe = encrypted.body if encrypted.status == 200 else _transported(key, alg, enc)
@@ -170,13 +179,15 @@ def test_encrypt_decrypt_and_unwrap_with_key_transport(key, enc, local, offered)
             assert local.delete(unwrapped.body["kid"]).status == 204
         return [_outcome(encrypted), _outcome(local.post("/decrypt", jwe)), _outcome(unwrapped)]
 
-    expected = _expected(key, TRANSPORTS, offered)
+    expected = _expected(key, (*TRANSPORTS, AGREEMENT), offered)
     del expected["dir"]  # a class of its own, see above
-    assert {alg: outcomes(alg) for alg in expected} == {
-        alg: [outcome] * 3 for alg, outcome in expected.items()
-    }
+    for alg, outcome in expected.items():
+        for enc in ENCS if alg in key.permitted else ENCS[:1]:
+            unwrapped = UNKNOWN if alg == AGREEMENT else outcome
+            assert outcomes(alg, enc) == [outcome, outcome, unwrapped], (alg, enc)
 
 
-def test_unwrap_does_not_take_dir(key, local):
-    body = _transported(key, "dir", "A256GCM")
+@pytest.mark.parametrize("alg", ["dir", AGREEMENT])
+def test_unwrap_does_not_take_what_transports_no_key(key, local, alg):
+    body = _transported(key, alg, "A256GCM")
     assert local.post("/keys/unwrap", body).refusal == UNKNOWN

@@ -132,7 +132,7 @@ def lose_the_kek() -> list[str]:
 
     token, kid = _started(), uuid4()
     token.generate(kid, KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
-    encrypted_key, sealed = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"", b"aad")
+    encrypted_key, sealed, _ = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"", lambda _: b"aad")
 
     def destroy(_: Any, session: Any) -> None:
         (kek,) = session.find({Attribute.TOKEN: False, Attribute.WRAP: True})
@@ -172,7 +172,7 @@ def find_nothing() -> dict[str, Any]:
     chaos.find_nothing()
 
     def use(wanted: UUID) -> str:
-        return _outcome(lambda: token.encrypt(wanted, "dir", "A256GCM", b"", b"aad"))
+        return _outcome(lambda: token.encrypt(wanted, "dir", "A256GCM", b"", lambda _: b"aad"))
 
     outcomes = {use(wanted) for _ in range(3) for wanted in (kid, unknown)}
     _until(lambda: chaos.calls["C_FindObjects"] >= 12)
@@ -198,7 +198,7 @@ def refuse_every_decryption() -> dict[str, Any]:
     chaos, token = _injector(), _started()
     kid = uuid4()
     token.generate(kid, AES)
-    _, sealed = token.encrypt(kid, "dir", "A256GCM", b"plain", b"aad")
+    _, sealed, _ = token.encrypt(kid, "dir", "A256GCM", b"plain", lambda _: b"aad")
 
     def decrypt() -> bytes:
         return token.decrypt(kid, "dir", "A256GCM", b"", sealed, b"aad")
@@ -225,7 +225,7 @@ def use_once() -> str:
     """Make a key, use it and destroy it."""
     token, kid = _started(), uuid4()
     token.generate(kid, AES)
-    outcome = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad"))
+    outcome = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", lambda _: b"aad"))
     token.destroy(kid, AES)
     return outcome
 
@@ -237,14 +237,14 @@ def use_after_fork() -> dict[str, str]:
     receiving, sending = os.pipe()
     if not os.fork():
         outcomes = [
-            _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad")),
+            _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", lambda _: b"aad")),
             _outcome(lambda: token.destroy(kid, AES)),
         ]
         os.write(sending, json.dumps(outcomes).encode())
         os._exit(0)
     os.wait()
     child = json.loads(os.read(receiving, 4096))
-    parent = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad"))
+    parent = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", lambda _: b"aad"))
     token.destroy(kid, AES)
     return {"child": child, "parent": parent}
 
@@ -300,11 +300,11 @@ def exhaust_the_pool() -> dict[str, Any]:
     holder.start()
     held.wait(_PATIENCE_SECONDS)
     start = time.monotonic()
-    outcome = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad"))
+    outcome = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", lambda _: b"aad"))
     seconds = time.monotonic() - start
     free.set()
     holder.join()
-    later = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", b"aad"))
+    later = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", lambda _: b"aad"))
     token.destroy(kid, AES)
     return {"outcome": outcome, "seconds": seconds, "later": later, "reason": token.reason}
 
@@ -462,7 +462,7 @@ def test_a_general_error_of_everything_is_not_a_failed_decryption(confused):
 
 def test_a_token_in_trouble_is_not_believed_to_lack_algorithms(confused):
     assert confused["afterwards"] == "done"
-    assert confused["not offered"] == ["MLDSA44"]
+    assert confused["not offered"] == ["MLDSA44", "RSA1_5"]
 
 
 def test_what_was_opened_before_a_fork_is_refused_after_it(environment):
@@ -561,7 +561,7 @@ def test_an_unwrapping_that_is_tried_twice_makes_one_key(token, chaos):
     kid, new = uuid4(), uuid4()
     spec = KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048)
     token.generate(kid, spec)
-    encrypted_key, sealed = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"plain", b"aad")
+    encrypted_key, sealed, _ = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"plain", lambda _: b"aad")
     values = []
 
     def unwrap_then_fail(original: Callable[..., int], *words: int) -> int:
@@ -617,7 +617,7 @@ def _count_objects(token: Hsm, kid: UUID) -> int:
 @pytest.mark.parametrize("key", [AES], indirect=True, ids=["A256GCM"])
 @pytest.mark.parametrize("value", [injector.GENERAL_ERROR, injector.FUNCTION_FAILED])
 def test_a_general_error_is_a_failed_decryption_while_the_canary_sings(value, key, token, chaos):
-    _, sealed = token.encrypt(key, "dir", "A256GCM", b"plain", b"aad")
+    _, sealed, _ = token.encrypt(key, "dir", "A256GCM", b"plain", lambda _: b"aad")
     chaos.spoil("C_Decrypt", value, times=1)
     with pytest.raises(hsm.DecryptionFailed):
         token.decrypt(key, "dir", "A256GCM", b"", sealed, b"aad")
@@ -654,7 +654,7 @@ def test_the_anchor_is_never_closed_and_nobody_logs_out(key, token, chaos):
 def test_whatever_the_token_says_of_an_encrypted_key_is_a_failed_decryption(token, chaos, value):
     kid, spec = uuid4(), KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048)
     token.generate(kid, spec)
-    encrypted_key, sealed = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"plain", b"aad")
+    encrypted_key, sealed, _ = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"plain", lambda _: b"aad")
     chaos.fail("C_UnwrapKey", value, times=1)
     with pytest.raises(hsm.DecryptionFailed):
         token.decrypt(kid, "RSA-OAEP", "A256GCM", encrypted_key, sealed, b"aad")

@@ -6,14 +6,13 @@ from uuid import UUID
 import pytest
 
 from app import jose
-from hsm import KEY_MANAGEMENTS
 from tests.api import b64u, unb64u
-from tests.test_oaep import block_of, encoded
+from tests.test_oaep import OAEPS, block_of, encoded
 
 VARYING_HEADERS = {"Date", "X-Request-Id"}
 
 
-@pytest.fixture(scope="module", params=KEY_MANAGEMENTS.values(), ids=KEY_MANAGEMENTS)
+@pytest.fixture(scope="module", params=OAEPS.values(), ids=OAEPS)
 def failures(request, live, application):
     """Requests to /decrypt that fail, by cause, with one key of each algorithm."""
     row = request.param

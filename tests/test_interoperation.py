@@ -18,6 +18,7 @@ from joserfc.errors import JoseError
 
 import hsm
 from tests.api import Api, b64u, header, unb64u
+from tests.bodies import RSA_TRANSPORTS, body_of
 
 # The alg "EdDSA" has a successor, "Ed25519" (RFC 9864); joserfc says so at each use.
 pytestmark = pytest.mark.filterwarnings(
@@ -142,7 +143,7 @@ every_peer = pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)
 every_signature = pytest.mark.parametrize("alg", SIGNATURES)
 every_mac = pytest.mark.parametrize("alg", hsm.MACS)
 every_enc = pytest.mark.parametrize("enc", hsm.CONTENT_ENCRYPTIONS)
-every_transport = pytest.mark.parametrize("alg", hsm.KEY_MANAGEMENTS)
+every_transport = pytest.mark.parametrize("alg", RSA_TRANSPORTS)
 with_and_without_aad = pytest.mark.parametrize("aad", [None, AAD], ids=["no-aad", "aad"])
 
 
@@ -160,17 +161,15 @@ class Service:
     def generated(self, alg: str) -> tuple[str, Jwk]:
         """Return the kid of a generated pair, and the public key that its row has."""
         if alg not in self._generated:
-            row = hsm.ALGORITHMS[alg]
-            crv = {"crv": row.curve.crv} if row.curve else {}
-            key = self.api.create(kty=row.kind.ktys[0], alg=alg, **crv)
+            key = self.api.create(**body_of(alg))
             self._generated[alg] = key["kid"]
         kid = self._generated[alg]
         return kid, dict(self._find(UUID(kid)).public_jwk)
 
     def shared(self, peer: Peer, alg: str) -> tuple[str, Jwk]:
         """Return the kid of a private key that ``peer`` has made, and the key."""
-        row = hsm.ALGORITHMS[alg]
-        kty, crv = row.kind.ktys[0], row.curve.crv if row.curve else None
+        body = body_of(alg)
+        kty, crv = body["kty"], body.get("crv")
         if (peer, kty, crv) not in self._shared:
             self._shared[peer, kty, crv] = peer.generate(kty, crv)
         key = self._shared[peer, kty, crv]

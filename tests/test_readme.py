@@ -209,7 +209,7 @@ def test_every_algorithm_is_in_the_table_as_this_token_offers_it(application):
         row = next(row for row in rows if f"`{name}`" in row.split("|")[1])
         assert ("no:" in row) is not offer.is_offered
         if offer.is_offered:
-            assert ("CEK: **process**" in row) is (offer.residency == "process")
+            assert (": **process**" in row) is (offer.residency == "process")
     assert set(hsm.ALGORITHMS) == set(application.extensions["hsm"].offers())
 
 

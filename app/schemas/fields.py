@@ -8,13 +8,15 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields
 from marshmallow.experimental.context import Context
 
 import hsm
-from app import jose, strict_json
+from app import epk, jose, strict_json
 from app.errors import BadRequest
 
 Offers = Mapping[str, hsm.Offer]
 """What this token offers, by name, as far as it is known; the context of every ``load``."""
 
 SHOWN: Final = 40
+PARTY_INFO_BYTES_MAX: Final = 512
+_NO_AGREEMENT: Final = hsm.Agreement()
 
 
 class RequestSchema(Schema):
@@ -62,10 +64,10 @@ def fail(error: Exception, name: str | None = None) -> NoReturn:
     raise ValidationError([error], name or "_schema")
 
 
-def refusal(name: str) -> str | None:
+def refusal(name: str, crv: str | None = None) -> str | None:
     """Return why this token does not offer the algorithm; ``None`` if it does or may."""
     offers: Offers = Context.get({})
-    return offers[name].reason if name in offers else None
+    return offers[name].refusal(crv) if name in offers else None
 
 
 class Text(fields.Field[Any]):
@@ -123,6 +125,20 @@ class Base64UrlText(Base64Url):
         return text
 
 
+class PartyInfo(Base64UrlText):
+    """What a party to a key agreement is known by (RFC 7518 §4.6.1.2, §4.6.1.3)."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
+        text = self._text(value)
+        _require_short(self._decode(text, attr), f"Field '{attr}'")
+        return text
+
+
+def _require_short(party_info: bytes, subject: str) -> None:
+    if len(party_info) > PARTY_INFO_BYTES_MAX:
+        fail(BadRequest(f"{subject} must be at most {PARTY_INFO_BYTES_MAX} bytes long"))
+
+
 class AlgorithmClass(NamedTuple):
     """The algorithms of one kind of operation."""
 
@@ -142,8 +158,12 @@ class AlgorithmClass(NamedTuple):
 SIGNATURE: Final = AlgorithmClass("signature", frozenset(hsm.SIGNATURES))
 MAC: Final = AlgorithmClass("MAC", frozenset(hsm.MACS))
 CONTENT_ENCRYPTION: Final = AlgorithmClass("content encryption", frozenset(hsm.CONTENT_ENCRYPTIONS))
-KEY_TRANSPORT: Final = AlgorithmClass("key transport", frozenset(hsm.KEY_MANAGEMENTS))
-KEY_MANAGEMENT: Final = AlgorithmClass("key management", KEY_TRANSPORT.names | {hsm.DIRECT})
+KEY_TRANSPORT: Final = AlgorithmClass(
+    "key transport", frozenset(name for name, row in hsm.KEY_MANAGEMENTS.items() if row.transports)
+)
+KEY_MANAGEMENT: Final = AlgorithmClass(
+    "key management", frozenset(hsm.KEY_MANAGEMENTS) | {hsm.DIRECT}
+)
 
 
 class AlgorithmName(Text):
@@ -165,6 +185,7 @@ class Header:
     kid: str
     alg: str
     enc: str = ""
+    agreement: hsm.Agreement = _NO_AGREEMENT
 
 
 class ProtectedHeader(Base64Url):
@@ -188,7 +209,7 @@ class ProtectedHeader(Base64Url):
         used = {name: _member(header, name) for name in ("kid", *self._algorithms)}
         for name, algorithms in self._algorithms.items():
             algorithms.check(used[name])
-        return Header(protected=protected, **used)
+        return Header(protected=protected, agreement=_agreement(header), **used)
 
 
 def _refuse_extensions(header: Mapping[str, Any]) -> None:
@@ -198,6 +219,30 @@ def _refuse_extensions(header: Mapping[str, Any]) -> None:
         fail(BadRequest("Header member 'zip' is not supported"))
     if header.get("b64", True) is not True:
         fail(BadRequest("Header member 'b64' must be true (RFC 7797 is not supported)"))
+
+
+def _agreement(header: Mapping[str, Any]) -> hsm.Agreement:
+    """Return what ECDH-ES needs; to other algorithms these are members like any unknown one."""
+    if header["alg"] not in hsm.KEY_AGREEMENTS:
+        return _NO_AGREEMENT
+    if "epk" not in header:
+        fail(BadRequest("Header member 'epk' is required"))
+    try:
+        ephemeral = epk.read(header["epk"])
+    except ValueError:
+        fail(BadRequest("Header member 'epk' is not a public key for ECDH-ES"))
+    return hsm.Agreement(ephemeral, _party_info(header, "apu"), _party_info(header, "apv"))
+
+
+def _party_info(header: Mapping[str, Any], name: str) -> bytes:
+    if name not in header:
+        return b""
+    try:
+        octets = jose.decode(_member(header, name))
+    except ValueError:
+        fail(BadRequest(f"Header member '{name}' is not valid base64url"))
+    _require_short(octets, f"Header member '{name}'")
+    return octets
 
 
 def _member(header: Mapping[str, Any], name: str) -> str:

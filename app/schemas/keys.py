@@ -18,10 +18,11 @@ RSA_BITS: Final = (2048, 3072, 4096)
 
 _KTYS: Final = ("oct", "RSA", "EC", "OKP", "AKP")
 _ALG_REQUIRED: Final = ("oct", "AKP")
-_DEFAULT_CRV: Final = MappingProxyType({"OKP": "Ed25519"})
+_CRV_OPTIONAL: Final = ("OKP",)
 _PRIVATE_MEMBERS: Final = ("k", "d", "priv")
 _SECRET_BITS: Final[Mapping[str, int]] = MappingProxyType(
     {name: 8 * row.key_bytes for name, row in hsm.CONTENT_ENCRYPTIONS.items()}
+    | {name: 8 * row.key_bytes for name, row in hsm.KEY_WRAPPINGS.items()}
     | {name: 8 * row.mac_bytes for name, row in hsm.MACS.items()}
 )
 
@@ -93,19 +94,22 @@ def _spec(body: Body) -> KeySpec:
         raise BadRequest(f"Field 'kty' must be one of: {', '.join(_KTYS)}")
     if alg is None and kty in _ALG_REQUIRED:
         raise BadRequest(f"Field 'alg' is required for key type '{kty}'")
-    rows = [row for row in hsm.ALGORITHMS.values() if kty in row.kind.ktys]
-    if alg is not None and alg not in {row.name for row in rows}:
+    crvs = list(hsm.algorithms_by_crv(kty, alg))
+    if not crvs:
         raise BadRequest(f"Algorithm '{alg}' is not compatible with key type '{kty}'.")
-    curves = [row.curve.crv for row in rows if row.curve and alg in (None, row.name)]
-    return KeySpec(kty=kty, alg=alg, crv=_crv(kty, body["crv"], curves) if curves else None)
+    return KeySpec(kty=kty, alg=alg, crv=_crv(kty, body["crv"], crvs))
 
 
-def _crv(kty: str, crv: str | None, curves: list[str]) -> str:
-    crv = _DEFAULT_CRV.get(kty) if crv is None else crv
+def _crv(kty: str, crv: str | None, crvs: list[str | None]) -> str | None:
+    if crvs == [None]:
+        return None
+    crv = crvs[0] if crv is None and kty in _CRV_OPTIONAL else crv
     if crv is None:
         raise BadRequest(f"Field 'crv' is required for key type '{kty}'")
-    if crv not in curves:
-        raise BadRequest(f"Field 'crv' must be one of these for the key: {', '.join(curves)}")
+    if crv not in crvs:
+        raise BadRequest(
+            f"Field 'crv' must be one of these for the key: {', '.join(map(str, crvs))}"
+        )
     return crv
 
 
@@ -158,6 +162,10 @@ def _import_edwards(_: KeySpec, body: Body) -> Material:
     return key_material.ed25519_private_key(_required(body, "d"), body["x"])
 
 
+def _import_montgomery(_: KeySpec, body: Body) -> Material:
+    return key_material.x25519_private_key(_required(body, "d"), body["x"])
+
+
 def _refuse_import(spec: KeySpec, _: Body) -> Material:
     raise BadRequest(f"Keys of algorithm '{spec.alg}' cannot be imported")
 
@@ -169,13 +177,14 @@ _IMPORTS: Final[Mapping[str, Callable[[KeySpec, Body], Material]]] = MappingProx
         "RSA": _import_rsa,
         "EC": _import_ec,
         "Ed25519": _import_edwards,
+        "X25519": _import_montgomery,
         "ML-DSA": _refuse_import,
     }
 )
 
 
 def _require_offered(spec: KeySpec) -> None:
-    refusals = {row.name: refusal(row.name) for row in spec.algorithms}
+    refusals = {row.name: refusal(row.name, spec.crv) for row in spec.algorithms}
     if None not in refusals.values():
         name, reason = next(iter(refusals.items()))
         raise hsm.UnsupportedAlgorithm.not_offered(name, str(reason))

@@ -15,6 +15,7 @@ from app.schemas.fields import (
     AlgorithmName,
     Base64Url,
     Base64UrlText,
+    PartyInfo,
     ProtectedHeader,
     RequestSchema,
     ResponseSchema,
@@ -31,6 +32,15 @@ class EncryptRequest(RequestSchema):
     alg = AlgorithmName(KEY_MANAGEMENT, required=True)
     enc = AlgorithmName(CONTENT_ENCRYPTION, required=True)
     aad = Base64UrlText(load_default=None, allow_none=True)
+    apu = PartyInfo(load_default=None, allow_none=True)
+    apv = PartyInfo(load_default=None, allow_none=True)
+
+    @validates_schema
+    def check_party_info(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse what an algorithm would leave out of the header."""
+        for name in ("apu", "apv"):
+            is_used = body["alg"] in hsm.KEY_AGREEMENTS
+            _require(is_used or body[name] is None, name, f"is not for alg '{body['alg']}'")
 
 
 class EncryptResponse(ResponseSchema):
@@ -56,13 +66,14 @@ class DecryptRequest(RequestSchema):
 
     @validates_schema(skip_on_field_errors=False)
     def check_encrypted_key(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse one with ``dir`` and none without (RFC 7516 §5.2 steps 9 and 10)."""
+        """Refuse one where none is transported, and none where one is (RFC 7516 §5.2)."""
         if not {"protected", "encrypted_key"} <= body.keys():
             return  # they have failures of their own
-        if body["protected"].alg == hsm.DIRECT:
-            _require(not body["encrypted_key"], "encrypted_key", "must be empty with alg 'dir'")
-        else:
+        alg = body["protected"].alg
+        if alg in KEY_TRANSPORT.names:
             _require_encrypted_key(body)
+        else:
+            _require(not body["encrypted_key"], "encrypted_key", f"must be empty with alg '{alg}'")
 
     @validates_schema
     def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
