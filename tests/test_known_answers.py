@@ -16,12 +16,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import hsm
+from app import epk
+from hsm import agreement, keystore
+from hsm.algorithms import CEK_WRAPPING, ContentEncryption
+from hsm.handles import temporary
 from tests.api import Api, b64u, header, unb64u
 from tests.vector_counts import RecordProperty, count
 
 Example = dict[str, Any]
 
 RFC_FILE = "rfc_known_answers.json"
+MANAGEMENT_FILE = Path(__file__).with_name("rfc_key_management.json")
 
 
 @pytest.fixture
@@ -276,3 +281,115 @@ def test_rfc7520_5_6_decrypts_at_the_adapter_and_rebuilt_over_http(
     assert plaintext.decode() == text
     direct = {"alg": "dir", "enc": "A128GCM", "kid": str(kid)}
     assert_direct(local, direct, unb64u(key["k"]), jwe["iv"], text)
+
+
+# --- Key management: CEKs of the RFCs, and the messages that AES-GCM seals ---
+
+
+@pytest.fixture
+def managed(record_property: RecordProperty) -> Callable[[str], Example]:
+    """An example of key management by its RFC and section; it counts as run."""
+
+    def take(name: str) -> Example:
+        count(record_property, MANAGEMENT_FILE.name, 1)
+        return json.loads(MANAGEMENT_FILE.read_text("utf-8"))[name]
+
+    return take
+
+
+def assert_cek(api: Api, protected: dict[str, Any], encrypted_key: str, cek: str) -> None:
+    """Show that the CEK of a message, with as many bytes as A256GCM takes, is ``cek``."""
+    jwe = {"protected": header(**protected, enc="A256GCM"), "encrypted_key": encrypted_key}
+    unwrapped = api.ok("/keys/unwrap", jwe)
+    direct = {"alg": "dir", "enc": "A256GCM", "kid": unwrapped["kid"]}
+    assert_direct(api, direct, unb64u(cek), b64u(bytes(12)), "text")
+
+
+def test_rfc7516_a3_wraps_and_unwraps_its_cek(
+    local: Api, adapter: hsm.Hsm, managed: Callable[[str], Example]
+) -> None:
+    example = managed("RFC 7516 A.3")
+    kid, encrypted_key = imported(local, example["jwk"], "A128KW"), example["jwe"]["encrypted_key"]
+    assert_cek(local, {"alg": "A128KW", "kid": str(kid)}, encrypted_key, example["cek"])
+
+    def wrap(token: Any, session: Any) -> bytes:
+        key = token.keystore.load(session, kid, keystore.SECRET)
+        path, enc = token.paths["A128KW"], hsm.CONTENT_ENCRYPTIONS["A256GCM"]
+        with temporary(path._import(session, enc, unb64u(example["cek"]))) as cek:
+            return key.wrap_key(cek, mechanism=CEK_WRAPPING)
+
+    assert b64u(adapter._connection.perform(wrap)) == encrypted_key
+
+
+@pytest.mark.parametrize("name", ["RFC 7518 C", "RFC 7520 5.5"])
+def test_ecdh_es_examples_derive_their_cek(
+    name: str, local: Api, adapter: hsm.Hsm, managed: Callable[[str], Example]
+) -> None:
+    example = managed(name)
+    members = example.get("protected") or json.loads(unb64u(example["jwe"]["protected"]))
+    kid, row = imported(local, example["jwk"], "ECDH-ES"), hsm.KEY_AGREEMENTS["ECDH-ES"]
+    party_info = [unb64u(members.get(name, "")) for name in ("apu", "apv")]
+    said = hsm.Agreement(epk.read(members["epk"]), *party_info)
+    enc = ContentEncryption(name=example["enc"], key_bytes=len(unb64u(example["cek"])))
+
+    def derive(token: Any, session: Any) -> bytearray:
+        private = token.keystore.load(session, kid, keystore.PRIVATE)
+        return agreement.derived(private, token.keystore._templates, row, enc, said)
+
+    assert b64u(adapter._connection.perform(derive)) == example["cek"]
+
+
+def test_rfc7518_c_opens_over_http(local: Api, managed: Callable[[str], Example]) -> None:
+    example = managed("RFC 7518 C")
+    kid = imported(local, example["jwk"], "ECDH-ES")
+    protected = header(**example["protected"], kid=str(kid))
+    jwe = seal(unb64u(example["cek"]), b64u(bytes(12)), b"text", protected)
+    assert local.ok("/decrypt", jwe) == {"kid": str(kid), "data": b64u("text")}
+    other = header(**example["protected"] | {"apv": b64u("Eve")}, kid=str(kid))
+    jwe = seal(unb64u(example["cek"]), b64u(bytes(12)), b"text", other)
+    assert local.post("/decrypt", jwe).refusal == (422, "decryption_failed")
+
+
+@pytest.mark.parametrize("section", ["5.4", "5.8"])
+def test_rfc7520_key_management_decrypts_at_the_adapter_and_rebuilt_over_http(
+    section: str, local: Api, adapter: hsm.Hsm, cookbook: Callable[[str], Example]
+) -> None:
+    example = cookbook(section)
+    alg, text, jwe = example["input"]["alg"], example["input"]["plaintext"], flattened(example)
+    kid = imported(local, example["input"]["key"], alg)
+    members = json.loads(unb64u(jwe["protected"]))
+    said = hsm.Agreement(epk.read(members["epk"]) if "epk" in members else None)
+    plaintext = adapter.decrypt(
+        kid,
+        alg,
+        "A128GCM",
+        unb64u(jwe["encrypted_key"]),
+        sealed(jwe),
+        jwe["protected"].encode(),
+        said,
+    )
+    assert plaintext.decode() == text
+    protected = header(**members | {"kid": str(kid)})
+    ours = seal(unb64u(example["generated"]["cek"]), jwe["iv"], text.encode(), protected)
+    ours |= {"encrypted_key": jwe["encrypted_key"]}
+    assert local.ok("/decrypt", ours) == {"kid": str(kid), "data": b64u(text)}
+    unwrapped = local.ok("/keys/unwrap", ours)
+    direct = {"alg": "dir", "enc": "A128GCM", "kid": unwrapped["kid"]}
+    assert_direct(local, direct, unb64u(example["generated"]["cek"]), jwe["iv"], text)
+
+
+def flattened(example: Example) -> dict[str, str]:
+    """The parts of the compact form: that of §5.4 lacks the encrypted key in its JSON forms."""
+    names = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
+    return dict(zip(names, example["output"]["compact"].split("."), strict=True))
+
+
+def test_rsa1_5_examples_unwrap_their_cek(
+    serve: Any, environment: Any, managed: Callable[[str], Example]
+) -> None:
+    with serve(environment | {"JOSE_HSM_RSA1_5": "1"}, workers=1) as url:
+        for name in ("RFC 7516 A.2", "RFC 7520 5.1"):
+            api, example = Api.over_http(url), managed(name)
+            kid = imported(api, example["jwk"], "RSA1_5")
+            encrypted_key = example["jwe"]["encrypted_key"]
+            assert_cek(api, {"alg": "RSA1_5", "kid": str(kid)}, encrypted_key, example["cek"])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 import hsm
-from hsm import CryptoFailure, DecryptionFailed, KeySpec, Sealed
+from hsm import CryptoFailure, DecryptionFailed, KeySpec, Sealed, content
+from hsm.handles import bind, temporary
+from hsm.wrapping import Outcome
 from tests.api import Api, b64u, header
-from tests.bodies import body_of
+from tests.bodies import body_of, crvs_of
 from tests.vector_counts import RecordProperty, count
 
 Group = dict[str, Any]
@@ -35,6 +38,9 @@ TRANSPORT_FILES = {
 }
 MAC_FILE = "hmac_sha256_test.json"
 GCM_FILE = "aes_gcm_test.json"
+WRAP_FILE = "aes_wrap_test.json"
+ECDH_FILE = "ecdh_secp256r1_webcrypto_test.json"
+WRAP_BY_BITS = {8 * row.key_bytes: name for name, row in hsm.KEY_WRAPPINGS.items()}
 ENC_BY_BYTES = {row.key_bytes: name for name, row in hsm.CONTENT_ENCRYPTIONS.items()}
 AAD = b"additional data"
 PLAINTEXT = b"sealed under the CEK of the case"
@@ -267,6 +273,100 @@ def sealed_under(case: Case, enc: str) -> Sealed:
     iv = bytes(hsm.IV_BYTES)
     output = AESGCM(cek).encrypt(iv, PLAINTEXT, AAD)
     return Sealed(iv, output[: -hsm.TAG_BYTES], output[-hsm.TAG_BYTES :])
+
+
+def test_aes_key_wrap_recovers_a_cek_or_nothing(
+    adapter: hsm.Hsm, groups: Callable[[str], list[Group]]
+) -> None:
+    """Unwrap with session objects, as ``decrypt`` and ``unwrap`` do; 165 keys need no token files.
+
+    The ``acceptable`` ones are of 8 bytes: RFC 3394 §2 begins at two blocks.
+    """
+    expected, answers = {}, {}
+    for group in groups(WRAP_FILE):
+        alg = WRAP_BY_BITS[group["keySize"]]
+        for case, enc in product(group["tests"], hsm.CONTENT_ENCRYPTIONS):
+            expected[case["tcId"], enc] = wrap_verdict(case, enc)
+            answers[case["tcId"], enc] = unwrapped(adapter, alg, enc, case)
+    assert answers == expected
+
+
+def wrap_verdict(case: Case, enc: str) -> tuple[Outcome, bool]:
+    """Return how the unwrapping of a case has to end, and whether the CEK is that of the case."""
+    if not is_valid(case):
+        return Outcome.REJECTED, False
+    if len(octets(case, "msg")) != hsm.CONTENT_ENCRYPTIONS[enc].key_bytes:
+        return Outcome.WRONG_SIZE, False
+    return Outcome.RECOVERED, True
+
+
+def unwrapped(adapter: hsm.Hsm, alg: str, enc: str, case: Case) -> tuple[Outcome, bool]:
+    row, enc_row = hsm.KEY_MANAGEMENTS[alg], hsm.CONTENT_ENCRYPTIONS[enc]
+    spec = KeySpec(kty="oct", alg=alg)
+
+    def unwrap(token: Any, session: Any) -> tuple[Outcome, bool]:
+        template = token.keystore._templates.imported_secret(None, spec, octets(case, "key"))
+        with (
+            temporary(bind(session, session.create_object(template))) as key,
+            token.paths[alg].unwrapped(key, row, enc_row, octets(case, "ct")) as found,
+        ):
+            return found.outcome, opens(token, found.cek)
+
+    def opens(token: Any, cek: Any) -> bool:
+        try:
+            opened = content.decrypt(cek, enc_row, sealed_under(case, enc), AAD, token.canary)
+        except DecryptionFailed:
+            return False
+        return opened == PLAINTEXT
+
+    return adapter._connection.perform(unwrap)
+
+
+# --- Key agreement ---
+
+
+def test_ecdh_on_p256_agrees_on_what_the_vectors_say_and_takes_no_bad_key(
+    local: Api, groups: Callable[[str], list[Group]]
+) -> None:
+    expected, answers = {}, {}
+    for group in groups(ECDH_FILE):
+        kids: dict[str, str] = {}
+        for case in group["tests"]:
+            d = case["private"]["d"]
+            if d not in kids:
+                made = local.post("/keys", case["private"] | {"alg": "ECDH-ES"})
+                kids[d] = made.body["kid"]
+            expected[case["tcId"]] = agreement_verdict(case)
+            answer = local.post("/decrypt", agreed_on(case, kids[d]))
+            answers[case["tcId"]] = 200 if answer.status == 200 else answer.refusal
+        for kid in kids.values():
+            assert local.delete(kid).status == 204
+    assert answers == expected
+
+
+def agreement_verdict(case: Case) -> object:
+    """Return what /decrypt has to answer: a sound key of another curve does not fit ours."""
+    if is_valid(case):
+        return 200
+    is_sound = case["public"]["crv"] in crvs_of("ECDH-ES") and case["flags"] == ["WrongCurve"]
+    return (422, "crypto_failure") if is_sound else (400, "bad_request")
+
+
+def agreed_on(case: Case, kid: str) -> dict[str, str]:
+    """Return a JWE under the CEK that follows from the shared secret of the case."""
+    epk = {name: value for name, value in case["public"].items() if name != "kid"}
+    protected = header(alg="ECDH-ES", enc="A256GCM", kid=kid, epk=epk)
+    z = octets(case, "shared") or bytes(32)
+    info = b"\0\0\0\x07A256GCM" + bytes(8) + (256).to_bytes(4)
+    cek = sha256(b"\0\0\0\x01" + z + info).digest()
+    iv = bytes(hsm.IV_BYTES)
+    output = AESGCM(cek).encrypt(iv, PLAINTEXT, protected.encode())
+    return {
+        "protected": protected,
+        "iv": b64u(iv),
+        "ciphertext": b64u(output[: -hsm.TAG_BYTES]),
+        "tag": b64u(output[-hsm.TAG_BYTES :]),
+    }
 
 
 class Transport:
