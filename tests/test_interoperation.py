@@ -64,6 +64,10 @@ class Peer(ABC):
 
     @staticmethod
     @abstractmethod
+    def encrypt_compact(key: Any, plaintext: bytes, protected: dict[str, str]) -> str: ...
+
+    @staticmethod
+    @abstractmethod
     def decrypt(key: Any, message: Jwe, algs: tuple[str, str]) -> bytes: ...
 
 
@@ -98,6 +102,12 @@ class Jwcrypto(Peer):
         return json.loads(message.serialize())
 
     @staticmethod
+    def encrypt_compact(key: Any, plaintext: bytes, protected: dict[str, str]) -> str:
+        message = jwcrypto.jwe.JWE(plaintext, protected, recipient=key)
+        message.allowed_algs = [protected["alg"], protected["enc"]]
+        return message.serialize(compact=True)
+
+    @staticmethod
     def decrypt(key: Any, message: Jwe, algs: tuple[str, str]) -> bytes:
         opened = jwcrypto.jwe.JWE(algs=list(algs))
         opened.deserialize(json.dumps(message), key)
@@ -130,6 +140,11 @@ class Joserfc(Peer):
         message.add_recipient({})
         algs = [protected["alg"], protected["enc"]]
         return dict(jwe.encrypt_json(message, key, algorithms=algs))
+
+    @staticmethod
+    def encrypt_compact(key: Any, plaintext: bytes, protected: dict[str, str]) -> str:
+        algs = [protected["alg"], protected["enc"]]
+        return jwe.encrypt_compact(protected, plaintext, key, algorithms=algs)
 
     @staticmethod
     def decrypt(key: Any, message: Jwe, algs: tuple[str, str]) -> bytes:
