@@ -87,13 +87,12 @@ def server(  # noqa: PLR0913  # settings, all by name
 
 
 @contextmanager
-def service(*, workers: int = 2) -> Iterator[Server]:
+def service(*, workers: int = 2, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Serve a new token, which is gone at the end of the ``with`` block."""
-    with (
-        tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory,
-        server(make_token(Path(directory) / "state"), workers=workers) as running,
-    ):
-        yield running
+    with tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory:
+        own = make_token(Path(directory) / "state") | dict(settings or {})
+        with server(own, workers=workers) as running:
+            yield running
 
 
 def free_port() -> int:

@@ -126,6 +126,13 @@ def live(server: str) -> Api:
 
 
 @pytest.fixture(scope="session")
+def rsa1_5(environment: Mapping[str, str]) -> Iterator[Api]:
+    """The live service where RSA1_5 is switched on."""
+    with running(environment | {"JOSE_HSM_RSA1_5": "1"}, workers=1) as url:
+        yield Api.over_http(url)
+
+
+@pytest.fixture(scope="session")
 def callers(environment: Mapping[str, str]) -> Iterator[Callers]:
     """The live service with API tokens, and several who have one."""
     with running(environment | WITH_TOKENS) as url:

@@ -103,8 +103,8 @@ class Jwcrypto(Peer):
 
     @staticmethod
     def encrypt_compact(key: Any, plaintext: bytes, protected: dict[str, str]) -> str:
-        message = jwcrypto.jwe.JWE(plaintext, protected, recipient=key)
-        message.allowed_algs = [protected["alg"], protected["enc"]]
+        algs = [protected["alg"], protected["enc"]]
+        message = jwcrypto.jwe.JWE(plaintext, protected, recipient=key, algs=algs)
         return message.serialize(compact=True)
 
     @staticmethod

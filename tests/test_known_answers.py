@@ -384,12 +384,10 @@ def flattened(example: Example) -> dict[str, str]:
     return dict(zip(names, example["output"]["compact"].split("."), strict=True))
 
 
+@pytest.mark.parametrize("name", ["RFC 7516 A.2", "RFC 7520 5.1"])
 def test_rsa1_5_examples_unwrap_their_cek(
-    serve: Any, environment: Any, managed: Callable[[str], Example]
+    name: str, rsa1_5: Api, managed: Callable[[str], Example]
 ) -> None:
-    with serve(environment | {"JOSE_HSM_RSA1_5": "1"}, workers=1) as url:
-        for name in ("RFC 7516 A.2", "RFC 7520 5.1"):
-            api, example = Api.over_http(url), managed(name)
-            kid = imported(api, example["jwk"], "RSA1_5")
-            encrypted_key = example["jwe"]["encrypted_key"]
-            assert_cek(api, {"alg": "RSA1_5", "kid": str(kid)}, encrypted_key, example["cek"])
+    example = managed(name)
+    protected = {"alg": "RSA1_5", "kid": str(imported(rsa1_5, example["jwk"], "RSA1_5"))}
+    assert_cek(rsa1_5, protected, example["jwe"]["encrypted_key"], example["cek"])
