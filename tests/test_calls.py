@@ -38,6 +38,9 @@ SPECS = {
     "A256GCM": AES,
     "RSA-OAEP": KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048),
     "RSA-OAEP-256": KeySpec(kty="RSA", alg="RSA-OAEP-256", bits=2048),
+    "A192KW": KeySpec(kty="oct", alg="A192KW", bits=192),
+    "ECDH-ES": KeySpec(kty="EC", alg="ECDH-ES", crv="P-256"),
+    "ECDH-ES+A128KW": KeySpec(kty="OKP", alg="ECDH-ES+A128KW", crv="X25519"),
 }
 
 
@@ -71,7 +74,7 @@ def corrupt(chaos: Injector, function: str, output: int) -> None:
 def use(token: Hsm, kid: UUID, alg: str) -> Any:
     if alg == "A256GCM":
         return token.encrypt(kid, "dir", alg, b"plain", lambda _: b"aad")
-    if alg.startswith("RSA-"):
+    if alg in hsm.KEY_MANAGEMENTS:
         return token.encrypt(kid, alg, "A256GCM", b"plain", lambda _: b"aad")
     if alg.startswith("HS"):
         return token.mac(kid, alg, b"data")
@@ -103,6 +106,25 @@ def test_a_result_with_a_flipped_bit_is_given_to_nobody(token, chaos, alg):
     chaos.heal()
     use(token, kid, alg)
     token.destroy(kid, SPECS[alg])
+
+
+def test_a_wrong_hash_of_what_was_agreed_on_is_given_to_nobody(token, chaos):
+    kid = uuid4()
+    token.generate(kid, SPECS["ECDH-ES"])
+    hashes = []
+
+    def flip_first(original: Callable[..., int], *words: int) -> int:
+        if words[1]:  # else it is asked for the length only
+            hashes.append(words[1])
+        return flip_once(original, 1, *words) if len(hashes) == 1 else int(original(*words))
+
+    chaos.replace("C_DigestFinal", flip_first)
+    with pytest.raises(hsm.WrongResult):
+        use(token, kid, "ECDH-ES")
+    assert len(hashes) == 2
+    chaos.heal()
+    use(token, kid, "ECDH-ES")
+    token.destroy(kid, SPECS["ECDH-ES"])
 
 
 def test_a_wrong_signature_is_an_internal_error_over_http(local, application, chaos):

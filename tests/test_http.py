@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from tests.api import PREFIX, Api, b64u, header, unb64u
+from tests.bodies import body_of
 
 LIMIT = 2 * 1024 * 1024
 MIB = 1024 * 1024
@@ -600,7 +601,7 @@ def test_a_key_that_could_not_be_created_is_nowhere(without_token: Api, live: Ap
 
 @pytest.fixture(scope="module")
 def fips(serve: Any, environment: Mapping[str, str]) -> Iterator[Api]:
-    with serve({**environment, "JOSE_HSM_FIPS": "1"}, workers=1) as url:
+    with serve({**environment, "JOSE_HSM_FIPS": "1", "JOSE_HSM_RSA1_5": "1"}, workers=1) as url:
         yield api_of(url)
 
 
@@ -612,10 +613,12 @@ def fips(serve: Any, environment: Mapping[str, str]) -> Iterator[Api]:
         {"kty": "OKP", "crv": "Ed25519"},
         {"kty": "OKP", "alg": "EdDSA", "d": b64u(bytes(32))},
         {"kty": "AKP", "alg": "MLDSA44"},
+        {"kty": "OKP", "alg": "ECDH-ES", "crv": "X25519"},
+        {"kty": "RSA", "alg": "RSA1_5"},
     ],
     ids=str,
 )
-def test_fips_mode_makes_no_edwards_keys(fips: Api, body: Any) -> None:
+def test_fips_mode_makes_none_of_these_keys(fips: Api, body: Any) -> None:
     assert fips.post("/keys", body).refusal == (422, "unsupported_algorithm")
 
 
@@ -625,6 +628,22 @@ def test_fips_mode_neither_signs_nor_verifies_with_edwards_keys(fips: Api, live:
     assert live.ok("/verify", verify)["valid"] is True
     assert fips.post("/sign", sign).refusal == (422, "unsupported_algorithm")
     assert fips.post("/verify", verify).refusal == (422, "unsupported_algorithm")
+
+
+def test_fips_mode_agrees_on_keys_on_nist_curves_only(fips: Api, live: Api) -> None:
+    def message(crv: str, kty: str) -> tuple[dict[str, str], Any]:
+        kid = live.create(kty=kty, alg="ECDH-ES+A128KW", crv=crv)["kid"]
+        request = {"kid": kid, "alg": "ECDH-ES+A128KW", "enc": "A128GCM", "data": "AAAA"}
+        return request, live.ok("/encrypt", request)
+
+    nist, jwe = message("P-384", "EC")
+    assert fips.ok("/decrypt", jwe)["data"] == "AAAA"
+    fips.ok("/encrypt", nist)
+    edwards, jwe = message("X25519", "OKP")
+    for path, body in {"/encrypt": edwards, "/decrypt": jwe, "/keys/unwrap": jwe}.items():
+        answer = fips.post(path, body)
+        assert answer.refusal == (422, "unsupported_algorithm")
+        assert "FIPS" in answer.body["description"]
 
 
 @every_post
@@ -638,6 +657,8 @@ def test_fips_mode_does_everything_else(fips: Api, valid: Any, path: str) -> Non
         *({"kty": "RSA", "alg": alg} for alg in ("RS512", "PS384", "RSA-OAEP", "RSA-OAEP-256")),
         *({"kty": "EC", "crv": crv} for crv in ("P-256", "P-384", "P-521")),
         *({"kty": "oct", "alg": alg} for alg in ("A128GCM", "A192GCM", "HS384", "HS512")),
+        {"kty": "oct", "alg": "A192KW"},
+        {"kty": "EC", "crv": "P-521", "alg": "ECDH-ES"},
     ],
     ids=lambda key: key.get("alg") or key["crv"],
 )
@@ -652,22 +673,17 @@ def cek_in_token(serve: Any, environment: Mapping[str, str]) -> Iterator[Api]:
         yield api_of(url)
 
 
-@pytest.fixture(scope="module")
-def oaep_256(live: Api) -> dict[str, Any]:
-    """A JWE of RSA-OAEP-256, and the kid it is for."""
-    kid = live.create(kty="RSA", alg="RSA-OAEP-256")["kid"]
-    encrypt = {"kid": kid, "alg": "RSA-OAEP-256", "enc": "A128GCM", "data": "AAAA"}
-    return {"/encrypt": encrypt, "/decrypt": live.ok("/encrypt", encrypt)}
-
-
-def test_ceks_in_the_process_can_be_forbidden(cek_in_token: Api, live: Api, oaep_256: Any) -> None:
-    jwe = oaep_256["/decrypt"]
+@pytest.mark.parametrize("alg", ["RSA-OAEP-256", "ECDH-ES", "ECDH-ES+A256KW"])
+def test_ceks_in_the_process_can_be_forbidden(cek_in_token: Api, live: Api, alg: str) -> None:
+    key = body_of(alg)
+    kid = live.create(**key)["kid"]
+    encrypt = {"kid": kid, "alg": alg, "enc": "A128GCM", "data": "AAAA"}
+    jwe = live.ok("/encrypt", encrypt)
     live.ok("/decrypt", jwe)
-    live.ok("/keys/unwrap", jwe)
     for path, body in {
-        "/keys": {"kty": "RSA", "alg": "RSA-OAEP-256"},
+        "/keys": key,
         "/keys/unwrap": jwe,
-        "/encrypt": oaep_256["/encrypt"],
+        "/encrypt": encrypt,
         "/decrypt": jwe,
     }.items():
         assert cek_in_token.post(path, body).refusal == (422, "unsupported_algorithm"), path
@@ -684,9 +700,10 @@ def test_with_ceks_in_the_token_everything_else_works(cek_in_token, valid, path:
     cek_in_token.ok(path, valid[path])
 
 
-def test_with_ceks_in_the_token_oaep_with_sha_1_works(cek_in_token: Api) -> None:
-    kid = cek_in_token.create(kty="RSA", alg="RSA-OAEP")["kid"]
-    body = {"kid": kid, "alg": "RSA-OAEP", "enc": "A256GCM", "data": b64u("data")}
+@pytest.mark.parametrize("alg", ["RSA-OAEP", "A192KW"])
+def test_with_ceks_in_the_token_what_keeps_them_there_works(cek_in_token: Api, alg: str) -> None:
+    kid = cek_in_token.create(**body_of(alg))["kid"]
+    body = {"kid": kid, "alg": alg, "enc": "A256GCM", "data": b64u("data")}
     jwe = cek_in_token.ok("/encrypt", body)
     assert cek_in_token.ok("/decrypt", jwe)["data"] == b64u("data")
     key = cek_in_token.ok("/keys/unwrap", jwe)

@@ -69,6 +69,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "HS256": {"kty": "oct", "alg": "HS256"},
     "RSA-OAEP": {"kty": "RSA", "alg": "RSA-OAEP"},
     "ES256": {"kty": "EC", "crv": "P-256", "alg": "ES256"},
+    "ECDH-ES": {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES"},
 }
 NOT_BASE64URL = "A==="
 SHORT = b64u(bytes(11))
@@ -119,6 +120,25 @@ ORDERS: Mapping[str, tuple[Failure, ...]] = {
         unfit("protected.kid", Kid("A256GCM")),
         undecryptable("ciphertext", "AAAA"),
     ),
+    "encrypt ECDH": (
+        unsupported("enc", "A128CBC-HS256"),
+        bad("aad", NOT_BASE64URL),
+        bad("apu", NOT_BASE64URL),
+        bad("apv", NOT_BASE64URL),
+        unknown("kid"),
+    ),
+    "decrypt ECDH": (
+        bad("protected.kid", GONE),
+        unsupported("protected.enc", "A128CBC-HS256"),
+        bad("protected.epk", GONE),
+        bad("protected.apu", NOT_BASE64URL),
+        bad("protected.apv", 5),
+        bad("encrypted_key", "AAAA"),
+        bad("iv", SHORT, "'iv'"),
+        unknown("protected.kid"),
+        unfit("protected.kid", Kid("ES256")),
+        undecryptable("ciphertext", "AAAA"),
+    ),
     "sign": (
         bad("kid", GONE),
         bad("data", NOT_BASE64URL),
@@ -161,7 +181,12 @@ ORDERS: Mapping[str, tuple[Failure, ...]] = {
         undecryptable("encrypted_key", b64u(bytes(256))),
     ),
 }
-PATHS = {"decrypt OAEP": "/decrypt", "unwrap": "/keys/unwrap"}
+PATHS = {
+    "decrypt OAEP": "/decrypt",
+    "encrypt ECDH": "/encrypt",
+    "decrypt ECDH": "/decrypt",
+    "unwrap": "/keys/unwrap",
+}
 
 
 def collide(first: Failure, second: Failure) -> bool:
@@ -198,7 +223,10 @@ def valid(live: Api, kids: Mapping[Kid, str]) -> Mapping[str, Mapping[str, Any]]
     encrypt = {"kid": kids[Kid("A256GCM")], "alg": "dir", "enc": "A256GCM", "data": data}
     sign = {"kid": kids[Kid("ES256")], "alg": "ES256", "data": data}
     oaep = live.ok("/encrypt", encrypt | {"kid": kids[Kid("RSA-OAEP")], "alg": "RSA-OAEP"})
+    agreed = encrypt | {"kid": kids[Kid("ECDH-ES")], "alg": "ECDH-ES", "apu": "AA", "apv": "AA"}
     return {
+        "encrypt ECDH": agreed,
+        "decrypt ECDH": live.ok("/encrypt", agreed),
         "encrypt": encrypt,
         "decrypt": live.ok("/encrypt", encrypt),
         "decrypt OAEP": oaep,
