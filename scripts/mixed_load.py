@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import requests
 
+import hsm
 from scripts.throwaway import service
 
 KEYS: Final[tuple[dict[str, str], ...]] = (
@@ -31,6 +32,9 @@ KEYS: Final[tuple[dict[str, str], ...]] = (
     {"kty": "RSA", "alg": "PS256"},
     {"kty": "RSA", "alg": "RSA-OAEP"},
     {"kty": "RSA", "alg": "RSA-OAEP-256"},
+    {"kty": "oct", "alg": "A256KW"},
+    {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES"},
+    {"kty": "OKP", "crv": "X25519", "alg": "ECDH-ES+A128KW"},
 )
 USES_OF_A_KEY: Final = 6
 KEPT_ONE_IN: Final = 10
@@ -80,10 +84,9 @@ class Client:
             mac = self._post("/mac", {"kid": kid, "alg": alg, "data": data})
             check = mac and {"kid": kid, "alg": alg, "data": data, "mac": mac["mac"]}
             self._expect("/mac", check, "valid", expected=True)
-        elif alg.startswith(("RSA-", "A")):
-            enc = "A256GCM" if alg.startswith("RSA-") else alg
-            jwe_alg = alg if alg.startswith("RSA-") else "dir"
-            body = {"kid": kid, "alg": jwe_alg, "enc": enc, "data": data}
+        elif alg in hsm.CONTENT_ENCRYPTIONS or alg in hsm.KEY_MANAGEMENTS:
+            algs = ("dir", alg) if alg in hsm.CONTENT_ENCRYPTIONS else (alg, "A256GCM")
+            body = {"kid": kid, "alg": algs[0], "enc": algs[1], "data": data}
             self._expect("/decrypt", self._post("/encrypt", body), "data", expected=data)
         else:
             jws = self._post("/sign", {"kid": kid, "alg": alg, "data": data})
