@@ -141,6 +141,16 @@ MEMBERS: Mapping[str, Change] = {
 }
 
 
+OF_X25519: Mapping[str, Change] = {
+    "x short": {"x": b64u(bytes(31))},
+    "x long": {"x": b64u(b"\1" * 33)},
+    "x missing": {"x": GONE},
+    "kty EC": {"kty": "EC"},
+    "crv Ed25519": {"crv": "Ed25519"},
+    "crv X448": {"crv": "X448"},
+}
+
+
 @pytest.fixture
 def derivations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the token has been asked to derive."""
@@ -209,18 +219,7 @@ def test_a_point_of_x25519_counts_modulo_p_and_without_its_highest_bit(local: Ap
     assert local.delete(kid).status == 204
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"x": b64u(bytes(31))},
-        {"x": b64u(b"\1" * 33)},
-        {"x": GONE},
-        {"kty": "EC"},
-        {"crv": "Ed25519"},
-        {"crv": "X448"},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("change", OF_X25519.values(), ids=OF_X25519)
 def test_an_epk_that_is_not_one_of_x25519_is_refused(
     local: Api, messages: Any, change: Change
 ) -> None:
