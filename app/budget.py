@@ -1,4 +1,4 @@
-"""How often one AES key may encrypt: IVs are random, 96 bits, and must not meet."""
+"""How often one AES-GCM key may encrypt: IVs are random, 96 bits, and must not meet."""
 
 import logging
 from collections import OrderedDict

@@ -135,7 +135,7 @@ class Keyring:
     ) -> dict[str, Any]:
         self._require_fit(key, header.alg)
         _require_on_curve(key, header.agreement)
-        residency = self._hsm.offers()[header.alg].residency
+        residency = self._hsm.offers()[header.alg].with_enc(header.enc).residency
         bits = 8 * hsm.CONTENT_ENCRYPTIONS[header.enc].key_bytes
         cek = Key(
             kid=uuid4(),
@@ -179,7 +179,7 @@ class Keyring:
         key = self._access.find(principal, kid, Right.ENCRYPT)
         self._require_fit(key, enc if alg == hsm.DIRECT else alg)
         _require_active(key)
-        if alg == hsm.DIRECT:
+        if alg == hsm.DIRECT and hsm.CONTENT_ENCRYPTIONS[enc].is_counted:
             self._budget.spend(key.kid)
         named = {"alg": alg, "enc": enc, "kid": kid if alg == hsm.DIRECT else str(key.kid)}
 

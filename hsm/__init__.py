@@ -23,7 +23,7 @@ from hsm.algorithms import (
     algorithms_by_crv,
 )
 from hsm.connection import Settings
-from hsm.content import IV_BYTES, TAG_BYTES, Sealed
+from hsm.content import Sealed
 from hsm.errors import (
     CryptoFailure,
     DecryptionFailed,
@@ -45,13 +45,11 @@ __all__ = [
     "CONTENT_ENCRYPTIONS",
     "CURVES",
     "DIRECT",
-    "IV_BYTES",
     "KEY_AGREEMENTS",
     "KEY_MANAGEMENTS",
     "KEY_WRAPPINGS",
     "MACS",
     "SIGNATURES",
-    "TAG_BYTES",
     "WEIERSTRASS_CURVES",
     "Adoptable",
     "Agreement",

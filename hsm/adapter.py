@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from pkcs11 import ObjectClass, PKCS11Error
+from pkcs11 import PKCS11Error
 from pkcs11.exceptions import FunctionFailed
 
 from hsm import adoption, content, mac, signing
@@ -25,12 +25,13 @@ from hsm.algorithms import (
     KeySpec,
 )
 from hsm.connection import ATTEMPTS, Connection, Settings
-from hsm.content import Sealed
+from hsm.content import Cek, Sealed
 from hsm.errors import CryptoFailure, DecryptionFailed, KeyNotFound, TokenUnavailable
 from hsm.faults import Fault, fault_of
 from hsm.generation import Generations
+from hsm.halves import PRIVATE, PUBLIC, Half, halves_of, secret, secrets_of
 from hsm.handles import Key
-from hsm.keystore import PRIVATE, PUBLIC, SECRET, Halves, halves_of
+from hsm.keystore import Halves
 from hsm.material import AgreementKey, PrivateKey, PublicKey
 from hsm.pool import Sessions
 from hsm.session import Session
@@ -197,13 +198,13 @@ class Hsm:
         def compute(token: Token, key: Key) -> bytes:
             return (mac.compute_twice if token.results_checked else mac.compute)(key, row, data)
 
-        return self._with_key(kid, SECRET, alg, compute)
+        return self._with_key(kid, secret(row.kind), alg, compute)
 
     def verify_mac(self, kid: UUID, alg: str, data: bytes, code: bytes) -> bool:
         """Tell whether ``code`` is the MAC of ``data``; of a wrong length it is just not."""
         row = MACS[alg]
         return self._with_key(
-            kid, SECRET, alg, lambda _token, key: mac.verify(key, row, data, code)
+            kid, secret(row.kind), alg, lambda _token, key: mac.verify(key, row, data, code)
         )
 
     def encrypt(  # noqa: PLR0913, PLR0917  # the parts of a JWE
@@ -219,18 +220,18 @@ class Hsm:
         enc_row = CONTENT_ENCRYPTIONS[enc]
         if alg == DIRECT:
 
-            def seal(token: Token, key: Key) -> Encrypted:
-                sealed = content.encrypt(key, enc_row, plaintext, aad(None))
+            def seal(token: Token, cek: Cek) -> Encrypted:
+                sealed = content.encrypt(cek, enc_row, plaintext, aad(None))
                 if token.results_checked:
-                    content.require_opens(key, enc_row, sealed, plaintext, aad(None), token.canary)
+                    content.require_opens(cek, enc_row, sealed, plaintext, aad(None), token.canary)
                 return Encrypted(b"", sealed)
 
-            return self._with_key(kid, SECRET, enc, seal)
+            return self._with_keys(kid, secrets_of(enc_row), enc, seal)
         row = KEY_MANAGEMENTS[alg]
         encrypting, decrypting = _halves(row)
 
         def encrypt(token: Token, key: Key) -> Encrypted:
-            path = token.paths[alg]
+            path = token.path(alg, enc)
             with path.wrapped(key, row, enc_row, said) as wrapped:
                 authenticated = aad(wrapped.epk)
                 sealed = content.encrypt(wrapped.cek, enc_row, plaintext, authenticated)
@@ -263,16 +264,16 @@ class Hsm:
         """
         enc_row = CONTENT_ENCRYPTIONS[enc]
         if alg == DIRECT:
-            return self._with_key(
+            return self._with_keys(
                 kid,
-                SECRET,
+                secrets_of(enc_row),
                 enc,
-                lambda token, key: content.decrypt(key, enc_row, sealed, aad, token.canary),
+                lambda token, cek: content.decrypt(cek, enc_row, sealed, aad, token.canary),
             )
         row = KEY_MANAGEMENTS[alg]
 
         def decrypt(token: Token, key: Key) -> bytes:
-            path = token.paths[alg]
+            path = token.path(alg, enc)
             with path.unwrapped(key, row, enc_row, encrypted_key, said) as unwrapped:
                 return content.decrypt(unwrapped.cek, enc_row, sealed, aad, token.canary)
 
@@ -299,7 +300,7 @@ class Hsm:
         def unwrap(token: Token, key: Key) -> None:
             if next(tries):  # the one before may have failed halfway
                 token.keystore.destroy(key.lent, new_kid, KeySpec(kty="oct", alg=enc))
-            path = token.paths[alg]
+            path = token.path(alg, enc)
             with path.unwrapped(key, row, enc_row, encrypted_key, said) as unwrapped:
                 if unwrapped.outcome is Outcome.REJECTED:
                     _require_canary(token, key.lent)
@@ -353,9 +354,18 @@ class Hsm:
     def _with_key(
         self,
         kid: UUID,
-        half: ObjectClass,
+        half: Half,
         name: str,
         operation: Callable[[Token, Key], Result],
+    ) -> Result:
+        return self._with_keys(kid, (half,), name, lambda token, keys: operation(token, *keys))
+
+    def _with_keys(
+        self,
+        kid: UUID,
+        halves: tuple[Half, ...],
+        name: str,
+        operation: Callable[[Token, tuple[Key, ...]], Result],
     ) -> Result:
         tries = itertools.count(1)
 
@@ -363,7 +373,8 @@ class Hsm:
             is_last = next(tries) == ATTEMPTS
             token.require_offered(name)
             try:
-                return operation(token, token.keystore.load(session, kid, half))
+                keys = tuple(token.keystore.load(session, kid, half) for half in halves)
+                return operation(token, keys)
             except PKCS11Error as error:
                 if fault_of(error) is not Fault.KEY_GONE:
                     raise
@@ -377,9 +388,9 @@ class Hsm:
         return self._connection.perform(run)
 
 
-def _halves(row: KeyManagement) -> tuple[ObjectClass, ObjectClass]:
+def _halves(row: KeyManagement) -> tuple[Half, Half]:
     """Return the halves of a key that encrypt and decrypt."""
-    return (PUBLIC, PRIVATE) if row.kind.is_pair else (SECRET, SECRET)
+    return (PUBLIC, PRIVATE) if row.kind.is_pair else (secret(row.kind), secret(row.kind))
 
 
 @contextmanager

@@ -28,7 +28,6 @@ from hsm.algorithms import (
 from hsm.errors import CryptoFailure, HsmError, KeyNotFound, TokenUnavailable
 from hsm.faults import name_of
 from hsm.handles import Handle, Key
-from hsm.keystore import PRIVATE, PUBLIC, SECRET
 from hsm.material import PublicKey
 from hsm.session import Session
 from hsm.templates import LABEL_PREFIX, identity
@@ -38,6 +37,7 @@ _PROBE: Final = b"jose-hsm"
 _ID_BYTES: Final = 16
 
 Halves = Mapping[ObjectClass, Object]
+SECRET, PRIVATE, PUBLIC = ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +148,8 @@ def _spec(row: Algorithm, kind: KeyKind, curve: Curve | None, halves: Halves) ->
         return None
     if curve is not None and halves[PUBLIC][Attribute.EC_PARAMS] != curve.ec_params:
         return None
+    if len(row.parts) > 1:  # nobody else's two objects are one key
+        return None
     bits = _bits(halves)
     if isinstance(row, ContentEncryption | KeyWrapping) and bits != 8 * row.key_bytes:
         return None
@@ -183,15 +185,17 @@ def _round_trip(token: Token, row: Algorithm, keys: Mapping[ObjectClass, Key]) -
         case MacAlgorithm():
             return mac.verify(keys[SECRET], row, _PROBE, mac.compute(keys[SECRET], row, _PROBE))
         case ContentEncryption():
-            sealed = content.encrypt(keys[SECRET], row, _PROBE, _PROBE)
-            return content.decrypt(keys[SECRET], row, sealed, _PROBE, token.canary) == _PROBE
+            cek = (keys[SECRET],)
+            sealed = content.encrypt(cek, row, _PROBE, _PROBE)
+            return content.decrypt(cek, row, sealed, _PROBE, token.canary) == _PROBE
         case KeyManagement():
             return _transports(token, row, keys)
     return False
 
 
 def _transports(token: Token, row: KeyManagement, keys: Mapping[ObjectClass, Key]) -> bool:
-    path, enc = token.paths[row.name], CONTENT_ENCRYPTIONS["A256GCM"]
+    enc = CONTENT_ENCRYPTIONS["A256GCM"]
+    path = token.path(row.name, enc.name)
     secret = keys.get(SECRET)
     with path.wrapped(secret or keys[PUBLIC], row, enc) as wrapped:
         sealed = content.encrypt(wrapped.cek, enc, _PROBE, _PROBE)

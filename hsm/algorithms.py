@@ -171,6 +171,15 @@ class Algorithm:
         """Every kind of its keys, each with its curve if it is on one."""
         return tuple((curve.kind, curve) for curve in self.curves) or ((self.kind, None),)
 
+    @property
+    def parts(self) -> tuple["Algorithm", ...]:
+        """What each secret object of a key performs; nearly always one does all."""
+        return (self,)
+
+    def shares(self, value: bytes | bytearray) -> tuple[bytearray, ...]:
+        """Return what each of ``parts`` gets of the secret key ``value``, to be wiped."""
+        return (bytearray(value),)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureAlgorithm(Algorithm):
@@ -193,22 +202,52 @@ class SignatureAlgorithm(Algorithm):
 class MacAlgorithm(Algorithm):
     """A JWS ``alg`` with a shared key (RFC 7518 §3.2); the key is as long as the hash or longer.
 
-    The token only ever computes: MACs are compared outside, in constant time.
+    The token only ever computes: MACs are compared outside, in constant time. ``mac_bytes`` is the
+    length of the hash, ``tag_bytes`` how much of the MAC is used where that is not all.
     """
 
     kind: KeyKind = HMAC
     usages: MechanismFlag = MechanismFlag.SIGN
     mac_bytes: int
+    tag_bytes: int | None = None
+
+    @property
+    def hash_name(self) -> str:
+        """The hash, as ``hashlib`` names it."""
+        return f"sha{8 * self.mac_bytes}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentEncryption(Algorithm):
-    """A JWE ``enc`` (RFC 7518 §5.1)."""
+    """A JWE ``enc`` (RFC 7518 §5.1).
+
+    A CEK with ``mac`` is two objects: the first half of its bytes authenticates, the second
+    encrypts (§5.2.2.1). ``is_counted`` says that IVs are random and must not meet.
+    """
 
     kind: KeyKind = AES
     mechanism: Mechanism = Mechanism.AES_GCM
     usages: MechanismFlag = ENCRYPT_DECRYPT
     key_bytes: int
+    iv_bytes: int = 12
+    tag_bytes: int = 16
+    mac: MacAlgorithm | None = None
+    is_counted: bool = True
+
+    @property
+    def parts(self) -> tuple[Algorithm, ...]:
+        """See ``Algorithm``; the MAC comes first, as its half of the key does."""
+        return (self,) if self.mac is None else (self.mac, self)
+
+    def shares(self, value: bytes | bytearray) -> tuple[bytearray, ...]:
+        """See ``Algorithm``.
+
+        HMAC pads a short key with zeros (RFC 2104 §2); tokens that refuse short keys get it so.
+        """
+        if self.mac is None:
+            return (bytearray(value),)
+        middle = self.key_bytes // 2
+        return bytearray(value[:middle].ljust(self.mac.mac_bytes, b"\0")), bytearray(value[middle:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +318,20 @@ def _ecdsa(name: str, curve: Curve, hash_algorithm: hashes.HashAlgorithm) -> Sig
     )
 
 
+def _cbc_hmac(name: str, mechanism: Mechanism, hash_bytes: int) -> ContentEncryption:
+    """Return a row of RFC 7518 §5.2: key as long as the hash, halves and tag half as long."""
+    tag_bytes = hash_bytes // 2
+    return ContentEncryption(
+        name=name,
+        mechanism=Mechanism.AES_CBC_PAD,
+        key_bytes=hash_bytes,
+        iv_bytes=16,
+        tag_bytes=tag_bytes,
+        mac=MacAlgorithm(name=name, mechanism=mechanism, mac_bytes=hash_bytes, tag_bytes=tag_bytes),
+        is_counted=False,
+    )
+
+
 def _table(*rows: Row) -> Mapping[str, Row]:
     return MappingProxyType({row.name: row for row in rows})
 
@@ -325,7 +378,16 @@ CONTENT_ENCRYPTIONS: Final = _table(
     ContentEncryption(name="A128GCM", key_bytes=16),
     ContentEncryption(name="A192GCM", key_bytes=24),
     ContentEncryption(name="A256GCM", key_bytes=32),
+    _cbc_hmac("A128CBC-HS256", Mechanism.SHA256_HMAC, 32),
+    _cbc_hmac("A192CBC-HS384", Mechanism.SHA384_HMAC, 48),
+    _cbc_hmac("A256CBC-HS512", Mechanism.SHA512_HMAC, 64),
 )
+
+CONTENT_FAMILIES: Final = tuple(
+    tuple(row for row in CONTENT_ENCRYPTIONS.values() if row.mechanism is mechanism)
+    for mechanism in (Mechanism.AES_GCM, Mechanism.AES_CBC_PAD)
+)
+"""Those that differ in nothing but sizes: what carries a CEK of one carries those of all."""
 
 KEY_WRAPPINGS: Final = _table(
     KeyWrapping(name="A128KW", key_bytes=16),

@@ -1,17 +1,18 @@
 """Object handles: bound to a lent session for one operation, remembered for one epoch."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from threading import Lock
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from pkcs11 import Object, ObjectClass, PKCS11Error, _pkcs11, types
+from pkcs11 import Object, PKCS11Error, _pkcs11, types
 from pkcs11 import Session as RawSession
 from pkcs11.exceptions import FunctionFailed
 
 from hsm.faults import Fault, fault_of
+from hsm.halves import Half
 from hsm.material import PublicKey, read_public
 from hsm.session import Session
 
@@ -155,6 +156,13 @@ def temporary(key: Key) -> Iterator[Key]:
         key.destroy()
 
 
+@contextmanager
+def temporary_parts(makes: Iterable[Callable[[], Key]]) -> Iterator[tuple[Key, ...]]:
+    """Make the objects of one key for one ``with`` block and destroy them at the end."""
+    with ExitStack() as stack:
+        yield tuple(stack.enter_context(temporary(make())) for make in makes)
+
+
 class HandleCache:
     """The handles of one epoch, the least recently used forgotten first.
 
@@ -165,9 +173,9 @@ class HandleCache:
     def __init__(self, size: int = 65_536) -> None:
         self._size = size
         self._lock = Lock()
-        self._handles: OrderedDict[tuple[UUID, ObjectClass], Handle] = OrderedDict()
+        self._handles: OrderedDict[tuple[UUID, Half], Handle] = OrderedDict()
 
-    def get(self, kid: UUID, half: ObjectClass) -> Handle | None:
+    def get(self, kid: UUID, half: Half) -> Handle | None:
         """Return the handle of that half of ``kid``, if it is known."""
         with self._lock:
             handle = self._handles.get((kid, half))
@@ -175,14 +183,14 @@ class HandleCache:
                 self._handles.move_to_end((kid, half))
             return handle
 
-    def put(self, kid: UUID, half: ObjectClass, handle: Handle) -> None:
+    def put(self, kid: UUID, half: Half, handle: Handle) -> None:
         """Remember the handle of that half of ``kid``."""
         with self._lock:
             self._handles[kid, half] = handle
             if len(self._handles) > self._size:
                 self._handles.popitem(last=False)
 
-    def drop(self, kid: UUID, halves: Iterable[ObjectClass]) -> None:
+    def drop(self, kid: UUID, halves: Iterable[Half]) -> None:
         """Forget those halves of ``kid``."""
         with self._lock:
             for half in halves:

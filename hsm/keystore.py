@@ -1,7 +1,7 @@
 """Keys on the token, by kid: generate, import, load, destroy.
 
-CKA_ID is the 16 bytes of the kid, for both halves. Nothing outside knows that a key is a token
-object; a key's handle always comes from here.
+CKA_ID is the 16 bytes of the kid, for all objects of the key (``halves``). Nothing outside knows
+that a key is a token object; a key's handle always comes from here.
 """
 
 import time
@@ -14,26 +14,22 @@ from pkcs11.exceptions import FunctionFailed
 
 from hsm.algorithms import CEK_WRAPPING, ContentEncryption, KeySpec
 from hsm.canary import CANARY_IDS, Canary
+from hsm.content import Cek
 from hsm.errors import KeyNotFound, TokenUnavailable
 from hsm.faults import Fault, fault_of
+from hsm.halves import HALVES, PRIVATE, PUBLIC, Half, halves_of, secrets_of
 from hsm.handles import Handle, HandleCache, Key
 from hsm.material import PrivateKey, PublicKey
 from hsm.session import Session
-from hsm.templates import HALVES, LABEL_PREFIX, Templates, identity
+from hsm.templates import LABEL_PREFIX, Templates, identity
 
-Halves = frozenset[ObjectClass]
-
-SECRET, PRIVATE, PUBLIC = HALVES
+Halves = frozenset[Half]
 
 # SoftHSM can overlook what another process has just created; see ``softhsm``, and its issue 573.
 _LOOKS: Final = 3
 _PAUSE_SECONDS: Final = 0.02
 _KID_BYTES: Final = 16
-
-
-def halves_of(spec: KeySpec) -> tuple[ObjectClass, ...]:
-    """Return the objects that make a whole key, those that can do harm first."""
-    return (PRIVATE, PUBLIC) if spec.kind.is_pair else (SECRET,)
+_CLASSES: Final = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
 
 
 class Keystore:
@@ -52,19 +48,25 @@ class Keystore:
         if spec.kind.is_pair:
             return self._generate_pair(session, kid, spec)
         assert spec.bits is not None  # noqa: S101  # the schema gives every oct key a length
-        secret = session.generate_key(
-            spec.kind.key_type,
-            spec.bits,
-            **identity(kid),
-            **self._templates.secret_generation(spec.algorithms),
-        )
-        self._remember(kid, SECRET, secret)
+        (row,) = spec.algorithms
+        shares = row.shares(bytes(spec.bits // 8))
+        for half, part, share in zip(secrets_of(row), row.parts, shares, strict=True):
+            made = session.generate_key(
+                part.kind.key_type,
+                8 * len(share),
+                **identity(kid),
+                **self._templates.secret_generation([part]),
+            )
+            self._remember(kid, half, made)
         return None
 
     def import_secret(self, session: Session, kid: UUID, spec: KeySpec, value: bytes) -> None:
         """Create a secret key from ``value``, which the caller has checked."""
-        template = self._templates.imported_secret(kid, spec, value)
-        self._remember(kid, SECRET, session.create_object(template))
+        (row,) = spec.algorithms
+        for half, part, share in zip(secrets_of(row), row.parts, row.shares(value), strict=True):
+            template = self._templates.imported_secret(kid, part, share)
+            self._remember(kid, half, session.create_object(template))
+            share[:] = bytes(len(share))
 
     def import_pair(self, session: Session, kid: UUID, spec: KeySpec, key: PrivateKey) -> PublicKey:
         """Create both halves of ``key``, which the caller has checked; return the public one."""
@@ -73,23 +75,24 @@ class Keystore:
         self._remember(kid, PRIVATE, private)
         return self._remember_public(kid, public)
 
-    def store(self, kid: UUID, row: ContentEncryption, kek: Key, cek: Key) -> None:
-        """Keep the session object ``cek`` as the key ``kid``, never extractable again.
+    def store(self, kid: UUID, row: ContentEncryption, kek: Key, cek: Cek) -> None:
+        """Keep the session objects ``cek`` as the key ``kid``, never extractable again.
 
-        It crosses as an AES key wrap (RFC 3394) under ``kek``, which is a session object too.
+        They cross as an AES key wrap (RFC 3394) under ``kek``, which is a session object too.
         """
-        stored = kek.unwrap_key(
-            ObjectClass.SECRET_KEY,
-            row.kind.key_type,
-            kek.wrap_key(cek, mechanism=CEK_WRAPPING),
-            **identity(kid),
-            mechanism=CEK_WRAPPING,
-            capabilities=self._templates.usages([row]),
-            template=self._templates.secret([row]),
-        )
-        self._remember(kid, SECRET, stored)
+        for half, part, made in zip(secrets_of(row), row.parts, cek, strict=True):
+            stored = kek.unwrap_key(
+                ObjectClass.SECRET_KEY,
+                part.kind.key_type,
+                kek.wrap_key(made, mechanism=CEK_WRAPPING),
+                **identity(kid),
+                mechanism=CEK_WRAPPING,
+                capabilities=self._templates.usages([part]),
+                template=self._templates.secret([part]),
+            )
+            self._remember(kid, half, stored)
 
-    def load(self, session: Session, kid: UUID, half: ObjectClass) -> Key:
+    def load(self, session: Session, kid: UUID, half: Half) -> Key:
         """Return that half of ``kid``, bound to ``session``.
 
         Raises ``KeyNotFound`` only if the token shows its canary to the same session now: a
@@ -129,9 +132,8 @@ class Keystore:
         """Return the kids of all objects that carry our label, each with its halves."""
         self._announce_change()
         kids: dict[UUID, Halves] = {}
-        for half in HALVES:
-            for kid in _labelled(session, half):
-                kids[kid] = kids.get(kid, frozenset()) | {half}
+        for kid, half in _labelled(session):
+            kids[kid] = kids.get(kid, frozenset()) | {half}
         return kids
 
     def _generate_pair(self, session: Session, kid: UUID, spec: KeySpec) -> PublicKey:
@@ -144,9 +146,10 @@ class Keystore:
         self._remember(kid, PRIVATE, private)
         return self._remember_public(kid, public)
 
-    def _remember(self, kid: UUID, half: ObjectClass, created: Object) -> Handle:
+    def _remember(self, kid: UUID, half: Half, created: Object) -> Handle:
         """Remember a new object, having read it back."""
-        if created[Attribute.ID] != kid.bytes or created[Attribute.CLASS] is not half:
+        meant = {Attribute.ID: kid.bytes} | half.template
+        if any(created[name] != value for name, value in meant.items()):
             raise FunctionFailed
         handle = Handle.of(created)
         self._handles.put(kid, half, handle)
@@ -157,19 +160,19 @@ class Keystore:
         assert public is not None  # noqa: S101  # as in ``public``
         return public
 
-    def _look(self, session: Session, kid: UUID, half: ObjectClass) -> Handle:
+    def _look(self, session: Session, kid: UUID, half: Half) -> Handle:
         # The first will do: SoftHSM sometimes finds one object twice.
         for found in self._find(session, kid, half):
             return Handle.of(found)
         raise KeyNotFound
 
-    def _find(self, session: Session, kid: UUID, half: ObjectClass) -> list[Object]:
+    def _find(self, session: Session, kid: UUID, half: Half) -> list[Object]:
         """Search more than once before believing that there is nothing.
 
         The last word is a search after the canary has been found: before, the token may have been
         in trouble. Raises ``TokenUnavailable`` if the canary is not found either.
         """
-        template = {Attribute.CLASS: half, Attribute.ID: kid.bytes}
+        template = half.template | {Attribute.ID: kid.bytes}
         for _ in range(_LOOKS):
             if found := session.find(template):
                 return found
@@ -187,10 +190,16 @@ def _label(found: Object) -> str:
         return ""
 
 
-def _labelled(session: Session, half: ObjectClass) -> Iterator[UUID]:
+def _labelled(session: Session) -> Iterator[tuple[UUID, Half]]:
     # Never with an empty template: one half-written object would end the search for ever.
-    for found in session.find({Attribute.CLASS: half}):
-        if _label(found).startswith(LABEL_PREFIX):
-            key_id = found[Attribute.ID]
-            if len(key_id) == _KID_BYTES and key_id not in CANARY_IDS:
-                yield UUID(bytes=key_id)
+    for object_class in _CLASSES:
+        for found in session.find({Attribute.CLASS: object_class}):
+            if _label(found).startswith(LABEL_PREFIX):
+                key_id = found[Attribute.ID]
+                if len(key_id) == _KID_BYTES and key_id not in CANARY_IDS:
+                    yield UUID(bytes=key_id), _half(object_class, found)
+
+
+def _half(object_class: ObjectClass, found: Object) -> Half:
+    is_secret = object_class is ObjectClass.SECRET_KEY
+    return Half(object_class, found[Attribute.KEY_TYPE] if is_secret else None)

@@ -4,18 +4,16 @@ The mechanism list of a token says what it would like to do; only a trial says w
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import singledispatchmethod
+from functools import partial, singledispatchmethod
 from typing import Any, Final, NamedTuple
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pkcs11 import Object
 
-from hsm import content, mac, peer, signing
+from hsm import content, mac, peer, sealing, signing
 from hsm.agreement import Agreement
 from hsm.algorithms import (
-    CONTENT_ENCRYPTIONS,
     ML_DSA,
     RSA,
     Algorithm,
@@ -29,9 +27,9 @@ from hsm.algorithms import (
     SignatureAlgorithm,
 )
 from hsm.canary import Canary
-from hsm.content import IV_BYTES, TAG_BYTES, Sealed
+from hsm.content import Cek, Sealed
 from hsm.errors import DecryptionFailed, HsmError
-from hsm.handles import Handle, Key, bind, temporary
+from hsm.handles import Handle, Key, bind, temporary, temporary_parts
 from hsm.material import PublicKey
 from hsm.peer import Sent
 from hsm.session import Session
@@ -90,36 +88,54 @@ class Proof:
 
     @attempt.register
     def _content(self, row: ContentEncryption, _curve: Curve | None, session: Session) -> None:
-        with temporary(self._secret(session, row, 8 * row.key_bytes)) as key:
-            sealed = content.encrypt(key, row, _MESSAGE, _MESSAGE)
+        shares = row.shares(bytes(row.key_bytes))
+        makes = [
+            partial(self._secret, session, part, 8 * len(share))
+            for part, share in zip(row.parts, shares, strict=True)
+        ]
+        with temporary_parts(makes) as cek:
+            sealed = content.encrypt(cek, row, _MESSAGE, _MESSAGE)
 
             def opens(aad: bytes) -> bool:
-                return _opens(key, row, sealed, aad, self._canary)
+                return _opens(cek, row, sealed, aad, self._canary)
 
             _require(opens(_MESSAGE) and not opens(_OTHER_MESSAGE))
 
     def attempt_transport(
-        self, row: KeyManagement, path: Path, curve: Curve | None, session: Session
+        self,
+        row: KeyManagement,
+        path: Path,
+        encs: Sequence[ContentEncryption],
+        curve: Curve | None,
+        session: Session,
     ) -> None:
-        """Exchange CEKs on ``path``: with itself, with a peer in software, and bad ones."""
-        with self._recipient(row, curve, session) as (public, private, known):
-            for enc, sent, sealed, is_good in self._messages(row, path, public, known):
-                with path.unwrapped(private, row, enc, sent.encrypted_key, sent.said) as unwrapped:
+        """Exchange CEKs on ``path``: with itself, with a peer in software, and bad ones.
+
+        ``encs`` differ in size; the longest is the last.
+        """
+        _require(path.works(session))
+        with self._recipient(row, curve, session) as recipient:
+            for enc, sent, sealed, is_good in self._messages(row, path, encs, recipient):
+                with path.unwrapped(
+                    recipient.private, row, enc, sent.encrypted_key, sent.said
+                ) as unwrapped:
                     is_recovered = unwrapped.outcome is Outcome.RECOVERED
                     # What is agreed on is always something, and the wrong thing does not open it.
                     _require(is_recovered is (is_good or not row.transports))
                     is_open = _opens(unwrapped.cek, enc, sealed, _MESSAGE, self._canary)
                     _require(is_open is is_good)
 
+    @staticmethod
     def _messages(
-        self, row: KeyManagement, path: Path, public: Key, known: Any
+        row: KeyManagement, path: Path, encs: Sequence[ContentEncryption], recipient: _Recipient
     ) -> Iterator[tuple[ContentEncryption, Sent, Sealed, bool]]:
-        enc, other_enc = CONTENT_ENCRYPTIONS["A256GCM"], CONTENT_ENCRYPTIONS["A128GCM"]
+        public, _, known = recipient
+        enc, other_enc = encs[-1], encs[0]
         with path.wrapped(public, row, enc) as wrapped:
             sealed = content.encrypt(wrapped.cek, enc, _MESSAGE, _MESSAGE)
         yield enc, Sent(b"", wrapped.encrypted_key, Agreement(wrapped.epk)), sealed, True
         sent = peer.send(known, row, enc, os.urandom(enc.key_bytes))
-        sealed = _sealed_by_peer(sent.cek)
+        sealed = _sealed_by_peer(enc, sent.cek)
         yield enc, sent, sealed, True
         if isinstance(row, KeyAgreement) and row.wrapping:
             return  # how a bad CEK fails has been tried with ``wrapping`` itself
@@ -138,7 +154,7 @@ class Proof:
             yield _Recipient(public, private, public.public)
             return
         value = os.urandom(row.key_bytes)
-        template = self._templates.imported_secret(None, KeySpec(kty="oct", alg=row.name), value)
+        template = self._templates.imported_secret(None, row, value)
         with temporary(bind(session, session.create_object(template))) as key:
             yield _Recipient(key, key, value)
 
@@ -177,13 +193,11 @@ def _numbers(public: Key) -> PublicKey:
     return public.public
 
 
-def _sealed_by_peer(cek: bytes) -> Sealed:
-    iv = os.urandom(IV_BYTES)
-    output = AESGCM(cek).encrypt(iv, _MESSAGE, _MESSAGE)
-    return Sealed(iv, output[:-TAG_BYTES], output[-TAG_BYTES:])
+def _sealed_by_peer(enc: ContentEncryption, cek: bytes) -> Sealed:
+    return sealing.seal(enc, cek, os.urandom(enc.iv_bytes), _MESSAGE, _MESSAGE)
 
 
-def _opens(cek: Key, row: ContentEncryption, sealed: Sealed, aad: bytes, canary: Canary) -> bool:
+def _opens(cek: Cek, row: ContentEncryption, sealed: Sealed, aad: bytes, canary: Canary) -> bool:
     try:
         return content.decrypt(cek, row, sealed, aad, canary) == _MESSAGE
     except DecryptionFailed:

@@ -78,6 +78,10 @@ class Session:
         """Return all objects that match: an abandoned search would block the session for ever."""
         return self.call("C_FindObjects", lambda: list(self.raw.get_objects(template)))
 
+    def read(self, made: Object, attribute: Attribute) -> Any:
+        """Return an attribute of an object that this session has made or found."""
+        return self.call("C_GetAttributeValue", made.__getitem__, attribute)
+
     def destroy(self, made: Object) -> None:
         """Destroy an object that this session has made or found."""
         self.call("C_DestroyObject", made.destroy)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from pkcs11 import Attribute, Mechanism, MechanismFlag, ObjectClass
+from pkcs11 import Attribute, Mechanism, MechanismFlag
 from pkcs11.attributes import AttributeMapper
 
-from hsm.algorithms import CEK_WRAPPING, Algorithm, Curve, KeySpec, SignatureAlgorithm
+from hsm.algorithms import CEK_WRAPPING, HMAC, Algorithm, Curve, KeySpec, SignatureAlgorithm
 from hsm.material import CONVERSIONS, Attributes, PrivateKey
 
 LABEL_PREFIX: Final = "jose-hsm:"
@@ -22,6 +22,12 @@ OPTIONAL: Final = (
     Attribute.COPYABLE,
 )
 """Attributes that younger or smaller tokens do not know; ``token`` tries each at boot."""
+
+_FIXED: Final = {
+    Attribute.COPYABLE: False,
+    # Last: when SoftHSM unwraps, it sets one attribute after the other.
+    Attribute.MODIFIABLE: False,
+}
 
 
 def attribute_mapper() -> AttributeMapper:
@@ -79,6 +85,23 @@ class Templates:
         """Return what guards Z: it is good for nothing but to be hashed."""
         return _guards(extractable=False) | self._restricted_to({Mechanism.SHA256})
 
+    def passing(self, value: bytes) -> Attributes:
+        """Return a whole session object with a CEK that is only to be wrapped."""
+        return {
+            **_MAPPER.secret_key_template(
+                capabilities=MechanismFlag(0), id_=None, label=None, store=False
+            ),
+            Attribute.KEY_TYPE: HMAC.key_type,
+            Attribute.VALUE: value,
+            **_guards(extractable=True),
+            **self._known(_FIXED),
+        }
+
+    def shown(self) -> Attributes:
+        """Return what guards a CEK that has been unwrapped to be read, and for nothing else."""
+        guards = _guards(extractable=True) | {Attribute.SENSITIVE: False}
+        return guards | self._known(_FIXED)
+
     def private(self, rows: Iterable[Algorithm]) -> Attributes:
         """Return what guards the private half of a pair of ``rows``."""
         return self._known({Attribute.SIGN_RECOVER: False}) | self.secret(rows)
@@ -115,47 +138,42 @@ class Templates:
     def imported_secret(
         self,
         kid: UUID | None,
-        spec: KeySpec,
+        row: Algorithm,
         value: bytes | bytearray,
         *,
         extractable: bool = False,
     ) -> Attributes:
         """Return a whole secret key for C_CreateObject; a session object without ``kid``."""
-        guards = self.secret(spec.algorithms, extractable=extractable)
-        return self._imported(
-            _MAPPER.secret_key_template, kid, spec, {Attribute.VALUE: value} | guards
-        )
+        guards = self.secret([row], extractable=extractable)
+        own = {Attribute.KEY_TYPE: row.kind.key_type, Attribute.VALUE: value} | guards
+        return self._imported(_MAPPER.secret_key_template, kid, [row], own)
 
     def imported_private(self, kid: UUID, spec: KeySpec, key: PrivateKey) -> Attributes:
         """Return a whole private key for C_CreateObject."""
-        material = CONVERSIONS[spec.kind.name].private(key)
-        return self._imported(
-            _MAPPER.private_key_template, kid, spec, material | self.private(spec.algorithms)
-        )
+        rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].private(key)
+        own = _kind(spec) | material | self.private(rows)
+        return self._imported(_MAPPER.private_key_template, kid, rows, own)
 
     def imported_public(self, kid: UUID, spec: KeySpec, key: PrivateKey) -> Attributes:
         """Return the public half of an imported private key for C_CreateObject."""
-        material = CONVERSIONS[spec.kind.name].public(key.public_key())
-        return self._imported(
-            _MAPPER.public_key_template, kid, spec, material | self.public(spec.algorithms)
-        )
+        rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].public(key.public_key())
+        own = _kind(spec) | material | self.public(rows)
+        return self._imported(_MAPPER.public_key_template, kid, rows, own)
 
     def _imported(
         self,
         template: Callable[..., Attributes],
         kid: UUID | None,
-        spec: KeySpec,
+        rows: Sequence[Algorithm],
         own: Attributes,
     ) -> Attributes:
         return {
             **template(
-                capabilities=self.usages(spec.algorithms),
+                capabilities=self.usages(rows),
                 id_=kid.bytes if kid else None,
                 label=label(kid) if kid else None,
                 store=kid is not None,
             ),
-            Attribute.KEY_TYPE: spec.kind.key_type,
-            **_curve(spec.curve),
             **own,
         }
 
@@ -166,14 +184,7 @@ class Templates:
         return self._restricted_to(mechanisms)
 
     def _restricted_to(self, mechanisms: Iterable[Mechanism]) -> Attributes:
-        return self._known(
-            {
-                Attribute.ALLOWED_MECHANISMS: sorted(mechanisms),
-                Attribute.COPYABLE: False,
-                # Last: when SoftHSM unwraps, it sets one attribute after the other.
-                Attribute.MODIFIABLE: False,
-            }
-        )
+        return self._known({Attribute.ALLOWED_MECHANISMS: sorted(mechanisms)} | _FIXED)
 
     def _known(self, attributes: Attributes) -> Attributes:
         return {name: value for name, value in attributes.items() if name in self.optional}
@@ -185,6 +196,10 @@ def _guards(*, extractable: bool) -> Attributes:
         Attribute.SENSITIVE: True,
         Attribute.EXTRACTABLE: extractable,
     }
+
+
+def _kind(spec: KeySpec) -> Attributes:
+    return {Attribute.KEY_TYPE: spec.kind.key_type} | _curve(spec.curve)
 
 
 def _curve(curve: Curve | None) -> Attributes:
@@ -201,7 +216,3 @@ def _parameter_set(spec: KeySpec) -> Attributes:
 def identity(kid: UUID) -> dict[str, Any]:
     """Return the arguments that make a generated or unwrapped key a token object."""
     return {"id": kid.bytes, "label": label(kid), "store": True}
-
-
-HALVES: Final = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
-"""Classes of key objects, those that can do harm first."""

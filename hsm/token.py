@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
@@ -12,9 +12,11 @@ from pkcs11 import Attribute, PKCS11Error
 
 from hsm.algorithms import (
     ALGORITHMS,
+    CONTENT_FAMILIES,
     EC,
     KEY_MANAGEMENTS,
     Algorithm,
+    ContentEncryption,
     Curve,
     KeyManagement,
     KeySpec,
@@ -23,11 +25,12 @@ from hsm.canary import Canary
 from hsm.errors import HsmError, TokenUnavailable, UnsupportedAlgorithm
 from hsm.faults import Fault, fault_of, name_of
 from hsm.keystore import Keystore
+from hsm.paths import paths
 from hsm.pool import SessionPool
 from hsm.proof import Proof
 from hsm.session import Session
 from hsm.templates import OPTIONAL, Templates
-from hsm.wrapping import Path, generate_kek, paths
+from hsm.wrapping import Path, generate_kek
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +47,14 @@ _SAYS_NOTHING: Final = (Fault.DOWN, Fault.SESSION_LOST, Fault.BUSY, Fault.PIN)
 class Offer(NamedTuple):
     """Whether an algorithm is offered: ``reason`` says why not, ``residency`` where a CEK is.
 
-    ``refused_crvs`` says why not with keys on these curves, where it is with others.
+    ``refused_crvs`` says why not with keys on these curves, where it is with others. Key management
+    answers all this for each ``enc`` too, by name.
     """
 
     reason: str | None = None
     residency: Residence = "token"
     refused_crvs: Mapping[str, str] = MappingProxyType({})
+    by_enc: Mapping[str, "Offer"] = MappingProxyType({})
 
     @property
     def is_offered(self) -> bool:
@@ -59,6 +64,10 @@ class Offer(NamedTuple):
     def refusal(self, crv: str | None) -> str | None:
         """Return why it is not offered with keys on ``crv``, or ``None`` if it is."""
         return self.reason or self.refused_crvs.get(crv or "")
+
+    def with_enc(self, enc: str) -> "Offer":
+        """Return whether it is offered together with ``enc``."""
+        return self.by_enc.get(enc, self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +86,10 @@ class Policy:
     results_checked: bool
     announce_change: Callable[[], None]
 
+    def permits(self, path: Path) -> bool:
+        """Tell whether CEKs may take ``path``."""
+        return path.residency == "token" or self.process_allowed
+
     def refusal(self, row: Algorithm, curve: Curve | None) -> str | None:
         """Return why ``row`` is not to be tried with keys on ``curve``."""
         if self.fips and not (row.fips and (curve is None or curve.fips)):
@@ -94,7 +107,7 @@ class Token:
     canary: Canary
     keystore: Keystore
     offers: Mapping[str, Offer]
-    paths: Mapping[str, Path]
+    paths: Mapping[tuple[str, str], Path]
     results_checked: bool
 
     def is_well(self, session: Session, *, finds: bool = True) -> bool:
@@ -110,6 +123,14 @@ class Token:
             and all(path.works(session) for path in first)
         )
 
+    def path(self, alg: str, enc: str) -> Path:
+        """Return how CEKs of ``enc`` travel with ``alg``; raise ``UnsupportedAlgorithm``."""
+        self.require_offered(enc)
+        reason = self.offers[alg].with_enc(enc).reason
+        if reason is not None:
+            raise UnsupportedAlgorithm.not_offered(f"{alg} with {enc}", reason)
+        return self.paths[alg, enc]
+
     def require_offered(self, name: str) -> None:
         """Raise ``UnsupportedAlgorithm`` with the reason if the algorithm is not offered."""
         reason = self.offers[name].reason
@@ -124,40 +145,11 @@ class Token:
 
         Raises ``PKCS11Error`` if the token fails in a way that says nothing of its abilities.
         """
-        kek = generate_kek(pool.anchor, templates).remembered
-        bare = {row.name for row in KEY_MANAGEMENTS.values() if paths(row)[-1].takes_bare_rsa}
-        everything = replace(templates, in_process=frozenset(bare))
-        proof = Proof(pool.anchor, everything, canary)
-        taken: dict[str, Path] = {}
-
-        def refusals(row: Algorithm, attempt: Attempt) -> dict[str, str]:
-            """Return why not, by curve."""
-            found = {
-                curve.crv if curve else "": policy.refusal(row, curve)
-                or _refusal(pool, partial(attempt, curve), canary.sings)
-                for _, curve in row.keys
-            }
-            return {crv: reason for crv, reason in found.items() if reason is not None}
-
-        def offer(row: Algorithm) -> Offer:
-            if not isinstance(row, KeyManagement):
-                return _offer(row, refusals(row, partial(proof.attempt, row)), "token")
-            for path in (kind(templates, kek) for kind in paths(row)):
-                found = _offer(
-                    row,
-                    refusals(row, partial(proof.attempt_transport, row, path)),
-                    path.residency,
-                )
-                if found.is_offered and (path.residency == "token" or policy.process_allowed):
-                    taken[row.name] = path
-                    return found
-            reason = "its CEKs would pass through the process, which is forbidden"
-            return Offer(found.reason or reason)
-
-        offers = {name: offer(row) for name, row in ALGORITHMS.items()}
-        proof.close()
+        trials = _Trials(pool, templates, canary, policy)
+        offers = {name: trials.offer(row) for name, row in ALGORITHMS.items()}
+        trials.close()
         _log(offers)
-        in_process = {name for name, path in taken.items() if path.takes_bare_rsa}
+        in_process = {alg for (alg, _), path in trials.taken.items() if path.takes_bare_rsa}
         return cls(
             pool=pool,
             canary=canary,
@@ -165,9 +157,60 @@ class Token:
                 replace(templates, in_process=frozenset(in_process)), canary, policy.announce_change
             ),
             offers=offers,
-            paths=taken,
+            paths=trials.taken,
             results_checked=policy.results_checked,
         )
+
+
+class _Trials:
+    """Tries algorithms; ``taken`` are the paths that CEKs of an alg and an enc are to take."""
+
+    def __init__(
+        self, pool: SessionPool, templates: Templates, canary: Canary, policy: Policy
+    ) -> None:
+        kek = generate_kek(pool.anchor, templates).remembered
+        bare = {row.name for row in KEY_MANAGEMENTS.values() if paths(row)[-1].takes_bare_rsa}
+        self._proof = Proof(pool.anchor, replace(templates, in_process=frozenset(bare)), canary)
+        self._path = cache(lambda kind: kind(templates, kek))
+        self._pool = pool
+        self._canary = canary
+        self._policy = policy
+        self.taken: dict[tuple[str, str], Path] = {}
+
+    def offer(self, row: Algorithm) -> Offer:
+        """Return what is offered of ``row``; key management is, if it is with any ``enc``."""
+        if not isinstance(row, KeyManagement):
+            return _offer(row, self._refusals(row, partial(self._proof.attempt, row)), "token")
+        by_enc: dict[str, Offer] = {}
+        for encs in CONTENT_FAMILIES:
+            by_enc |= dict.fromkeys((enc.name for enc in encs), self._transport(row, encs))
+        best = min(by_enc.values(), key=lambda offer: not offer.is_offered)
+        return best._replace(by_enc=MappingProxyType(by_enc))
+
+    def close(self) -> None:
+        """Destroy what was made to try with."""
+        self._proof.close()
+
+    def _transport(self, row: KeyManagement, encs: Sequence[ContentEncryption]) -> Offer:
+        reason = None
+        for path in map(self._path, paths(row)):
+            if path.carries(encs[0]):
+                attempt = partial(self._proof.attempt_transport, row, path, encs)
+                found = _offer(row, self._refusals(row, attempt), path.residency)
+                if found.is_offered and self._policy.permits(path):
+                    self.taken.update(((row.name, enc.name), path) for enc in encs)
+                    return found
+                reason = found.reason
+        return Offer(reason or "its CEKs would pass through the process, which is forbidden")
+
+    def _refusals(self, row: Algorithm, attempt: Attempt) -> dict[str, str]:
+        """Return why not, by curve."""
+        found = {
+            curve.crv if curve else "": self._policy.refusal(row, curve)
+            or _refusal(self._pool, partial(attempt, curve), self._canary.sings)
+            for _, curve in row.keys
+        }
+        return {crv: reason for crv, reason in found.items() if reason is not None}
 
 
 def _offer(row: Algorithm, refusals: Mapping[str, str], residency: Residence) -> Offer:

@@ -3,44 +3,43 @@
 The paths of a CEK (RFC 7516 §5.1, §5.2). ``TokenPath``: it is never outside the token. On all
 others it, or the key that wraps it, passes through the memory of the process for that one message,
 and the private key works in the token. ``ProcessPath``: the padding of RSA-OAEP is decoded here.
-``AgreementPath``: the CEK is what Concat KDF makes of ECDH. ``WrappedAgreementPath``: that is the
-key which wraps the CEK.
+``splitting`` and ``agreeing`` have the others.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum, auto
+from functools import partial
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 from pkcs11 import Mechanism, MechanismFlag, ObjectClass, PKCS11Error
 
-from hsm import agreement, content, oaep, peer
+from hsm import content, oaep, peer
 from hsm.agreement import Agreement
 from hsm.algorithms import (
     AES,
     CEK_WRAPPING,
     CONTENT_ENCRYPTIONS,
+    Algorithm,
     ContentEncryption,
-    KeyAgreement,
     KeyManagement,
-    KeySpec,
-    KeyWrapping,
     RsaOaep,
 )
+from hsm.content import Cek
 from hsm.faults import Fault, fault_of
-from hsm.handles import Handle, Key, bind, temporary
-from hsm.material import AgreementKey, curve_of
+from hsm.handles import Handle, Key, bind, temporary, temporary_parts
+from hsm.material import AgreementKey
 from hsm.session import Session
 from hsm.templates import Templates
 
 # The proof has shown that the token unwraps a good one: whatever it says of another is its word
 # for bad padding or an odd size, and must look the same.
-_NOT_UNWRAPPED: Final = (Fault.REJECTED, Fault.AMBIGUOUS, Fault.POLICY, Fault.BUG)
+NOT_UNWRAPPED: Final = (Fault.REJECTED, Fault.AMBIGUOUS, Fault.POLICY, Fault.BUG)
 _WRAPPING_OVERHEAD_BYTES: Final = 8  # RFC 3394 §2.2.1
 _ANY_AAD: Final = b"."
 _WRAPPING: Final = {"mechanism": CEK_WRAPPING}
-_NOTHING: Final = Agreement()
+NOTHING: Final = Agreement()
 _SHORTEST_BYTES: Final = 2048 // 8
 _LONGEST_BYTES: Final = 4096 // 8
 
@@ -56,14 +55,14 @@ class Outcome(Enum):
 class Unwrapped(NamedTuple):
     """``cek`` is a random one unless the outcome is ``RECOVERED`` (RFC 7516 §11.5)."""
 
-    cek: Key
+    cek: Cek
     outcome: Outcome
 
 
 class Wrapped(NamedTuple):
     """A new CEK, and how its recipient gets it: from ``encrypted_key``, ``epk`` or both."""
 
-    cek: Key
+    cek: Cek
     encrypted_key: bytes
     epk: AgreementKey | None = None
 
@@ -98,7 +97,7 @@ class Path(ABC):
 
     @abstractmethod
     def wrapped(
-        self, public: Key, row: Any, enc: ContentEncryption, said: Agreement = _NOTHING
+        self, public: Key, row: Any, enc: ContentEncryption, said: Agreement = NOTHING
     ) -> AbstractContextManager[Wrapped]:
         """Give a new CEK for one ``with`` block; ``public`` is the shared key if there is one."""
 
@@ -109,12 +108,16 @@ class Path(ABC):
         row: Any,
         enc: ContentEncryption,
         encrypted_key: bytes,
-        said: Agreement = _NOTHING,
+        said: Agreement = NOTHING,
     ) -> AbstractContextManager[Unwrapped]:
         """Give the CEK of a message for one ``with`` block, or a random one in its place.
 
         Bad padding and a CEK of the wrong size take the same steps as a good one.
         """
+
+    def carries(self, enc: ContentEncryption) -> bool:
+        """Tell whether the path takes CEKs of ``enc``: not all take those that are split."""
+        return len(enc.parts) == 1
 
     def works(self, session: Session) -> bool:
         """Tell whether the key-encryption key is still there: it wraps a throw-away CEK."""
@@ -134,10 +137,21 @@ class Path(ABC):
         )
         return bind(session, cek)
 
-    def _import(self, session: Session, enc: ContentEncryption, value: bytes | bytearray) -> Key:
-        spec = KeySpec(kty="oct", alg=enc.name)
-        template = self._templates.imported_secret(None, spec, value, extractable=True)
-        return bind(session, session.create_object(template))
+    def _imported(
+        self, session: Session, enc: ContentEncryption, value: bytes | bytearray
+    ) -> AbstractContextManager[Cek]:
+        """Give the objects that ``value`` is split into for one ``with`` block."""
+        shares = zip(enc.parts, enc.shares(value), strict=True)
+        return temporary_parts(
+            partial(self._import, session, part, share) for part, share in shares
+        )
+
+    def _import(self, session: Session, part: Algorithm, share: bytearray) -> Key:
+        try:
+            template = self._templates.imported_secret(None, part, share, extractable=True)
+            return bind(session, session.create_object(template))
+        finally:
+            share[:] = bytes(len(share))
 
 
 class TokenPath(Path):
@@ -147,11 +161,11 @@ class TokenPath(Path):
 
     @contextmanager
     def wrapped(
-        self, public: Key, row: KeyManagement, enc: ContentEncryption, said: Agreement = _NOTHING
+        self, public: Key, row: KeyManagement, enc: ContentEncryption, said: Agreement = NOTHING
     ) -> Iterator[Wrapped]:
         """See ``Path``."""
         with temporary(self._generate(public.lent, enc)) as cek:
-            yield Wrapped(cek, public.wrap_key(cek, **_mechanism(row)))
+            yield Wrapped((cek,), public.wrap_key(cek, **mechanism_of(row)))
 
     @contextmanager
     def unwrapped(
@@ -160,7 +174,7 @@ class TokenPath(Path):
         row: KeyManagement,
         enc: ContentEncryption,
         encrypted_key: bytes,
-        said: Agreement = _NOTHING,
+        said: Agreement = NOTHING,
     ) -> Iterator[Unwrapped]:
         """See ``Path``. The substitute is made before the unwrapping."""
         with temporary(self._generate(private.lent, enc)) as substitute:
@@ -169,11 +183,11 @@ class TokenPath(Path):
             with temporary(unwrapped or self._generate(private.lent, enc)) as cek:
                 is_of_size = self._is_of_size(cek, enc)
                 if unwrapped is None:
-                    yield Unwrapped(substitute, Outcome.REJECTED)
+                    yield Unwrapped((substitute,), Outcome.REJECTED)
                 elif not is_of_size:
-                    yield Unwrapped(substitute, _wrong_size(row))
+                    yield Unwrapped((substitute,), wrong_size(row))
                 else:
-                    yield Unwrapped(cek, Outcome.RECOVERED)
+                    yield Unwrapped((cek,), Outcome.RECOVERED)
 
     def _unwrap(
         self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
@@ -185,10 +199,10 @@ class TokenPath(Path):
                 encrypted_key,
                 capabilities=enc.usages,
                 template=self._templates.secret([enc], extractable=True),
-                **_mechanism(row),
+                **mechanism_of(row),
             )
         except PKCS11Error as error:
-            if fault_of(error) not in _NOT_UNWRAPPED:
+            if fault_of(error) not in NOT_UNWRAPPED:
                 raise
             return None
         return bind(private.lent, cek)
@@ -200,7 +214,7 @@ class TokenPath(Path):
         rounded up to 8: together they give the size.
         """
         try:
-            content.encrypt(cek, enc, b"", _ANY_AAD)
+            content.encrypt((cek,), enc, b"", _ANY_AAD)
             wrapped = self.kek(cek.lent).wrap_key(cek, **_WRAPPING)
         except PKCS11Error as error:
             if fault_of(error) not in (Fault.POLICY, Fault.BUG):
@@ -215,14 +229,18 @@ class ProcessPath(Path):
     residency = "process"
     takes_bare_rsa = True
 
+    def carries(self, enc: ContentEncryption) -> bool:
+        """See ``Path``."""
+        return True
+
     @contextmanager
     def wrapped(
-        self, public: Key, row: RsaOaep, enc: ContentEncryption, said: Agreement = _NOTHING
+        self, public: Key, row: RsaOaep, enc: ContentEncryption, said: Agreement = NOTHING
     ) -> Iterator[Wrapped]:
         """See ``Path``."""
         value = public.lent.generate_random(8 * enc.key_bytes)
         encrypted_key = peer.encrypted_for(public.public, row, value)
-        with temporary(self._import(public.lent, enc, value)) as cek:
+        with self._imported(public.lent, enc, value) as cek:
             yield Wrapped(cek, encrypted_key)
 
     @contextmanager
@@ -232,13 +250,13 @@ class ProcessPath(Path):
         row: RsaOaep,
         enc: ContentEncryption,
         encrypted_key: bytes,
-        said: Agreement = _NOTHING,
+        said: Agreement = NOTHING,
     ) -> Iterator[Unwrapped]:
         """See ``Path``. The substitute is made before the RSA operation."""
         substitute = private.lent.generate_random(8 * enc.key_bytes)
         encoded = self._encoded_message(private, encrypted_key)
         decoded = oaep.decode(encoded, row.hash, substitute)
-        with temporary(self._import(private.lent, enc, decoded.cek)) as cek:
+        with self._imported(private.lent, enc, decoded.cek) as cek:
             decoded.cek[:] = bytes(len(decoded.cek))
             if not decoded.is_valid:
                 yield Unwrapped(cek, Outcome.REJECTED)
@@ -255,123 +273,16 @@ class ProcessPath(Path):
         try:
             return bytes(private.decrypt(encrypted_key, mechanism=Mechanism.RSA_X_509))
         except PKCS11Error as error:
-            if fault_of(error) not in _NOT_UNWRAPPED:
+            if fault_of(error) not in NOT_UNWRAPPED:
                 raise
             return substitute
 
 
-class AgreementPath(Path):
-    """The CEK is what both sides agree on; Z stays in the token."""
-
-    residency = "process"
-
-    @contextmanager
-    def wrapped(
-        self, public: Key, row: KeyAgreement, enc: ContentEncryption, said: Agreement = _NOTHING
-    ) -> Iterator[Wrapped]:
-        """See ``Path``. The recipient's key is the other side of the ephemeral one."""
-        recipient = agreement.agreement_key(public.public)
-        curve = curve_of(recipient)
-        with (
-            agreement.ephemeral(public.lent, self._templates, row, curve) as pair,
-            self._agreed(pair.private, row, enc, said._replace(epk=recipient)) as agreed,
-            self._given(agreed, row, enc) as given,
-        ):
-            yield given._replace(epk=pair.public)
-
-    @contextmanager
-    def unwrapped(
-        self,
-        private: Key,
-        row: KeyAgreement,
-        enc: ContentEncryption,
-        encrypted_key: bytes,
-        said: Agreement = _NOTHING,
-    ) -> Iterator[Unwrapped]:
-        """See ``Path``. Whatever is wrong, both sides agree on something."""
-        with (
-            self._agreed(private, row, enc, said) as agreed,
-            self._taken(agreed, row, enc, encrypted_key) as taken,
-        ):
-            yield taken
-
-    @contextmanager
-    def _agreed(
-        self, private: Key, row: KeyAgreement, enc: ContentEncryption, said: Agreement
-    ) -> Iterator[Key]:
-        value = agreement.derived(private, self._templates, row, enc, said)
-        try:
-            agreed = self._import_agreed(private.lent, row, enc, value)
-        finally:
-            value[:] = bytes(len(value))
-        with temporary(agreed):
-            yield agreed
-
-    def _import_agreed(
-        self, session: Session, _row: KeyAgreement, enc: ContentEncryption, value: bytearray
-    ) -> Key:
-        return self._import(session, enc, value)
-
-    @contextmanager
-    def _given(self, agreed: Key, _row: KeyAgreement, _enc: ContentEncryption) -> Iterator[Wrapped]:
-        yield Wrapped(agreed, b"")
-
-    @contextmanager
-    def _taken(
-        self, agreed: Key, _row: KeyAgreement, _enc: ContentEncryption, _encrypted_key: bytes
-    ) -> Iterator[Unwrapped]:
-        yield Unwrapped(agreed, Outcome.RECOVERED)
-
-
-class WrappedAgreementPath(AgreementPath):
-    """What both sides agree on wraps the CEK, as on ``TokenPath``."""
-
-    def __init__(self, templates: Templates, kek: Handle) -> None:
-        super().__init__(templates, kek)
-        self._wrapping = TokenPath(templates, kek)
-
-    def _import_agreed(
-        self, session: Session, row: KeyAgreement, _enc: ContentEncryption, value: bytearray
-    ) -> Key:
-        spec = KeySpec(kty="oct", alg=_wrapping(row).name)
-        return bind(
-            session, session.create_object(self._templates.imported_secret(None, spec, value))
-        )
-
-    @contextmanager
-    def _given(self, agreed: Key, row: KeyAgreement, enc: ContentEncryption) -> Iterator[Wrapped]:
-        with self._wrapping.wrapped(agreed, _wrapping(row), enc) as wrapped:
-            yield wrapped
-
-    @contextmanager
-    def _taken(
-        self, agreed: Key, row: KeyAgreement, enc: ContentEncryption, encrypted_key: bytes
-    ) -> Iterator[Unwrapped]:
-        with self._wrapping.unwrapped(agreed, _wrapping(row), enc, encrypted_key) as unwrapped:
-            yield unwrapped
-
-
-def paths(row: KeyManagement) -> tuple[type[Path], ...]:
-    """Return the paths that CEKs of ``row`` can take, the best first."""
-    match row:
-        case RsaOaep():
-            return (TokenPath, ProcessPath)
-        case KeyAgreement(wrapping=None):
-            return (AgreementPath,)
-        case KeyAgreement():
-            return (WrappedAgreementPath,)
-        case _:
-            return (TokenPath,)
-
-
-def _wrapping(row: KeyAgreement) -> KeyWrapping:
-    assert row.wrapping is not None  # noqa: S101  # see ``paths``
-    return row.wrapping
-
-
-def _wrong_size(row: KeyManagement) -> Outcome:
+def wrong_size(row: KeyManagement) -> Outcome:
+    """Return what is said of a CEK of the wrong size."""
     return Outcome.WRONG_SIZE if row.tells_size else Outcome.REJECTED
 
 
-def _mechanism(row: KeyManagement) -> dict[str, object]:
+def mechanism_of(row: KeyManagement) -> dict[str, object]:
+    """Return what the verbs of a key are told of the mechanism."""
     return {"mechanism": row.mechanism, "mechanism_param": row.param}

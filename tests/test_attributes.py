@@ -13,12 +13,15 @@ from pkcs11 import MGF, Attribute, KeyType, Mechanism, ObjectClass, PKCS11Error
 from pkcs11.exceptions import AttributeSensitive, AttributeTypeInvalid
 
 import hsm
+from hsm.halves import PRIVATE, PUBLIC, Half
 from hsm.handles import Key
 from hsm.session import Session
 from tests.api import b64u, header, unb64u
 from tests.bodies import RSA_TRANSPORTS, TRANSPORTS, body_of, crvs_of
+from tests.sealing import CEK_BYTES, TAG_BYTES
 
-SECRET, PRIVATE, PUBLIC = ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
+AES = Half(ObjectClass.SECRET_KEY, KeyType.AES)
+HMAC = Half(ObjectClass.SECRET_KEY, KeyType.GENERIC_SECRET)
 
 USAGES = (
     Attribute.ENCRYPT,
@@ -52,10 +55,14 @@ IDENTITY = (Attribute.ID, Attribute.LABEL, Attribute.ALLOWED_MECHANISMS, Attribu
 
 
 class Expected(NamedTuple):
-    """Usage attributes by class of object, and the mechanisms that all of them allow."""
+    """Usage attributes by object; the mechanisms that all of them allow, but for ``own``."""
 
-    usages: Mapping[ObjectClass, set[Attribute]]
+    usages: Mapping[Half, set[Attribute]]
     mechanisms: set[Mechanism]
+    own: Mapping[Half, set[Mechanism]] = {}
+
+    def allowed(self, half: Half) -> set[Mechanism]:
+        return self.own.get(half, self.mechanisms)
 
 
 def _signing(*mechanisms: Mechanism) -> Expected:
@@ -67,11 +74,19 @@ def _agreeing() -> Expected:
 
 
 def _mac(mechanism: Mechanism) -> Expected:
-    return Expected({SECRET: {Attribute.SIGN}}, {mechanism})
+    return Expected({HMAC: {Attribute.SIGN}}, {mechanism})
 
 
-WRAPPING = Expected({SECRET: {Attribute.WRAP, Attribute.UNWRAP}}, {Mechanism.AES_KEY_WRAP})
-CONTENT = Expected({SECRET: {Attribute.ENCRYPT, Attribute.DECRYPT}}, {Mechanism.AES_GCM})
+def _cbc_hmac(mechanism: Mechanism) -> Expected:
+    return Expected(
+        {HMAC: {Attribute.SIGN}, AES: {Attribute.ENCRYPT, Attribute.DECRYPT}},
+        {mechanism},
+        own={AES: {Mechanism.AES_CBC_PAD}},
+    )
+
+
+WRAPPING = Expected({AES: {Attribute.WRAP, Attribute.UNWRAP}}, {Mechanism.AES_KEY_WRAP})
+GCM = Expected({AES: {Attribute.ENCRYPT, Attribute.DECRYPT}}, {Mechanism.AES_GCM})
 
 # SoftHSM has OAEP with SHA-1 only. For RSA-OAEP-256 the private key therefore also decrypts, with
 # the bare RSA operation (architecture §4); it keeps UNWRAP for a token that will do it natively.
@@ -90,9 +105,12 @@ EXPECTED = {
     "HS256": _mac(Mechanism.SHA256_HMAC),
     "HS384": _mac(Mechanism.SHA384_HMAC),
     "HS512": _mac(Mechanism.SHA512_HMAC),
-    "A128GCM": CONTENT,
-    "A192GCM": CONTENT,
-    "A256GCM": CONTENT,
+    "A128GCM": GCM,
+    "A192GCM": GCM,
+    "A256GCM": GCM,
+    "A128CBC-HS256": _cbc_hmac(Mechanism.SHA256_HMAC),
+    "A192CBC-HS384": _cbc_hmac(Mechanism.SHA384_HMAC),
+    "A256CBC-HS512": _cbc_hmac(Mechanism.SHA512_HMAC),
     "RSA-OAEP": Expected(
         {PRIVATE: {Attribute.UNWRAP}, PUBLIC: {Attribute.WRAP}}, {Mechanism.RSA_PKCS_OAEP}
     ),
@@ -151,7 +169,9 @@ CASES = [
         ("unwrapped", f"{enc} by {alg}")
         for alg in TRANSPORTS
         if hsm.KEY_MANAGEMENTS[alg].transports
-        for enc in (hsm.CONTENT_ENCRYPTIONS if alg in RSA_TRANSPORTS else ("A192GCM",))
+        for enc in (
+            hsm.CONTENT_ENCRYPTIONS if alg in RSA_TRANSPORTS else ("A192GCM", "A192CBC-HS384")
+        )
     ),
 ]
 
@@ -186,9 +206,9 @@ def _material(body: Mapping[str, str]) -> dict[str, str]:
         case "OKP":
             return {"d": b64u(bytes(range(32)))}
         case _:
-            lengths = {"A128": 16, "A192": 24, "HS384": 48, "HS512": 64}
-            length = next((n for name, n in lengths.items() if body["alg"].startswith(name)), 32)
-            return {"k": b64u(bytes(range(length)))}
+            lengths = CEK_BYTES | {"HS256": 32, "HS384": 48, "HS512": 64}
+            lengths |= {"A128KW": 16, "A192KW": 24, "A256KW": 32}
+            return {"k": b64u(bytes(range(lengths[body["alg"]])))}
 
 
 def _unwrap(local: Any, enc: str, alg: str) -> str:
@@ -219,8 +239,13 @@ def _objects(session: Any, kid: str) -> list[Any]:
     return session.find({Attribute.ID: UUID(kid).bytes})
 
 
+def _half(found: Mapping[Attribute, Any]) -> Half:
+    is_secret = found[Attribute.CLASS] is ObjectClass.SECRET_KEY
+    return Half(found[Attribute.CLASS], found[Attribute.KEY_TYPE] if is_secret else None)
+
+
 class Made(NamedTuple):
-    """A key, and what the token says of its objects, by class and attribute."""
+    """A key, and what the token says of its objects, by attribute."""
 
     kid: str
     origin: str
@@ -231,7 +256,7 @@ class Made(NamedTuple):
     @property
     def kept(self) -> list[dict[Attribute, Any]]:
         """The private and secret objects."""
-        return [found for found in self.objects if found[Attribute.CLASS] is not PUBLIC]
+        return [found for found in self.objects if _half(found) != PUBLIC]
 
 
 @pytest.fixture
@@ -253,7 +278,15 @@ def made(request: pytest.FixtureRequest, application: Any, local: Any) -> Iterat
     origin, name = request.param
     _require_offered(application, name)
     kid = _make(local, origin, name)
-    attributes = (Attribute.CLASS, *USAGES, *GUARDS, *HISTORY, *IDENTITY, Attribute.VALUE)
+    attributes = (
+        Attribute.CLASS,
+        Attribute.KEY_TYPE,
+        *USAGES,
+        *GUARDS,
+        *HISTORY,
+        *IDENTITY,
+        Attribute.VALUE,
+    )
 
     def snapshots(_token: Any, session: Any) -> list[dict[Attribute, Any]]:
         return [
@@ -262,14 +295,13 @@ def made(request: pytest.FixtureRequest, application: Any, local: Any) -> Iterat
         ]
 
     objects = application.extensions["hsm"]._connection.perform(snapshots)
-    expected = CONTENT if origin == "unwrapped" else EXPECTED[name]
+    expected = EXPECTED[name.partition(" by ")[0]]
     yield Made(kid, origin, name, expected, objects)
     assert local.delete(kid).status == 204
 
 
 def test_every_half_is_there_once_under_the_kid_and_its_label(made):
-    classes = [found[Attribute.CLASS] for found in made.objects]
-    assert sorted(classes) == sorted(made.expected.usages)
+    assert Counter(map(_half, made.objects)) == Counter(made.expected.usages.keys())
     for found in made.objects:
         assert found[Attribute.ID] == UUID(made.kid).bytes
         assert found[Attribute.LABEL] == f"jose-hsm:{made.kid}"
@@ -313,14 +345,12 @@ def test_usages_are_the_least_that_the_algorithms_need(made):
     def granted(found: Mapping[Attribute, Any]) -> set[Attribute]:
         return {usage for usage in USAGES if found[usage] is True}
 
-    assert {found[Attribute.CLASS]: granted(found) for found in made.objects} == (
-        made.expected.usages
-    )
+    assert {_half(found): granted(found) for found in made.objects} == made.expected.usages
 
 
 def test_allowed_mechanisms_are_those_of_the_algorithms(made):
     for found in made.objects:
-        assert found[Attribute.ALLOWED_MECHANISMS] == made.expected.mechanisms
+        assert found[Attribute.ALLOWED_MECHANISMS] == made.expected.allowed(_half(found))
 
 
 def test_no_object_both_wraps_and_decrypts_or_unwraps_and_encrypts(made):
@@ -402,24 +432,24 @@ VERBS = {"sign": Attribute.SIGN, "encrypt": Attribute.ENCRYPT, "decrypt": Attrib
 
 def test_the_token_itself_refuses_what_the_key_is_not_bound_to(made, token):
     kty = BODIES[made.name]["kty"] if made.name in BODIES else "oct"
-    (half,) = set(made.expected.usages) - {PUBLIC}
     foreign = [
-        (verb, mechanism)
+        (half, verb, mechanism)
+        for half in set(made.expected.usages) - {PUBLIC}
         for verb, mechanism in ATTEMPTS[kty]
         if VERBS[verb] not in made.expected.usages[half]
-        or mechanism not in made.expected.mechanisms
+        or mechanism not in made.expected.allowed(half)
     ]
     assert foreign
 
-    def use(verb: str, mechanism: Mechanism) -> Any:
+    def use(half: Half, verb: str, mechanism: Mechanism) -> Any:
         message = bytes(256) if kty == "RSA" and mechanism is Mechanism.RSA_X_509 else BLOCK
         return lambda lent, session: getattr(
             lent.keystore.load(session, UUID(made.kid), half), verb
         )(message, mechanism=mechanism, mechanism_param=PARAMS.get(mechanism))
 
-    for verb, mechanism in foreign:
+    for half, verb, mechanism in foreign:
         with pytest.raises(hsm.CryptoFailure):
-            token(use(verb, mechanism))
+            token(use(half, verb, mechanism))
 
 
 def _session_objects(token: Any) -> list[tuple[bool, bool, Any]]:
@@ -434,26 +464,30 @@ def _session_objects(token: Any) -> list[tuple[bool, bool, Any]]:
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
 def wrapping(request: pytest.FixtureRequest, application: Any, local: Any) -> Iterator[Any]:
-    """A key of each key management algorithm, and a message under it."""
+    """A key of each key management algorithm."""
     _require_offered(application, request.param)
     kid = local.create(**body_of(request.param))["kid"]
-    jwe = local.ok("/encrypt", {"kid": kid, "alg": request.param, "enc": "A256GCM", "data": ""})
-    yield kid, request.param, jwe
+    yield kid, request.param
     assert local.delete(kid).status == 204
 
 
-def test_only_the_key_encryption_key_is_a_session_object(wrapping, token, local):
-    kid, alg, jwe = wrapping
+@pytest.mark.parametrize(
+    ("enc", "other_enc"), [("A256GCM", "A128GCM"), ("A256CBC-HS512", "A128CBC-HS256")]
+)
+def test_only_the_key_encryption_key_is_a_session_object(enc, other_enc, wrapping, token, local):
+    kid, alg = wrapping
+    jwe = local.ok("/encrypt", {"kid": kid, "alg": alg, "enc": enc, "data": ""})
     bad_key = b64u(bytes(256))
     members = json.loads(unb64u(jwe["protected"]))
-    other_size = header(**members | {"enc": "A128GCM"})
+    other_size = header(**members | {"enc": other_enc})
+    other_tag = b64u(bytes(TAG_BYTES[other_enc]))
     kek = _session_objects(token)
     assert [found[:2] for found in kek] == [(True, False)]
     attempts = [
-        ("/encrypt", {"kid": kid, "alg": alg, "enc": "A256GCM", "data": ""}, 200),
+        ("/encrypt", {"kid": kid, "alg": alg, "enc": enc, "data": ""}, 200),
         ("/decrypt", jwe, 200),
-        ("/decrypt", jwe | {"tag": b64u(bytes(16))}, 422),
-        ("/decrypt", jwe | {"protected": other_size}, 422),
+        ("/decrypt", jwe | {"tag": b64u(bytes(TAG_BYTES[enc]))}, 422),
+        ("/decrypt", jwe | {"protected": other_size, "tag": other_tag}, 422),
     ]
     if jwe["encrypted_key"]:
         attempts += [
@@ -491,7 +525,7 @@ def test_objects_of_one_message_are_good_for_what_they_are_for_and_nothing_else(
         usages = frozenset(usage for usage in USAGES if _read(made, usage) is True)
         kind = made[Attribute.CLASS], made[Attribute.KEY_TYPE]
         born.append(Born(*kind, _read(made, Attribute.EXTRACTABLE) is True, usages))
-        if made[Attribute.CLASS] is not PUBLIC:
+        if made[Attribute.CLASS] is not ObjectClass.PUBLIC_KEY:
             assert made[Attribute.SENSITIVE]
             assert _read(made, Attribute.VALUE) is AttributeSensitive
         return made
@@ -512,13 +546,14 @@ def test_objects_of_one_message_are_good_for_what_they_are_for_and_nothing_else(
     jwe = local.ok("/encrypt", {"kid": kid, "alg": "ECDH-ES+A256KW", "enc": "A128GCM", "data": ""})
     local.ok("/decrypt", jwe)
 
-    ephemeral = Born(PRIVATE, KeyType.EC, False, frozenset({Attribute.DERIVE}))
-    z = Born(SECRET, KeyType.GENERIC_SECRET, False, frozenset())
+    secret = ObjectClass.SECRET_KEY
+    ephemeral = Born(ObjectClass.PRIVATE_KEY, KeyType.EC, False, frozenset({Attribute.DERIVE}))
+    z = Born(secret, KeyType.GENERIC_SECRET, False, frozenset())
     wraps = frozenset({Attribute.WRAP, Attribute.UNWRAP})
-    kek = Born(SECRET, KeyType.AES, False, wraps)
+    kek = Born(secret, KeyType.AES, False, wraps)
     encrypts = frozenset({Attribute.ENCRYPT, Attribute.DECRYPT})
-    cek = Born(SECRET, KeyType.AES, True, encrypts)
-    point = Born(PUBLIC, KeyType.EC, False, frozenset())
+    cek = Born(secret, KeyType.AES, True, encrypts)
+    point = Born(ObjectClass.PUBLIC_KEY, KeyType.EC, False, frozenset())
     # Encrypted, decrypted for the check of the result, decrypted; each time a substitute too.
     assert Counter(born) == {point: 1, ephemeral: 1, z: 3, kek: 3, cek: 5}
     assert local.delete(kid).status == 204

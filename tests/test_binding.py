@@ -8,13 +8,14 @@ import pytest
 import hsm
 from tests.api import b64u, header
 from tests.bodies import body_of
+from tests.sealing import IV_BYTES, TAG_BYTES
 
 SIGNATURES = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA", "MLDSA44"),
 )
 MACS = ("HS256", "HS384", "HS512")
-ENCS = ("A128GCM", "A192GCM", "A256GCM")
+ENCS = ("A128GCM", "A192GCM", "A256GCM", "A128CBC-HS256", "A192CBC-HS384", "A256CBC-HS512")
 ANY_RSA_TRANSPORTS = ("RSA-OAEP", "RSA-OAEP-256")
 TRANSPORTS = (
     *ANY_RSA_TRANSPORTS,
@@ -23,7 +24,7 @@ TRANSPORTS = (
 )
 AGREEMENT = "ECDH-ES"
 ALGORITHMS = (*SIGNATURES, *MACS, *ENCS, *TRANSPORTS, AGREEMENT)
-STRANGERS = ("none", "dir", "A128GCMKW", "A128CBC-HS256")
+STRANGERS = ("none", "dir", "A128GCMKW", "A128CBC+HS256")
 
 ANY_RSA = {name for name in SIGNATURES if name[:2] in ("RS", "PS")} | set(ANY_RSA_TRANSPORTS)
 UNBOUND = {
@@ -138,9 +139,9 @@ def test_encrypt_and_decrypt_directly(key, local, offered):
         encrypted = local.post("/encrypt", request)
         jwe = {
             "protected": header(alg="dir", enc=enc, kid=key.kid),
-            "iv": b64u(bytes(12)),
+            "iv": b64u(bytes(IV_BYTES.get(enc, 12))),
             "ciphertext": "",
-            "tag": b64u(bytes(16)),
+            "tag": b64u(bytes(TAG_BYTES.get(enc, 16))),
         }
         decrypted = local.post("/decrypt", encrypted.body if encrypted.status == 200 else jwe)
         assert _outcome(decrypted) == _outcome(encrypted)
@@ -163,9 +164,9 @@ def _transported(key: Key, alg: str, enc: str) -> dict[str, str]:
     return {
         "protected": header(alg=alg, enc=enc, kid=key.kid, epk=EPK),
         "encrypted_key": "" if alg == AGREEMENT else b64u(bytes(256)),
-        "iv": b64u(bytes(12)),
+        "iv": b64u(bytes(IV_BYTES[enc])),
         "ciphertext": "",
-        "tag": b64u(bytes(16)),
+        "tag": b64u(bytes(TAG_BYTES[enc])),
     }
 
 

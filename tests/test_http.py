@@ -695,6 +695,28 @@ def test_a_forbidden_algorithm_is_refused_before_the_key_is_sought(cek_in_token:
     assert cek_in_token.post("/keys/unwrap", jwe).refusal == (422, "unsupported_algorithm")
 
 
+def test_ceks_that_would_be_split_in_the_process_are_forbidden_and_no_others(
+    cek_in_token: Api, live: Api
+) -> None:
+    kid = live.create(kty="RSA", alg="RSA-OAEP")["kid"]
+    encrypt = {"kid": kid, "alg": "RSA-OAEP", "enc": "A128CBC-HS256", "data": "AAAA"}
+    jwe = live.ok("/encrypt", encrypt)
+    unknown = jwe | {"protected": header(**{**encrypt, "kid": UNKNOWN_KID})}
+    for path, body in (
+        ("/encrypt", encrypt),
+        ("/encrypt", encrypt | {"kid": UNKNOWN_KID}),
+        ("/decrypt", jwe),
+        ("/decrypt", unknown),
+        ("/keys/unwrap", jwe),
+    ):
+        answer = cek_in_token.post(path, body)
+        assert answer.refusal == (422, "unsupported_algorithm"), path
+        assert "RSA-OAEP with A128CBC-HS256" in answer.body["description"]
+    cek_in_token.ok("/encrypt", encrypt | {"enc": "A128GCM"})
+    direct = cek_in_token.create(kty="oct", alg="A128CBC-HS256")["kid"]
+    cek_in_token.ok("/encrypt", encrypt | {"kid": direct, "alg": "dir"})
+
+
 @every_post
 def test_with_ceks_in_the_token_everything_else_works(cek_in_token, valid, path: str) -> None:
     cek_in_token.ok(path, valid[path])

@@ -7,25 +7,31 @@ import pytest
 
 from app import jose
 from tests.api import b64u, unb64u
+from tests.sealing import CEK_BYTES
 from tests.test_oaep import OAEPS, block_of, encoded
 
 VARYING_HEADERS = {"Date", "X-Request-Id"}
 
 
 @pytest.fixture(scope="module", params=OAEPS.values(), ids=OAEPS)
-def failures(request, live, application):
+def row(request):
+    return request.param
+
+
+@pytest.fixture(scope="module", params=["A256GCM", "A256CBC-HS512"])
+def failures(request, row, live, application):
     """Requests to /decrypt that fail, by cause, with one key of each algorithm."""
-    row = request.param
+    enc = request.param
     kid = live.create(kty="RSA", alg=row.name)["kid"]
     jwk = application.extensions["keyring"]._registry.find(UUID(kid)).public_jwk
     n, e = (int.from_bytes(jose.decode(jwk[name]), "big") for name in ("n", "e"))
-    jwe = live.ok("/encrypt", {"kid": kid, "alg": row.name, "enc": "A256GCM", "data": b64u("hi")})
+    jwe = live.ok("/encrypt", {"kid": kid, "alg": row.name, "enc": enc, "data": b64u("hi")})
 
     def with_em(block: bytes, first: int = 0) -> dict[str, str]:
         em = int.from_bytes(encoded(block, row.hash, first), "big")
         return jwe | {"encrypted_key": b64u(pow(em, e, n).to_bytes(256, "big"))}
 
-    good = block_of(os.urandom(32), row.hash, 256)
+    good = block_of(os.urandom(CEK_BYTES[enc]), row.hash, 256)
     hash_bytes = row.hash.digest_size
     tag = bytearray(unb64u(jwe["tag"]))
     tag[0] ^= 1

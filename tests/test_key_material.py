@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from app import key_material
 from app.errors import BadRequest
+from tests.sealing import CEK_BYTES
 
 Members = Mapping[str, bytes | None]
 
 MEMBERS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
-EXACT_BYTES = {"A128GCM": 16, "A192GCM": 24, "A256GCM": 32}
 HASH_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 CURVES = {
     "P-256": (ec.SECP256R1(), 32),
@@ -47,14 +47,14 @@ def octets(value: int) -> bytes:
 # --- oct ---
 
 
-@pytest.mark.parametrize(("alg", "size"), EXACT_BYTES.items())
+@pytest.mark.parametrize(("alg", "size"), CEK_BYTES.items())
 def test_an_aes_key_of_the_exact_size_is_returned_unchanged(alg: str, size: int) -> None:
     k = secrets.token_bytes(size)
     assert key_material.secret(alg, k) == k
 
 
 @pytest.mark.parametrize("delta", [-16, -8, -1, 1, 8])
-@pytest.mark.parametrize(("alg", "size"), EXACT_BYTES.items())
+@pytest.mark.parametrize(("alg", "size"), CEK_BYTES.items())
 def test_an_aes_key_of_any_other_size_is_refused(alg: str, size: int, delta: int) -> None:
     with pytest.raises(BadRequest, match=f"Field 'k' must be exactly {size} bytes for {alg}"):
         key_material.secret(alg, bytes(size + delta))
@@ -645,7 +645,7 @@ optional_bytes = st.none() | st.binary(max_size=80)
 
 @randomly
 @given(
-    alg=st.sampled_from([*EXACT_BYTES, *HASH_BYTES]) | st.text("AGCHMS0123456789"),
+    alg=st.sampled_from([*CEK_BYTES, *HASH_BYTES]) | st.text("AGCHMS0123456789"),
     k=st.binary(max_size=200),
 )
 def test_random_secrets_raise_nothing_but_bad_request(alg: str, k: bytes) -> None:

@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import hsm
 from app import epk
-from hsm import agreement, keystore
+from hsm import agreement, halves
 from hsm.algorithms import CEK_WRAPPING, ContentEncryption
 from hsm.handles import temporary
+from tests import sealing
 from tests.api import Api, b64u, header, unb64u
 from tests.vector_counts import RecordProperty, count
 
@@ -313,9 +314,9 @@ def test_rfc7516_a3_wraps_and_unwraps_its_cek(
     assert_cek(local, {"alg": "A128KW", "kid": str(kid)}, encrypted_key, example["cek"])
 
     def wrap(token: Any, session: Any) -> bytes:
-        key = token.keystore.load(session, kid, keystore.SECRET)
-        path, enc = token.paths["A128KW"], hsm.CONTENT_ENCRYPTIONS["A256GCM"]
-        with temporary(path._import(session, enc, unb64u(example["cek"]))) as cek:
+        key = token.keystore.load(session, kid, halves.secret(hsm.KEY_MANAGEMENTS["A128KW"].kind))
+        path, enc = token.path("A128KW", "A256GCM"), hsm.CONTENT_ENCRYPTIONS["A256GCM"]
+        with temporary(path._import(session, enc, bytearray(unb64u(example["cek"])))) as cek:
             return key.wrap_key(cek, mechanism=CEK_WRAPPING)
 
     assert b64u(adapter._connection.perform(wrap)) == encrypted_key
@@ -333,7 +334,7 @@ def test_ecdh_es_examples_derive_their_cek(
     enc = ContentEncryption(name=example["enc"], key_bytes=len(unb64u(example["cek"])))
 
     def derive(token: Any, session: Any) -> bytearray:
-        private = token.keystore.load(session, kid, keystore.PRIVATE)
+        private = token.keystore.load(session, kid, halves.PRIVATE)
         return agreement.derived(private, token.keystore._templates, row, enc, said)
 
     assert b64u(adapter._connection.perform(derive)) == example["cek"]
@@ -391,3 +392,37 @@ def test_rsa1_5_examples_unwrap_their_cek(
     example = managed(name)
     protected = {"alg": "RSA1_5", "kid": str(imported(rsa1_5, example["jwk"], "RSA1_5"))}
     assert_cek(rsa1_5, protected, example["jwe"]["encrypted_key"], example["cek"])
+
+
+@pytest.mark.parametrize("name", ["RFC 7516 A.3", "RFC 7520 5.5"])
+def test_key_management_with_aes_cbc_hmac_decrypts_at_the_adapter_and_rebuilt_over_http(
+    name: str, local: Api, adapter: hsm.Hsm, managed: Callable[[str], Example]
+) -> None:
+    example = managed(name)
+    alg, enc, jwe = example["alg"], example["enc"], example["jwe"]
+    kid, members = imported(local, example["jwk"], alg), json.loads(unb64u(jwe["protected"]))
+    said = hsm.Agreement(epk.read(members["epk"]) if "epk" in members else None)
+    encrypted_key, aad = unb64u(jwe["encrypted_key"]), jwe["protected"].encode()
+    opened = adapter.decrypt(kid, alg, enc, encrypted_key, sealed(jwe), aad, said)
+    assert opened.decode() == example["plaintext"]
+    assert_rebuilt(local, kid, example)
+
+
+@pytest.mark.parametrize("name", ["RFC 7516 A.2", "RFC 7520 5.1"])
+def test_rsa1_5_examples_with_aes_cbc_hmac_decrypt_rebuilt_over_http(
+    name: str, rsa1_5: Api, managed: Callable[[str], Example]
+) -> None:
+    example = managed(name)
+    assert_rebuilt(rsa1_5, imported(rsa1_5, example["jwk"], "RSA1_5"), example)
+
+
+def assert_rebuilt(api: Api, kid: UUID, example: Example) -> None:
+    """Decrypt the example with our kid in its header, and so with another tag."""
+    jwe = example["jwe"]
+    protected = header(**json.loads(unb64u(jwe["protected"])) | {"kid": str(kid)})
+    text, iv, cek = example["plaintext"], unb64u(jwe["iv"]), unb64u(example["cek"])
+    ours = sealing.seal(example["enc"], cek, iv, text.encode(), protected.encode())
+    assert b64u(ours.ciphertext) == jwe["ciphertext"]
+    body = {"protected": protected, "encrypted_key": jwe["encrypted_key"]}
+    body |= {part: b64u(value) for part, value in ours._asdict().items()}
+    assert api.ok("/decrypt", body) == {"kid": str(kid), "data": b64u(text)}

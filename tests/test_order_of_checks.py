@@ -81,7 +81,7 @@ JWE_HEADER = (
     bad("protected.alg", GONE),
     bad("protected.enc", GONE),
     unsupported("protected.alg", "RSA1_5"),
-    unsupported("protected.enc", "A128CBC-HS256"),
+    unsupported("protected.enc", "A128CBC+HS256"),
 )
 JWE_REST = (
     bad("iv", NOT_BASE64URL, "'iv' is not valid base64url"),
@@ -98,7 +98,7 @@ ORDERS: Mapping[str, tuple[Failure, ...]] = {
         bad("kid", 5),
         bad("data", NOT_BASE64URL),
         unsupported("alg", "RSA1_5"),
-        unsupported("enc", "A128CBC-HS256"),
+        unsupported("enc", "A128CBC+HS256"),
         bad("aad", NOT_BASE64URL),
         unknown("kid"),
         unfit("enc", "A128GCM"),
@@ -121,7 +121,7 @@ ORDERS: Mapping[str, tuple[Failure, ...]] = {
         undecryptable("ciphertext", "AAAA"),
     ),
     "encrypt ECDH": (
-        unsupported("enc", "A128CBC-HS256"),
+        unsupported("enc", "A128CBC+HS256"),
         bad("aad", NOT_BASE64URL),
         bad("apu", NOT_BASE64URL),
         bad("apv", NOT_BASE64URL),
@@ -129,7 +129,7 @@ ORDERS: Mapping[str, tuple[Failure, ...]] = {
     ),
     "decrypt ECDH": (
         bad("protected.kid", GONE),
-        unsupported("protected.enc", "A128CBC-HS256"),
+        unsupported("protected.enc", "A128CBC+HS256"),
         bad("protected.epk", GONE),
         bad("protected.apu", NOT_BASE64URL),
         bad("protected.apv", 5),
@@ -174,7 +174,7 @@ ORDERS: Mapping[str, tuple[Failure, ...]] = {
         bad("protected.alg", GONE),
         bad("protected.enc", GONE),
         unsupported("protected.alg", "dir"),
-        unsupported("protected.enc", "A128CBC-HS256"),
+        unsupported("protected.enc", "A128CBC+HS256"),
         bad("encrypted_key", ""),
         unknown("protected.kid"),
         unfit("protected.kid", Kid("ES256")),

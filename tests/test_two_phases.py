@@ -31,6 +31,7 @@ UNAVAILABLE = (503, "unavailable")
 NOT_FOUND = (404, "not_found")
 
 AES = {"kty": "oct", "alg": "A256GCM"}
+TWO_OBJECTS = {"kty": "oct", "alg": "A128CBC-HS256"}
 PAIR = {"kty": "EC", "crv": "P-256"}
 IMPORTED_SECRET = {"kty": "oct", "alg": "HS256", "k": b64u(bytes(range(32)))}
 IMPORTED_PAIR = {"kty": "EC", "crv": "P-256", "d": b64u(bytes(31) + b"\x07")}
@@ -190,10 +191,12 @@ def _assert_unreachable(local: Any, kid: str) -> None:
     assert local.delete(kid).refusal == NOT_FOUND
 
 
-BODIES = [AES, PAIR, IMPORTED_SECRET, IMPORTED_PAIR]
+BODIES = [AES, TWO_OBJECTS, PAIR, IMPORTED_SECRET, IMPORTED_PAIR]
 
 
-@pytest.fixture(params=BODIES, ids=["secret", "pair", "imported-secret", "imported-pair"])
+@pytest.fixture(
+    params=BODIES, ids=["secret", "two-objects", "pair", "imported-secret", "imported-pair"]
+)
 def pending(request: Any, new: Contents, local: Any, monkeypatch: Any) -> UUID:
     """The kid of a key whose creation and whose undoing have both failed."""
     with monkeypatch.context() as fault:
@@ -271,7 +274,7 @@ def test_a_row_that_may_have_been_written_is_reachable_by_nobody(new, local, key
     assert (new.rows, new.objects) == (frozenset(), frozenset())
 
 
-@pytest.mark.parametrize("body", [AES, PAIR], ids=["secret", "pair"])
+@pytest.mark.parametrize("body", [AES, TWO_OBJECTS, PAIR], ids=["secret", "two-objects", "pair"])
 @pytest.mark.parametrize(
     ("owner", "name", "error"),
     [(Hsm, "destroy", TOKEN_FAILS), (Registry, "remove", RegistryUnavailable())],

@@ -70,6 +70,14 @@ def refusal(name: str, crv: str | None = None) -> str | None:
     return offers[name].refusal(crv) if name in offers else None
 
 
+def refuse_together(alg: str, enc: str) -> None:
+    """Refuse what this token offers by itself and not together."""
+    offers: Offers = Context.get({})
+    reason = offers[alg].with_enc(enc).reason if alg in offers else None
+    if reason is not None:
+        fail(hsm.UnsupportedAlgorithm.not_offered(f"{alg} with {enc}", reason), "enc")
+
+
 class Text(fields.Field[Any]):
     """A JSON string."""
 
@@ -209,6 +217,8 @@ class ProtectedHeader(Base64Url):
         used = {name: _member(header, name) for name in ("kid", *self._algorithms)}
         for name, algorithms in self._algorithms.items():
             algorithms.check(used[name])
+        if "enc" in used:
+            refuse_together(used["alg"], used["enc"])
         return Header(protected=protected, agreement=_agreement(header), **used)
 
 

@@ -21,6 +21,7 @@ from app.schemas.fields import (
     ResponseSchema,
     Text,
     fail,
+    refuse_together,
 )
 
 
@@ -41,6 +42,12 @@ class EncryptRequest(RequestSchema):
         for name in ("apu", "apv"):
             is_used = body["alg"] in hsm.KEY_AGREEMENTS
             _require(is_used or body[name] is None, name, f"is not for alg '{body['alg']}'")
+
+    @validates_schema(skip_on_field_errors=False)
+    def check_together(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse what is not offered together."""
+        if {"alg", "enc"} <= body.keys():
+            refuse_together(body["alg"], body["enc"])
 
 
 class EncryptResponse(ResponseSchema):
@@ -77,9 +84,10 @@ class DecryptRequest(RequestSchema):
 
     @validates_schema
     def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse what no AES-GCM has (RFC 7518 §5.3)."""
-        _require(len(body["iv"]) == hsm.IV_BYTES, "iv", f"must be {hsm.IV_BYTES} bytes long")
-        _require(len(body["tag"]) == hsm.TAG_BYTES, "tag", f"must be {hsm.TAG_BYTES} bytes long")
+        """Refuse an IV or a tag that ``enc`` does not have (RFC 7518 §5.2, §5.3)."""
+        row = hsm.CONTENT_ENCRYPTIONS[body["protected"].enc]
+        for name, length in (("iv", row.iv_bytes), ("tag", row.tag_bytes)):
+            _require(len(body[name]) == length, name, f"must be {length} bytes long")
 
 
 class DecryptResponse(ResponseSchema):

@@ -1,0 +1,105 @@
+"""CEKs that the token unwraps and cannot split (RFC 7518 §5.2.2.1), as PKCS#11 2.40 has no way to.
+
+The token wraps and unwraps them as generic secrets, with nothing that the key is not used for
+anyway. An unwrapped one it shows, for that one message.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from pkcs11 import Attribute, KeyType, MechanismFlag, Object, ObjectClass, PKCS11Error
+
+from hsm.agreement import Agreement
+from hsm.algorithms import HMAC, ContentEncryption, KeyManagement
+from hsm.faults import fault_of
+from hsm.handles import Key, bind, temporary
+from hsm.session import Session
+from hsm.wrapping import (
+    NOT_UNWRAPPED,
+    NOTHING,
+    Outcome,
+    Path,
+    Unwrapped,
+    Wrapped,
+    mechanism_of,
+    wrong_size,
+)
+
+_NO_USE: Final = MechanismFlag(0)
+
+
+class SplittingPath(Path):
+    """The token wraps and unwraps the CEK; it is split in the process, and used in the token."""
+
+    residency = "process"
+
+    def carries(self, enc: ContentEncryption) -> bool:
+        """See ``Path``."""
+        return len(enc.parts) > 1
+
+    @contextmanager
+    def wrapped(
+        self, public: Key, row: KeyManagement, enc: ContentEncryption, said: Agreement = NOTHING
+    ) -> Iterator[Wrapped]:
+        """See ``Path``."""
+        value = public.lent.generate_random(8 * enc.key_bytes)
+        with temporary(self._whole(public.lent, value)) as whole:
+            encrypted_key = public.wrap_key(whole, **mechanism_of(row))
+        with self._imported(public.lent, enc, value) as cek:
+            yield Wrapped(cek, encrypted_key)
+
+    @contextmanager
+    def unwrapped(
+        self,
+        private: Key,
+        row: KeyManagement,
+        enc: ContentEncryption,
+        encrypted_key: bytes,
+        said: Agreement = NOTHING,
+    ) -> Iterator[Unwrapped]:
+        """See ``Path``. The substitute is made before the unwrapping."""
+        session = private.lent
+        substitute = bytearray(session.generate_random(8 * enc.key_bytes))
+        unwrapped = self._unwrap(private, row, encrypted_key)
+        # A good padding makes an object that is read, so a bad one does too.
+        shown = unwrapped or self._generate_shown(session, enc)
+        with temporary(bind(session, shown)):
+            value = bytearray(session.read(shown, Attribute.VALUE))
+        is_of_size = len(value) == enc.key_bytes
+        is_recovered = unwrapped is not None and is_of_size
+        with self._imported(session, enc, value if is_recovered else substitute) as cek:
+            value[:] = bytes(len(value))
+            if unwrapped is None:
+                yield Unwrapped(cek, Outcome.REJECTED)
+            elif not is_of_size:
+                yield Unwrapped(cek, wrong_size(row))
+            else:
+                yield Unwrapped(cek, Outcome.RECOVERED)
+
+    def _whole(self, session: Session, value: bytes) -> Key:
+        return bind(session, session.create_object(self._templates.passing(value)))
+
+    def _unwrap(self, private: Key, row: KeyManagement, encrypted_key: bytes) -> Object | None:
+        try:
+            return private.unwrap_key(
+                ObjectClass.SECRET_KEY,
+                KeyType.GENERIC_SECRET,
+                encrypted_key,
+                capabilities=_NO_USE,
+                template=self._templates.shown(),
+                **mechanism_of(row),
+            )
+        except PKCS11Error as error:
+            if fault_of(error) not in NOT_UNWRAPPED:
+                raise
+            return None
+
+    def _generate_shown(self, session: Session, enc: ContentEncryption) -> Object:
+        return session.generate_key(
+            KeyType.GENERIC_SECRET,
+            8 * enc.key_bytes,
+            mechanism=HMAC.generation,
+            capabilities=_NO_USE,
+            template=self._templates.shown(),
+        )
