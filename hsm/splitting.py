@@ -1,4 +1,4 @@
-"""CEKs that the token unwraps and cannot split (RFC 7518 §5.2.2.1), as PKCS#11 2.40 has no way to.
+"""CEKs that the token unwraps and cannot split (RFC 7518 §5.2.2.1).
 
 The token wraps and unwraps them as generic secrets, with nothing that the key is not used for
 anyway. An unwrapped one it shows, for that one message.
