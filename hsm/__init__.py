@@ -4,7 +4,7 @@ It knows nothing of HTTP, JSON, users or the database. What is exported here is 
 may use.
 """
 
-from hsm.adapter import Encrypted, Hsm
+from hsm.adapter import Encrypted, Hsm, is_valid
 from hsm.adoption import Adoptable
 from hsm.agreement import Agreement
 from hsm.algorithms import (
@@ -76,4 +76,5 @@ __all__ = [
     "WrongResult",
     "algorithms_by_crv",
     "file_lock",
+    "is_valid",
 ]

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeVar
@@ -32,6 +31,7 @@ from hsm.generation import Generations
 from hsm.halves import PRIVATE, PUBLIC, Half, halves_of, secret, secrets_of
 from hsm.handles import Key
 from hsm.keystore import Halves
+from hsm.lateness import Lateness
 from hsm.material import AgreementKey, PrivateKey, PublicKey
 from hsm.pool import Sessions
 from hsm.session import Session
@@ -43,7 +43,6 @@ Result = TypeVar("Result")
 
 _NOTHING: Final = Agreement()
 _PROBE: Final = b"jose-hsm"
-_FAILURE_SECONDS: Final = 0.025
 _CREATION_ATTEMPTS: Final = 4
 
 
@@ -66,6 +65,7 @@ class Hsm:
     def __init__(self, settings: Settings) -> None:
         self._connection = Connection(settings)
         self._generations = Generations(settings.generations)
+        self._lateness = Lateness()
 
     def start(self) -> None:
         """Connect to the token in the background. Call after fork, never before."""
@@ -89,6 +89,16 @@ class Hsm:
     def offers(self) -> Mapping[str, Offer]:
         """Return what the token has proven for each algorithm; ``TokenUnavailable`` before."""
         return self._connection.token.offers
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Take the operations of this thread in one ``with`` block as one batch.
+
+        They share a session, which others get in between, and what fails to decrypt is held back
+        at the end. Each has a deadline of its own, as ever.
+        """
+        with self._lateness.together(), self._connection.sharing():
+            yield
 
     def generate(self, kid: UUID, spec: KeySpec) -> PublicKey | None:
         """Make a key in the token; return the public half of a pair."""
@@ -277,7 +287,7 @@ class Hsm:
             with path.unwrapped(key, row, enc_row, encrypted_key, said) as unwrapped:
                 return content.decrypt(unwrapped.cek, enc_row, sealed, aad, token.canary)
 
-        with _failing_late():
+        with self._lateness.of(encrypted_key):
             return self._with_key(kid, _halves(row)[1], alg, decrypt)
 
     def unwrap(  # noqa: PLR0913, PLR0917  # the parts of a JWE, and what becomes of it
@@ -393,19 +403,9 @@ def _halves(row: KeyManagement) -> tuple[Half, Half]:
     return (PUBLIC, PRIVATE) if row.kind.is_pair else (secret(row.kind), secret(row.kind))
 
 
-@contextmanager
-def _failing_late() -> Iterator[None]:
-    """Hold a failed decryption back until ``_FAILURE_SECONDS`` have passed.
-
-    The steps are the same for every failure, and their times nearly so: what a token spends on
-    writing an error to its log is not ours to even out. No session is held meanwhile.
-    """
-    started = time.monotonic()
-    try:
-        yield
-    except DecryptionFailed:
-        time.sleep(max(0, started + _FAILURE_SECONDS - time.monotonic()))
-        raise
+def is_valid(public: PublicKey, alg: str, signing_input: bytes, signature: bytes) -> bool:
+    """Tell, in software and without a token, whether ``signature`` is one of ``public``."""
+    return signing.is_valid(public, SIGNATURES[alg], signing_input, signature)
 
 
 def _require_canary(token: Token, session: Session) -> None:

@@ -7,7 +7,8 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,7 +21,7 @@ from hsm.faults import Fault, fault_of, name_of, translate
 from hsm.latch import PinLatch, file_lock
 from hsm.module import Module
 from hsm.observer import Observer
-from hsm.pool import SessionPool, Sessions
+from hsm.pool import Loan, SessionPool, Sessions
 from hsm.session import Session
 from hsm.softhsm import FirstAid
 from hsm.state import Phase, State
@@ -90,6 +91,7 @@ class Connection:
         self._tried = threading.Event()
         self._suspicion = threading.Event()
         self._is_stopping = threading.Event()
+        self._loans = Loans()
 
     def start(self) -> None:
         """Connect in the background. Call after fork, never before."""
@@ -121,11 +123,24 @@ class Connection:
 
         The first requests of a new process wait a little for it rather than fail.
         """
-        self._tried.wait(self._settings.session_wait_seconds)
         token = self._token
         if token is None:
+            self._tried.wait(self._settings.session_wait_seconds)
+            token = self._token
+        if token is None:
+            self._loans.end()
             raise TokenUnavailable(self._state.reason, cause=self._state.cause)
         return token
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Lend the operations of this thread in one ``with`` block the same session."""
+        self._loans.own = Loan()
+        try:
+            yield
+        finally:
+            self._loans.end()
+            self._loans.own = None
 
     def suspect(self) -> None:
         """Have the background thread look whether the token is well."""
@@ -152,7 +167,7 @@ class Connection:
             lane = token.pool.generations if takes_seconds else token.pool.operations
             try:
                 with (
-                    lane.session() as session,
+                    lane.session(self._loans.own) as session,
                     self._watchdog.watching("an operation", deadline_seconds),
                 ):
                     return operation(token, session)
@@ -292,6 +307,18 @@ class Connection:
             return True
         except PKCS11Error as error:
             return fault_of(error) is Fault.BUSY
+
+
+class Loans(threading.local):
+    """The loan of each thread that has one."""
+
+    def __init__(self) -> None:
+        self.own: Loan | None = None
+
+    def end(self) -> None:
+        """Put back what this thread keeps; a lost token waits for it."""
+        if self.own:
+            self.own.end()
 
 
 def _jittered(seconds: float) -> float:

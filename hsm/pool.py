@@ -21,6 +21,8 @@ from hsm.observer import Observer
 from hsm.session import Session, measured
 
 _CALLERS_FAULTS: Final = (KeyNotFound, UnsupportedAlgorithm, CryptoFailure, DecryptionFailed)
+_TURN_SECONDS: Final = 0.02
+_BETWEEN_TURNS_SECONDS: Final = 0.0002
 
 
 class Sessions(NamedTuple):
@@ -52,8 +54,8 @@ class Lane:
         return Sessions(self._size, max(0, self._size - self._idle.qsize()))
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """Lend a session for one ``with`` block.
+    def session(self, loan: "Loan | None" = None) -> Iterator[Session]:
+        """Lend a session for one ``with`` block, that of the ``loan`` if there is one.
 
         Raises ``TokenUnavailable`` if none comes free in time. A session is kept when the block
         ends well or by a fault of the caller's; after anything else it is closed, because a failed
@@ -61,7 +63,7 @@ class Lane:
         """
         if os.getpid() != self._pid:
             raise TokenUnavailable("the process was forked after it had opened the token")
-        session = self._take()
+        session = loan.take(self) if loan else self.take()
         kept = None
         try:
             session = session or self._open_session()
@@ -74,21 +76,70 @@ class Lane:
             if session is not None and kept is None:
                 with suppress(PKCS11Error):
                     session.close()
-            self._idle.put(kept)
+            if loan:
+                loan.give(self, kept)
+            else:
+                self.give(kept)
 
     def drain(self) -> None:
         """Take every session out of use for good; wait until all have come back."""
         for _ in range(self._size):
             self._idle.get()
 
-    def _take(self) -> Session | None:
+    def take(self, *, is_waited_for: bool = True) -> Session | None:
+        """Return a session, or nothing in the place of one that is to be opened."""
         started = time.perf_counter()
         try:
-            return self._idle.get(timeout=self._wait_seconds)
+            return self._idle.get(timeout=self._wait_seconds if is_waited_for else 0)
         except queue.Empty:
             raise TokenUnavailable("all sessions are busy", cause="busy") from None
         finally:
             self._observer.waited(time.perf_counter() - started)
+
+    def give(self, session: Session | None) -> None:
+        """Put a session back, or its place."""
+        self._idle.put(session)
+
+
+class Loan:
+    """A session that one thread keeps between its operations, or its place.
+
+    It goes back after ``_TURN_SECONDS``, for others to have their turn. Who has waited in vain does
+    not wait again for the next operation.
+    """
+
+    def __init__(self) -> None:
+        self._lane: Lane | None = None
+        self._session: Session | None = None
+        self._until = 0.0
+        self._is_patient = True
+
+    def take(self, lane: Lane) -> Session | None:
+        """Return what is kept of ``lane``, or a session that is free."""
+        if self._lane is lane:
+            self._lane = None
+            return self._session
+        self.end()
+        is_patient, self._is_patient = self._is_patient, False
+        session = lane.take(is_waited_for=is_patient)
+        self._is_patient = True
+        self._until = time.monotonic() + _TURN_SECONDS
+        return session
+
+    def give(self, lane: Lane, session: Session | None) -> None:
+        """Keep ``session``, or put it back if it has been kept for long."""
+        if time.monotonic() < self._until:
+            self._lane, self._session = lane, session
+        else:
+            lane.give(session)
+            time.sleep(_BETWEEN_TURNS_SECONDS)  # else this thread would be the first to take it
+
+    def end(self) -> None:
+        """Put back what is kept."""
+        lane, self._lane = self._lane, None
+        if lane:
+            lane.give(self._session)
+            self._session = None
 
 
 class SessionPool:

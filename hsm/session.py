@@ -51,8 +51,16 @@ class Session:
         *arguments: Arguments.args,
         **named: Arguments.kwargs,
     ) -> Result:
-        """Return what ``verb`` returns, and report it as ``function``."""
-        return measured(self._observer, function, verb, *arguments, **named)
+        """Return what ``verb`` returns, and report it as ``function``; like ``measured``."""
+        started = time.perf_counter()
+        code = None
+        try:
+            return verb(*arguments, **named)
+        except PKCS11Error as error:
+            code = name_of(error)
+            raise
+        finally:
+            self._observer.called(function, time.perf_counter() - started, code)
 
     def generate_random(self, bits: int) -> bytes:
         """Return random bytes of the token."""
