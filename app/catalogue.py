@@ -47,7 +47,7 @@ class Catalogue:
 
     def __init__(self, registry: Registry, *, published_keys: int = 100) -> None:
         self._registry = registry
-        self._access = Access(registry)
+        self._access = Access(registry.find_for)
         self._published_keys = published_keys
 
     def page(self, principal: Principal, narrowed_to: Mapping[str, Any]) -> Page:

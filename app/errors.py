@@ -1,10 +1,10 @@
 """Errors get a status in one table, and one JSON body."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException
@@ -15,6 +15,7 @@ from app import exchange
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 2
+NOT_AN_OBJECT: Final = "The body must be one JSON object, strictly (RFC 8259), in UTF-8"
 
 
 class AppError(Exception):
@@ -151,42 +152,52 @@ _HTTP_ERRORS: Final[Mapping[int, tuple[str, str]]] = MappingProxyType(
 
 def register(app: Flask) -> None:
     """Answer every error of ``app`` in JSON."""
-    app.register_error_handler(AppError, _known)
-    app.register_error_handler(hsm.HsmError, _known)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unknown)
+    app.register_error_handler(HTTPException, _respond)
+    app.register_error_handler(Exception, _respond)
 
 
-def _body(code: str, description: str, status: HTTPStatus) -> Response:
-    exchange.fail(code)
-    response = jsonify({"error": code, "description": description})
-    response.status_code = status
-    return response
+class Answer(NamedTuple):
+    """What a caller is told: the status, and the body before it is JSON."""
+
+    status: int
+    body: dict[str, Any]
 
 
-def _known(error: AppError | hsm.HsmError) -> Response:
-    status = STATUS[type(error)]
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+def answer(error: Exception) -> Answer:
+    """Return the answer to ``error``; log those that are faults of ours."""
+    match error:
+        case AppError() | hsm.HsmError():
+            status = STATUS[type(error)]
+            code, description = error.code, str(error)
+        case HTTPException():
+            status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+            known = status if status in _HTTP_ERRORS else HTTPStatus.BAD_REQUEST
+            code, description = _HTTP_ERRORS[known]
+        case _:
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            code, description = _HTTP_ERRORS[status]
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, HTTPException):
+        # The traceback has no locals, so it shows code and no data.
         logger.error("internal error", exc_info=error)
-    response = _body(error.code, str(error), status)
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    if isinstance(error, TooManyFailures):
-        response.headers["Retry-After"] = str(error.retry_after_seconds)
+    exchange.fail(code)
+    return Answer(int(status), {"error": code, "description": description})
+
+
+def _respond(error: Exception) -> Response:
+    status, body = answer(error)
+    response = jsonify(body)
+    response.status_code = status
+    for name, value in _headers(error, status):
+        response.headers[name] = value
     return response
 
 
-def _http(error: HTTPException) -> Response:
-    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-    known = status if status in _HTTP_ERRORS else HTTPStatus.BAD_REQUEST
-    response = _body(*_HTTP_ERRORS[known], status)
-    for name, value in error.get_headers():
-        if name in ("Allow", "Retry-After"):
-            response.headers[name] = value
-    return response
-
-
-def _unknown(error: Exception) -> Response:
-    # The traceback has no locals, so it shows code and no data.
-    logger.error("internal error", exc_info=error)
-    return _body(*_HTTP_ERRORS[500], HTTPStatus.INTERNAL_SERVER_ERROR)
+def _headers(error: Exception, status: int) -> Iterator[tuple[str, str]]:
+    match error:
+        case HTTPException():
+            allowed = ("Allow", "Retry-After")
+            yield from ((name, value) for name, value in error.get_headers() if name in allowed)
+        case TooManyFailures():
+            yield "Retry-After", str(error.retry_after_seconds)
+        case _ if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            yield "Retry-After", str(RETRY_AFTER_SECONDS)

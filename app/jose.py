@@ -1,7 +1,8 @@
 """JOSE in bytes: base64url, headers, what is signed, what is authenticated, public JWKs."""
 
-import base64
+import binascii
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -11,10 +12,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from app import strict_json
 from hsm import WEIERSTRASS_CURVES, PublicKey
 
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
+_PADDING: Final = (b"", b"===", b"==", b"=")
+
 
 def encode(value: bytes) -> str:
     """Return base64url without padding (RFC 7515 §2)."""
-    return base64.urlsafe_b64encode(value).rstrip(b"=").decode("ascii")
+    text = binascii.b2a_base64(value, newline=False).rstrip(b"=")
+    return text.translate(_TO_URL).decode("ascii")
 
 
 def decode(text: str) -> bytes:
@@ -22,7 +28,8 @@ def decode(text: str) -> bytes:
 
     The library ignores foreign characters, padding and trailing bits. Encoding again does not.
     """
-    value = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    padded = text.encode("ascii").translate(_FROM_URL) + _PADDING[len(text) % 4]
+    value = binascii.a2b_base64(padded)
     if encode(value) != text:
         raise ValueError("not canonical base64url")
     return value
@@ -33,9 +40,20 @@ def protected_header(**members: Any) -> str:
     return encode(strict_json.dumps(members))
 
 
+@lru_cache(maxsize=1024)
+def plain_header(**names: str) -> str:
+    """Return the protected header of short ``names`` alone; many messages have the same."""
+    return protected_header(**names)
+
+
 def signing_input(protected: str, data: str) -> bytes:
     """Return the JWS Signing Input of two encoded strings (RFC 7515 §5.1 step 5)."""
     return f"{protected}.{data}".encode("ascii")
+
+
+def compact(*parts: str | bytes) -> str:
+    """Return the Compact Serialization (RFC 7515 §7.1, RFC 7516 §7.1); bytes are encoded."""
+    return ".".join(part if isinstance(part, str) else encode(part) for part in parts)
 
 
 def additional_data(protected: str, aad: str | None) -> bytes:

@@ -1,4 +1,4 @@
-"""Private key material of a JWK (RFC 7518 §6), checked before any token sees it: tokens do not.
+"""Key material of a JWK (RFC 7518 §6), checked before any token sees it: tokens do not.
 
 Every function here is pure, and everything it refuses is a ``BadRequest`` whose description names
 the member at fault and never shows its value.
@@ -9,13 +9,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import gcd, isqrt, prod
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa, x25519
 
 import hsm
+from app import edwards25519
 from app.errors import BadRequest
+
+Numbers = TypeVar("Numbers", bound="_RsaNumbers")
 
 # What ``cryptography`` raises for bad keys. ``suppress`` and a ``raise`` after it, unlike ``raise
 # from None``, leave no ``__context__`` whose traceback would keep the members of the key alive.
@@ -115,6 +118,39 @@ def _ec_scalar(curve: ec.EllipticCurve, d: int) -> ec.EllipticCurvePrivateKey:
     raise BadRequest("Field 'd' is not a private key of the curve")
 
 
+def ec_public_key(crv: str, x: bytes, y: bytes) -> ec.EllipticCurvePublicKey:
+    """Return the key of a point, which must be on the curve (RFC 7518 §6.2.1)."""
+    if (curve := hsm.WEIERSTRASS_CURVES.get(crv)) is None:
+        raise BadRequest(f"Curve '{crv}' is not supported for key type 'EC'")
+    size_bytes = (curve.key_size + 7) // 8
+    _require_bytes("x", x, size_bytes)
+    _require_bytes("y", y, size_bytes)
+    with suppress(*_REFUSED):
+        numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), curve)
+        return numbers.public_key()
+    raise BadRequest("Fields 'x' and 'y' are not a point of the curve")
+
+
+def ed25519_public_key(crv: str, x: bytes) -> ed25519.Ed25519PublicKey:
+    """Return the key of a point, which must be on the curve and of large order (RFC 8032 §5.1.3).
+
+    For a point of small order signatures can be made that hold for many messages.
+    """
+    _require(crv == "Ed25519", f"Curve '{crv}' is not supported for key type 'OKP'")
+    _require_bytes("x", x, ED25519_BYTES)
+    _require(edwards25519.is_public_key(x), "Field 'x' is not a public key of the curve")
+    with suppress(*_REFUSED):
+        return ed25519.Ed25519PublicKey.from_public_bytes(x)
+    raise BadRequest("Field 'x' is not a public key of the curve")
+
+
+def ml_dsa_public_key(pub: bytes) -> mldsa.MLDSA44PublicKey:
+    """Return the key of ``pub`` (FIPS 204); any octets of its size are a key."""
+    with suppress(*_REFUSED):
+        return mldsa.MLDSA44PublicKey.from_public_bytes(pub)
+    raise BadRequest("Field 'pub' is not an ML-DSA-44 public key")
+
+
 def ed25519_private_key(d: bytes, x: bytes | None) -> ed25519.Ed25519PrivateKey:
     """Return the key of the 32-byte seed ``d`` (RFC 8032 §5.1.5); any seed is a key."""
     _require_bytes("d", d, ED25519_BYTES)
@@ -153,6 +189,7 @@ EXPONENT_MIN: Final = 65537
 EXPONENT_BITS_MAX: Final = 256  # e < 2**256 (FIPS 186-5 §A.1.1)
 # Elliptic-curve factoring finds a prime by its own size; 512 bits is far beyond its reach.
 PRIME_BITS_SHARE: Final = 4
+FERMAT_STEPS: Final = 100
 CLOSE_BITS: Final = 100  # |p - q| > 2**(nlen/2 - 100) (FIPS 186-5 §A.1.1)
 
 _SMALL_PRIMES: Final = tuple(
@@ -173,11 +210,17 @@ _ROCA_RESIDUES: Final[Mapping[int, frozenset[int]]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class _RsaMembers:
-    """The eight integers of RFC 7518 §6.3; no ``repr``, for most are secret."""
+class _RsaNumbers:
+    """The two public integers of RFC 7518 §6.3.1."""
 
     n: int
     e: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class _RsaMembers(_RsaNumbers):
+    """The eight integers of RFC 7518 §6.3; no ``repr``, for most are secret."""
+
     d: int
     p: int
     q: int
@@ -187,15 +230,15 @@ class _RsaMembers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _RsaDemand:
+class _RsaDemand(Generic[Numbers]):
     """One condition that the members must meet, and what is wrong when they do not."""
 
-    holds: Callable[[_RsaMembers], bool]
+    holds: Callable[[Numbers], bool]
     description: str
 
 
 # In this order: each row may rely on the rows above it, and the cheap ones come first.
-_RSA_DEMANDS: Final = (
+_PUBLIC_RSA_DEMANDS: Final[tuple[_RsaDemand[_RsaNumbers], ...]] = (
     _RsaDemand(
         holds=lambda key: key.e % 2 == 1 and key.e >= EXPONENT_MIN,
         description="Field 'e' must be odd and at least 65537",
@@ -212,6 +255,8 @@ _RSA_DEMANDS: Final = (
         holds=lambda key: not _has_roca_fingerprint(key.n),
         description="Field 'n' is a weak modulus: it has the fingerprint of CVE-2017-15361 (ROCA)",
     ),
+)
+_PRIVATE_RSA_DEMANDS: Final[tuple[_RsaDemand[_RsaMembers], ...]] = (
     _RsaDemand(
         holds=lambda key: key.p * key.q == key.n,
         description="Fields 'p' and 'q' are not the factors of 'n'",
@@ -256,9 +301,25 @@ def rsa_private_key(members: Mapping[str, bytes | None]) -> rsa.RSAPrivateKey:
     octets = {name: _given(name, members.get(name)) for name in RSA_MEMBERS}
     _require_sizes(octets)
     key = _RsaMembers(**{name: int.from_bytes(value) for name, value in octets.items()})
-    for demand in _RSA_DEMANDS:
-        _require(demand.holds(key), demand.description)
+    _require_all(_PUBLIC_RSA_DEMANDS, key)
+    _require_all(_PRIVATE_RSA_DEMANDS, key)
     return _rsa_primes(key)
+
+
+def rsa_public_key(n: bytes, e: bytes) -> rsa.RSAPublicKey:
+    """Return the key of ``n`` and ``e``, big-endian (RFC 7518 §6.3.1), with sizes as above."""
+    _require_sizes({"n": n, "e": e})
+    key = _RsaNumbers(n=int.from_bytes(n), e=int.from_bytes(e))
+    _require_all(_PUBLIC_RSA_DEMANDS, key)
+    _require(not _has_close_factors(key.n), "Field 'n' is a weak modulus: its factors are close")
+    with suppress(*_REFUSED):
+        return rsa.RSAPublicNumbers(key.e, key.n).public_key()
+    raise BadRequest("Fields 'n' and 'e' are not an RSA key")
+
+
+def _require_all(demands: tuple[_RsaDemand[Numbers], ...], key: Numbers) -> None:
+    for demand in demands:
+        _require(demand.holds(key), demand.description)
 
 
 def _given(name: str, octets: bytes | None) -> bytes:
@@ -272,7 +333,7 @@ def _require_sizes(octets: Mapping[str, bytes]) -> None:
     """Bound every member before it becomes an integer, so that arithmetic has bounded cost."""
     n_bits = _bits(octets["n"])
     _require(n_bits in MODULUS_BITS, "Field 'n' must have 2048 to 4096 bits")
-    for name in RSA_MEMBERS:
+    for name in octets:
         _require(_bits(octets[name]) <= n_bits, f"Field '{name}' is longer than 'n'")
 
 
@@ -294,6 +355,15 @@ def _has_roca_fingerprint(n: int) -> bool:
 def _are_close(key: _RsaMembers) -> bool:
     """Tell whether FIPS 186-5 §A.1.1 forbids |p - q|; Fermat's method finds only closer ones."""
     return abs(key.p - key.q) <= 1 << key.n.bit_length() // 2 - CLOSE_BITS
+
+
+def _has_close_factors(n: int) -> bool:
+    """Tell whether Fermat's method finds the factors of ``n`` in a few steps."""
+    first = isqrt(n) + 1
+    return any(
+        isqrt(square) ** 2 == square
+        for square in (root * root - n for root in range(first, first + FERMAT_STEPS))
+    )
 
 
 def _inverts_e(key: _RsaMembers) -> bool:

@@ -2,15 +2,17 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 import hsm
-from app import exchange, jose
+from app import access, exchange, jose
 from app.access import Access
 from app.asked import Asked
 from app.budget import EncryptionBudget
@@ -47,6 +49,7 @@ _GRACE: Final = timedelta(minutes=1)
 _OTHER_HOST_GRACE: Final = timedelta(minutes=10)
 _FIRST_ANSWER_SECONDS: Final = 10.0
 _PUBLISHED: Final = "jwks"
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Reconciliation(NamedTuple):
@@ -68,7 +71,7 @@ class Keyring:
         self, registry: Registry, token: Hsm, *, state_dir: Path, publishes: bool = True
     ) -> None:
         self._registry = registry
-        self._access = Access(registry)
+        self._access = Access(registry.find_for)
         self._hsm = token
         self._budget = EncryptionBudget(registry)
         self._tag = _PUBLISHED if publishes else None
@@ -163,6 +166,17 @@ class Keyring:
                 self._registry.repetitions.forget(key.kid)
                 self._undo(key.kid, key.spec)
 
+    @contextmanager
+    def together(self, principal: Principal, kids: Iterable[str]) -> Iterator["Keyring"]:
+        """Lend a keyring for many operations of ``principal``, in one ``with`` block.
+
+        All its keys are read now, at once, and the operations share a session of the token.
+        """
+        those = copy(self)
+        those._access = access.at_once(self._registry, principal, kids)  # noqa: SLF001  # ours
+        with self._hsm.together():
+            yield those
+
     def encrypt(  # noqa: PLR0913  # the members of the request
         self,
         principal: Principal,
@@ -174,6 +188,7 @@ class Keyring:
         aad: str | None,
         apu: str | None = None,
         apv: str | None = None,
+        media_types: Mapping[str, str] = _NONE,
     ) -> dict[str, Any]:
         """Return a flattened JWE (RFC 7516 §5.1); its header names the key that decrypts."""
         key = self._access.find(principal, kid, Right.ENCRYPT)
@@ -185,7 +200,7 @@ class Keyring:
 
         def protected(epk: hsm.AgreementKey | None) -> str:
             agreed = {"epk": epk and jose.public_jwk(epk), "apu": apu, "apv": apv}
-            return jose.protected_header(**named, **_present(agreed))
+            return _header({**_present(agreed), **media_types}, **named)
 
         made = self._use(
             key,
@@ -232,14 +247,22 @@ class Keyring:
             ),
         )
 
-    def sign(self, principal: Principal, *, kid: str, alg: str, data: str) -> dict[str, Any]:
+    def sign(
+        self,
+        principal: Principal,
+        *,
+        kid: str,
+        alg: str,
+        data: str,
+        media_types: Mapping[str, str] = _NONE,
+    ) -> dict[str, Any]:
         """Return a detached JWS; its header names the key that verifies (RFC 7515 §5.1)."""
         key = self._access.find(principal, kid, Right.SIGN)
         if kid == str(key.kid_public):
             raise CryptoFailure("A public key cannot sign")
         _require_permitted(key, alg)
         _require_active(key)
-        protected = jose.protected_header(alg=alg, kid=str(key.kid_public or kid))
+        protected = _header(media_types, alg=alg, kid=str(key.kid_public or kid))
         signing_input = jose.signing_input(protected, data)
         signature = self._use(key, lambda: self._hsm.sign(key.kid, alg, signing_input))
         return {"protected": protected, "signature": signature}
@@ -414,6 +437,12 @@ def key_ops(alg: str | None) -> list[str]:
     """Return what a key of ``alg`` is said to be for (wire contract §3)."""
     signs = alg is None or alg in hsm.SIGNATURES or alg in hsm.MACS
     return _SIGN_VERIFY if signs else _ENCRYPT_DECRYPT
+
+
+def _header(others: Mapping[str, Any], **names: str) -> str:
+    if not others:
+        return jose.plain_header(**names)
+    return jose.protected_header(**names, **others)
 
 
 def _require_creator(principal: Principal) -> None:

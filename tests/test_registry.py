@@ -129,7 +129,7 @@ def test_a_thread_has_one_connection_for_all_its_lookups(postgresql):
     registry = Registry(url, host="host")
     for _ in range(3):
         registry.find(PAIR.kid)
-        registry.find_for("token:a", "mac", PAIR.kid)
+        registry.find_for("token:a", "mac", str(PAIR.kid))
         registry.credentials.find("0000")
     other = Registry(url, host="host")
     with other._database.engine.connect() as connection:
@@ -174,7 +174,7 @@ def test_grants_and_tags_come_in_the_order_of_their_code_points(registry):
     granted = registry.grants.of(SECRET.kid)
     assert list(granted) == ["*", "jwt:a", "token:B", "token:b"]
     assert granted["*"] == ["mac", "read"]
-    found = registry.find_for("token:b", "mac", SECRET.kid)
+    found = registry.find_for("token:b", "mac", str(SECRET.kid))
     registry.remove(SECRET.kid)
     assert found == (SECRET, True)
     assert registry.tags.of(SECRET.kid) == []

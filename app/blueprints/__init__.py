@@ -1,26 +1,23 @@
 """One file a resource; views load, call, dump."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from flask import current_app, g, request
 from marshmallow import Schema
-from marshmallow.experimental.context import Context
 from werkzeug.exceptions import UnsupportedMediaType
 from werkzeug.http import parse_options_header
 
-from app import bodies, exchange, jose, strict_json
+from app import bodies, strict_json
 from app.asked import Asked
 from app.auth import principal
 from app.catalogue import Catalogue
-from app.errors import BadRequest
+from app.errors import NOT_AN_OBJECT, BadRequest
 from app.keyring import Keyring
-from app.schemas.fields import Header, Offers
-from hsm import Hsm, TokenUnavailable, UnsupportedAlgorithm
-
-_NAMES: Final = ("kid", "alg", "enc")
+from app.operations import Operation
+from app.schemas import loading
+from app.schemas.fields import Offers, RequestSchema
+from hsm import Hsm, TokenUnavailable
 
 
 def keyring() -> Keyring:
@@ -38,37 +35,28 @@ def token() -> Hsm:
     return cast(Hsm, current_app.extensions["hsm"])
 
 
-def load(schema: Schema) -> Any:
+def perform(operation: Operation) -> dict[str, Any]:
+    """Answer a request for one operation on a message."""
+    body = operation.load(members(), offers())
+    return operation.perform(keyring(), principal(), body)
+
+
+def load(schema: RequestSchema) -> Any:
     """Return the body of the request, checked by ``schema``."""
+    return loading.load(schema, members(), offers())
+
+
+def members() -> dict[str, Any]:
+    """Return the JSON object that is the body of the request."""
     environ = request.environ
     if environ.get("HTTP_CONTENT_ENCODING") or not _is_json(environ.get("CONTENT_TYPE", "")):
         raise UnsupportedMediaType
     text = bodies.read()
     g.asked = _asked(text)
     try:
-        members = strict_json.loads(text)
+        return strict_json.loads(text)
     except ValueError:
-        raise BadRequest(
-            "The body must be one JSON object, strictly (RFC 8259), in UTF-8"
-        ) from None
-    exchange.name(**{name: members.get(name) for name in _NAMES if name in schema.fields})
-    with Context(_offers()), _noting_refused(schema, members):
-        loaded = schema.load(members)
-    if isinstance(loaded, dict) and isinstance(header := loaded.get("protected"), Header):
-        exchange.name(kid=header.kid, alg=header.alg, enc=header.enc)
-    return loaded
-
-
-@contextmanager
-def _noting_refused(schema: Schema, members: Mapping[str, Any]) -> Iterator[None]:
-    """Note what a protected header names also if it is refused."""
-    try:
-        yield
-    except UnsupportedAlgorithm:
-        if "protected" in schema.fields:
-            header = strict_json.loads(jose.decode(members["protected"]))
-            exchange.name(**{name: header.get(name) for name in _NAMES})
-        raise
+        raise BadRequest(NOT_AN_OBJECT) from None
 
 
 @lru_cache(maxsize=64)
@@ -94,7 +82,7 @@ def _asked(body: bytes) -> Asked | None:
     return None if key is None else Asked.of(principal(), key, request.path, body)
 
 
-def _offers() -> Offers:
+def offers() -> Offers:
     """Return what the token offers; nothing is known while it is away."""
     try:
         return token().offers()

@@ -71,7 +71,7 @@ def _all(config: Config, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
     catalogue, after = catalogue_of(config), ""
     while True:
         page = catalogue.page(OPERATOR, filters | {"after": after, "limit": MOST_KEYS})
-        yield from _DESCRIPTION.dump(page.keys, many=True)
+        yield from map(_DESCRIPTION.dump, page.keys)
         if page.after is None:
             return
         after = page.after

@@ -1,6 +1,7 @@
 """Reading and writing the rows."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +50,16 @@ _IS_GRANTED: Final = exists(grants).where(
 _NAMED: Final = or_(keys.c.kid == bindparam("kid"), keys.c.kid_public == bindparam("kid"))
 _FIND: Final = select(*(keys.c[name] for name in _HOT)).where(_NAMED)
 _FIND_FOR: Final = _FIND.add_columns(_IS_GRANTED.label("is_granted"))
+_KIDS: Final[Any] = bindparam("kids", expanding=True)
+_IS_GRANT: Final = and_(
+    grants.c.kid == keys.c.kid,
+    or_(grants.c.principal == bindparam("principal"), grants.c.principal == literal_column("'*'")),
+)
+_FIND_ALL_FOR: Final = (
+    select(*(keys.c[name] for name in _HOT), grants.c.operation)
+    .select_from(keys.outerjoin(grants, _IS_GRANT))
+    .where(or_(keys.c.kid.in_(_KIDS), keys.c.kid_public.in_(_KIDS)))
+)
 
 
 class AlreadyAsked(Exception):
@@ -94,13 +105,30 @@ class Registry:
             row = self._lookup.one(kid=str(kid))
         return record_of(row) if row and row.state in VISIBLE else None
 
-    def find_for(self, principal: str, operation: str, kid: UUID) -> tuple[Key, bool] | None:
+    def find_for(self, principal: str, operation: str, kid: str) -> tuple[Key, bool] | None:
         """Return the visible key that ``kid`` names, and whether ``operation`` is granted on it."""
         with translated():
-            row = self._lookup_for.one(
-                kid=str(kid), principal=str(principal), operation=str(operation)
-            )
+            row = self._lookup_for.one(kid=kid, principal=str(principal), operation=str(operation))
         return (record_of(row), bool(row.is_granted)) if row and row.state in VISIBLE else None
+
+    def find_all_for(
+        self, principal: str, kids: Collection[str]
+    ) -> Mapping[str, tuple[Key, frozenset[str]]]:
+        """Return visible keys by the kids that name them, and what is granted on each."""
+        rows: dict[str, Any] = {}
+        granted: defaultdict[str, set[str]] = defaultdict(set)
+        with self._reading() as connection:
+            given = {"principal": str(principal), "kids": list(kids)}
+            for row in connection.execute(_FIND_ALL_FOR, given):
+                rows[row.kid] = row
+                granted[row.kid].add(row.operation)
+        return {
+            name: (record_of(row), frozenset(granted[kid]))
+            for kid, row in rows.items()
+            if row.state in VISIBLE
+            for name in (row.kid, row.kid_public)
+            if name in kids
+        }
 
     def whole(self, kid: UUID) -> Key | None:
         """Return the visible key with all that is known of it, its name and its times."""

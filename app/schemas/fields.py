@@ -1,10 +1,11 @@
 """Fields that check like ``api`` demands, and the order in which failures are answered."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, NoReturn, cast
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, missing
+from marshmallow.decorators import POST_LOAD, VALIDATES_SCHEMA
 from marshmallow.experimental.context import Context
 
 import hsm
@@ -32,12 +33,47 @@ class RequestSchema(Schema):
 
         unknown = EXCLUDE
 
+    def taken_apart(self, members: dict[str, Any]) -> dict[str, Any]:
+        """Return the members that one in Compact Serialization stands for; others as they are."""
+        return members
+
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Return the body, checked.
+
+        A good one is read here, as marshmallow would at several times the cost, and a bad one by
+        marshmallow, which collects all that is wrong.
+        """
+        body = self._good(data)
+        return super().load(data, **kwargs) if body is None else body
+
+    def _good(self, data: Any) -> Any:
+        body: dict[str, Any] = {}
+        try:
+            for name, field in self.load_fields.items():
+                key = field.data_key or name
+                value = data.get(key, missing)
+                if value is missing:
+                    if field.required:
+                        return None
+                    if field.load_default is not missing:
+                        body[name] = field.load_default
+                else:
+                    is_absent = value is None and field.allow_none
+                    body[name] = None if is_absent else field._deserialize(value, key, data)  # noqa: SLF001  # a field's own
+            for check, *_ in self._hooks[VALIDATES_SCHEMA]:
+                getattr(self, check)(body)
+        except ValidationError:
+            return None
+        for make, *_ in self._hooks[POST_LOAD]:
+            body = getattr(self, make)(body)
+        return body
+
     def handle_error(
         self, error: ValidationError, data: Any, *, many: bool, **_kwargs: Any
     ) -> NoReturn:
         """Raise the first failure."""
         failures = {name: messages[0] for name, messages in _messages(error).items()}
-        order = list(self.load_fields)
+        order = [field.data_key or name for name, field in self.load_fields.items()]
         name = min(
             failures, key=lambda name: (isinstance(failures[name], Exception), order.index(name))
         )
@@ -50,9 +86,13 @@ class RequestSchema(Schema):
 class ResponseSchema(Schema):
     """A body made from a dictionary."""
 
-    def get_attribute(self, obj: Mapping[str, Any], attr: str, default: Any) -> Any:
-        """Return the member; marshmallow would look for attributes too."""
-        return obj.get(attr, default)
+    def dump(self, obj: Mapping[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """Return the members that there are; marshmallow would look for attributes too."""
+        return {
+            name: field._serialize(obj[name], name, obj)  # noqa: SLF001  # a field's own
+            for name, field in self.dump_fields.items()
+            if name in obj
+        }
 
 
 def _messages(error: ValidationError) -> dict[str, list[Any]]:
@@ -78,6 +118,14 @@ def refuse_together(alg: str, enc: str) -> None:
         fail(hsm.UnsupportedAlgorithm.not_offered(f"{alg} with {enc}", reason), "enc")
 
 
+def require_bytes(text: str, name: str | None) -> bytes:
+    """Return the bytes of base64url ``text``; raise ``BadRequest`` with the name of its member."""
+    try:
+        return jose.decode(text)
+    except ValueError:
+        raise BadRequest(f"Field '{name}' is not valid base64url") from None
+
+
 class Text(fields.Field[Any]):
     """A JSON string."""
 
@@ -94,6 +142,20 @@ class Text(fields.Field[Any]):
         if not isinstance(value, str):
             raise self.make_error("invalid")
         return value
+
+
+class Choice(Text):
+    """One of a few words."""
+
+    def __init__(self, *choices: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._choices = choices
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
+        text = self._text(value)
+        if text not in self._choices:
+            fail(BadRequest(f"Field '{attr}' must be one of: {', '.join(self._choices)}"))
+        return text
 
 
 class WholeNumber(fields.Field[Any]):
@@ -116,9 +178,9 @@ class Base64Url(Text):
     @staticmethod
     def _decode(text: str, attr: str | None) -> bytes:
         try:
-            return jose.decode(text)
-        except ValueError:
-            return fail(BadRequest(f"Field '{attr}' is not valid base64url"))
+            return require_bytes(text, attr)
+        except BadRequest as error:
+            return fail(error)
 
     def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
         return None if value is None else jose.encode(value)
@@ -200,26 +262,42 @@ class ProtectedHeader(Base64Url):
     """A protected header of JWS or JWE (RFC 7515 §4, RFC 7516 §4).
 
     Members that we do not know are ignored, as demanded there, but for those that change what
-    the others mean. None of them ever makes us fetch, inflate or derive.
+    the others mean. None of them ever makes us fetch, inflate or derive. A header without ``kid``
+    needs one of the members ``beside`` it, which name the key instead; two kids must agree.
     """
 
-    def __init__(self, **algorithms: AlgorithmClass) -> None:
+    def __init__(self, *beside: str, **algorithms: AlgorithmClass) -> None:
         super().__init__(required=True)
+        self._beside = beside
         self._algorithms = algorithms
 
-    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> Header:
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Any, *_args: Any, **_kwargs: Any
+    ) -> Header:
         protected = self._text(value)
         try:
             header = strict_json.loads(self._decode(protected, attr))
         except ValueError:
             fail(BadRequest(f"Field '{attr}' is not a JSON object"))
         _refuse_extensions(header)
-        used = {name: _member(header, name) for name in ("kid", *self._algorithms)}
+        kid = _kid(header, [data[name] for name in self._beside if data.get(name) is not None])
+        used = {name: _member(header, name) for name in self._algorithms}
         for name, algorithms in self._algorithms.items():
             algorithms.check(used[name])
         if "enc" in used:
             refuse_together(used["alg"], used["enc"])
-        return Header(protected=protected, agreement=_agreement(header), **used)
+        return Header(protected=protected, kid=kid, agreement=_agreement(header), **used)
+
+
+def _kid(header: Mapping[str, Any], beside: Sequence[Any]) -> str:
+    """Return the kid of ``header`` or the one beside it; none if a key itself is there."""
+    kid = _member(header, "kid") if "kid" in header or not beside else None
+    given = next(iter(beside), kid)
+    if not isinstance(given, str):
+        return ""
+    if kid not in {None, given}:
+        fail(BadRequest("Field 'kid' is not that of the header"))
+    return given
 
 
 def _refuse_extensions(header: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """Bodies of the operations (wire contract §1); the order of fields is the order of checks."""
 
-from typing import Any
+from typing import Any, Final
 
-from marshmallow import fields, validates_schema
+from marshmallow import fields, post_load, validates_schema
 
 import hsm
 from app.errors import BadRequest
@@ -15,6 +15,7 @@ from app.schemas.fields import (
     AlgorithmName,
     Base64Url,
     Base64UrlText,
+    Choice,
     PartyInfo,
     ProtectedHeader,
     RequestSchema,
@@ -22,7 +23,18 @@ from app.schemas.fields import (
     Text,
     fail,
     refuse_together,
+    require_bytes,
 )
+from app.schemas.public_jwk import PublicJwkField
+
+FLATTENED: Final = "flattened"
+COMPACT: Final = "compact"
+JWS_PARTS: Final = ("protected", "data", "signature")
+JWE_PARTS: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
+
+
+def _serialization() -> Choice:
+    return Choice(FLATTENED, COMPACT, load_default=FLATTENED)
 
 
 class EncryptRequest(RequestSchema):
@@ -35,6 +47,9 @@ class EncryptRequest(RequestSchema):
     aad = Base64UrlText(load_default=None, allow_none=True)
     apu = PartyInfo(load_default=None, allow_none=True)
     apv = PartyInfo(load_default=None, allow_none=True)
+    serialization = _serialization()
+    typ = Text(allow_none=True)
+    cty = Text(allow_none=True)
 
     @validates_schema
     def check_party_info(self, body: dict[str, Any], **_kwargs: Any) -> None:
@@ -49,6 +64,21 @@ class EncryptRequest(RequestSchema):
         if {"alg", "enc"} <= body.keys():
             refuse_together(body["alg"], body["enc"])
 
+    @validates_schema
+    def check_serialization(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse AAD where there is no place for it."""
+        is_compact = body["serialization"] == COMPACT
+        _require(
+            not is_compact or body["aad"] is None,
+            "aad",
+            "does not go into the Compact Serialization (RFC 7516 §7.1)",
+        )
+
+    @post_load
+    def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """See ``_with_media_types``."""
+        return _with_media_types(body)
+
 
 class EncryptResponse(ResponseSchema):
     """A flattened JWE (RFC 7516 §7.2.2)."""
@@ -62,14 +92,19 @@ class EncryptResponse(ResponseSchema):
 
 
 class DecryptRequest(RequestSchema):
-    """POST /decrypt: a flattened JWE."""
+    """POST /decrypt: a flattened JWE, or a compact one."""
 
-    protected = ProtectedHeader(alg=KEY_MANAGEMENT, enc=CONTENT_ENCRYPTION)
+    protected = ProtectedHeader("kid", alg=KEY_MANAGEMENT, enc=CONTENT_ENCRYPTION)
     encrypted_key = Base64Url(load_default=None, allow_none=True)
     iv = Base64Url(required=True)
     ciphertext = Base64Url(required=True)
     tag = Base64Url(required=True)
     aad = Base64UrlText(load_default=None, allow_none=True)
+    kid = Text(load_default=None, allow_none=True)
+
+    def taken_apart(self, members: dict[str, Any]) -> dict[str, Any]:
+        """See ``RequestSchema``."""
+        return _taken_apart(members, "jwe", JWE_PARTS, "aad")
 
     @validates_schema(skip_on_field_errors=False)
     def check_encrypted_key(self, body: dict[str, Any], **_kwargs: Any) -> None:
@@ -115,6 +150,14 @@ class SignRequest(RequestSchema):
     kid = Text(required=True)
     data = Base64UrlText(required=True)
     alg = AlgorithmName(SIGNATURE, required=True)
+    serialization = _serialization()
+    typ = Text(allow_none=True)
+    cty = Text(allow_none=True)
+
+    @post_load
+    def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """See ``_with_media_types``."""
+        return _with_media_types(body)
 
 
 class SignResponse(ResponseSchema):
@@ -125,11 +168,42 @@ class SignResponse(ResponseSchema):
 
 
 class VerifyRequest(RequestSchema):
-    """POST /verify: a detached JWS and its data."""
+    """POST /verify: a detached JWS and its data, a flattened one, or a compact one."""
 
-    protected = ProtectedHeader(alg=SIGNATURE)
+    protected = ProtectedHeader("kid", "jwk", alg=SIGNATURE)
     data = Base64UrlText(required=True)
     signature = Base64Url(required=True)
+    kid = Text(load_default=None, allow_none=True)
+    jwk = PublicJwkField(load_default=None, allow_none=True)
+
+    def taken_apart(self, members: dict[str, Any]) -> dict[str, Any]:
+        """See ``RequestSchema``."""
+        members = _taken_apart(members, "jws", JWS_PARTS, "payload")
+        _refuse_beside(members, "data", "payload")
+        _refuse_beside(members, "kid", "jwk")
+        return members
+
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Check a JWS in whichever form it is."""
+        if data.get("payload") is not None and type(self) is VerifyRequest:
+            return _FLATTENED_JWS.load(data, **kwargs)
+        return super().load(data, **kwargs)
+
+    @validates_schema
+    def check_fit(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse a key that is not for the algorithm of the header."""
+        alg = body["protected"].alg
+        if body["jwk"] is not None and not body["jwk"].permits(alg):
+            fail(hsm.CryptoFailure(f"The key does not permit {alg}"), "jwk")
+
+
+class FlattenedVerifyRequest(VerifyRequest):
+    """The same for the flattened JWS (RFC 7515 §7.2.2), where the data is called the payload."""
+
+    data = Base64UrlText(required=True, data_key="payload")
+
+
+_FLATTENED_JWS: Final = FlattenedVerifyRequest()
 
 
 class MacRequest(RequestSchema):
@@ -153,6 +227,38 @@ class ValidResponse(ResponseSchema):
 
     kid = fields.String()
     valid = fields.Boolean()
+
+
+def _with_media_types(body: dict[str, Any]) -> dict[str, Any]:
+    """Gather ``typ`` and ``cty``, in the order of the header (RFC 7515 §4.1.9, §4.1.10)."""
+    given = {name: body.pop(name) for name in ("typ", "cty") if name in body}
+    body["media_types"] = {name: text for name, text in given.items() if text is not None}
+    return body
+
+
+def _taken_apart(
+    members: dict[str, Any], name: str, parts: tuple[str, ...], *others: str
+) -> dict[str, Any]:
+    """Return what the compact message ``name`` stands for, if there is one; nothing beside it."""
+    text = members.get(name)
+    if text is None:
+        return members
+    for other in (*parts, *others):
+        _refuse_beside(members, name, other)
+    if not isinstance(text, str):
+        raise BadRequest(f"Field '{name}' must be a string")
+    pieces = text.split(".")
+    if len(pieces) != len(parts):
+        raise BadRequest(f"Field '{name}' must have {len(parts)} parts (Compact Serialization)")
+    for piece in pieces:
+        require_bytes(piece, name)
+    rest = {other: members[other] for other in members if other != name}
+    return rest | dict(zip(parts, pieces, strict=True))
+
+
+def _refuse_beside(members: dict[str, Any], name: str, other: str) -> None:
+    if members.get(name) is not None and members.get(other) is not None:
+        raise BadRequest(f"Field '{other}' does not go with '{name}'")
 
 
 def _require_encrypted_key(body: dict[str, Any]) -> None:

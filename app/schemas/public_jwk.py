@@ -1,0 +1,112 @@
+"""A public key that a caller brings along (RFC 7517): checked like one that is imported."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from marshmallow import fields
+
+import hsm
+from app import key_material
+from app.errors import BadRequest
+from app.schemas.fields import fail, require_bytes
+
+_PRIVATE: Final = ("k", "d", "p", "q", "dp", "dq", "qi", "oth", "priv")
+_SIGNATURE: Final = "sig"
+_VERIFY: Final = "verify"
+
+Jwk = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicJwk:
+    """The key, and what its JWK says it is for."""
+
+    key: hsm.PublicKey
+    kty: str
+    crv: str | None = None
+    alg: str | None = None
+    is_for_signatures: bool = True
+
+    def permits(self, alg: str) -> bool:
+        """Tell whether a signature of ``alg`` may be verified with it."""
+        is_meant = self.is_for_signatures and self.alg in {None, alg}
+        return is_meant and hsm.KeySpec(kty=self.kty, crv=self.crv).permits(alg)
+
+
+class PublicJwkField(fields.Field[Any]):
+    """A JWK without private members."""
+
+    default_error_messages = {"invalid": "must be an object"}  # noqa: RUF012  # marshmallow's name
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> PublicJwk:
+        if not isinstance(value, dict):
+            raise self.make_error("invalid")
+        try:
+            return _public_jwk(value)
+        except BadRequest as error:
+            fail(BadRequest(f"Field 'jwk': {error}"))
+
+
+def _public_jwk(jwk: Jwk) -> PublicJwk:
+    for name in _PRIVATE:
+        if jwk.get(name) is not None:
+            raise BadRequest(f"it holds the private member '{name}'")
+    kty = _text(jwk, "kty")
+    if kty not in _READERS:
+        raise BadRequest(f"Field 'kty' must be one of: {', '.join(_READERS)}")
+    crv = _text(jwk, "crv") if kty in _ON_CURVES else None
+    alg = None if jwk.get("alg") is None else _text(jwk, "alg")
+    key = _READERS[kty](jwk)
+    return PublicJwk(
+        key=key,
+        kty=kty,
+        crv=crv,
+        alg=alg,
+        is_for_signatures=_is_for_signatures(jwk),
+    )
+
+
+def _is_for_signatures(jwk: Jwk) -> bool:
+    """Tell what ``use`` and ``key_ops`` say (RFC 7517 §4.2, §4.3)."""
+    operations = jwk.get("key_ops")
+    if operations is not None and not isinstance(operations, list):
+        raise BadRequest("Field 'key_ops' must be an array of strings")
+    use = None if jwk.get("use") is None else _text(jwk, "use")
+    return use in {None, _SIGNATURE} and (operations is None or _VERIFY in operations)
+
+
+def _text(jwk: Jwk, name: str) -> str:
+    if jwk.get(name) is None:
+        raise BadRequest(f"Field '{name}' is required")
+    if not isinstance(jwk[name], str):
+        raise BadRequest(f"Field '{name}' must be a string")
+    return str(jwk[name])
+
+
+def _octets(jwk: Jwk, name: str) -> bytes:
+    return require_bytes(_text(jwk, name), name)
+
+
+def _rsa(jwk: Jwk) -> hsm.PublicKey:
+    return key_material.rsa_public_key(_octets(jwk, "n"), _octets(jwk, "e"))
+
+
+def _ec(jwk: Jwk) -> hsm.PublicKey:
+    x, y = _octets(jwk, "x"), _octets(jwk, "y")
+    return key_material.ec_public_key(_text(jwk, "crv"), x, y)
+
+
+def _okp(jwk: Jwk) -> hsm.PublicKey:
+    return key_material.ed25519_public_key(_text(jwk, "crv"), _octets(jwk, "x"))
+
+
+def _akp(jwk: Jwk) -> hsm.PublicKey:
+    return key_material.ml_dsa_public_key(_octets(jwk, "pub"))
+
+
+_READERS: Final[Mapping[str, Callable[[Jwk], hsm.PublicKey]]] = MappingProxyType(
+    {"RSA": _rsa, "EC": _ec, "OKP": _okp, "AKP": _akp}
+)
+_ON_CURVES: Final = ("EC", "OKP")
