@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ class Exchange:
         "hsm_seconds",
         "kid",
         "new_kid",
+        "parts",
         "queue_seconds",
         "request_id",
         "started",
@@ -45,6 +47,21 @@ class Exchange:
         self.error: str | None = None
         self.queue_seconds = 0.0
         self.hsm_seconds = 0.0
+        self.parts: dict[str, int] | None = None
+        """Of a batch: how many were answered by which endpoint with which status."""
+
+    def part(self) -> "Exchange":
+        """Return the exchange of one part of the request."""
+        return Exchange(self.request_id)
+
+    def gather(self, answered: Mapping[tuple[str, int], int], parts: Iterable["Exchange"]) -> None:
+        """Note how many parts were answered how, by endpoint and status, and their times."""
+        self.parts = {
+            f"{endpoint} {status}": number for (endpoint, status), number in answered.items()
+        }
+        for part in parts:
+            self.queue_seconds += part.queue_seconds
+            self.hsm_seconds += part.hsm_seconds
 
     def name(self, *, kid: Any = None, alg: Any = None, enc: Any = None) -> None:
         """Note what the request names."""
@@ -69,6 +86,11 @@ def begin(request_id: str) -> Exchange:
 def end() -> None:
     """Forget the exchange of this thread."""
     _current.set(None)
+
+
+def switch(exchange: Exchange) -> None:
+    """Go on with the exchange of a part of the request, or of the whole again."""
+    _current.set(exchange)
 
 
 def current() -> Exchange | None:

@@ -75,6 +75,11 @@ def _mac(made: Mapping[str, Any], kid: str) -> dict[str, Any]:
     return {"kid": kid, "alg": "HS256", "data": "AAAA", "mac": "AAAA"}
 
 
+def _batch(made: Mapping[str, Any], _kid: str) -> dict[str, Any]:
+    """Each request of a batch needs its own right; the batch itself none."""
+    return {"requests": [{"op": "mac", "body": _mac(made, made["HMAC"])}]}
+
+
 def _new(**members: str) -> Body:
     return lambda _made, _kid: {"kty": "oct", "alg": "A128GCM"} | members
 
@@ -124,6 +129,7 @@ CALLS = [
     message("signing.verify", "verify", "EC public", "/verify", alg="ES256"),
     use("signing.mac", "mac", "HMAC", alg="HS256"),
     call("signing.mac", "POST", "/mac", "mac", key="HMAC", body=_mac),
+    call("batch.answer", "POST", "/batch", body=_batch),
     *(
         Call(endpoint=endpoint, method="GET", path=path, needs=frozenset({OPEN}))
         for endpoint, path in [

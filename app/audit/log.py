@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,13 +45,16 @@ class AuditLog:
 
         ``is_synced`` waits until it would survive a power cut.
         """
+        self.record_all([members], is_synced=is_synced)
+
+    def record_all(self, entries: Iterable[Mapping[str, Any]], *, is_synced: bool = False) -> None:
+        """Append a line for each of ``entries``, all in one write."""
         with self._turn:
             lock_fd = self._lock()
             try:
                 self._kept = self._kept or _mapped(lock_fd)
                 self._catch_up(self._kept)
-                entry = {"time": now(), **members, "prev": self._head}
-                self._append(_encode(entry).encode("ascii"))
+                self._append(entries)
                 self._kept[:] = self._head.encode("ascii")
                 synced_fd = os.dup(self._fd) if is_synced else _NONE
             finally:
@@ -94,13 +98,18 @@ class AuditLog:
         self._inode, self._size = found.st_ino, _NONE
         return found.st_size
 
-    def _append(self, line: bytes) -> None:
-        text = b"%b%b\n" % (self._start, line)
+    def _append(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        head, lines, time = self._head, [], now()
+        for members in entries:
+            line = _encode({"time": time, **members, "prev": head}).encode("ascii")
+            head = digest(line)
+            lines.append(b"%b\n" % line)
+        text = self._start + b"".join(lines)
         size, self._size = self._size, _NONE  # not known until all of it is written
         if os.write(self._fd, text) != len(text):
-            raise OSError("the line was not written whole")
+            raise OSError("the lines were not written whole")
         self._size, self._start = size + len(text), b""
-        self._head = digest(line)
+        self._head = head
 
 
 def _open(path: str, flags: int) -> int:

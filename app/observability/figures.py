@@ -52,6 +52,9 @@ class Figures(hsm.Observer):
         self._request_seconds = Children(
             self._histogram("request_seconds", "Time to answer a request", "endpoint")
         )
+        self._parts = Children(
+            self._counter("batch_requests", "Requests answered in batches", "endpoint", "status")
+        )
         self._calls = Children(
             self._histogram("pkcs11_call_seconds", "Time of a call into the token", "function")
         )
@@ -97,9 +100,13 @@ class Figures(hsm.Observer):
         self._note(self._requests[endpoint, str(status)].inc, 1)
         self._note(self._request_seconds[endpoint,].observe, seconds)
 
-    def audited(self, outcome: str) -> None:
-        """Count a line of the audit log, written or failed."""
-        self._note(self._audit[outcome,].inc, 1)
+    def answered_parts(self, endpoint: str, status: int, number: int) -> None:
+        """Count requests of a batch."""
+        self._note(self._parts[endpoint, str(status)].inc, number)
+
+    def audited(self, outcome: str, number: int = 1) -> None:
+        """Count lines of the audit log, written or failed."""
+        self._note(self._audit[outcome,].inc, number)
 
     def waited(self, seconds: float) -> None:
         """Count a wait for a session."""

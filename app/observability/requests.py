@@ -69,7 +69,7 @@ def _request() -> Request:
 
 
 def _members(request: Request, current: Exchange, status: int, seconds: float) -> dict[str, Any]:
-    return {
+    members = {
         "request_id": current.request_id,
         "principal": auth.caller(),
         "endpoint": request.endpoint,
@@ -83,6 +83,7 @@ def _members(request: Request, current: Exchange, status: int, seconds: float) -
         "hsm_ms": _ms(current.hsm_seconds),
         "total_ms": _ms(seconds),
     }
+    return members if current.parts is None else members | {"parts": current.parts}
 
 
 def _timing(current: Exchange, seconds: float) -> str:
