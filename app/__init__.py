@@ -9,7 +9,17 @@ from werkzeug.exceptions import NotFound
 from app import bodies, errors, observability
 from app.audit import AuditLog, Uses
 from app.auth import authenticator
-from app.blueprints import batch, encryption, grants, health, jwks, keys, signing
+from app.blueprints import (
+    batch,
+    capabilities,
+    encryption,
+    grants,
+    health,
+    jwks,
+    keys,
+    signing,
+)
+from app.capabilities import Capabilities
 from app.catalogue import Catalogue
 from app.config import Config
 from app.janitor import Janitor
@@ -45,12 +55,13 @@ def create_app(config: Config | None = None) -> Flask:
         registry, token, state_dir=config.state_dir, publishes=config.jwks_tagging
     )
     app.extensions["catalogue"] = Catalogue(registry, published_keys=config.jwks_keys)
+    app.extensions["capabilities"] = Capabilities(config=config)
     app.extensions["audit"] = audit_log = AuditLog(config.audit_path) if config.audit_path else None
     app.extensions["uses"] = uses = Uses(audit_log, figures)
     observability.register(app, config, stream, figures, uses.end)  # the outermost hooks
     app.before_request(_require_exact_path)
     authenticator.register(app, config, registry.credentials)
-    for resource in (keys, grants, encryption, signing, batch):
+    for resource in (keys, grants, encryption, signing, batch, capabilities):
         app.register_blueprint(resource.blueprint, url_prefix=_URL_PREFIX)
     for resource in (jwks, health):
         app.register_blueprint(resource.blueprint)

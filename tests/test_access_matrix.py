@@ -129,6 +129,7 @@ CALLS = [
     message("signing.verify", "verify", "EC public", "/verify", alg="ES256"),
     use("signing.mac", "mac", "HMAC", alg="HS256"),
     call("signing.mac", "POST", "/mac", "mac", key="HMAC", body=_mac),
+    call("capabilities.show", "GET", "/capabilities"),
     call("batch.answer", "POST", "/batch", body=_batch),
     *(
         Call(endpoint=endpoint, method="GET", path=path, needs=frozenset({OPEN}))

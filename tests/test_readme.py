@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import hsm
 from app.config import settings_table
 from scripts.throwaway import ROOT, make_token, server
 from tests.issuer import BAD, Issuer
@@ -45,6 +44,9 @@ REFERENCE_FLOWS = {
     "import of a secret key": '"k":',
     "import of a private key": '"d":',
     "destroy": "-X DELETE",
+    "compact": "compact",
+    "a public key brought along": "--argjson jwk",
+    "batch": "post batch",
 }
 
 
@@ -201,16 +203,6 @@ def test_what_watches_a_running_service_runs(server, environment):
 
 def test_the_settings_are_those_of_the_code():
     assert settings_table() in README
-
-
-def test_every_algorithm_is_in_the_table_as_this_token_offers_it(application):
-    rows = [line for line in README.splitlines() if line.startswith("| `")]
-    for name, offer in application.extensions["hsm"].offers().items():
-        row = next(row for row in rows if f"`{name}`" in row.split("|")[1])
-        assert ("no:" in row) is not offer.is_offered
-        if offer.is_offered:
-            assert (": **process**" in row) is (offer.residency == "process")
-    assert set(hsm.ALGORITHMS) == set(application.extensions["hsm"].offers())
 
 
 @contextmanager
