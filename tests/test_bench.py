@@ -20,7 +20,7 @@ def _say(_text: str) -> None:
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Any]:
-    points = [NAMED["create-aes"]]
+    points = [NAMED["encrypt-64"], NAMED["batch-100"], NAMED["create-aes"]]
     plan = rates.Plan(points, connections=[2], rounds=1, workers=1, token_seconds=0.05)
     return {
         "machine": machine.describe(),
@@ -61,6 +61,7 @@ def test_the_report_has_a_row_for_each_point_and_no_path_of_the_machine(results)
     text = report.markdown(results)
     for entry in results["points"]:
         assert len(re.findall(rf"^\| {re.escape(entry['title'])} \|", text, re.MULTILINE)) == 3
+    assert "operations in a batch / single requests" in text
     assert not re.search(r"/(home|root|tmp|usr)\b", text)
 
 

@@ -16,7 +16,7 @@ from scripts.throwaway import ROOT
 
 _WORKERS: Final = 2
 _PROFILED: Final = ("encrypt-64", "hs256", "rs256-2048")
-_SHORT: Final = ("encrypt-64", "hs256", "rs256-2048", "create-aes")
+_SHORT: Final = ("encrypt-64", "batch-100", "hs256", "rs256-2048", "create-aes")
 
 
 class Effort(NamedTuple):

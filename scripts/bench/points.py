@@ -10,6 +10,7 @@ import requests
 
 Body = dict[str, Any]
 
+BATCHED: Final = 100
 _PREFIX: Final = "/v1/crypto"
 
 
@@ -60,6 +61,11 @@ def _encrypt(client: Client, *, size: int) -> Body:
     return {"kid": kid, "alg": "dir", "enc": "A256GCM", "data": _data(size)}
 
 
+def _batch(client: Client, *, size: int, requests: int) -> Body:
+    request = {"op": "encrypt", "body": _encrypt(client, size=size)}
+    return {"requests": [request] * requests}
+
+
 def _decrypt(client: Client, *, size: int) -> Body:
     return client.post("/encrypt", _encrypt(client, size=size))
 
@@ -103,6 +109,12 @@ POINTS: Final = (
             ("4k", "4 KiB", 4096),
             ("1m", "1 MiB", 1 << 20),
         )
+    ),
+    Point(
+        name="batch-100",
+        title="batch of 100 dir A256GCM encrypt, 64 B",
+        path="/batch",
+        body=partial(_batch, size=64, requests=BATCHED),
     ),
     Point(name="hs256", title="HS256 MAC", path="/mac", body=_mac),
     Point(name="es256-sign", title="ES256 sign", path="/sign", body=partial(_sign, **_P256)),

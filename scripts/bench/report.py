@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from scripts.bench.points import BATCHED
+
 Results = dict[str, Any]
 
 _HEAD: Final = """# Benchmarks
@@ -27,6 +29,7 @@ def markdown(results: Results) -> str:
         _table(["", ""], results["machine"].items()),
         _at(results, _busiest(results)),
         *(_ratios(results, of) for of in ("bare", "token")),
+        *_batches(results),
         "![Throughput over concurrency](throughput.svg)\n",
         "![Latency over concurrency](latency.svg)\n",
         *_scale(results.get("scale")),
@@ -39,6 +42,23 @@ def ratio(entry: Results, of: str, connections: str) -> float:
     """Return service / bare, or service / token."""
     below = entry["bare"][connections]["per_second"] if of == "bare" else entry["token_per_second"]
     return float(entry["service"][connections]["per_second"] / below)
+
+
+def _batches(results: Results) -> Iterator[str]:
+    named = {entry["name"]: entry["service"] for entry in results["points"]}
+    if not {"encrypt-64", "batch-100"} <= named.keys():
+        return
+    ratios = {
+        connections: BATCHED
+        * named["batch-100"][connections]["per_second"]
+        / named["encrypt-64"][connections]["per_second"]
+        for connections in results["connections"]
+    }
+    row = [
+        "operations in a batch / single requests",
+        *(f"**{one:.1f}**" for one in ratios.values()),
+    ]
+    yield f"## Batches of {BATCHED} by connections\n\n{_table(['', *ratios], [row])}"
 
 
 def _busiest(results: Results) -> str:

@@ -43,6 +43,16 @@ def _encrypt(session: Session, size: int) -> Operation:
     return lambda: _discard(key.encrypt(data, **_gcm(session)))
 
 
+def _batch(session: Session, size: int, number: int) -> Operation:
+    encrypt = _encrypt(session, size)
+
+    def run() -> None:
+        for _ in range(number):
+            encrypt()
+
+    return run
+
+
 def _decrypt(session: Session, size: int) -> Operation:
     key: Any = session.generate_key(KeyType.AES, 256, store=True)
     gcm = _gcm(session)
@@ -181,6 +191,7 @@ OPERATIONS: Final[Mapping[str, Callable[[Session], Operation]]] = {
     "decrypt-64": partial(_decrypt, size=64),
     "decrypt-4k": partial(_decrypt, size=4096),
     "decrypt-1m": partial(_decrypt, size=1 << 20),
+    "batch-100": partial(_batch, size=64, number=100),
     "hs256": _hmac,
     "es256-sign": _es256,
     "es256-verify": partial(_es256, verify=True),
