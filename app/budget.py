@@ -2,8 +2,9 @@
 
 import logging
 from collections import OrderedDict
+from dataclasses import dataclass
 from threading import Lock
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from app.registry import Registry
@@ -20,7 +21,8 @@ _LARGEST_BLOCK: Final = 2**16
 _KEYS_REMEMBERED: Final = 65_536
 
 
-class _Share(NamedTuple):
+@dataclass(slots=True)
+class _Share:
     left: int = 0
     next_block: int = _FIRST_BLOCK
 
@@ -50,7 +52,7 @@ class EncryptionBudget:
             share = self._shares.get(kid)
             if share is None or not share.left:
                 return False
-            self._shares[kid] = share._replace(left=share.left - 1)
+            share.left -= 1
             return True
 
     def _reserve(self, kid: UUID) -> None:

@@ -353,6 +353,14 @@ def test_without_a_free_session_a_batch_waits_once_and_not_for_each_request(loca
     assert time.monotonic() - started < 4 * lane._wait_seconds
 
 
+def test_what_has_not_begun_in_time_is_refused(local, monkeypatch):
+    kid = local.create(kty="oct", alg="HS256")["kid"]
+    body = {"kid": kid, "alg": "HS256", "data": ""}
+    monkeypatch.setattr("app.batches.LONGEST_SECONDS", -1.0)
+    answers = batch(local, {"op": "mac", "body": body}, {"op": "mac", "body": {}})
+    assert [answer["status"] for answer in answers] == [503, 400]
+
+
 def test_a_failed_decryption_of_a_batch_is_as_late_as_one_alone(local):
     kid = local.create(kty="RSA", alg="RSA-OAEP")["kid"]
     seal = {"kid": kid, "alg": "RSA-OAEP", "enc": "A256GCM", "data": ""}

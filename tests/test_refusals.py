@@ -93,8 +93,10 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
 }
 OPTIONAL: Mapping[str, tuple[str, ...]] = {
     "create": ("alg", "crv", "k", "d", "n", "x"),
-    "encrypt": ("aad",),
-    "decrypt": ("encrypted_key", "aad"),
+    "encrypt": ("aad", "serialization", "typ", "cty"),
+    "decrypt": ("encrypted_key", "aad", "kid"),
+    "sign": ("serialization", "typ", "cty"),
+    "verify": ("kid",),
     "mac": ("mac",),
 }
 
@@ -576,6 +578,26 @@ def wrong_keys() -> Iterator[Case]:
             yield endpoint, title, change, BAD_REQUEST, None
 
 
+BESIDE: Mapping[str, Mapping[str, Change]] = {
+    "encrypt": {"serialization compact": {"serialization": "compact"}},
+    "decrypt": {"jwe": {"jwe": "a.b.c.d.e"}, "kid of another": {"kid": Kid("HS256")}},
+    "verify": {
+        "jws": {"jws": "a.b.c"},
+        "payload": {"payload": ""},
+        "private kid": {"kid": Kid("ES256")},
+        "kid in capitals": {"kid": Kid("ES256", "kid_public"), "protected": Head(kid=str.upper)},
+        "jwk of a secret": {"jwk": {"kty": "oct", "k": "AAAA"}},
+        "jwk that is null but for kty": {"jwk": {"kty": "EC", "crv": None}},
+    },
+}
+
+
+def what_does_not_go_together() -> Iterator[Case]:
+    for endpoint, changes in BESIDE.items():
+        for title, change in changes.items():
+            yield endpoint, f"beside {title}", change, BAD_REQUEST, None
+
+
 SOURCES: tuple[Callable[[], Iterator[Case]], ...] = (
     wrong_members,
     wrong_headers,
@@ -585,6 +607,7 @@ SOURCES: tuple[Callable[[], Iterator[Case]], ...] = (
     wrong_lengths,
     failed_decryptions,
     wrong_keys,
+    what_does_not_go_together,
 )
 REFUSALS = {f"{case[0]}: {case[1]}": case for source in SOURCES for case in source()}
 

@@ -34,7 +34,7 @@ JWE_PARTS: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
 
 
 def _serialization() -> Choice:
-    return Choice(FLATTENED, COMPACT, load_default=FLATTENED)
+    return Choice(FLATTENED, COMPACT, load_default=FLATTENED, allow_none=True)
 
 
 class EncryptRequest(RequestSchema):
