@@ -75,10 +75,10 @@ def _with_each_enc(alg: str, offers: Offers) -> Iterator[tuple[str, Members]]:
     """Give the operations of ``alg`` with each content encryption."""
     operations = _TRANSPORT if alg in KEY_TRANSPORT.names else _ENCRYPTION
     for enc in hsm.CONTENT_ENCRYPTIONS:
-        both = [offers[name] for name in (alg, enc) if name in offers]
-        refused = next((offer for offer in both if not offer.is_offered), both[0])
-        members = _operations(operations, refused)
-        yield enc, members | {"cek": both[0].residency} if refused.is_offered else members
+        alone = offers[enc]
+        offer = offers[alg].with_enc(enc) if alg in offers and alone.is_offered else alone
+        members = _operations(operations, offer)
+        yield enc, members | {"cek": offer.residency} if offer.is_offered else members
 
 
 def _operations(operations: Iterable[Right], offer: hsm.Offer) -> Members:
@@ -147,6 +147,8 @@ def algorithm_table(capabilities: Members) -> str:
 
 
 def _with(encs: Sequence[str]) -> str:
+    if len(encs) == len(hsm.CONTENT_ENCRYPTIONS):
+        return " with every `enc`"
     return f" with {' '.join(f'`{enc}`' for enc in encs)}" if encs else ""
 
 
