@@ -1,8 +1,8 @@
 """The examples of the RFCs (wire contract §7).
 
-Keys are imported over HTTP. Where an example's header has no kid, or not ours, no request can
+Keys are imported over HTTP. Where an example's header has a kid that is not ours, no request can
 carry it: its bytes then go to the adapter as they are, and over HTTP goes the same example with
-the header rebuilt around the fixed key.
+the header rebuilt around the fixed key. Where it has none, the kid stands beside the message.
 """
 
 import json
@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import hsm
-from app import epk
+from app import epk, jose
+from app.schemas.messages import JWE_PARTS
 from hsm import agreement, halves
 from hsm.algorithms import CEK_WRAPPING, ContentEncryption
 from hsm.handles import temporary
@@ -426,3 +427,36 @@ def assert_rebuilt(api: Api, kid: UUID, example: Example) -> None:
     body = {"protected": protected, "encrypted_key": jwe["encrypted_key"]}
     body |= {part: b64u(value) for part, value in ours._asdict().items()}
     assert api.ok("/decrypt", body) == {"kid": str(kid), "data": b64u(text)}
+
+
+# --- Verbatim over HTTP: the header has no kid, so it stands beside the message ---
+
+
+def assert_decrypts(api: Api, kid: UUID, jwe: dict[str, str], text: str) -> None:
+    """Decrypt what the RFC prints as it is, in both serializations, and nothing that differs."""
+    compact = jose.compact(*(jwe[name] for name in JWE_PARTS))
+    opened = {"kid": str(kid), "data": b64u(text)}
+    assert api.ok("/decrypt", {"jwe": compact, "kid": str(kid)}) == opened
+    assert api.ok("/decrypt", jwe | {"kid": str(kid)}) == opened
+    spoiled = jwe | {"kid": str(kid), "tag": b64u(bytes(len(unb64u(jwe["tag"]))))}
+    assert api.post("/decrypt", spoiled).refusal == (422, "decryption_failed")
+
+
+def test_rfc7516_a1_decrypts_verbatim(live: Api, rfc: Callable[[str], Example]) -> None:
+    example = rfc("rfc7516_a1_rsa_oaep_a256gcm")
+    jwe = {name: example[name] for name in ("encrypted_key", "iv")}
+    jwe |= {name: example[f"rfc_{name}"] for name in ("protected", "ciphertext", "tag")}
+    kid = imported(live, example["jwk"], "RSA-OAEP")
+    assert_decrypts(live, kid, jwe, example["plaintext_utf8"])
+
+
+def test_rfc7516_a2_decrypts_verbatim(rsa1_5: Api, managed: Callable[[str], Example]) -> None:
+    example = managed("RFC 7516 A.2")
+    kid = imported(rsa1_5, example["jwk"], "RSA1_5")
+    assert_decrypts(rsa1_5, kid, example["jwe"], example["plaintext"])
+
+
+def test_rfc7516_a3_decrypts_verbatim(live: Api, managed: Callable[[str], Example]) -> None:
+    example = managed("RFC 7516 A.3")
+    kid = imported(live, example["jwk"], "A128KW")
+    assert_decrypts(live, kid, example["jwe"], example["plaintext"])

@@ -69,6 +69,22 @@ def test_a_token_that_dies_while_a_pair_is_made_leaves_nothing_after_reconcile(s
         assert "left alone): 0\n" in service.reconcile()
 
 
+def test_a_batch_that_loses_its_token_is_right_as_far_as_it_got(service):
+    mac = {"kid": service.create(**HMAC)["kid"], "alg": "HS256", "data": b64u("data")}
+    right = service.api.ok("/mac", mac)
+    requests_ = [{"op": "mac", "body": mac}] * 300
+    with ThreadPoolExecutor() as clients:
+        service.inject(Fault(function="C_Sign", delay_seconds=0.01))
+        asking = clients.submit(lambda: service.api.ok("/batch", {"requests": requests_}))
+        until(lambda: service.faults.struck() > 40)
+        service.inject(GONE)
+        answers = [(one["status"], one["body"]) for one in asking.result()["responses"]]
+    assert len(answers) == len(requests_)
+    assert answers[0] == (200, right)
+    assert answers[-1][0] == 503
+    assert all(one == (200, right) or one[1]["error"] == "unavailable" for one in answers)
+
+
 def test_creations_that_are_refused_leave_no_rows_behind(serve_faulty):
     """Clients try again: what each try leaves would have to be cleared away one by one."""
     with serve_faulty() as service, closing(sqlite3.connect(service.registry)) as registry:
