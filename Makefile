@@ -2,7 +2,7 @@
 
 PORT ?= 8000
 STATE_DIR ?= var
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n 3 --dist loadfile
 LOCK_ARGS ?=
 BENCH_ARGS ?= --profile
 SECONDS ?= 60
@@ -22,7 +22,7 @@ run: ## Serve on 127.0.0.1 with a development token: [PORT=8000] [STATE_DIR=var]
 	@scripts/setup requirements.lock
 	@exec scripts/run
 
-test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n auto]
+test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n 3]
 	@scripts/setup requirements.lock # the README's commands, which the tests run, ask for it
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -38,10 +38,11 @@ load: ## Create, use and destroy keys from 16 clients: [SECONDS=60]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m scripts.mixed_load --seconds $(SECONDS)
 
-faults: ## Run the long forms of the fault tests, too: minutes
+faults: ## Run all fault tests, and the long forms of all others: half an hour and more
 	@scripts/setup requirements.lock
 	@scripts/setup requirements-test.lock
-	@exec $(BIN)/python -m pytest -m "long or not long" tests/faults
+	@$(BIN)/python -m pytest -m "long or not long" tests/faults
+	@exec $(BIN)/python -m pytest -m long tests --ignore tests/faults
 
 soak: ## Use keys while everything fails at random; nothing may be wrong or lost: [MINUTES=15]
 	@scripts/setup requirements-test.lock

@@ -36,6 +36,7 @@ def test_every_point_has_its_calls_into_the_token():
     assert NAMED.keys() == OPERATIONS.keys()
 
 
+@pytest.mark.long
 def test_every_point_is_measured_three_times_and_without_errors(results):
     for entry in results["points"]:
         assert entry["token_per_second"] > 0
@@ -46,17 +47,20 @@ def test_every_point_is_measured_three_times_and_without_errors(results):
             assert 0 < figures["p50_us"] <= figures["p95_us"] <= figures["p99_us"]
 
 
+@pytest.mark.long
 def test_keys_are_as_many_as_asked_for_and_work(results):
     assert [one["keys"] for one in results["scale"]["by_keys"]] == [3]
     assert all(one["errors"] == 0 for one in results["scale"]["by_keys"])
 
 
+@pytest.mark.long
 def test_every_part_of_a_request_is_seen_in_the_profile(results):
     (parts,) = results["profile"].values()
     unseen = {title for title, *_ in profile.PARTS} - {name for name, us in parts.items() if us > 0}
     assert unseen <= {"log"}
 
 
+@pytest.mark.long
 def test_the_report_has_a_row_for_each_point_and_no_path_of_the_machine(results):
     text = report.markdown(results)
     for entry in results["points"]:
@@ -64,6 +68,7 @@ def test_the_report_has_a_row_for_each_point_and_no_path_of_the_machine(results)
     assert not re.search(r"/(home|root|tmp|usr)\b", text)
 
 
+@pytest.mark.long
 def test_the_report_compares_a_batch_with_as_many_single_requests(results):
     (entry,) = results["points"]
 
@@ -77,6 +82,7 @@ def test_the_report_compares_a_batch_with_as_many_single_requests(results):
     )
 
 
+@pytest.mark.long
 def test_the_plots_are_drawn(results, tmp_path):
     pytest.importorskip("matplotlib", reason="only the benchmarks need it")
     plots = importlib.import_module("scripts.bench.plots")

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from scripts.throwaway import ROOT
 
 
@@ -22,6 +24,7 @@ def test_sixteen_clients_create_use_and_destroy_and_nothing_is_wrong():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_the_comparison_of_padding_and_tag_prints_its_t():
     done = run("scripts.padding_oracle", "--requests", "100")
     assert done.returncode in {0, 1}, done.stdout + done.stderr
@@ -29,6 +32,7 @@ def test_the_comparison_of_padding_and_tag_prints_its_t():
     assert done.stdout.count('"t":') == 3
 
 
+@pytest.mark.long
 def test_the_comparison_of_few_and_many_keys_prints_its_ratio():
     done = run("scripts.warm_cost", "--few", "2", "--many", "4", "--requests", "20")
     assert done.returncode in {0, 1}, done.stdout + done.stderr
