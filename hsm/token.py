@@ -35,7 +35,7 @@ from hsm.wrapping import Path, generate_kek
 logger = logging.getLogger(__name__)
 
 _TRIES: Final = 3
-_TRIES_OF_WRONG_RESULTS: Final = 12
+_TRIES_OVER_SECONDS: Final = 12
 _PAUSE_SECONDS: Final = 0.25
 _SMALL_PAIR: Final = KeySpec(kty="EC", alg="ES256", crv="P-256")
 Attempt = Callable[[Curve | None, Session], object]
@@ -243,12 +243,12 @@ def _refusal(
 ) -> str | None:
     """Return why ``trial`` fails on this token, or ``None`` if it succeeds.
 
-    A token in trouble lacks nothing: a wrong result is believed only of one that gives it for
-    seconds, and a refusal only if ``control`` succeeds after it. Else ``TokenUnavailable`` is
-    raised, or the ``PKCS11Error`` that says so by itself.
+    A token in trouble lacks nothing: a wrong result, or an error that a fault of its own gives too,
+    is believed only of one that gives it for seconds, and a refusal only if ``control`` succeeds
+    after it. Else ``TokenUnavailable`` is raised, or the ``PKCS11Error`` that says so by itself.
     """
     reason, errors = None, 0
-    for _ in range(_TRIES_OF_WRONG_RESULTS):
+    for _ in range(_TRIES_OVER_SECONDS):
         try:
             with pool.operations.session() as session:
                 trial(session)
@@ -256,17 +256,24 @@ def _refusal(
             reason = "the token gives a wrong result"
             time.sleep(_PAUSE_SECONDS)
         except PKCS11Error as error:
-            if fault_of(error) in _SAYS_NOTHING:
+            fault, reason = fault_of(error), f"the token answers {name_of(error)}"
+            if fault in _SAYS_NOTHING:
                 raise
-            reason, errors = f"the token answers {name_of(error)}", errors + 1
-            if errors == _TRIES:
+            if fault is Fault.AMBIGUOUS:
+                _require_well(pool, control)
+                time.sleep(_PAUSE_SECONDS)
+            elif (errors := errors + 1) == _TRIES:
                 break
         else:
             return None
+    _require_well(pool, control)
+    return reason
+
+
+def _require_well(pool: SessionPool, control: Callable[[Session], bool]) -> None:
     with pool.operations.session() as session:
         if not control(session):
             raise TokenUnavailable("the token does not answer")
-    return reason
 
 
 def _log(offers: Mapping[str, Offer]) -> None:

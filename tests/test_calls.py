@@ -237,23 +237,24 @@ def test_what_was_hidden_when_it_was_looked_for_is_destroyed_all_the_same(token,
     assert kid not in token.inventory()
 
 
-def spoil_the_proof() -> list[str]:
-    """Have the token spoil most of what it signs for a second while it is opened."""
+def spoil_the_proof(says: int | None) -> list[str]:
+    """Have the token refuse with ``says``, or spoil, what it signs for a second of its opening."""
     chaos, spoiled = _injector(), []
 
     def spoil(original: Callable[..., int], *words: int) -> int:
         spoiled.append(time.monotonic())
         if spoiled[-1] > spoiled[0] + 1:
             return int(original(*words))
-        return flip_once(original, 3, *words)
+        return flip_once(original, 3, *words) if says is None else says
 
     chaos.replace("C_Sign", spoil)
     token = _started()
     return sorted(name for name, offer in token.offers().items() if not offer.is_offered)
 
 
-def test_a_token_that_errs_for_a_second_is_not_believed_to_lack_algorithms(environment):
-    assert result_of(environment, spoil_the_proof) == ["MLDSA44", "RSA1_5"]
+@pytest.mark.parametrize("says", [None, injector.GENERAL_ERROR])
+def test_a_token_that_errs_for_a_second_is_not_believed_to_lack_algorithms(environment, says):
+    assert result_of(environment, spoil_the_proof, says) == ["MLDSA44", "RSA1_5"]
 
 
 def test_generations_beyond_the_few_that_may_wait_are_refused_at_once():

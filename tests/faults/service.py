@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import hsm
 from scripts.throwaway import Server, make_token
 from scripts.throwaway import server as running
 from tests.api import Answer, Api, b64u
@@ -162,11 +163,11 @@ def sound(service: Service) -> Iterator[Service]:
 def protect(api: Api, key: Mapping[str, Any]) -> Answer:
     """Encrypt, sign or authenticate something with ``key``."""
     alg, named = key["alg"], {"kid": key["kid"], "data": _DATA}
-    if alg.startswith("HS"):
+    if alg in hsm.MACS:
         return api.post("/mac", {**named, "alg": alg})
-    if alg.startswith("RSA-"):
+    if alg in hsm.KEY_MANAGEMENTS:
         return api.post("/encrypt", {**named, "alg": alg, "enc": "A256GCM"})
-    if alg.endswith("GCM"):
+    if alg in hsm.CONTENT_ENCRYPTIONS:
         return api.post("/encrypt", {**named, "alg": "dir", "enc": alg})
     return api.post("/sign", {**named, "alg": alg})
 
