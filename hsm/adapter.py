@@ -231,9 +231,12 @@ class Hsm:
         if alg == DIRECT:
 
             def seal(token: Token, cek: Cek) -> Encrypted:
-                sealed = content.encrypt(cek, enc_row, plaintext, aad(None))
+                authenticated = aad(None)
+                sealed = content.encrypt(cek, enc_row, plaintext, authenticated)
                 if token.results_checked:
-                    content.require_opens(cek, enc_row, sealed, plaintext, aad(None), token.canary)
+                    content.require_opens(
+                        cek, enc_row, sealed, plaintext, authenticated, token.canary
+                    )
                 return Encrypted(b"", sealed)
 
             return self._with_keys(kid, secrets_of(enc_row), enc, seal)

@@ -73,18 +73,19 @@ def derived(
         template=templates.shared_secret(),
     )
     with temporary(bind(private.lent, secret)) as z:
-        return _concat_kdf(z, _key_bytes(row, enc), other_info(row, enc, said))
+        return _concat_kdf(z, agreed_bytes(row, enc), other_info(row, enc, said))
 
 
 def other_info(row: KeyAgreement, enc: ContentEncryption, said: Agreement) -> bytes:
     """Return OtherInfo (RFC 7518 §4.6.2); SuppPrivInfo is empty."""
     algorithm_id = (row if row.wrapping else enc).name.encode("ascii")
     parts = (algorithm_id, said.apu, said.apv)
-    supp_pub_info = (8 * _key_bytes(row, enc)).to_bytes(4)
+    supp_pub_info = (8 * agreed_bytes(row, enc)).to_bytes(4)
     return b"".join(len(part).to_bytes(4) + part for part in parts) + supp_pub_info
 
 
-def _key_bytes(row: KeyAgreement, enc: ContentEncryption) -> int:
+def agreed_bytes(row: KeyAgreement, enc: ContentEncryption) -> int:
+    """Return how long the key is that both sides agree on."""
     return (row.wrapping or enc).key_bytes
 
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
-from hsm.agreement import Agreement, other_info
+from hsm.agreement import Agreement, agreed_bytes, other_info
 from hsm.algorithms import ContentEncryption, KeyAgreement, KeyManagement, KeyWrapping, RsaOaep
 from hsm.material import AgreementKey
 
@@ -33,7 +33,7 @@ def send(to: Any, row: KeyManagement, enc: ContentEncryption, cek: bytes) -> Sen
         return Sent(cek, encrypted_for(to, row, cek))
     epk, z = _agree(to)
     said = Agreement(epk)
-    key_bytes = (row.wrapping or enc).key_bytes
+    key_bytes = agreed_bytes(row, enc)
     key = ConcatKDFHash(hashes.SHA256(), key_bytes, other_info(row, enc, said)).derive(z)
     if row.wrapping is None:
         return Sent(key, b"", said)

@@ -8,22 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from pkcs11 import Attribute, KeyType, MechanismFlag, Object, ObjectClass, PKCS11Error
+from pkcs11 import Attribute, KeyType, MechanismFlag, Object, ObjectClass
 
 from hsm.agreement import Agreement
 from hsm.algorithms import HMAC, ContentEncryption, KeyManagement
-from hsm.faults import fault_of
 from hsm.handles import Key, bind, temporary
 from hsm.session import Session
 from hsm.wrapping import (
-    NOT_UNWRAPPED,
     NOTHING,
     Outcome,
     Path,
     Unwrapped,
     Wrapped,
     mechanism_of,
-    wrong_size,
+    outcome_of,
+    unless_rejected,
 )
 
 _NO_USE: Final = MechanismFlag(0)
@@ -67,22 +66,18 @@ class SplittingPath(Path):
         with temporary(bind(session, shown)):
             value = bytearray(session.read(shown, Attribute.VALUE))
         is_of_size = len(value) == enc.key_bytes
-        is_recovered = unwrapped is not None and is_of_size
-        with self._imported(session, enc, value if is_recovered else substitute) as cek:
+        outcome = outcome_of(row, is_valid=unwrapped is not None, is_of_size=is_of_size)
+        taken = value if outcome is Outcome.RECOVERED else substitute
+        with self._imported(session, enc, taken) as cek:
             value[:] = bytes(len(value))
-            if unwrapped is None:
-                yield Unwrapped(cek, Outcome.REJECTED)
-            elif not is_of_size:
-                yield Unwrapped(cek, wrong_size(row))
-            else:
-                yield Unwrapped(cek, Outcome.RECOVERED)
+            yield Unwrapped(cek, outcome)
 
     def _whole(self, session: Session, value: bytes) -> Key:
         return bind(session, session.create_object(self._templates.passing(value)))
 
     def _unwrap(self, private: Key, row: KeyManagement, encrypted_key: bytes) -> Object | None:
-        try:
-            return private.unwrap_key(
+        return unless_rejected(
+            lambda: private.unwrap_key(
                 ObjectClass.SECRET_KEY,
                 KeyType.GENERIC_SECRET,
                 encrypted_key,
@@ -90,10 +85,7 @@ class SplittingPath(Path):
                 template=self._templates.shown(),
                 **mechanism_of(row),
             )
-        except PKCS11Error as error:
-            if fault_of(error) not in NOT_UNWRAPPED:
-                raise
-            return None
+        )
 
     def _generate_shown(self, session: Session, enc: ContentEncryption) -> Object:
         return session.generate_key(

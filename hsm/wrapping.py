@@ -7,11 +7,11 @@ and the private key works in the token. ``ProcessPath``: the padding of RSA-OAEP
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum, auto
 from functools import partial
-from typing import Any, ClassVar, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar
 
 from pkcs11 import Mechanism, MechanismFlag, ObjectClass, PKCS11Error
 
@@ -33,9 +33,11 @@ from hsm.material import AgreementKey
 from hsm.session import Session
 from hsm.templates import Templates
 
+Result = TypeVar("Result")
+
 # The proof has shown that the token unwraps a good one: whatever it says of another is its word
 # for bad padding or an odd size, and must look the same.
-NOT_UNWRAPPED: Final = (Fault.REJECTED, Fault.AMBIGUOUS, Fault.POLICY, Fault.BUG)
+_NOT_UNWRAPPED: Final = (Fault.REJECTED, Fault.AMBIGUOUS, Fault.POLICY, Fault.BUG)
 _WRAPPING_OVERHEAD_BYTES: Final = 8  # RFC 3394 §2.2.1
 _ANY_AAD: Final = b"."
 _WRAPPING: Final = {"mechanism": CEK_WRAPPING}
@@ -182,18 +184,14 @@ class TokenPath(Path):
             # A good padding makes an object, so a bad one does too: the times must not differ.
             with temporary(unwrapped or self._generate(private.lent, enc)) as cek:
                 is_of_size = self._is_of_size(cek, enc)
-                if unwrapped is None:
-                    yield Unwrapped((substitute,), Outcome.REJECTED)
-                elif not is_of_size:
-                    yield Unwrapped((substitute,), wrong_size(row))
-                else:
-                    yield Unwrapped((cek,), Outcome.RECOVERED)
+                outcome = outcome_of(row, is_valid=unwrapped is not None, is_of_size=is_of_size)
+                yield Unwrapped((cek if outcome is Outcome.RECOVERED else substitute,), outcome)
 
     def _unwrap(
         self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
     ) -> Key | None:
-        try:
-            cek = private.unwrap_key(
+        cek = unless_rejected(
+            lambda: private.unwrap_key(
                 ObjectClass.SECRET_KEY,
                 AES.key_type,
                 encrypted_key,
@@ -201,11 +199,8 @@ class TokenPath(Path):
                 template=self._templates.secret([enc], extractable=True),
                 **mechanism_of(row),
             )
-        except PKCS11Error as error:
-            if fault_of(error) not in NOT_UNWRAPPED:
-                raise
-            return None
-        return bind(private.lent, cek)
+        )
+        return None if cek is None else bind(private.lent, cek)
 
     def _is_of_size(self, cek: Key, enc: ContentEncryption) -> bool:
         """Measure a CEK that the token will not measure: unwrapped keys have no CKA_VALUE_LEN.
@@ -258,29 +253,36 @@ class ProcessPath(Path):
         decoded = oaep.decode(encoded, row.hash, substitute)
         with self._imported(private.lent, enc, decoded.cek) as cek:
             decoded.cek[:] = bytes(len(decoded.cek))
-            if not decoded.is_valid:
-                yield Unwrapped(cek, Outcome.REJECTED)
-            elif not decoded.is_of_size:
-                yield Unwrapped(cek, Outcome.WRONG_SIZE)
-            else:
-                yield Unwrapped(cek, Outcome.RECOVERED)
+            yield Unwrapped(
+                cek, outcome_of(row, is_valid=decoded.is_valid, is_of_size=decoded.is_of_size)
+            )
 
     @staticmethod
     def _encoded_message(private: Key, encrypted_key: bytes) -> bytes:
         """Return EM; random bytes, as many, if ``encrypted_key`` is no number below the modulus."""
         octets = min(max(len(encrypted_key), _SHORTEST_BYTES), _LONGEST_BYTES)
         substitute: bytes = private.lent.generate_random(8 * octets)
-        try:
-            return bytes(private.decrypt(encrypted_key, mechanism=Mechanism.RSA_X_509))
-        except PKCS11Error as error:
-            if fault_of(error) not in NOT_UNWRAPPED:
-                raise
-            return substitute
+        encoded = unless_rejected(
+            lambda: private.decrypt(encrypted_key, mechanism=Mechanism.RSA_X_509)
+        )
+        return substitute if encoded is None else encoded
 
 
-def wrong_size(row: KeyManagement) -> Outcome:
-    """Return what is said of a CEK of the wrong size."""
-    return Outcome.WRONG_SIZE if row.tells_size else Outcome.REJECTED
+def unless_rejected(unwrap: Callable[[], Result]) -> Result | None:
+    """Return what ``unwrap`` returns, or ``None`` if the token says that its input is bad."""
+    try:
+        return unwrap()
+    except PKCS11Error as error:
+        if fault_of(error) not in _NOT_UNWRAPPED:
+            raise
+        return None
+
+
+def outcome_of(row: KeyManagement, *, is_valid: bool, is_of_size: bool) -> Outcome:
+    """Return how an unwrapping ended that had a good padding or not, and a CEK of that size."""
+    if is_valid and is_of_size:
+        return Outcome.RECOVERED
+    return Outcome.WRONG_SIZE if is_valid and row.tells_size else Outcome.REJECTED
 
 
 def mechanism_of(row: KeyManagement) -> dict[str, object]:
