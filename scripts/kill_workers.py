@@ -29,12 +29,14 @@ from uuid import UUID
 from app.config import Config
 from app.registry import Registry
 from hsm import Hsm, HsmError
+from scripts import uses
 from scripts.throwaway import Server, make_token
 from scripts.throwaway import server as running
 
 BIN: Final = Path(sys.executable).parent
 CLIENTS: Final = 4
 PATIENCE_SECONDS: Final = 60
+_DATA: Final = "AA"
 KINDS: Final[tuple[Mapping[str, str], ...]] = (
     {"kty": "oct", "alg": "A256GCM"},
     {"kty": "oct", "alg": "A128CBC-HS256"},
@@ -77,7 +79,7 @@ class Client:
 class Returned:
     """Keys that clients were told of, and how requests ended."""
 
-    keys: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    keys: list[Mapping[str, Any]] = field(default_factory=list)
     unexpected: set[int] = field(default_factory=set)
     broken: int = 0
 
@@ -173,7 +175,7 @@ def _create(server: Server, returned: Returned, over: threading.Event) -> None:
             time.sleep(0.02)
             continue
         if status == HTTPStatus.OK:
-            returned.keys.append((body["kid"], kind))
+            returned.keys.append(body)
         elif status != HTTPStatus.SERVICE_UNAVAILABLE:
             returned.unexpected.add(status)
     client.close()
@@ -204,7 +206,7 @@ def _examine(
     findings.show(
         "reachable keys without all their halves", len(reachable & halved), must_be_0=True
     )
-    known = {UUID(kid) for kid, _ in returned.keys}
+    known = {UUID(key["kid"]) for key in returned.keys}
     findings.show("complete keys whose answer was cut off", len(reachable - known))
     leftovers = (rows | inventory.keys()) - reachable
     findings.show("leftovers before reconcile: rows", len(rows - reachable))
@@ -234,28 +236,15 @@ def _reconcile(
 
 def _lost(server: Server, returned: Returned) -> int:
     """Use every key, and check the result on another connection."""
-    return sum(not _works(server, kid, kind) for kid, kind in returned.keys)
+    return sum(not _works(server, key) for key in returned.keys)
 
 
-def _works(server: Server, kid: str, kind: Mapping[str, str]) -> bool:
-    alg = kind["alg"]
-    match alg:
-        case "A256GCM" | "A128CBC-HS256" | "RSA-OAEP":
-            alg, enc = (alg, "A256GCM") if alg == "RSA-OAEP" else ("dir", alg)
-            request = {"alg": alg, "enc": enc, "data": "AA"}
-            body = _answer(server, "/encrypt", {"kid": kid, **request})
-            return body is not None and _answer(server, "/decrypt", body) == {
-                "kid": kid,
-                "data": "AA",
-            }
-        case "HS256":
-            request = {"kid": kid, "alg": alg, "data": "AA"}
-            body = _answer(server, "/mac", request)
-            checked = body and _answer(server, "/mac", {**request, "mac": body["mac"]})
-        case _:
-            body = _answer(server, "/sign", {"kid": kid, "alg": alg, "data": "AA"})
-            checked = body and _answer(server, "/verify", {**body, "data": "AA"})
-    return bool(checked and checked["valid"])
+def _works(server: Server, key: Mapping[str, Any]) -> bool:
+    made = _answer(server, *uses.protect(key, _DATA))
+    if made is None:
+        return False
+    path, body, right = uses.check(key, _DATA, made)
+    return bool(_answer(server, path, body) == right)
 
 
 def _answer(server: Server, path: str, body: Mapping[str, Any]) -> Any:

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import requests
 
-import hsm
+from scripts import uses
 from scripts.throwaway import service
 
 KEYS: Final[tuple[dict[str, str], ...]] = (
@@ -79,23 +79,14 @@ class Client:
         return self._post("/keys", random.choice(KEYS))
 
     def _use(self, key: dict[str, Any]) -> None:
-        alg, kid, data = key["alg"], key["kid"], b64u(secrets.token_bytes(random.randrange(300)))
-        if alg.startswith("HS"):
-            mac = self._post("/mac", {"kid": kid, "alg": alg, "data": data})
-            check = mac and {"kid": kid, "alg": alg, "data": data, "mac": mac["mac"]}
-            self._expect("/mac", check, "valid", expected=True)
-        elif alg in hsm.CONTENT_ENCRYPTIONS or alg in hsm.KEY_MANAGEMENTS:
-            algs = ("dir", alg) if alg in hsm.CONTENT_ENCRYPTIONS else (alg, "A256GCM")
-            body = {"kid": kid, "alg": algs[0], "enc": algs[1], "data": data}
-            self._expect("/decrypt", self._post("/encrypt", body), "data", expected=data)
-        else:
-            jws = self._post("/sign", {"kid": kid, "alg": alg, "data": data})
-            self._expect("/verify", jws and jws | {"data": data}, "valid", expected=True)
-
-    def _expect(self, path: str, body: Any, member: str, *, expected: object) -> None:
-        answer = body and self._post(path, body)
-        if answer and answer[member] != expected:
-            self.wrong.append(f"{path}: wrong {member}")
+        data = b64u(secrets.token_bytes(random.randrange(300)))
+        made = self._post(*uses.protect(key, data))
+        if made is None:
+            return
+        path, body, right = uses.check(key, data, made)
+        answer = self._post(path, body)
+        if answer is not None and answer != right:
+            self.wrong.append(f"{path}: wrong answer")
 
     def _destroy(self, kid: str) -> None:
         if self._note("DELETE", self._send("DELETE", f"/keys/{kid}"), 204):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import hsm
+from scripts import uses
 from scripts.throwaway import Server, make_token
 from scripts.throwaway import server as running
 from tests.api import Answer, Api, b64u
@@ -162,26 +162,13 @@ def sound(service: Service) -> Iterator[Service]:
 
 def protect(api: Api, key: Mapping[str, Any]) -> Answer:
     """Encrypt, sign or authenticate something with ``key``."""
-    alg, named = key["alg"], {"kid": key["kid"], "data": _DATA}
-    if alg in hsm.MACS:
-        return api.post("/mac", {**named, "alg": alg})
-    if alg in hsm.KEY_MANAGEMENTS:
-        return api.post("/encrypt", {**named, "alg": alg, "enc": "A256GCM"})
-    if alg in hsm.CONTENT_ENCRYPTIONS:
-        return api.post("/encrypt", {**named, "alg": "dir", "enc": alg})
-    return api.post("/sign", {**named, "alg": alg})
+    return api.post(*uses.protect(key, _DATA))
 
 
 def check(api: Api, key: Mapping[str, Any], made: Mapping[str, Any]) -> Answer:
     """Decrypt or verify what ``protect`` has made; a 200 must be right."""
-    if "mac" in made:
-        body = {"kid": key["kid"], "alg": key["alg"], "data": _DATA, "mac": made["mac"]}
-        answer, right = api.post("/mac", body), {"kid": key["kid"], "valid": True}
-    elif "ciphertext" in made:
-        answer, right = api.post("/decrypt", made), {"kid": key["kid"], "data": _DATA}
-    else:
-        answer = api.post("/verify", {**made, "data": _DATA})
-        right = {"kid": key["kid_public"] or key["kid"], "valid": True}
+    path, body, right = uses.check(key, _DATA, made)
+    answer = api.post(path, body)
     assert answer.status != 200 or answer.body == right, f"wrong: {answer}"
     return answer
 
