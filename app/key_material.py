@@ -19,6 +19,7 @@ from app import edwards25519
 from app.errors import BadRequest
 
 Numbers = TypeVar("Numbers", bound="_RsaNumbers")
+Result = TypeVar("Result")
 
 # What ``cryptography`` raises for bad keys. ``suppress`` and a ``raise`` after it, unlike ``raise
 # from None``, leave no ``__context__`` whose traceback would keep the members of the key alive.
@@ -139,46 +140,37 @@ def ed25519_public_key(crv: str, x: bytes) -> ed25519.Ed25519PublicKey:
     _require(crv == "Ed25519", f"Curve '{crv}' is not supported for key type 'OKP'")
     _require_bytes("x", x, ED25519_BYTES)
     _require(edwards25519.is_public_key(x), "Field 'x' is not a public key of the curve")
-    with suppress(*_REFUSED):
-        return ed25519.Ed25519PublicKey.from_public_bytes(x)
-    raise BadRequest("Field 'x' is not a public key of the curve")
+    return _read(ed25519.Ed25519PublicKey.from_public_bytes, x, "x", "a public key of the curve")
 
 
 def ml_dsa_public_key(pub: bytes) -> mldsa.MLDSA44PublicKey:
     """Return the key of ``pub`` (FIPS 204); any octets of its size are a key."""
-    with suppress(*_REFUSED):
-        return mldsa.MLDSA44PublicKey.from_public_bytes(pub)
-    raise BadRequest("Field 'pub' is not an ML-DSA-44 public key")
+    return _read(mldsa.MLDSA44PublicKey.from_public_bytes, pub, "pub", "an ML-DSA-44 public key")
 
 
 def ed25519_private_key(d: bytes, x: bytes | None) -> ed25519.Ed25519PrivateKey:
     """Return the key of the 32-byte seed ``d`` (RFC 8032 §5.1.5); any seed is a key."""
     _require_bytes("d", d, ED25519_BYTES)
-    private_key = _ed25519_seed(d)
+    private_key = _read(
+        ed25519.Ed25519PrivateKey.from_private_bytes, d, "d", "an Ed25519 private key"
+    )
     _require_public("x", x, private_key.public_key().public_bytes_raw())
     return private_key
-
-
-def _ed25519_seed(d: bytes) -> ed25519.Ed25519PrivateKey:
-    """Return the key of ``d``, unless the library lacks Ed25519, as in FIPS mode."""
-    with suppress(*_REFUSED):
-        return ed25519.Ed25519PrivateKey.from_private_bytes(d)
-    raise BadRequest("Field 'd' is not an Ed25519 private key")
 
 
 def x25519_private_key(d: bytes, x: bytes | None) -> x25519.X25519PrivateKey:
     """Return the key of the 32 bytes ``d`` (RFC 7748 §5); any are a key."""
     _require_bytes("d", d, X25519_BYTES)
-    private_key = _x25519_scalar(d)
+    private_key = _read(x25519.X25519PrivateKey.from_private_bytes, d, "d", "an X25519 private key")
     _require_public("x", x, private_key.public_key().public_bytes_raw())
     return private_key
 
 
-def _x25519_scalar(d: bytes) -> x25519.X25519PrivateKey:
-    """Return the key of ``d``, unless the library lacks X25519, as in FIPS mode."""
+def _read(read: Callable[[bytes], Result], octets: bytes, name: str, expected: str) -> Result:
+    """Return what ``read`` makes of ``octets``, unless the library lacks it, as in FIPS mode."""
     with suppress(*_REFUSED):
-        return x25519.X25519PrivateKey.from_private_bytes(d)
-    raise BadRequest("Field 'd' is not an X25519 private key")
+        return read(octets)
+    raise BadRequest(f"Field '{name}' is not {expected}")
 
 
 # --- RSA (RFC 7518 §6.3) ---
