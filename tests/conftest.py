@@ -12,9 +12,11 @@ import pytest
 
 from app import create_app
 from app.config import Config
+from hsm import Hsm
 from scripts.throwaway import ROOT, make_token, server
 from tests.api import Api
 from tests.callers import WITH_TOKENS, Callers
+from tests.injector import Injector
 from tests.postgresql import Cluster
 from tests.postgresql import running as running_postgresql
 
@@ -83,12 +85,32 @@ def config(environment: Mapping[str, str]) -> Config:
 def application(config: Config) -> Any:
     """The service in this process. A process has one PKCS#11 library, so there is one of it."""
     application = create_app(config)
-    until = time.monotonic() + OPENING_SECONDS
-    while application.extensions["hsm"].reason is not None and time.monotonic() < until:
-        time.sleep(0.05)
-    application.extensions["hsm"].offers()
+    wait_for(application.extensions["hsm"])
     application.extensions["janitor"].stop()  # tests look at what it would clear away
     return application
+
+
+def wait_for(token: Hsm) -> None:
+    """Return when ``token`` is ready."""
+    until = time.monotonic() + OPENING_SECONDS
+    while token.reason is not None and time.monotonic() < until:
+        time.sleep(0.05)
+    token.offers()
+
+
+@pytest.fixture
+def token(application: Any) -> Hsm:
+    """The token of this process."""
+    return application.extensions["hsm"]
+
+
+@pytest.fixture
+def chaos(config: Config, token: Hsm) -> Iterator[Injector]:
+    """Faults in this process, healed afterwards."""
+    chaos = Injector(config.pkcs11_module)
+    yield chaos
+    chaos.heal()
+    wait_for(token)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from scripts.throwaway import LABEL, ROOT, make_token
+from scripts.throwaway import LABEL, make_token
 from tests.api import Api
+from tests.command import jose_hsm
 
 MAKE = f"""
 import os, pkcs11
@@ -36,14 +37,7 @@ def own(tmp_path: Any) -> dict[str, str]:
 
 
 def keys(own: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [ROOT / ".venv" / "bin" / "jose-hsm", "keys", *arguments],
-        env={**os.environ, **own},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return jose_hsm(own, "keys", *arguments)
 
 
 def test_a_key_is_adopted_with_what_it_has_proven_and_works(own, serve):

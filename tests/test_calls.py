@@ -4,7 +4,7 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -43,21 +43,6 @@ SPECS = {
     "ECDH-ES": KeySpec(kty="EC", alg="ECDH-ES", crv="P-256"),
     "ECDH-ES+A128KW": KeySpec(kty="OKP", alg="ECDH-ES+A128KW", crv="X25519"),
 }
-
-
-@pytest.fixture
-def token(application: Any) -> Hsm:
-    """The token of this process."""
-    return application.extensions["hsm"]
-
-
-@pytest.fixture
-def chaos(config: Any, token: Hsm) -> Iterator[Injector]:
-    """Faults in this process, healed afterwards."""
-    chaos = Injector(config.pkcs11_module)
-    yield chaos
-    chaos.heal()
-    _until(lambda: token.reason is None)
 
 
 def flip_once(original: Callable[..., int], output: int, *words: int) -> int:

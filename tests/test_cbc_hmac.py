@@ -50,20 +50,6 @@ def spec_of(enc: str) -> KeySpec:
 
 
 @pytest.fixture
-def token(application: Any) -> Hsm:
-    return application.extensions["hsm"]
-
-
-@pytest.fixture
-def chaos(config: Any, token: Hsm) -> Iterator[Injector]:
-    """Faults in this process, healed afterwards."""
-    chaos = Injector(config.pkcs11_module)
-    yield chaos
-    chaos.heal()
-    _until(lambda: token.reason is None)
-
-
-@pytest.fixture
 def imported(token: Hsm) -> Iterator[Callable[[str, bytes], UUID]]:
     """Put a CEK on the token for the time of a test."""
     made: list[tuple[UUID, KeySpec]] = []

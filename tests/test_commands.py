@@ -1,7 +1,6 @@
 """``jose-hsm keys``: what the operator sees and does, whoever owns the keys."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ from typing import Any
 import pytest
 
 from app.audit import verify
-from scripts.throwaway import ROOT
 from tests.api import Api
 from tests.callers import WITH_TOKENS, token_for
+from tests.command import jose_hsm
 
 UNKNOWN = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
 
@@ -25,15 +24,7 @@ def settings(environment: Any, tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def run(settings: dict[str, str]) -> Any:
     def run(*arguments: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            [ROOT / ".venv" / "bin" / "jose-hsm", *arguments],
-            env={**os.environ, **settings},
-            cwd=ROOT,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = jose_hsm(settings, *arguments)
         assert done.returncode == status, done
         assert "Traceback" not in done.stderr
         return done

@@ -506,21 +506,6 @@ def test_an_unreadable_pin_file_is_explained_and_its_correction_noticed(content,
 
 
 @pytest.fixture
-def token(application: Any) -> Hsm:
-    """The token of this process."""
-    return application.extensions["hsm"]
-
-
-@pytest.fixture
-def chaos(config: Any, token: Hsm) -> Iterator[Injector]:
-    """Faults in this process, healed afterwards."""
-    chaos = Injector(config.pkcs11_module)
-    yield chaos
-    chaos.heal()
-    _until(lambda: token.reason is None)
-
-
-@pytest.fixture
 def key(token: Hsm, request: pytest.FixtureRequest) -> Iterator[UUID]:
     """A key of the kind that the test names, or for ES256."""
     kid = uuid4()

@@ -13,6 +13,7 @@ import requests
 from scripts.throwaway import ROOT, make_token
 from tests.api import Api
 from tests.callers import WITH_TOKENS, token_for
+from tests.command import jose_hsm
 
 DENIED = (403, "forbidden")
 NOT_FOUND = (404, "not_found")
@@ -141,11 +142,9 @@ def test_a_token_revoked_at_one_is_void_at_both(services):
     bearer = token_for(services.environment, "token:carol")
     callers = [Api.over_http(url, bearer=bearer) for url in services.urls]
     assert [api.get("/keys").status for api in callers] == [200, 200]
-    command = [ROOT / ".venv" / "bin" / "jose-hsm", "token"]
-    options: Any = {"env": os.environ | services.environment, "cwd": ROOT, "text": True}
-    listed = subprocess.run([*command, "list"], capture_output=True, check=True, **options)
+    listed = jose_hsm(services.environment, "token", "list")
     [row] = [line for line in listed.stdout.splitlines() if "carol" in line]
-    subprocess.run([*command, "revoke", row.split()[0]], capture_output=True, check=True, **options)
+    assert jose_hsm(services.environment, "token", "revoke", row.split()[0]).returncode == 0
     assert [api.get("/keys").refusal for api in callers] == [(401, "unauthorized")] * 2
 
 

@@ -1,7 +1,6 @@
 """API tokens: made on the command line, borne in requests, revoked at once."""
 
 import json
-import os
 import re
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -13,9 +12,10 @@ from app import cli
 from app.auth import tokens
 from app.registry import Registry
 from app.registry.tables import tokens as table
-from scripts.throwaway import ROOT, server
+from scripts.throwaway import server
 from tests.api import Api
 from tests.callers import token_for
+from tests.command import jose_hsm
 from tests.issuer import BAD, Issuer
 
 UNAUTHORIZED = (401, "unauthorized")
@@ -26,15 +26,7 @@ def run(environment: Any) -> Any:
     """The command ``jose-hsm`` on the registry of this session."""
 
     def run(*arguments: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
-        done = subprocess.run(
-            [ROOT / ".venv" / "bin" / "jose-hsm", *arguments],
-            env={**os.environ, **environment, "JOSE_HSM_AUTH": "token"},
-            cwd=ROOT,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = jose_hsm(environment | {"JOSE_HSM_AUTH": "token"}, *arguments)
         assert done.returncode == status, done
         return done
 

@@ -2,16 +2,14 @@
 
 # ruff: noqa: PLR0913, PLR0917  # fixtures
 
-import os
 import random
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -25,6 +23,7 @@ from app.registry.registry import engine_of
 from app.registry.tables import keys
 from hsm import Hsm, KeySpec, TokenUnavailable, file_lock
 from tests.api import b64u
+from tests.command import jose_hsm
 from tests.conftest import ROOT, make_token
 
 UNAVAILABLE = (503, "unavailable")
@@ -440,19 +439,6 @@ def test_what_another_host_is_doing_is_left_alone_until_it_is_old(write_row, key
     keyring._registry.remove(fresh)
 
 
-def _reconcile(environment: Mapping[str, str], *options: str) -> "subprocess.CompletedProcess[str]":
-    command = [Path(sys.executable).with_name("jose-hsm"), "reconcile", *options]
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def test_the_command_tells_what_it_settled(tmp_path):
     environment = make_token(tmp_path / "state")
     url = Config.from_env(environment).registry_url
@@ -464,22 +450,22 @@ def test_the_command_tells_what_it_settled(tmp_path):
         "on the token and not in the registry (left alone): 0\n"
     )
 
-    dry = _reconcile(environment, "--dry-run")
+    dry = jose_hsm(environment, "reconcile", "--dry-run")
     assert (dry.returncode, dry.stderr) == (0, "")
     assert dry.stdout == f"would settle: 1\n  {old}\n" + tail.format(missing=0)
-    done = _reconcile(environment)
+    done = jose_hsm(environment, "reconcile")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"settled: 1\n  {old}\n" + tail.format(missing=0)
 
     missing = _write_row(engine, state="active")
-    done = _reconcile(environment)
+    done = jose_hsm(environment, "reconcile")
     assert done.returncode == 1
     assert done.stdout == "settled: 0\n" + tail.format(missing=f"1\n  {missing}")
     engine.dispose()
 
 
 def test_the_command_tells_of_keys_without_a_row(orphan, environment, application):
-    done = _reconcile(environment)
+    done = jose_hsm(environment, "reconcile")
     assert done.returncode == 1
     unknown = done.stdout.partition("on the token and not in the registry (left alone): ")[2]
     assert f"  {orphan}\n" in unknown
@@ -488,7 +474,7 @@ def test_the_command_tells_of_keys_without_a_row(orphan, environment, applicatio
 
 def test_the_command_says_in_a_line_that_the_registry_does_not_answer(environment, tmp_path):
     broken = {"JOSE_HSM_DATABASE_URL": f"sqlite:///{tmp_path}/absent/registry.db"}
-    done = _reconcile({**environment, **broken})
+    done = jose_hsm({**environment, **broken}, "reconcile")
     assert done.returncode == 2  # 1 says that something differs
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("jose-hsm: ")

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from scripts import uses
 from scripts.throwaway import Server, make_token
 from scripts.throwaway import server as running
 from tests.api import Answer, Api, b64u
+from tests.command import jose_hsm
 from tests.faults.control import Fault, Faults
 
 CONFIGURATION: Final = "tests/faults/gunicorn.conf.py"
@@ -108,13 +107,7 @@ class Service:
 
     def reconcile(self, *options: str) -> str:
         """Run ``jose-hsm reconcile``; return what it prints. It has to find nothing missing."""
-        done = subprocess.run(
-            [Path(sys.executable).with_name("jose-hsm"), "reconcile", *options],
-            env={**os.environ, **self.settings},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = jose_hsm(self.settings, "reconcile", *options)
         assert "in the registry and not on the token: 0\n" in done.stdout, done
         return done.stdout
 
