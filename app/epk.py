@@ -8,13 +8,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.asymmetric import x25519
 
 import hsm
-from app import jose
+from app import jose, key_material
+from app.errors import BadRequest
 from hsm import AgreementKey
-
-_UNCOMPRESSED: Final = b"\x04"
 
 
 def read(epk: Any) -> AgreementKey:
@@ -31,16 +30,16 @@ def read(epk: Any) -> AgreementKey:
 
 
 def _read_ec(crv: str, epk: Mapping[str, Any]) -> AgreementKey:
-    curve = hsm.WEIERSTRASS_CURVES[crv]
-    size_bytes = (curve.key_size + 7) // 8
-    point = b"".join(_octets(epk, name, size_bytes) for name in ("x", "y"))
-    return ec.EllipticCurvePublicKey.from_encoded_point(curve, _UNCOMPRESSED + point)
+    x, y = (jose.decode(_text(epk, name)) for name in ("x", "y"))
+    try:
+        return key_material.ec_public_key(crv, x, y)
+    except BadRequest as error:
+        raise ValueError(str(error)) from None
 
 
 def _read_okp(_crv: str, epk: Mapping[str, Any]) -> AgreementKey:
-    x = _octets(epk, "x", _X25519_BYTES)
     try:
-        key = x25519.X25519PublicKey.from_public_bytes(x)
+        key = x25519.X25519PublicKey.from_public_bytes(jose.decode(_text(epk, "x")))
         # Z is zero with every private key, or with none (RFC 7748 §6.1); then this raises.
         x25519.X25519PrivateKey.generate().exchange(key)
     except UnsupportedAlgorithm as error:  # the library lacks it, as in FIPS mode
@@ -49,7 +48,6 @@ def _read_okp(_crv: str, epk: Mapping[str, Any]) -> AgreementKey:
 
 
 _ANY: Final = next(iter(hsm.KEY_AGREEMENTS))  # all are on the same curves
-_X25519_BYTES: Final = 32
 _READERS: Final[Mapping[str, Callable[[str, Mapping[str, Any]], AgreementKey]]] = MappingProxyType(
     {"EC": _read_ec, "OKP": _read_okp}
 )
@@ -60,11 +58,3 @@ def _text(epk: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"'{name}' is missing or not a string")  # noqa: TRY004  # one for all
     return value
-
-
-def _octets(epk: Mapping[str, Any], name: str, size_bytes: int) -> bytes:
-    """Return a coordinate, which always has the size of the field (RFC 7518 §6.2.1.2)."""
-    octets = jose.decode(_text(epk, name))
-    if len(octets) != size_bytes:
-        raise ValueError(f"'{name}' is not {size_bytes} bytes long")
-    return octets

@@ -89,6 +89,7 @@ def secret(alg: str, k: bytes) -> bytes:
 # --- EC (RFC 7518 §6.2) and OKP (RFC 8037 §2) ---
 
 ED25519_BYTES: Final = 32
+_UNCOMPRESSED: Final = b"\x04"
 X25519_BYTES: Final = 32
 
 
@@ -120,15 +121,14 @@ def _ec_scalar(curve: ec.EllipticCurve, d: int) -> ec.EllipticCurvePrivateKey:
 
 
 def ec_public_key(crv: str, x: bytes, y: bytes) -> ec.EllipticCurvePublicKey:
-    """Return the key of a point, which must be on the curve (RFC 7518 §6.2.1)."""
+    """Return the key of a point, which must be on the curve, and reduced (RFC 7518 §6.2.1)."""
     if (curve := hsm.WEIERSTRASS_CURVES.get(crv)) is None:
         raise BadRequest(f"Curve '{crv}' is not supported for key type 'EC'")
     size_bytes = (curve.key_size + 7) // 8
     _require_bytes("x", x, size_bytes)
     _require_bytes("y", y, size_bytes)
     with suppress(*_REFUSED):
-        numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x), int.from_bytes(y), curve)
-        return numbers.public_key()
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, _UNCOMPRESSED + x + y)
     raise BadRequest("Fields 'x' and 'y' are not a point of the curve")
 
 

@@ -14,6 +14,7 @@ from joserfc import jwe, jwk, jws
 
 from app import edwards25519
 from tests.api import Api, b64u, header, unb64u
+from tests.test_agreement import with_x_not_reduced
 from tests.test_known_answers import RFC_FILE, with_primes
 from tests.vector_counts import RecordProperty, count
 
@@ -318,6 +319,7 @@ BAD_JWKS: Mapping[str, tuple[str, Callable[[Body], Body], str]] = {
     "x missing": ("ES256", _changed("x", None), "x"),
     "x not base64url": ("ES256", _changed("x", "A="), "x"),
     "point at infinity": ("ES256", lambda jwk: jwk | {"x": "A" * 43, "y": "A" * 43}, "point"),
+    "x not reduced": ("ES256", lambda jwk: jwk | with_x_not_reduced(), "point"),
     "key_ops that are no array": ("ES256", _changed("key_ops", "verify"), "key_ops"),
     "use that is no text": ("ES256", _changed("use", 5), "use"),
     "OKP X25519": ("EdDSA", _changed("crv", "X25519"), "X25519"),
