@@ -2,7 +2,7 @@
 
 import binascii
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -85,12 +85,8 @@ def _ec_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
     }
 
 
-def _ed25519_jwk(key: ed25519.Ed25519PublicKey) -> dict[str, str]:
-    return {"kty": "OKP", "crv": "Ed25519", "x": encode(key.public_bytes_raw())}
-
-
-def _x25519_jwk(key: x25519.X25519PublicKey) -> dict[str, str]:
-    return {"kty": "OKP", "crv": "X25519", "x": encode(key.public_bytes_raw())}
+def _okp_jwk(crv: str, key: ed25519.Ed25519PublicKey | x25519.X25519PublicKey) -> dict[str, str]:
+    return {"kty": "OKP", "crv": crv, "x": encode(key.public_bytes_raw())}
 
 
 def _akp_jwk(key: mldsa.MLDSA44PublicKey) -> dict[str, str]:
@@ -101,8 +97,8 @@ _JWKS: Final[Mapping[type[Any], Callable[[Any], dict[str, str]]]] = MappingProxy
     {
         rsa.RSAPublicKey: _rsa_jwk,
         ec.EllipticCurvePublicKey: _ec_jwk,
-        ed25519.Ed25519PublicKey: _ed25519_jwk,
-        x25519.X25519PublicKey: _x25519_jwk,
+        ed25519.Ed25519PublicKey: partial(_okp_jwk, "Ed25519"),
+        x25519.X25519PublicKey: partial(_okp_jwk, "X25519"),
         mldsa.MLDSA44PublicKey: _akp_jwk,
     }
 )

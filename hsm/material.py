@@ -114,16 +114,12 @@ def _raw_public(key: ed25519.Ed25519PublicKey | x25519.X25519PublicKey) -> Attri
     return {Attribute.EC_POINT: octet_string(key.public_bytes_raw())}
 
 
-def _read_edwards(found: Object, curve: Curve | None) -> ed25519.Ed25519PublicKey:
-    assert curve is not None  # noqa: S101  # KeySpec gives every Edwards key a curve
-    point = _point(found[Attribute.EC_POINT], curve.coordinate_bytes)
-    return ed25519.Ed25519PublicKey.from_public_bytes(point)
+def _raw_reader(read: Callable[[bytes], PublicKey]) -> Callable[[Object, Curve | None], PublicKey]:
+    def read_raw(found: Object, curve: Curve | None) -> PublicKey:
+        assert curve is not None  # noqa: S101  # KeySpec gives every key of OKP a curve
+        return read(_point(found[Attribute.EC_POINT], curve.coordinate_bytes))
 
-
-def _read_montgomery(found: Object, curve: Curve | None) -> x25519.X25519PublicKey:
-    assert curve is not None  # noqa: S101  # KeySpec gives every Montgomery key a curve
-    point = _point(found[Attribute.EC_POINT], curve.coordinate_bytes)
-    return x25519.X25519PublicKey.from_public_bytes(point)
+    return read_raw
 
 
 def _read_ml_dsa(found: Object, _: Curve | None) -> mldsa.MLDSA44PublicKey:
@@ -146,8 +142,12 @@ CONVERSIONS: Final[Mapping[str, Conversion]] = MappingProxyType(
     {
         RSA.name: Conversion(_read_rsa, _rsa_private, _rsa_public),
         EC.name: Conversion(_read_ec, _ec_private, _ec_public),
-        EDWARDS.name: Conversion(_read_edwards, _raw_private, _raw_public),
-        MONTGOMERY.name: Conversion(_read_montgomery, _raw_private, _raw_public),
+        EDWARDS.name: Conversion(
+            _raw_reader(ed25519.Ed25519PublicKey.from_public_bytes), _raw_private, _raw_public
+        ),
+        MONTGOMERY.name: Conversion(
+            _raw_reader(x25519.X25519PublicKey.from_public_bytes), _raw_private, _raw_public
+        ),
         ML_DSA.name: Conversion(_read_ml_dsa),
     }
 )

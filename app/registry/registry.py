@@ -1,15 +1,13 @@
 """Reading and writing the rows."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
-    Connection,
     and_,
     bindparam,
     delete,
@@ -117,7 +115,7 @@ class Registry:
         """Return visible keys by the kids that name them, and what is granted on each."""
         rows: dict[str, Any] = {}
         granted: defaultdict[str, set[str]] = defaultdict(set)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             given = {"principal": str(principal), "kids": list(kids)}
             for row in connection.execute(_FIND_ALL_FOR, given):
                 rows[row.kid] = row
@@ -132,7 +130,7 @@ class Registry:
 
     def whole(self, kid: UUID) -> Key | None:
         """Return the visible key with all that is known of it, its name and its times."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(select(keys).where(keys.c.kid == str(kid))).one_or_none()
         return record_of(row) if row and row.state in VISIBLE else None
 
@@ -159,7 +157,7 @@ class Registry:
         row = values_of(key) | {"host": self._host, "created_at": now, "changed_at": now}
         if key.state is State.ACTIVE:  # it has been on the token before
             row["activated_at"] = now
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(insert(keys).values(row))
             if tag:
                 connection.execute(insert(tags).values(kid=row["kid"], tag=tag, tagged_at=now))
@@ -190,13 +188,13 @@ class Registry:
 
     def abandon(self, kid: UUID) -> None:
         """Hide a key for ever, however far its creation got, and forget who asked for it."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             forget(connection, str(kid))
         self._change(kid, from_states=State, state=State.DESTROYED)
 
     def remove(self, kid: UUID) -> None:
         """Delete a row and all that hangs on it; absence is success."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             for table in (grants, tags, keys):
                 connection.execute(delete(table).where(table.c.kid == str(kid)))
 
@@ -211,7 +209,7 @@ class Registry:
             .values(encryptions=keys.c.encryptions + count)
             .returning(keys.c.encryptions)
         )
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             total = connection.execute(update).scalar_one_or_none()
             if total is None:
                 raise KeyNotFound
@@ -230,12 +228,12 @@ class Registry:
             keys.c.changed_at < before,
         )
         query = select(keys).where(keys.c.state.in_([State.PENDING, State.DESTROYED]), is_old)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return {UUID(row.kid): spec_of(row) for row in connection.execute(query)}
 
     def specs(self) -> Mapping[UUID, KeySpec]:
         """Return what all keys are, in whatever state."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             return {UUID(row.kid): spec_of(row) for row in connection.execute(select(keys))}
 
     def _change(self, kid: UUID, *, from_states: Iterable[State], **values: Any) -> bool:
@@ -244,15 +242,5 @@ class Registry:
             .where(keys.c.kid == str(kid), keys.c.state.in_(list(from_states)))
             .values(changed_at=datetime.now(UTC), **values)
         )
-        with self._writing() as connection:
-            return connection.execute(update).rowcount == 1
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._database.reading() as connection:
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
         with self._database.writing() as connection:
-            yield connection
+            return connection.execute(update).rowcount == 1
