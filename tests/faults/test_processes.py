@@ -78,7 +78,9 @@ class Client(threading.Thread):
     """Uses a key again and again, on a connection of its own or on one for each request.
 
     ``wrong`` are results and refusals that nobody should get, ``broken`` requests that were sent
-    and not answered, ``refused`` counts connections that were not made.
+    and not answered, ``refused`` counts connections that were not made. ``cut`` counts connections
+    that ended before they were accepted: whoever connects in the very moment in which the last
+    process closes its listener, after it has looked for the last time, gets that.
     """
 
     def __init__(self, url: str, key: Key, *, keeps: bool) -> None:
@@ -88,13 +90,14 @@ class Client(threading.Thread):
         self.wrong: list[str] = []
         self.broken: list[str] = []
         self.answers: Counter[int] = Counter()
-        self.refused = 0
+        self.refused = self.cut = 0
 
     def run(self) -> None:
         connection = http.client.HTTPConnection(self._address, timeout=30)
         while not self._over.is_set():
+            is_new = connection.sock is None
             try:
-                connection.connect() if connection.sock is None else None
+                connection.connect() if is_new else None
             except ConnectionRefusedError:
                 self.refused += 1
                 time.sleep(0.02)
@@ -102,7 +105,10 @@ class Client(threading.Thread):
             try:
                 self._ask(connection)
             except (OSError, http.client.HTTPException) as error:
-                self.broken.append(repr(error))
+                if is_new and isinstance(error, ConnectionResetError | BrokenPipeError):
+                    self.cut += 1
+                else:
+                    self.broken.append(repr(error))
                 connection.close()
             if not self._keeps:
                 connection.close()
@@ -157,6 +163,10 @@ def refused(clients: list[Client]) -> int:
     return sum(client.refused for client in clients)
 
 
+def cut(clients: list[Client]) -> int:
+    return sum(client.cut for client in clients)
+
+
 # --- The start ---
 
 
@@ -170,6 +180,7 @@ def assert_eight_workers_boot(settings: Mapping[str, str], log: Path, key: Key |
             time.sleep(1)
             assert set(workers_of(started.process)) == pids, "a worker died at its boot"
         assert broken(clients) == []
+        assert cut(clients) == 0
         assert set(answers(clients)) == {200}
     printed = log.read_text()
     assert "not connected" not in printed
@@ -394,6 +405,7 @@ def test_a_stop_under_load_cuts_nobody_off(settings):
             generator.join()
             assert started.process.wait(timeout=30) == 0
         assert broken(clients) == []
+        assert cut(clients) <= 1
         assert set(answers(clients)) == {200}
         assert slow == [200]
 
@@ -409,6 +421,7 @@ def test_reloads_under_load_lose_no_request(settings):
                 seen = answers(clients)[200]
                 until(lambda seen=seen: answers(clients)[200] > seen + 10)
         assert broken(clients) == []
+        assert cut(clients) == 0
         assert refused(clients) == 0
         assert set(answers(clients)) == {200}
 
@@ -422,6 +435,7 @@ def test_workers_that_are_replaced_by_number_lose_no_request(settings):
             until(lambda: not before & set(workers_of(started.process)))
             time.sleep(2)
         assert broken(clients) == []
+        assert cut(clients) == 0
         assert refused(clients) == 0
         assert set(answers(clients)) == {200}
 
@@ -466,6 +480,7 @@ def test_workers_without_their_master_end_and_another_takes_over(settings):
             started.process.kill()
             until(lambda: refused(clients))
         assert broken(clients) == []
+        assert cut(clients) <= 1
         until(lambda: all(map(is_gone, workers)))
         with socket.create_server(("127.0.0.1", int(started.url.rpartition(":")[2]))):
             pass
