@@ -1,6 +1,7 @@
 """jose-hsm: the REST Native Crypto API on keys that stay in an HSM."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from flask import Flask, request
@@ -25,6 +26,7 @@ from app.config import Config
 from app.janitor import Janitor
 from app.keyring import Keyring
 from app.observability import Figures, Stream
+from app.observability.processes import shared_directory
 from app.registry import Registry, Watch
 from hsm import Hsm
 
@@ -47,7 +49,8 @@ def create_app(config: Config | None = None) -> Flask:
     app.url_map.merge_slashes = False
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     registry = Registry(config.registry_url, host=config.host, observe=figures.used_registry)
-    token = Hsm(replace(config.hsm_settings, observer=figures))
+    shared_dir = Path(directory) if (directory := shared_directory()) else None
+    token = Hsm(replace(config.hsm_settings, observer=figures, shared_dir=shared_dir))
     app.extensions["figures"] = figures
     app.extensions["hsm"] = token
     app.extensions["registry_watch"] = watch = Watch(registry.find)

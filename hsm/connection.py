@@ -18,6 +18,7 @@ from pkcs11 import PKCS11Error
 from hsm.canary import Canary
 from hsm.errors import HsmError, TokenUnavailable, WrongResult
 from hsm.faults import Fault, fault_of, name_of, translate
+from hsm.findings import Findings
 from hsm.latch import PinLatch, file_lock
 from hsm.module import Module
 from hsm.observer import Observer
@@ -48,7 +49,9 @@ _STOP_SECONDS: Final = 5.0
 class Settings:
     """What ``hsm`` needs to know. ``read_pin`` is called for each login; the PIN is not kept.
 
-    ``state_dir`` holds the boot lock and the PIN latch; all processes of a host share it. An
+    ``state_dir`` holds the boot lock and the PIN latch; all processes of a host share it. Those of
+    one service have a ``shared_dir`` too, which ends with it; the first of them tries what the
+    token can do. An
     operation that takes longer than ``call_seconds``, or one that generates an RSA pair or opens
     the token than ``generation_seconds``, ends the process. ``opted_in`` names algorithms that
     are not offered without being asked for.
@@ -59,6 +62,7 @@ class Settings:
     token_serial: str | None
     read_pin: Callable[[], str] = field(repr=False)
     state_dir: Path
+    shared_dir: Path | None = None
     sessions: int = 4
     session_wait_seconds: float = 2.0
     generations: int = 1
@@ -242,7 +246,9 @@ class Connection:
             announce_change=self._first_aid.announce_change,
         )
         with self._watchdog.watching("the proof of the algorithms", seconds):
-            self._token = Token.prove(pool, templates, canary, policy)
+            findings = Findings(settings.shared_dir, pool.token)
+            with findings.shared(are_believed=not self._state.epoch):
+                self._token = Token.prove(pool, templates, canary, policy, findings)
         self._state = State(Phase.READY, epoch=self._state.epoch + 1)
         settings.observer.connected(self._state.epoch)
         logger.info("the token is ready")

@@ -171,6 +171,7 @@ class SessionPool:
             )
             return Session(raw, observer)
 
+        self.token: Final = token
         self.anchor: Final = open_session("C_Login", pin)
         self.operations, self.generations = (
             Lane(open_session, size=size, wait_seconds=wait_seconds, of=observer) for size in sizes

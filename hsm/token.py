@@ -24,6 +24,7 @@ from hsm.algorithms import (
 from hsm.canary import Canary
 from hsm.errors import HsmError, TokenUnavailable, UnsupportedAlgorithm
 from hsm.faults import Fault, fault_of, name_of
+from hsm.findings import Findings
 from hsm.keystore import Keystore
 from hsm.paths import paths
 from hsm.pool import SessionPool
@@ -139,13 +140,18 @@ class Token:
 
     @classmethod
     def prove(
-        cls, pool: SessionPool, templates: Templates, canary: Canary, policy: Policy
+        cls,
+        pool: SessionPool,
+        templates: Templates,
+        canary: Canary,
+        policy: Policy,
+        findings: Findings,
     ) -> "Token":
-        """Try every algorithm, and return the token with what it offers.
+        """Try every algorithm of which there are no findings; return the token with its offers.
 
         Raises ``PKCS11Error`` if the token fails in a way that says nothing of its abilities.
         """
-        trials = _Trials(pool, templates, canary, policy)
+        trials = _Trials(pool, templates, canary, policy, findings)
         offers = {name: trials.offer(row) for name, row in ALGORITHMS.items()}
         trials.close()
         _log(offers)
@@ -166,7 +172,12 @@ class _Trials:
     """Tries algorithms; ``taken`` are the paths that CEKs of an alg and an enc are to take."""
 
     def __init__(
-        self, pool: SessionPool, templates: Templates, canary: Canary, policy: Policy
+        self,
+        pool: SessionPool,
+        templates: Templates,
+        canary: Canary,
+        policy: Policy,
+        findings: Findings,
     ) -> None:
         kek = generate_kek(pool.anchor, templates).remembered
         bare = {row.name for row in KEY_MANAGEMENTS.values() if paths(row)[-1].takes_bare_rsa}
@@ -175,12 +186,14 @@ class _Trials:
         self._pool = pool
         self._canary = canary
         self._policy = policy
+        self._findings = findings
         self.taken: dict[tuple[str, str], Path] = {}
 
     def offer(self, row: Algorithm) -> Offer:
         """Return what is offered of ``row``; key management is, if it is with any ``enc``."""
         if not isinstance(row, KeyManagement):
-            return _offer(row, self._refusals(row, partial(self._proof.attempt, row)), "token")
+            attempt = partial(self._proof.attempt, row)
+            return _offer(row, self._refusals(row, attempt, row.name), "token")
         by_enc: dict[str, Offer] = {}
         for encs in CONTENT_FAMILIES:
             by_enc |= dict.fromkeys((enc.name for enc in encs), self._transport(row, encs))
@@ -196,21 +209,28 @@ class _Trials:
         for path in map(self._path, paths(row)):
             if path.carries(encs[0]):
                 attempt = partial(self._proof.attempt_transport, row, path, encs)
-                found = _offer(row, self._refusals(row, attempt), path.residency)
+                name = f"{row.name} {encs[0].name} {type(path).__name__}"
+                found = _offer(row, self._refusals(row, attempt, name), path.residency)
                 if found.is_offered and self._policy.permits(path):
                     self.taken.update(((row.name, enc.name), path) for enc in encs)
                     return found
                 reason = found.reason
         return Offer(reason or "its CEKs would pass through the process, which is forbidden")
 
-    def _refusals(self, row: Algorithm, attempt: Attempt) -> dict[str, str]:
+    def _refusals(self, row: Algorithm, attempt: Attempt, name: str) -> dict[str, str]:
         """Return why not, by curve."""
         found = {
             curve.crv if curve else "": self._policy.refusal(row, curve)
-            or _refusal(self._pool, partial(attempt, curve), self._canary.sings)
+            or self._refusal(attempt, name, curve)
             for _, curve in row.keys
         }
         return {crv: reason for crv, reason in found.items() if reason is not None}
+
+    def _refusal(self, attempt: Attempt, name: str, curve: Curve | None) -> str | None:
+        return self._findings.of(
+            f"{name} {curve.crv}" if curve else name,
+            lambda: _refusal(self._pool, partial(attempt, curve), self._canary.sings),
+        )
 
 
 def _offer(row: Algorithm, refusals: Mapping[str, str], residency: Residence) -> Offer:

@@ -193,6 +193,23 @@ def _canaries(token: Hsm) -> int:
     return int(token._connection.perform(lambda lent, session: len(lent.canary._search(session))))
 
 
+def try_in_turn(shared_dir: str) -> dict[str, Any]:
+    """Start as one of several processes; count what is tried then, and after the token was lost."""
+    chaos = _injector()
+    chaos.count("C_Sign")
+    token = _started(shared_dir=Path(shared_dir))
+    offers = {name: repr(offer) for name, offer in token.offers().items()}
+    at_start = chaos.calls["C_Sign"]
+    chaos.fail("C_Encrypt", injector.DEVICE_ERROR)  # the canary's
+    token._connection.suspect()
+    _until(lambda: token.reason is not None)
+    chaos.heal()
+    chaos.calls.clear()
+    chaos.count("C_Sign")
+    _until(lambda: token.reason is None)
+    return {"offers": offers, "at start": at_start, "after a loss": chaos.calls["C_Sign"]}
+
+
 def refuse_every_decryption() -> dict[str, Any]:
     """Have C_Decrypt answer CKR_GENERAL_ERROR for a while, for the canary too."""
     chaos, token = _injector(), _started()
@@ -415,6 +432,24 @@ def test_a_wrong_pin_is_tried_once_by_a_process_that_cannot_write_it_down(own):
         logins = json.loads(process.stdout.readline())["logins"]
         process.kill()
     assert logins == 1
+
+
+def test_what_one_process_has_found_the_others_of_its_service_believe_at_their_start(
+    environment, tmp_path
+):
+    first, second = (result_of(environment, try_in_turn, str(tmp_path)) for _ in range(2))
+    assert first["at start"] > second["at start"] == 0
+    assert first["offers"] == second["offers"]
+    assert second["after a loss"] == first["at start"]
+
+
+def test_what_was_found_long_ago_or_is_not_readable_is_found_anew(environment, tmp_path):
+    first = result_of(environment, try_in_turn, str(tmp_path))
+    (found,) = tmp_path.glob("findings-*.json")
+    os.utime(found, (0, 0))
+    assert result_of(environment, try_in_turn, str(tmp_path)) == first
+    found.write_text("[")
+    assert result_of(environment, try_in_turn, str(tmp_path)) == first
 
 
 def test_a_key_encryption_key_that_is_lost_is_made_anew(environment):

@@ -14,7 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 import hsm
 from app import exchange
-from app.observability.processes import Buffer, directory_of_figures
+from app.observability.processes import Buffer, shared_directory
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Figures(hsm.Observer):
     def __init__(self) -> None:
         self._buffer = Buffer()
         self._noted: deque[tuple[Callable[[float], None], float]] = deque()
-        self._directory = directory_of_figures()
+        self._directory = shared_directory()
         if self._directory:
             self._buffer.take_over()
         self._registry = CollectorRegistry()

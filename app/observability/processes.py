@@ -38,12 +38,12 @@ def remove() -> None:
 
 def worker_ended(slot: object) -> None:
     """Drop what was true only while the worker of ``slot`` lived; call in the master."""
-    if directory := directory_of_figures():
+    if directory := shared_directory():
         multiprocess.mark_process_dead(slot, directory)  # type: ignore[no-untyped-call]  # it is not
 
 
-def directory_of_figures() -> str | None:
-    """Return where the processes keep their figures; ``None`` where there is only this one."""
+def shared_directory() -> str | None:
+    """Return where the processes of a master keep what they share; ``None`` without a master."""
     return os.environ.get(_DIRECTORY)
 
 
