@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from pkcs11 import Attribute
 
 import hsm
 from hsm import CryptoFailure, DecryptionFailed, KeySpec, Sealed, content
@@ -115,11 +116,16 @@ def public_key(adapter: hsm.Hsm, spec: KeySpec, pem: str) -> Iterator[UUID]:
         templates = token.keystore._templates  # there is no public way
         session.create_object(templates.imported_public(kid, spec, pair))
 
+    def destroy(token: Any, session: Any) -> None:
+        token.keystore.forget(kid)
+        for found in session.find({Attribute.ID: kid.bytes}):
+            session.destroy(found)
+
     adapter._connection.perform(create)
     try:
         yield kid
     finally:
-        adapter.destroy(kid, spec)
+        adapter._connection.perform(destroy)
 
 
 @contextmanager
