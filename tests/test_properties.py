@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import hsm
 from app import jose, strict_json
 from tests.api import Answer, Api, b64u, header, unb64u
 from tests.sealing import CEK_BYTES, ciphertext_bytes
@@ -26,6 +27,12 @@ quickly = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 randomly = settings(quickly, max_examples=60)
+
+TRANSPORTS: Final = (
+    *("RSA-OAEP", "RSA-OAEP-256", *hsm.KEY_WRAPPINGS),
+    *("ECDH-ES", "ECDH-ES+A256KW"),
+)
+FLIPPED_ENCS: Final = ("A128GCM", "A128CBC-HS256")
 
 octets = st.binary(max_size=200)
 json_values = st.recursive(
@@ -182,8 +189,12 @@ def test_strict_json_finds_the_forbidden_at_any_depth(
 @pytest.fixture(scope="module")
 def kids(local: Api) -> dict[str, str]:
     keys = {alg: {"kty": "oct", "alg": alg} for alg in (*CEK_BYTES, "HS256")}
+    keys |= {alg: {"kty": "oct", "alg": alg} for alg in hsm.KEY_WRAPPINGS}
     keys |= {
-        "RSA": {"kty": "RSA"},
+        "RSA-OAEP": {"kty": "RSA", "alg": "RSA-OAEP"},
+        "RSA-OAEP-256": {"kty": "RSA", "alg": "RSA-OAEP-256"},
+        "ECDH-ES": {"kty": "EC", "crv": "P-384", "alg": "ECDH-ES"},
+        "ECDH-ES+A256KW": {"kty": "OKP", "crv": "X25519", "alg": "ECDH-ES+A256KW"},
         "ES256": {"kty": "EC", "crv": "P-256", "alg": "ES256"},
         "EdDSA": {"kty": "OKP", "alg": "EdDSA"},
     }
@@ -207,6 +218,24 @@ def test_any_bytes_survive_direct_encryption(
     assert jwe.get("aad") == (None if aad is None else b64u(aad))
     assert len(unb64u(jwe["ciphertext"])) == ciphertext_bytes(enc, len(plaintext))
     assert local.ok("/decrypt", jwe) == {"kid": kids[enc], "data": b64u(plaintext)}
+
+
+@given(
+    octets,
+    st.none() | octets,
+    st.sampled_from(TRANSPORTS),
+    st.sampled_from(sorted(CEK_BYTES)),
+)
+@randomly
+def test_any_bytes_survive_with_a_cek_of_their_own(  # noqa: PLR0913, PLR0917  # what is drawn
+    local: Api, kids: dict[str, str], plaintext: bytes, aad: bytes | None, alg: str, enc: str
+) -> None:
+    body = {"kid": kids[alg], "alg": alg, "enc": enc, "data": b64u(plaintext)}
+    body |= {} if aad is None else {"aad": b64u(aad)}
+    if alg.startswith("ECDH-ES"):
+        body |= {"apu": b64u(plaintext), "apv": b64u(aad or b"Bob")}
+    jwe = local.ok("/encrypt", body)
+    assert local.ok("/decrypt", jwe) == {"kid": kids[alg], "data": b64u(plaintext)}
 
 
 @given(octets, octets, st.sampled_from(["ES256", "EdDSA"]))
@@ -268,9 +297,9 @@ def test_a_changed_character_anywhere_never_decrypts(
 @pytest.fixture(scope="module")
 def jwes(local: Api, kids: dict[str, str]) -> dict[str, Any]:
     data = {"data": b64u("plaintext"), "aad": b64u("context")}
-    direct = {"kid": kids["A256GCM"], "alg": "dir", "enc": "A256GCM"} | data
-    transported = {"kid": kids["RSA"], "alg": "RSA-OAEP", "enc": "A128GCM"} | data
-    return {"dir": local.ok("/encrypt", direct), "RSA-OAEP": local.ok("/encrypt", transported)}
+    named = {enc: {"kid": kids[enc], "alg": "dir", "enc": enc} for enc in FLIPPED_ENCS}
+    named |= {alg: {"kid": kids[alg], "alg": alg, "enc": FLIPPED_ENCS[0]} for alg in TRANSPORTS}
+    return {name: local.ok("/encrypt", names | data) for name, names in named.items()}
 
 
 def is_a_clean_answer(answer: Answer) -> bool:
@@ -375,8 +404,8 @@ def bodies(local: Api, kids: dict[str, str], jwes: dict[str, Any]) -> dict[str, 
     return {
         "/keys": {"kty": "EC", "alg": "ES256", "crv": "P-256", "d": b64u(b"\1" * 32)},
         "/keys/unwrap": jwes["RSA-OAEP"],
-        "/encrypt": {"kid": kids["RSA"], "alg": "RSA-OAEP", "enc": "A128GCM", "data": ""},
-        "/decrypt": jwes["dir"],
+        "/encrypt": {"kid": kids["RSA-OAEP"], "alg": "RSA-OAEP", "enc": "A128GCM", "data": ""},
+        "/decrypt": jwes["A128GCM"],
         "/sign": sign,
         "/verify": local.ok("/sign", sign) | {"data": "AAAA"},
         "/mac": {"kid": kids["HS256"], "alg": "HS256", "data": "", "mac": b64u(bytes(32))},

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.api import Api, b64u, header, unb64u
-from tests.test_interoperation import Peer, every_peer
+from tests.test_interoperation import Peer, every_enc, every_peer
 
 MESSAGE = b"It\xe2\x80\x99s a dangerous business, Frodo, going out your door."
 MODULUS_BYTES = 256
@@ -122,14 +122,15 @@ def test_unwrapping_tells_neither_a_wrong_size_nor_how_the_padding_is_bad(
 
 @pytest.mark.filterwarnings("ignore:JWE algorithm:joserfc.errors.SecurityWarning")
 @every_peer
-def test_libraries_that_still_have_it_understand_it(peer: Peer, rsa1_5: Api) -> None:
+@every_enc
+def test_libraries_that_still_have_it_understand_it(enc: str, peer: Peer, rsa1_5: Api) -> None:
     key = peer.generate("RSA")
     kid = rsa1_5.create(**{**key, "alg": "RSA1_5"})["kid"]
-    protected = {"alg": "RSA1_5", "enc": "A128GCM", "kid": kid}
+    protected = {"alg": "RSA1_5", "enc": enc, "kid": kid}
     made = peer.encrypt_compact(peer.load(key), MESSAGE, protected).split(".")
     names = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
     jwe = dict(zip(names, made, strict=True))
     assert rsa1_5.ok("/decrypt", jwe)["data"] == b64u(MESSAGE)
-    request = {"kid": kid, "alg": "RSA1_5", "enc": "A256GCM", "data": b64u(MESSAGE)}
+    request = {"kid": kid, "alg": "RSA1_5", "enc": enc, "data": b64u(MESSAGE)}
     ours = rsa1_5.ok("/encrypt", request)
-    assert peer.decrypt(peer.load(key), ours, ("RSA1_5", "A256GCM")) == MESSAGE
+    assert peer.decrypt(peer.load(key), ours, ("RSA1_5", enc)) == MESSAGE
