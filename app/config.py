@@ -85,7 +85,7 @@ def _absolute(value: str) -> Path:
 def _setting(
     parse: Callable[[str], Any], meaning: str, *, default: Any = MISSING, is_secret: bool = False
 ) -> Any:
-    """Declare a setting; ``meaning`` is its line in the README."""
+    """Declare a setting; ``meaning`` is its line in docs/operating.md."""
     metadata = {"parse": parse, "meaning": meaning}
     if default is MISSING:
         return field(metadata=metadata)
@@ -335,7 +335,7 @@ class Config:
 
 
 def settings_table() -> str:
-    """Return the rows of the README table: variable, default, meaning."""
+    """Return the rows of the table in docs/operating.md: variable, default, meaning."""
     return "\n".join(
         f"| `{PREFIX}{setting.name.upper()}` | {_shown(setting.default)} | "
         f"{setting.metadata['meaning']} |"

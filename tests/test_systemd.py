@@ -68,10 +68,10 @@ def test_systemd_waits_longer_for_the_end_than_gunicorn_for_its_workers() -> Non
     assert stop > graceful + 5
 
 
-def test_the_readme_installs_everything_there_is() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_the_documents_install_everything_there_is() -> None:
+    page = (ROOT / "docs" / "operating.md").read_text()
     for part in [*UNITS.iterdir(), *(ROOT / "deploy" / "nginx").iterdir()]:
-        assert f" {part.relative_to(ROOT)} " in readme
+        assert f" {part.relative_to(ROOT)} " in page
 
 
 @contextmanager
