@@ -1,0 +1,114 @@
+"""The examples work as they are, and all of them are tried."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.throwaway import ROOT
+
+EXAMPLES = ROOT / "examples"
+ALONE = {
+    "curl/jwt.sh": "verified: true",
+    "python/decrypt.py": "decrypted: for your eyes only",
+    "node/jwt.mjs": "verified: alice",
+    "node/decrypt.mjs": "decrypted: for your eyes only",
+}
+"""What each prints that needs nothing but the URL."""
+
+SIGNER = "python/sign_pyjwt.py"
+VERIFIERS = ("python/verify_joserfc.py", "python/verify_pyjwt.py")
+RECIPE = "ci/with-jose-hsm"
+PIPELINES = ("ci/github-actions.yml", "ci/gitlab-ci.yml")
+INTERPRETERS = {".sh": "bash", ".py": sys.executable, ".mjs": "node"}
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples where somebody has copied them, beside what the tests have of npm."""
+    directory = tmp_path_factory.mktemp("copied")
+    shutil.copytree(EXAMPLES, directory / "examples")
+    (directory / "node_modules").symlink_to(ROOT / "tests" / "node" / "node_modules")
+    return directory / "examples"
+
+
+def run(*command: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command,
+        check=False,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def example(path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return run(INTERPRETERS[path.suffix], path, *arguments)
+
+
+def test_all_are_tried_and_in_the_index():
+    tried = {*ALONE, SIGNER, *VERIFIERS, RECIPE, *PIPELINES}
+    index = (EXAMPLES / "README.md").read_text("utf-8")
+    assert tried == set(re.findall(r"\]\((\S+)\)", index))
+    assert tried | {"README.md"} == {
+        str(path.relative_to(EXAMPLES)) for path in EXAMPLES.rglob("*") if path.is_file()
+    }
+
+
+def test_each_says_first_what_to_install():
+    for path in EXAMPLES.glob("*/*"):
+        head = path.read_text("utf-8").removeprefix("#!/bin/bash\n").splitlines()[:4]
+        assert "nstall " in "".join(head), path
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_it_shows_what_it_says(name, server, copied):
+    done = example(copied / name, server)
+    assert done.returncode == 0, done
+    assert ALONE[name] in done.stdout.splitlines()
+    assert done.stderr == ""
+
+
+def test_what_is_signed_in_one_library_verifies_in_others_and_nothing_else_does(server, copied):
+    token = example(copied / SIGNER, server).stdout.strip()
+    protected, _, signature = token.split(".")
+    forged = f"{protected}.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIn0.{signature}"
+    for name in VERIFIERS:
+        assert example(copied / name, token, server).stdout == "verified: alice\n"
+        refused = example(copied / name, forged, server)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert re.search("BadSignature|InvalidSignature", refused.stderr)
+
+
+def test_a_pipeline_gets_a_service_that_ends_with_its_command(tmp_path):
+    script = """
+        echo "$JOSE_HSM_URL"
+        curl -sS "$JOSE_HSM_URL/v1/crypto/keys" -H 'Content-Type: application/json' \
+            -d '{"kty":"oct","alg":"HS256"}'
+        exit 7
+    """
+    settings = {"TMPDIR": str(tmp_path), "WEB_CONCURRENCY": "1", "JOSE_HSM_URL": "old"}
+    done = run(EXAMPLES / RECIPE, "bash", "-c", script, **settings)
+    url, answer = done.stdout.splitlines()
+    assert done.returncode == 7
+    assert '"alg":"HS256"' in answer
+    assert run("curl", "-s", url).returncode == 7  # nobody listens
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipeline_is_told_why_there_is_no_service(tmp_path):
+    settings = {"TMPDIR": str(tmp_path), "JOSE_HSM_BINT": "x"}
+    done = run(EXAMPLES / RECIPE, "echo", "not run", **settings)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "did you mean JOSE_HSM_BIND?" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pipeline_calls_the_recipe(name):
+    assert f"jose-hsm/examples/{RECIPE} " in (EXAMPLES / name).read_text("utf-8")
