@@ -141,4 +141,7 @@ def _refuse_taken(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            sys.exit(f"jose-hsm: cannot listen on {host}:{port}: {error.strerror}")
+            sys.exit(
+                f"jose-hsm: cannot listen on {host}:{port}: {error.strerror}; "
+                "choose another JOSE_HSM_BIND (make run PORT=…)"
+            )

@@ -34,13 +34,12 @@ def test_the_commands_cover_every_flow_of_the_reference(name):
     assert REFERENCE_FLOWS[name] in DOCUMENTS["README.md"].session
 
 
-@contextmanager
-def make_run(state_dir: str, stop: Callable[["subprocess.Popen[str]"], None]) -> Iterator[str]:
-    """Run ``make run``; give the URL that it prints; see that ``stop`` leaves nothing behind."""
+def started(state_dir: str, port: object) -> "subprocess.Popen[str]":
+    """Start ``make run``."""
     # GNU make passes its options on in the environment; those of a surrounding make are not ours.
     environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
-    process = subprocess.Popen(
-        ["make", "run", f"PORT={free_port()}", f"STATE_DIR={state_dir}"],
+    return subprocess.Popen(
+        ["make", "run", f"PORT={port}", f"STATE_DIR={state_dir}"],
         cwd=ROOT,
         env=environment | {"WEB_CONCURRENCY": "1"},
         stdout=subprocess.PIPE,
@@ -48,6 +47,12 @@ def make_run(state_dir: str, stop: Callable[["subprocess.Popen[str]"], None]) ->
         text=True,
         start_new_session=True,
     )
+
+
+@contextmanager
+def make_run(state_dir: str, stop: Callable[["subprocess.Popen[str]"], None]) -> Iterator[str]:
+    """Run ``make run``; give the URL that it prints; see that ``stop`` leaves nothing behind."""
+    process = started(state_dir, free_port())
     try:
         lines = []
         for line in process.stdout:
@@ -70,6 +75,10 @@ def test_make_run_serves_and_finds_its_keys_again(tmp_path, monkeypatch):
     state = str(tmp_path / "state")
     with make_run(state, lambda make: os.killpg(make.pid, signal.SIGINT)) as url:
         kid = Api.over_http(url).create(kty="oct", alg="HS256")["kid"]
+        second = started(state, url.rpartition(":")[2])
+        said, _ = second.communicate(timeout=60)
+        assert second.returncode
+        assert re.search(r"cannot listen on .*make run PORT=", said)
     with make_run(state, lambda make: make.terminate()) as url:
         assert Api.over_http(url).ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})["mac"]
         beside = {name: "" for name in os.environ if name.startswith("JOSE_HSM_")}
