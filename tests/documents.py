@@ -12,7 +12,9 @@ from scripts.throwaway import ROOT
 NOT_RUN = "<!-- not run: "
 """Stands, with the reason, above commands that no test can run."""
 
-_FENCE = re.compile(r"^```(?P<language>\S*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\S*)\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _PRINTED = re.compile(r'# (\{.*\}|".*")')

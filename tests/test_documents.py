@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from app.config import settings_table
+from app.observability.figures import Figures
 from scripts.throwaway import ROOT, make_token, server
 from tests.documents import DOCUMENTS, NOT_RUN, Document
 
@@ -91,6 +92,12 @@ def test_what_is_not_run_says_why(name):
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
+def test_no_command_is_overlooked(name):
+    document = DOCUMENTS[name]
+    assert len(document.blocks) * 2 == document.text.count("```")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_no_code_hides_from_the_tests_in_an_indented_block(name):
     assert not re.search(r"^\n {4}\S", DOCUMENTS[name].prose, re.MULTILINE)
 
@@ -115,3 +122,11 @@ def test_every_document_is_in_the_index():
 
 def test_the_settings_are_those_of_the_code():
     assert settings_table() in DOCUMENTS["docs/operating.md"].text
+
+
+def test_the_alerts_name_figures_that_there_are():
+    named = set(re.findall(r"jose_hsm_\w+", DOCUMENTS["docs/operating.md"].text))
+    families = Figures()._registry.collect()
+    samples = {f"{family.name}{end}" for family in families for end in ("", "_total", "_bucket")}
+    assert len(named) > 5
+    assert named <= samples
