@@ -1,7 +1,10 @@
 """The documents as data: their commands, what these print, their links and anchors."""
 
+import ast
+import os
 import re
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +15,7 @@ from scripts.throwaway import ROOT
 NOT_RUN = "<!-- not run: "
 """Stands, with the reason, above commands that no test can run."""
 
+_TEST = re.compile(r"`((?:tests|scripts)/[\w/]+\.py)(?:::(\w+))?`")
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\S*)\n(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
@@ -87,6 +91,44 @@ class Document:
         """The blocks below each heading of the second level."""
         _, *parts = re.split(r"^## ", self.text, flags=re.MULTILINE)
         return {part.partition("\n")[0]: _blocks(part) for part in parts}
+
+
+def typed(
+    document: Document, url: str, settings: Mapping[str, str], directory: Path
+) -> "subprocess.CompletedProcess[str]":
+    """Type the commands of ``document`` in ``directory`` until one fails, for a service."""
+    script = directory / document.path.name
+    # The first line of a document is its title, so commands keep their line numbers.
+    trap = f"""trap 'echo "{document.name}, line $LINENO" >&2' ERR"""
+    script.write_text(trap + document.session.replace("http://127.0.0.1:8000", url), "utf-8")
+    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-eEuo", "pipefail", script],
+        check=False,
+        env={**os.environ, **settings, "PATH": path},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def rows(path: Path, heading: str) -> list[list[str]]:
+    """Return the cells of the table of ``path`` whose first line begins with ``heading``."""
+    table = path.read_text("utf-8").partition(f"\n{heading}")[2].partition("\n\n")[0]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]
+    ]
+
+
+def shown_by(cell: str) -> list[str]:
+    """Return the tests and trials that ``cell`` names; fail if one of them is not there."""
+    named = _TEST.findall(cell)
+    for path, test in named:
+        tree = ast.parse((ROOT / path).read_text("utf-8"))
+        functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert not test or test in functions, f"{path}::{test}"
+    return [test or path for path, test in named]
 
 
 def _blocks(text: str) -> list[Block]:

@@ -1,10 +1,7 @@
 """The documents say what is: their commands run and print it, their links lead somewhere."""
 
-import os
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +9,7 @@ import pytest
 from app.config import settings_table
 from app.observability.figures import Figures
 from scripts.throwaway import ROOT, make_token, server
-from tests.documents import DOCUMENTS, NOT_RUN, Document
+from tests.documents import DOCUMENTS, NOT_RUN, rows, shown_by, typed
 
 ELSEWHERE = {"docs/authentication.md": "tests/test_authentication_page.py"}
 """Documents whose commands need more than one service: who runs them."""
@@ -39,31 +36,10 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
         yield Installation(running.url, settings)
 
 
-def run(
-    document: Document, installation: Installation, directory: Path
-) -> "subprocess.CompletedProcess[str]":
-    """Type all commands of ``document`` one after the other; stop at the first that fails."""
-    script = directory / document.path.name
-    # The first line of a document is its title, so commands keep their line numbers.
-    trap = f"""trap 'echo "{document.name}, line $LINENO" >&2' ERR"""
-    session = document.session.replace("http://127.0.0.1:8000", installation.url)
-    script.write_text(trap + session, "utf-8")
-    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", "-eEuo", "pipefail", script],
-        check=False,
-        env={**os.environ, **installation.settings, "PATH": path},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 @pytest.mark.parametrize("name", SESSIONS)
 def test_the_commands_run_and_print_what_is_said(name, installation, tmp_path):
     document = DOCUMENTS[name]
-    done = run(document, installation, tmp_path)
+    done = typed(document, installation.url, installation.settings, tmp_path)
     assert done.returncode == 0, done
     rest = done.stdout
     for printed in document.printed:
@@ -118,6 +94,14 @@ def test_every_document_is_in_the_index():
     linked = {(index.path.parent / link.partition("#")[0]).resolve() for link in index.links}
     documents = {document.path for document in DOCUMENTS.values()}
     assert documents - linked <= {index.path, ROOT / "CHANGELOG.md"}
+
+
+def test_every_threat_has_a_defence_that_a_test_shows():
+    threats = rows(DOCUMENTS["docs/security.md"].path, "| Threat |")
+    assert len(threats) > 20
+    for threat, defence, shown in threats:
+        assert defence, threat
+        assert shown_by(shown), threat
 
 
 def test_the_settings_are_those_of_the_code():
