@@ -147,7 +147,7 @@ class Config:
     )
     fips: bool = _setting(_flag, "1 refuses OKP, EdDSA, X25519, ML-DSA and RSA1_5", default=False)
     rsa1_5: bool = _setting(
-        _flag, "1 offers RSA1_5; read the warning in Algorithms first", default=False
+        _flag, "1 offers RSA1_5; read the warning in the README first", default=False
     )
     cek: Literal["process", "token"] = _setting(
         _choice("process", "token"),
