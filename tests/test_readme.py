@@ -6,13 +6,14 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from scripts.throwaway import ROOT, free_port
 from tests.api import Api
 from tests.command import jose_hsm
-from tests.documents import DOCUMENTS
+from tests.documents import DOCUMENTS, typed
 
 REFERENCE_FLOWS = {
     "dir": '"alg\\":\\"dir\\"',
@@ -34,13 +35,13 @@ def test_the_commands_cover_every_flow_of_the_reference(name):
     assert REFERENCE_FLOWS[name] in DOCUMENTS["README.md"].session
 
 
-def started(state_dir: str, port: object) -> "subprocess.Popen[str]":
+def started(state_dir: str, port: object, checkout: Path = ROOT) -> "subprocess.Popen[str]":
     """Start ``make run``."""
     # GNU make passes its options on in the environment; those of a surrounding make are not ours.
     environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
     return subprocess.Popen(
         ["make", "run", f"PORT={port}", f"STATE_DIR={state_dir}"],
-        cwd=ROOT,
+        cwd=checkout,
         env=environment | {"WEB_CONCURRENCY": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -50,9 +51,11 @@ def started(state_dir: str, port: object) -> "subprocess.Popen[str]":
 
 
 @contextmanager
-def make_run(state_dir: str, stop: Callable[["subprocess.Popen[str]"], None]) -> Iterator[str]:
+def make_run(
+    state_dir: str, stop: Callable[["subprocess.Popen[str]"], None], checkout: Path = ROOT
+) -> Iterator[str]:
     """Run ``make run``; give the URL that it prints; see that ``stop`` leaves nothing behind."""
-    process = started(state_dir, free_port())
+    process = started(state_dir, free_port(), checkout)
     try:
         lines = []
         for line in process.stdout:
@@ -84,3 +87,13 @@ def test_make_run_serves_and_finds_its_keys_again(tmp_path, monkeypatch):
         beside = {name: "" for name in os.environ if name.startswith("JOSE_HSM_")}
         done = jose_hsm(beside | {"JOSE_HSM_STATE_DIR": state}, "reconcile")
         assert (done.returncode, done.stdout.count(": 0")) == (0, 3), done
+
+
+@pytest.mark.long
+def test_a_new_clone_leads_to_a_verified_jwt(tmp_path):
+    checkout = tmp_path / "jose-hsm"
+    subprocess.run(["git", "clone", "--quiet", ROOT, checkout], check=True)
+    with make_run("var", lambda make: os.killpg(make.pid, signal.SIGINT), checkout) as url:
+        done = typed(DOCUMENTS["docs/quick-start.md"], url, {}, tmp_path)
+    assert done.returncode == 0, done
+    assert "Verified OK" in done.stdout
