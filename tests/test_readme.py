@@ -35,6 +35,13 @@ def test_the_commands_cover_every_flow_of_the_reference(name):
     assert REFERENCE_FLOWS[name] in DOCUMENTS["README.md"].session
 
 
+@pytest.mark.parametrize("block", DOCUMENTS["README.md"].sections["The flows"][1:])
+def test_a_flow_needs_nothing_of_another(block):
+    used = set(re.findall(r"\$\{?([A-Z]+)", block.code))
+    made = set(re.findall(r"^([A-Z]+)=", block.code, re.MULTILINE))
+    assert used <= {"API"} | made
+
+
 def started(state_dir: str, port: object, checkout: Path = ROOT) -> "subprocess.Popen[str]":
     """Start ``make run``."""
     # GNU make passes its options on in the environment; those of a surrounding make are not ours.
