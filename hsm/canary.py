@@ -41,6 +41,7 @@ _VOICES: Final = (
     _Voice(b"jose-hsm:canary\0", CONTENT_ENCRYPTIONS["A256GCM"], _encrypts),
     _Voice(b"jose-hsm:canary\1", MACS["HS256"], _computes),
 )
+_REFUSALS: Final = (Fault.POLICY, Fault.BUG, Fault.REJECTED)
 CANARY_IDS: Final = tuple(voice.key_id for voice in _VOICES)
 
 
@@ -54,8 +55,9 @@ class Canary:
     def __init__(self, session: Session, templates: Templates) -> None:
         """Find the canary or make it; the caller holds the boot lock, so there is one.
 
-        It has the first voice that the token does not say it lacks. Raises ``TokenUnavailable`` if
-        ``session`` does not see even the one it has just made, or hears none.
+        It has the first voice that the token does not refuse; some have AES-GCM and want to make
+        the IV themselves. Raises ``TokenUnavailable`` if ``session`` does not see even the one it
+        has just made, or hears none.
         """
         for self._voice in _VOICES:
             self._handle = Handle.of(self._find_or_make(session, templates))
@@ -63,7 +65,7 @@ class Canary:
                 if self._voice.sing(Key(session, self._handle)):
                     return
             except PKCS11Error as error:
-                if fault_of(error) is not Fault.POLICY:
+                if fault_of(error) not in _REFUSALS:
                     raise
         raise TokenUnavailable("the token does not use its keys", cause="canary")
 

@@ -4,6 +4,7 @@ A process has one state of the PKCS#11 library. So what starts it anew runs in a
 the functions under "Drivers" do, called by ``alone``.
 """
 
+import ctypes
 import json
 import os
 import queue
@@ -18,7 +19,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from pkcs11 import Attribute, ObjectClass
+from pkcs11 import Attribute, Mechanism, ObjectClass
 
 import hsm
 from hsm import Hsm, KeySpec, Settings
@@ -208,6 +209,28 @@ def try_in_turn(shared_dir: str) -> dict[str, Any]:
     chaos.count("C_Sign")
     _until(lambda: token.reason is None)
     return {"offers": offers, "at start": at_start, "after a loss": chaos.calls["C_Sign"]}
+
+
+def refuse_foreign_ivs() -> dict[str, Any]:
+    """Have no AES-GCM with an IV of the caller's, as tokens in FIPS mode may; use what there is."""
+    chaos = _injector()
+
+    def refuse(original: Any, *words: int) -> int:
+        mechanism = ctypes.c_ulong.from_address(words[1]).value
+        is_gcm = mechanism == Mechanism.AES_GCM
+        return injector.MECHANISM_PARAM_INVALID if is_gcm else int(original(*words))
+
+    chaos.replace("C_EncryptInit", refuse)
+    token, kid = _started(), uuid4()
+    token.generate(kid, KeySpec(kty="oct", alg="HS256", bits=256))
+    result = {
+        "outcome": _outcome(lambda: token.mac(kid, "HS256", b"data")),
+        "offered": sorted({*hsm.CONTENT_ENCRYPTIONS} & {
+            name for name, offer in token.offers().items() if offer.is_offered
+        }),
+    }  # fmt: skip
+    token.destroy(kid, KeySpec(kty="oct", alg="HS256", bits=256))
+    return result
 
 
 def refuse_every_decryption() -> dict[str, Any]:
@@ -432,6 +455,13 @@ def test_a_wrong_pin_is_tried_once_by_a_process_that_cannot_write_it_down(own):
         logins = json.loads(process.stdout.readline())["logins"]
         process.kill()
     assert logins == 1
+
+
+def test_a_token_that_makes_the_ivs_itself_does_the_rest(own):
+    assert result_of(own, refuse_foreign_ivs) == {
+        "outcome": "done",
+        "offered": ["A128CBC-HS256", "A192CBC-HS384", "A256CBC-HS512"],
+    }
 
 
 def test_what_one_process_has_found_the_others_of_its_service_believe_at_their_start(
