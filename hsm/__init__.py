@@ -35,6 +35,7 @@ from hsm.errors import (
 )
 from hsm.latch import file_lock
 from hsm.material import AgreementKey, PrivateKey, PublicKey
+from hsm.module import Product
 from hsm.observer import Observer
 from hsm.pool import Sessions
 from hsm.state import Phase, State
@@ -66,6 +67,7 @@ __all__ = [
     "Offer",
     "Phase",
     "PrivateKey",
+    "Product",
     "PublicKey",
     "Sealed",
     "Sessions",

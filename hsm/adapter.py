@@ -33,6 +33,7 @@ from hsm.handles import Key
 from hsm.keystore import Halves
 from hsm.lateness import Lateness
 from hsm.material import AgreementKey, PrivateKey, PublicKey
+from hsm.module import Product
 from hsm.pool import Sessions
 from hsm.session import Session
 from hsm.state import State
@@ -80,6 +81,11 @@ class Hsm:
     def state(self) -> State:
         """Where the token is in its life; never asks it."""
         return self._connection.state
+
+    @property
+    def product(self) -> Product | None:
+        """What library and token last said of themselves; ``None`` before. Never asks them."""
+        return self._connection.product
 
     @property
     def sessions(self) -> Sessions:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from pkcs11 import PKCS11Error
+from pkcs11 import Token as RawToken
 
 from hsm.canary import Canary
 from hsm.errors import HsmError, TokenUnavailable, WrongResult
 from hsm.faults import Fault, fault_of, name_of, translate
 from hsm.findings import Findings
 from hsm.latch import PinLatch, file_lock
-from hsm.module import Module
+from hsm.module import Module, Product
 from hsm.observer import Observer
 from hsm.pool import Loan, SessionPool, Sessions
 from hsm.session import Session
@@ -91,6 +92,7 @@ class Connection:
         self._watchdog = Watchdog()
         self._module: Module | None = None
         self._token: Token | None = None
+        self._product: Product | None = None
         self._state = State(Phase.STARTING, "starting", "the token is being opened")
         self._tried = threading.Event()
         self._suspicion = threading.Event()
@@ -114,6 +116,11 @@ class Connection:
     def state(self) -> State:
         """Where the token is in its life; never asks it."""
         return self._state
+
+    @property
+    def product(self) -> Product | None:
+        """What library and token last said of themselves; ``None`` before."""
+        return self._product
 
     @property
     def sessions(self) -> Sessions:
@@ -234,7 +241,9 @@ class Connection:
             module.finalize()
             self._first_aid.restore()
             module.initialize()
-            pool = self._log_in(module)
+            token = module.find_token(label=settings.token_label, serial=settings.token_serial)
+            self._product = module.product(token)
+            pool = self._log_in(token)
             self._first_aid.save()
             templates = known_attributes(pool)
             canary = Canary(pool.anchor, templates)
@@ -260,9 +269,8 @@ class Connection:
             logger.warning("the PIN file cannot be read: %s", type(error).__name__)
             raise TokenUnavailable("the PIN file cannot be read", cause="pin") from None
 
-    def _log_in(self, module: Module) -> SessionPool:
+    def _log_in(self, token: RawToken) -> SessionPool:
         settings = self._settings
-        token = module.find_token(label=settings.token_label, serial=settings.token_serial)
         pin = self._read_pin()
         if not pin:
             raise TokenUnavailable("the PIN is empty", cause="pin")

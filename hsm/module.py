@@ -1,9 +1,10 @@
 """The PKCS#11 library of the token, initialised so that threads may use it."""
 
 import ctypes
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pkcs11 import PKCS11Error, Token, _pkcs11
 
@@ -12,6 +13,7 @@ from hsm.errors import TokenUnavailable
 _CKF_OS_LOCKING_OK: Final = 2
 _CKR_OK: Final = 0
 _MODULE: Final = "module"
+_UNKNOWN: Final = "unknown"
 
 
 _LIB: Any = _pkcs11.lib  # its stub has no __new__; see ``Module``
@@ -31,6 +33,18 @@ class _InitializeArgs(ctypes.Structure):
     )
 
 
+class _Info(ctypes.Structure):
+    """CK_INFO."""
+
+    _fields_ = (
+        ("cryptokiVersion", ctypes.c_ubyte * 2),
+        ("manufacturerID", ctypes.c_char * 32),
+        ("flags", ctypes.c_ulong),
+        ("libraryDescription", ctypes.c_char * 32),
+        ("libraryVersion", ctypes.c_ubyte * 2),
+    )
+
+
 class _FunctionList(ctypes.Structure):
     """The beginning of CK_FUNCTION_LIST."""
 
@@ -38,7 +52,19 @@ class _FunctionList(ctypes.Structure):
         ("version", ctypes.c_ubyte * 2),
         ("C_Initialize", _Function),
         ("C_Finalize", _Function),
+        ("C_GetInfo", _Function),
     )
+
+
+class Product(NamedTuple):
+    """Who made library and token, and in which versions, as they say themselves."""
+
+    library: str
+    library_version: str
+    cryptoki_version: str
+    token: str
+    hardware_version: str
+    firmware_version: str
 
 
 class Module:
@@ -84,6 +110,20 @@ class Module:
             with suppress(PKCS11Error):
                 self._wrapper.finalize()
 
+    def product(self, token: Token) -> Product:
+        """Return what the library says of itself and of ``token``; it must be initialised."""
+        info = _Info()
+        # p11-kit's client is not initialised through this list, and stays unknown.
+        self._functions.C_GetInfo(ctypes.addressof(info))
+        return Product(
+            library=_words(_text(info.manufacturerID), _text(info.libraryDescription)),
+            library_version=_version(info.libraryVersion),
+            cryptoki_version=_version(info.cryptokiVersion),
+            token=_words(token.manufacturer_id, token.model),
+            hardware_version=_version(token.hardware_version),
+            firmware_version=_version(token.firmware_version),
+        )
+
     def find_token(self, *, label: str | None, serial: str | None) -> Token:
         """Return the one token of that label and serial number.
 
@@ -99,6 +139,21 @@ class Module:
             reason = "more than one token matches" if found else "no token matches"
             raise TokenUnavailable(reason)
         return found[0]
+
+
+def _text(padded: bytes) -> str:
+    """Return a text of PKCS#11: UTF-8, filled up with spaces."""
+    return padded.decode("utf-8", "replace")
+
+
+def _words(*texts: str) -> str:
+    return " ".join(text.strip() for text in texts if text.strip()) or _UNKNOWN
+
+
+def _version(version: Sequence[int]) -> str:
+    """Return a CK_VERSION as people write it; 0.0 is that of who does not say."""
+    major, minor = version
+    return f"{major}.{minor}" if major or minor else _UNKNOWN
 
 
 def _function_list(dll: ctypes.CDLL) -> _FunctionList:

@@ -1,4 +1,4 @@
-"""A SoftHSM token that lost its ``token.object`` is mended by whoever opens it next."""
+"""A SoftHSM token that lost its ``token.object`` is mended by who opens it next; who made it."""
 
 from pathlib import Path
 
@@ -18,3 +18,12 @@ def test_an_emptied_token_object_is_put_back(tmp_path, lose):
     with server(settings, workers=1) as running:
         Api.over_http(running.url).ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})
     assert token_object.stat().st_size
+
+
+def test_library_and_token_say_what_they_are(token):
+    product = token.product
+    assert product.library.startswith("SoftHSM Implementation of PKCS11")
+    assert product.token.startswith("SoftHSM project SoftHSM")
+    assert product.cryptoki_version == "2.40"
+    assert product.library_version.startswith("2.")
+    assert product.firmware_version == product.hardware_version == product.library_version
