@@ -1,8 +1,18 @@
 """What an operator sees of the service: lines on stdout, figures, request ids."""
 
 from app.observability.figures import Figures
+from app.observability.history import History
+from app.observability.kinds import KINDS, Outcomes
 from app.observability.logs import configure
 from app.observability.requests import register
 from app.observability.stream import Stream
 
-__all__ = ["Figures", "Stream", "configure", "register"]
+__all__ = [
+    "KINDS",
+    "Figures",
+    "History",
+    "Outcomes",
+    "Stream",
+    "configure",
+    "register",
+]

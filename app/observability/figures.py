@@ -4,16 +4,19 @@ import atexit
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
 import hsm
 from app import exchange
+from app.observability.kinds import Count
 from app.observability.processes import Buffer, shared_directory
 
 logger = logging.getLogger(__name__)
@@ -21,7 +24,18 @@ logger = logging.getLogger(__name__)
 _FLUSH_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 1.0
 _MOST_NOTED: Final = 10_000
+_PREFIX: Final = "jose_hsm_"
+_ANSWERED: Final = (f"{_PREFIX}requests", f"{_PREFIX}batch_requests")
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0)
+
+
+class Workers(NamedTuple):
+    """The live workers: how many, how many have their token, and their sessions together."""
+
+    number: int
+    connected: int
+    idle_sessions: int
+    lent_sessions: int
 
 
 class Children(dict[tuple[str, ...], Any]):
@@ -43,6 +57,8 @@ class Figures(hsm.Observer):
         self._buffer = Buffer()
         self._noted: deque[tuple[Callable[[float], None], float]] = deque()
         self._directory = shared_directory()
+        self.source: Final = self._directory or str(uuid4())
+        """The name of these counters; no others, before or later, have the same."""
         if self._directory:
             self._buffer.take_over()
         self._registry = CollectorRegistry()
@@ -89,11 +105,48 @@ class Figures(hsm.Observer):
         """Return the figures of all workers and their content type, of those ``accepted``."""
         self._share()
         encode, content_type = choose_encoder(accepted)
-        registry = self._registry
-        if self._directory:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry, self._directory)  # type: ignore[no-untyped-call]  # it is not
-        return encode(registry), content_type
+        return encode(self._of_all()), content_type
+
+    def counts(self) -> Iterator[Count]:
+        """Give the requests that all workers have answered, and those in batches."""
+        for family in self._families("counter"):
+            if family.name in _ANSWERED:
+                for sample in family.samples:
+                    if sample.name.endswith("_total"):
+                        labels = sample.labels
+                        yield Count(labels["endpoint"], int(labels["status"]), int(sample.value))
+
+    def workers(self) -> Workers:
+        """Return what the live workers say of themselves."""
+        self._share()
+        up: list[float] = []
+        sessions = {"idle": 0, "lent": 0}
+        for family in self._families("gauge"):
+            if family.name == f"{_PREFIX}token_up":
+                up = [sample.value for sample in family.samples]
+            elif family.name == f"{_PREFIX}sessions":
+                sessions |= {one.labels["state"]: int(one.value) for one in family.samples}
+        return Workers(len(up), int(sum(up)), sessions["idle"], sessions["lent"])
+
+    @property
+    def turn(self) -> Path | None:
+        """A file for taking turns with the other workers; ``None`` where there are none."""
+        return Path(self._directory, "history.lock") if self._directory else None
+
+    def _of_all(self) -> CollectorRegistry:
+        if not self._directory:
+            return self._registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, self._directory)  # type: ignore[no-untyped-call]  # it is not
+        return registry
+
+    def _families(self, kind: str) -> Iterable[Metric]:
+        """Return the metrics of a kind: the histograms, which are most of all, are not read."""
+        if not self._directory:
+            return self._registry.collect()
+        files = [str(path) for path in Path(self._directory).glob(f"{kind}_*.db")]
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # it is not
+        return merged
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a request."""
@@ -171,16 +224,16 @@ class Figures(hsm.Observer):
         self._buffer.flush()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"jose_hsm_{name}", text, labels, registry=self._registry)
+        return Counter(f"{_PREFIX}{name}", text, labels, registry=self._registry)
 
     def _gauge(self, name: str, text: str, mode: Any, *labels: str) -> Gauge:
         return Gauge(
-            f"jose_hsm_{name}", text, labels, registry=self._registry, multiprocess_mode=mode
+            f"{_PREFIX}{name}", text, labels, registry=self._registry, multiprocess_mode=mode
         )
 
     def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
         return Histogram(
-            f"jose_hsm_{name}", text, labels, registry=self._registry, buckets=_SECONDS
+            f"{_PREFIX}{name}", text, labels, registry=self._registry, buckets=_SECONDS
         )
 
 

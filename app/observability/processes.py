@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -13,6 +14,7 @@ from prometheus_client import multiprocess, values
 
 _DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 _SLOT: Final = "WORKER_SLOT"
+_STARTED: Final = "SERVICE_STARTED"
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108  # the directory made in it is private
 
 
@@ -28,6 +30,7 @@ def prepare(state_dir: Path) -> None:
     for old in parent.glob(f"{prefix}*"):
         if not _is_alive(old.name.removeprefix(prefix).partition("-")[0]):
             shutil.rmtree(old, ignore_errors=True)
+    os.environ[_STARTED] = str(time.time())
     os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent)
 
 
@@ -40,6 +43,11 @@ def worker_ended(slot: object) -> None:
     """Drop what was true only while the worker of ``slot`` lived; call in the master."""
     if directory := shared_directory():
         multiprocess.mark_process_dead(slot, directory)  # type: ignore[no-untyped-call]  # it is not
+
+
+def started_at() -> float:
+    """Return when the master began, in seconds since the epoch; without one it is now."""
+    return float(os.environ.get(_STARTED, time.time()))
 
 
 def shared_directory() -> str | None:

@@ -1,0 +1,152 @@
+"""The last hour, minute by minute, in a file: the same whichever worker is asked.
+
+The figures only ever say how much has been counted since the master started. So one worker of each
+master looks at them every few seconds, and adds what is new to the minute that it is.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final, NamedTuple, NoReturn
+
+import hsm
+from app.observability.kinds import KINDS, Count, Outcomes, Tally, tally
+
+logger = logging.getLogger(__name__)
+
+MINUTES: Final = 60
+_PAUSE_SECONDS: Final = 5.0
+_MINUTE_SECONDS: Final = 60
+_MOST_SOURCES: Final = 8
+_NOTHING: Final = Outcomes()
+
+
+class Known(NamedTuple):
+    """What the file holds: tallies by minute since the epoch, and how far each source is in it."""
+
+    minutes: dict[int, Tally]
+    seen: dict[str, Tally]
+
+
+class History:
+    """What was answered in each of the last ``MINUTES`` minutes.
+
+    ``path`` is its file, of some kilobytes, written whole or not at all. ``source`` names the
+    counters behind ``counts``: how far they are in the file stands in it, so that a sample counts
+    once whoever takes it, and other counters, of a new master, begin at zero.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        source: str,
+        counts: Callable[[], Iterable[Count]],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = path
+        self._source = source
+        self._counts = counts
+        self._now = now
+        self._last: Tally = {}
+        self._is_failing = False
+
+    def start(self, turn: Path | None) -> None:
+        """Begin to sample, while ``turn`` is this process's; call after fork, never before.
+
+        When the process that holds it dies the kernel gives it to another, which goes on.
+        """
+        threading.Thread(target=self._sample_on, args=(turn,), name="history", daemon=True).start()
+
+    def sample(self) -> None:
+        """Add what has been counted since the last sample to the present minute.
+
+        Raises ``OSError`` or ``hsm.TokenUnavailable`` if the file cannot be written; nothing is
+        lost then, as the next sample adds it.
+        """
+        with hsm.file_lock(self._path.with_name(f"{self._path.name}.lock")):
+            known = self._read()
+            total = tally(self._counts())
+            before = known.seen.pop(self._source, self._last)
+            minute = self._minute()
+            present = known.minutes.get(minute, {})
+            known.minutes[minute] = {
+                kind: Outcomes.together(
+                    (
+                        present.get(kind, _NOTHING),
+                        total.get(kind, _NOTHING).since(before.get(kind, _NOTHING)),
+                    )
+                )
+                for kind in KINDS
+            }
+            self._write(Known(self._recent(known.minutes), known.seen | {self._source: total}))
+            self._last = total
+
+    def hour(self) -> Mapping[str, list[Outcomes]]:
+        """Return the outcomes of each kind, by minute, the present one last."""
+        try:
+            minutes = self._read().minutes
+        except OSError:
+            minutes = {}
+        last = self._minute()
+        return {
+            kind: [
+                minutes.get(minute, {}).get(kind, _NOTHING)
+                for minute in range(last - MINUTES + 1, last + 1)
+            ]
+            for kind in KINDS
+        }
+
+    def _sample_on(self, turn: Path | None) -> None:
+        while True:
+            try:
+                with hsm.file_lock(turn) if turn else nullcontext():
+                    self._sample_now_and_then()
+            except Exception as error:  # it comes back when the disk does
+                if not self._is_failing:
+                    is_expected = isinstance(error, OSError | hsm.TokenUnavailable)
+                    logger.warning("no history is kept now", exc_info=not is_expected)
+                self._is_failing = True
+            time.sleep(_PAUSE_SECONDS)
+
+    def _sample_now_and_then(self) -> NoReturn:
+        while True:
+            self.sample()
+            self._is_failing = False
+            time.sleep(_PAUSE_SECONDS)
+
+    def _minute(self) -> int:
+        return int(self._now()) // _MINUTE_SECONDS
+
+    def _recent(self, minutes: Mapping[int, Tally]) -> dict[int, Tally]:
+        """Return those of the hour; a clock that was set back leaves none from the future."""
+        last = self._minute()
+        return {minute: minutes[minute] for minute in minutes if last - MINUTES < minute <= last}
+
+    def _read(self) -> Known:
+        """Return what the file holds, nothing if it is not there or not ours; raise ``OSError``."""
+        try:
+            members = json.loads(self._path.read_bytes())
+            return Known(
+                {int(minute): _tally_of(found) for minute, found in members["minutes"].items()},
+                {source: _tally_of(found) for source, found in members["seen"].items()},
+            )
+        except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+            return Known({}, {})
+
+    def _write(self, known: Known) -> None:
+        members = {
+            "minutes": known.minutes,
+            "seen": dict(list(known.seen.items())[-_MOST_SOURCES:]),
+        }
+        new = self._path.with_name(f"{self._path.name}.new")
+        new.write_text(json.dumps(members, separators=(",", ":")), "ascii")
+        new.replace(self._path)
+
+
+def _tally_of(members: Mapping[str, Any]) -> Tally:
+    return {kind: Outcomes(*map(int, numbers)) for kind, numbers in members.items()}
