@@ -32,6 +32,7 @@ check: ## Lint, formatting, types, the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	scripts/swagger-ui --check
 	$(BIN)/python -m pytest -q tests/test_boundary.py
 
 load: ## Create, use and destroy keys from 16 clients: [SECONDS=60]
