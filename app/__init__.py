@@ -13,21 +13,24 @@ from app.auth import authenticator
 from app.blueprints import (
     batch,
     capabilities,
+    docs,
     encryption,
     grants,
     health,
     jwks,
     keys,
     signing,
+    status,
 )
 from app.capabilities import Capabilities
 from app.catalogue import Catalogue
 from app.config import Config
 from app.janitor import Janitor
 from app.keyring import Keyring
-from app.observability import Figures, Stream
-from app.observability.processes import shared_directory
+from app.observability import Figures, History, Stream
+from app.observability.processes import shared_directory, started_at
 from app.registry import Registry, Watch
+from app.status import Status
 from hsm import Hsm
 
 _URL_PREFIX: Final = "/v1/crypto"
@@ -59,6 +62,19 @@ def create_app(config: Config | None = None) -> Flask:
     )
     app.extensions["catalogue"] = Catalogue(registry, published_keys=config.jwks_keys)
     app.extensions["capabilities"] = Capabilities(config=config)
+    history = History(
+        config.state_dir / "history.json", source=figures.source, counts=figures.counts
+    )
+    app.extensions["status"] = Status(
+        config=config,
+        token=token,
+        registry=registry,
+        watch=watch,
+        figures=figures,
+        history=history,
+        capabilities=app.extensions["capabilities"],
+        started=started_at(),
+    )
     app.extensions["audit"] = audit_log = AuditLog(config.audit_path) if config.audit_path else None
     app.extensions["uses"] = uses = Uses(audit_log, figures)
     observability.register(app, config, stream, figures, uses.end)  # the outermost hooks
@@ -66,7 +82,7 @@ def create_app(config: Config | None = None) -> Flask:
     authenticator.register(app, config, registry.credentials)
     for resource in (keys, grants, encryption, signing, batch, capabilities):
         app.register_blueprint(resource.blueprint, url_prefix=_URL_PREFIX)
-    for resource in (jwks, health):
+    for resource in (jwks, health, docs, status) if config.pages else (jwks, health):
         app.register_blueprint(resource.blueprint)
     errors.register(app)
     bodies.register(app)
@@ -77,6 +93,8 @@ def create_app(config: Config | None = None) -> Flask:
     janitor.start()
     watch.start()
     figures.start(token)
+    if config.pages:
+        history.start(figures.turn)
     return app
 
 

@@ -6,7 +6,7 @@ Everything is derived: from the proof that the token gave at boot, the settings,
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import hsm
 from app import bodies, budget, key_material
@@ -122,8 +122,27 @@ _PLACES: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class AlgorithmRow(NamedTuple):
+    """Algorithms that are shown as one, with these ``encs``: ``place`` is where a CEK is."""
+
+    names: tuple[str, ...]
+    encs: tuple[str, ...]
+    keys: str
+    offered: str
+    place: str
+
+    @property
+    def takes_every_enc(self) -> bool:
+        """Whether they do not differ by content encryption."""
+        return len(self.encs) == len(hsm.CONTENT_ENCRYPTIONS)
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether they are offered; ``offered`` says why not."""
+        return self.offered == _YES
+
+
+class _Line(NamedTuple):
     """What lines have in common that are shown as one."""
 
     encs: tuple[str, ...]
@@ -132,30 +151,38 @@ class _Line:
     place: str
 
 
-def algorithm_table(capabilities: Members) -> str:
-    """Return the rows of the README table: algorithms, their keys, offered or not, and where."""
+def algorithm_rows(capabilities: Members) -> list[AlgorithmRow]:
+    """Return algorithms with their keys, whether they are offered, and where."""
     lines: dict[_Line, tuple[list[str], list[Members]]] = {}
     for line, name, members in _lines(capabilities):
         names, keys = lines.setdefault(line, ([], []))
-        names.append(f"`{name}`")
+        names.append(name)
         keys.append(members)
-    return "\n".join(
-        f"| {' '.join(names)}{_with(line.encs)} | {_keys(line.ktys, keys)} "
-        f"| {line.offered} | {line.place} |"
+    return [
+        AlgorithmRow(tuple(names), line.encs, _keys(line.ktys, keys), line.offered, line.place)
         for line, (names, keys) in lines.items()
+    ]
+
+
+def algorithm_table(capabilities: Members) -> str:
+    """Return the rows of the README table: algorithms, their keys, offered or not, and where."""
+    return "\n".join(
+        f"| {' '.join(f'`{name}`' for name in row.names)}{_with(row)} | {row.keys} "
+        f"| {row.offered} | {_PLACES[row.place]} |"
+        for row in algorithm_rows(capabilities)
     )
 
 
-def _with(encs: Sequence[str]) -> str:
-    if len(encs) == len(hsm.CONTENT_ENCRYPTIONS):
+def _with(row: AlgorithmRow) -> str:
+    if row.takes_every_enc:
         return " with every `enc`"
-    return f" with {' '.join(f'`{enc}`' for enc in encs)}" if encs else ""
+    return f" with {' '.join(f'`{enc}`' for enc in row.encs)}" if row.encs else ""
 
 
 def _lines(capabilities: Members) -> Iterator[tuple[_Line, str, Members]]:
     for name, members in (capabilities["signatures"] | capabilities["macs"]).items():
         status = next(iter(members["operations"].values()))
-        yield _Line((), _ktys(members), _shown(status), _PLACES["token"]), name, members
+        yield _Line((), _ktys(members), _shown(status), "token"), name, members
     for name, members in capabilities["key_managements"].items():
         for (offered, place), encs in _by_status(members["enc"]).items():
             yield _Line(tuple(encs), _ktys(members), offered, place), name, members
@@ -165,7 +192,7 @@ def _by_status(encs: Mapping[str, Members]) -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], list[str]] = {}
     for enc, members in encs.items():
         status = _shown(members["operations"][Right.ENCRYPT])
-        found.setdefault((status, _PLACES[members.get("cek", "token")]), []).append(enc)
+        found.setdefault((status, members.get("cek", "token")), []).append(enc)
     return found
 
 

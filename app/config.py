@@ -219,6 +219,9 @@ class Config:
         "path of the audit log, by default `audit.log` in `STATE_DIR`; `off` for none",
         default=None,
     )
+    pages: bool = _setting(
+        _flag, "0 serves neither `/docs` nor `/status`, the pages for people", default=True
+    )
     server_timing: bool = _setting(
         _flag, "1 answers with `Server-Timing`: wait for a session, token, total", default=False
     )

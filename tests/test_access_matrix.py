@@ -20,6 +20,7 @@ from tests.issuer import BAD, Issuer
 
 OPEN = "nothing, not even a name"
 CREATE, MANAGE, TAG = "create", "manage", "tag"
+EVERY_KEY = "read every key"
 UNKNOWN_KID = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
 NOT_CONNECTED = "not connected"
 ERRORS = {401: "unauthorized", 403: "forbidden", 404: "not_found"}
@@ -131,6 +132,7 @@ CALLS = [
     call("signing.mac", "POST", "/mac", "mac", key="HMAC", body=_mac),
     call("capabilities.show", "GET", "/capabilities"),
     call("batch.answer", "POST", "/batch", body=_batch),
+    Call(endpoint="status.show", method="GET", path="/status", needs=frozenset({EVERY_KEY})),
     *(
         Call(endpoint=endpoint, method="GET", path=path, needs=frozenset({OPEN}))
         for endpoint, path in [
@@ -138,6 +140,8 @@ CALLS = [
             ("health.live", "/health/live"),
             ("health.ready", "/health/ready"),
             ("health.metrics", "/metrics"),
+            ("docs.page", "/docs"),
+            ("docs.static", "/docs/docs.js"),
         ]
     ),
 ]
@@ -153,11 +157,11 @@ TRUSTED: dict[str, frozenset[str]] = {
     "granted all": frozenset(GRANTABLE),
     "granted all, creator": frozenset({*GRANTABLE, CREATE}),
     "another": frozenset(),
-    "admin": frozenset({CREATE, "read", "destroy", MANAGE}),
-    "auditor": frozenset({"read"}),
+    "admin": frozenset({CREATE, "read", "destroy", MANAGE, EVERY_KEY}),
+    "auditor": frozenset({"read", EVERY_KEY}),
     "creator": frozenset({CREATE}),
     "JWT of the same name": frozenset(),
-    "JWT of an admin": frozenset({CREATE, "read", "destroy", MANAGE}),
+    "JWT of an admin": frozenset({CREATE, "read", "destroy", MANAGE, EVERY_KEY}),
     "unrelated certificate": frozenset(),
 }
 UNTRUSTED = ["anonymous", "expired token", "revoked token", "unknown token"]
@@ -318,5 +322,5 @@ def test_no_endpoint_no_operation_and_no_bad_token_is_missing(application):
         for method in rule.methods
     }
     assert {(call.endpoint, call.method) for call in CALLS} == served
-    assert {right for call in CALLS for right in call.needs} == EVERYTHING | {OPEN}
+    assert {right for call in CALLS for right in call.needs} == EVERYTHING | {OPEN, EVERY_KEY}
     assert len(BAD_JWTS) >= 15

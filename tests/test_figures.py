@@ -113,6 +113,32 @@ def test_every_live_worker_and_only_those_say_that_they_have_their_token(started
     eventually(started.url, idle, "sessions", state="idle")
 
 
+def test_the_history_goes_on_when_the_worker_that_keeps_it_dies(started):
+    def computed() -> int:
+        page = requests.get(started.url + "/status", timeout=10)
+        found = re.search(r"<b>MAC</b> (\d+) done", page.text)
+        return int(found[1]) if found else 0  # 503: a worker is starting again
+
+    def wait(number: int) -> None:
+        deadline = time.monotonic() + 30
+        while computed() != number:
+            assert time.monotonic() < deadline, computed()
+            time.sleep(0.2)
+
+    api = Api.over_http(started.url)
+    kid = api.create(kty="oct", alg="HS256")["kid"]
+    before = int(value(started.url, "requests_total", endpoint="signing.mac", status="200"))
+    wait(before)
+    children = Path(f"/proc/{started.process.pid}/task/{started.process.pid}/children")
+    for number, worker in enumerate(children.read_text().split(), start=1):
+        os.kill(int(worker), signal.SIGKILL)
+        until_served = Api.over_http(started.url)
+        deadline = time.monotonic() + 20
+        while until_served.post("/mac", {"kid": kid, "alg": "HS256", "data": ""}).status != 200:
+            assert time.monotonic() < deadline
+        wait(before + number)
+
+
 def test_the_files_are_in_a_private_place_that_ends_with_the_master(environment):
     def places() -> set[Path]:
         memory = Path("/dev/shm")

@@ -1,7 +1,7 @@
 """Every request has one principal, or it is refused before anything else is looked at."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -10,7 +10,7 @@ from flask import Flask, Request, Response, g, request
 from app.auth import ANONYMOUS
 from app.auth.attempts import Attempts
 from app.auth.certificates import CertificateWay, Proxy, of_connection
-from app.auth.claims import Claim, Refused, Roles, Way
+from app.auth.claims import PASSWORD, Claim, Refused, Roles, Way
 from app.auth.issuer_keys import IssuerKeys
 from app.auth.jwt import JwtWay
 from app.auth.tokens import TokenWay
@@ -21,8 +21,10 @@ from app.rights import Principal
 
 logger = logging.getLogger(__name__)
 
-OPEN: Final = frozenset({"jwks", "health"})
+OPEN: Final = frozenset({"jwks", "health", "docs"})
 """Blueprints that serve everybody."""
+
+_REALM: Final = 'realm="jose-hsm"'
 
 
 def register(app: Flask, config: Config, credentials: Credentials) -> None:
@@ -35,7 +37,8 @@ def register(app: Flask, config: Config, credentials: Credentials) -> None:
 
     def challenge(response: Response) -> Response:
         if response.status_code == HTTPStatus.UNAUTHORIZED:
-            response.headers["WWW-Authenticate"] = authenticator.challenge
+            for challenge in authenticator.challenges(request):
+                response.headers.add("WWW-Authenticate", challenge)
         return response
 
     app.before_request(authenticate)
@@ -51,8 +54,7 @@ class Authenticator:
         self._proxy = Proxy(secret) if secret else None
         self._attempts = Attempts(config.auth_failures)
         self._ways = self._ways_of(config, credentials)
-        bears = {"token", "jwt"} & set(config.auth)
-        self.challenge = f'{"Bearer" if bears else "ClientCertificate"} realm="jose-hsm"'
+        self._takes_tokens = bool({"token", "jwt"} & set(config.auth))
 
     def _ways_of(self, config: Config, credentials: Credentials) -> Sequence[Way]:
         ways: list[Way] = []
@@ -76,6 +78,12 @@ class Authenticator:
                 return self._proven(claim, address)
         logger.warning("refused a request from %s: no credentials", address)
         raise Unauthorized
+
+    def challenges(self, request: Request) -> Iterator[str]:
+        """Give the schemes by which ``request`` may come again (RFC 9110 §11.6.1)."""
+        yield f"{'Bearer' if self._takes_tokens else 'ClientCertificate'} {_REALM}"
+        if self._takes_tokens and request.blueprint in PASSWORD:
+            yield f'Basic {_REALM}, charset="UTF-8"'
 
     def _proven(self, claim: Claim, address: str) -> Principal:
         who = (claim.principal, address)

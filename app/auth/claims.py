@@ -9,6 +9,9 @@ from flask import Request
 from app.config import Config
 from app.rights import Principal, Role
 
+PASSWORD: Final = frozenset({"status"})
+"""Blueprints that browsers see, which can ask people for a password but not for a bearer token."""
+
 _SCHEME: Final = "bearer "
 
 
@@ -65,9 +68,16 @@ def roles_of(names: Iterable[object]) -> frozenset[Role]:
 
 
 def bearer(request: Request) -> str | None:
-    """Return the bearer token of a request (RFC 6750 §2.1), if it has one."""
+    """Return the bearer token of a request (RFC 6750 §2.1), if it has one.
+
+    On a page of ``PASSWORD`` it may be the password (RFC 7617), with any user name. Nowhere else:
+    browsers send a password again by themselves, whoever made them send the request.
+    """
     value = request.headers.get("Authorization", "")
-    return value[len(_SCHEME) :].strip() if value.lower().startswith(_SCHEME) else None
+    if value.lower().startswith(_SCHEME):
+        return value[len(_SCHEME) :].strip()
+    given = request.authorization if request.blueprint in PASSWORD else None
+    return given.password if given and given.type == "basic" else None
 
 
 def refusing(cause: str) -> Callable[[], NoReturn]:

@@ -3,6 +3,7 @@
 Neither PIN nor key bytes are ever in it. The row says which keys exist, the token what they are.
 """
 
+from app.registry.census import Group
 from app.registry.credentials import ApiToken, Credentials
 from app.registry.pages import Filters
 from app.registry.records import Key, Origin, Residency, State
@@ -14,6 +15,7 @@ __all__ = [
     "ApiToken",
     "Credentials",
     "Filters",
+    "Group",
     "Key",
     "Origin",
     "Registry",

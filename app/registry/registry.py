@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.asked import Asked
 from app.errors import RegistryUnavailable
+from app.registry.census import Census
 from app.registry.credentials import Credentials
 from app.registry.database import Database, engine_of, translated
 from app.registry.grants import Grants
@@ -94,6 +95,7 @@ class Registry:
         self.grants = Grants(database)
         self.tags = Tags(database)
         self.pages = Pages(database)
+        self.census = Census(database)
         self.credentials = Credentials(database)
         self.repetitions = Repetitions(database)
 
