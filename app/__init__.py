@@ -17,6 +17,7 @@ from app.blueprints import (
     health,
     jwks,
     keys,
+    openapi,
     signing,
 )
 from app.capabilities import Capabilities
@@ -61,10 +62,7 @@ def create_app(config: Config | None = None) -> Flask:
     observability.register(app, config, stream, figures, uses.end)  # the outermost hooks
     app.before_request(_require_exact_path)
     authenticator.register(app, config, registry.credentials)
-    for resource in (keys, grants, encryption, signing, batch, capabilities):
-        app.register_blueprint(resource.blueprint, url_prefix=_URL_PREFIX)
-    for resource in (jwks, health):
-        app.register_blueprint(resource.blueprint)
+    route(app)
     errors.register(app)
     bodies.register(app)
     observability.configure(stream, config.log_level)
@@ -75,6 +73,14 @@ def create_app(config: Config | None = None) -> Flask:
     watch.start()
     figures.start(token)
     return app
+
+
+def route(app: Flask) -> None:
+    """Give ``app`` every endpoint of the service."""
+    for resource in (keys, grants, encryption, signing, batch, capabilities):
+        app.register_blueprint(resource.blueprint, url_prefix=_URL_PREFIX)
+    for resource in (jwks, health, openapi):
+        app.register_blueprint(resource.blueprint)
 
 
 def _require_exact_path() -> None:

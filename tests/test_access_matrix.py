@@ -138,6 +138,7 @@ CALLS = [
             ("health.live", "/health/live"),
             ("health.ready", "/health/ready"),
             ("health.metrics", "/metrics"),
+            ("openapi.document", "/openapi.json"),
         ]
     ),
 ]

@@ -21,7 +21,7 @@ from app.rights import Principal
 
 logger = logging.getLogger(__name__)
 
-OPEN: Final = frozenset({"jwks", "health"})
+OPEN: Final = frozenset({"jwks", "health", "openapi"})
 """Blueprints that serve everybody."""
 
 
