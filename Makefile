@@ -8,12 +8,13 @@ BENCH_ARGS ?= --profile
 SECONDS ?= 60
 MINUTES ?= 15
 KILLS ?= 50
+EXAMPLES ?= 50
 export PORT STATE_DIR
 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check load faults soak kills warm oracle bench pages lock clean
+.PHONY: help run test check load faults fuzz soak kills warm oracle bench pages lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +44,10 @@ faults: ## Run all fault tests, and the long forms of all others: half an hour a
 	@scripts/setup requirements-test.lock
 	@$(BIN)/python -m pytest -m "long or not long" tests/faults
 	@exec $(BIN)/python -m pytest -m long tests --ignore tests/faults
+
+fuzz: ## Ask everything that docs/openapi.json permits, in each role: [EXAMPLES=50]
+	@scripts/setup requirements-test.lock
+	@exec $(BIN)/python -m scripts.fuzz --examples $(EXAMPLES)
 
 soak: ## Use keys while everything fails at random; nothing may be wrong or lost: [MINUTES=15]
 	@scripts/setup requirements-test.lock

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -13,8 +13,9 @@ from marshmallow import Schema
 
 from app import bodies, errors
 from app.schemas import batch, catalogue, keys, messages
-from scripts.openapi import examples, shapes
+from scripts.openapi import shapes
 from scripts.openapi.endpoints import JSON, Answer, Operation, operations
+from scripts.openapi.examples import EXCHANGES, Exchange, slug
 from scripts.openapi.failures import ROUTING, Failures
 from scripts.openapi.members import describe
 from scripts.openapi.types import JsonSchema, of_field, one_of, reference
@@ -116,8 +117,8 @@ def version() -> str:
     return str(project["version"])
 
 
-def document() -> Members:
-    """Return the document."""
+def document(exchanges: Sequence[Exchange] = EXCHANGES) -> Members:
+    """Return the document, with ``exchanges`` as its examples."""
     plugin = MarshmallowPlugin(schema_name_resolver=lambda schema: schema.__name__)
     spec = APISpec(
         title="jose-hsm",
@@ -153,16 +154,19 @@ def document() -> Members:
         spec.components.response(name, response)
     for operation in operations().values():
         spec.path(
-            operation.path, operations={operation.method.lower(): _described(operation, converter)}
+            operation.path,
+            operations={operation.method.lower(): _described(operation, converter, exchanges)},
         )
-    return _finished(spec.to_dict())
+    return _finished(spec.to_dict(), exchanges)
 
 
 def _parameter(name: str, schema: JsonSchema) -> Members:
     return {"description": describe("", name), "schema": schema}
 
 
-def _described(operation: Operation, converter: OpenAPIConverter) -> Members:
+def _described(
+    operation: Operation, converter: OpenAPIConverter, exchanges: Sequence[Exchange]
+) -> Members:
     row = operation.row
     members: Members = {
         "operationId": operation.name,
@@ -176,10 +180,10 @@ def _described(operation: Operation, converter: OpenAPIConverter) -> Members:
     if row.query:
         members["parameters"] += _query(row.query, converter)
     if row.body:
-        content = {"schema": one_of(row.body)} | _examples(examples.requests_of(operation.name))
+        content = {"schema": one_of(row.body)} | _examples(exchanges, operation.name, "request")
         members["requestBody"] = {"required": True, "content": {JSON: content}}
     members["responses"] = {
-        **{str(answer.status): _answer(operation, answer) for answer in row.answers},
+        **{str(answer.status): _answer(operation, answer, exchanges) for answer in row.answers},
         **{
             str(status): {"$ref": f"#/components/responses/{_name(causes)}"}
             for status, causes in _by_status(operation.failures).items()
@@ -204,16 +208,16 @@ def _query(schema: type[Schema], converter: OpenAPIConverter) -> list[Members]:
     ]
 
 
-def _answer(operation: Operation, answer: Answer) -> Members:
+def _answer(operation: Operation, answer: Answer, exchanges: Sequence[Exchange]) -> Members:
     members: Members = {
         "description": answer.says,
         "headers": _header_references(("X-Request-Id", *answer.headers)),
     }
     if answer.status == HTTPStatus.OK:
-        told = examples.responses_of(operation.name)
+        told = _examples(exchanges, operation.name, "response")
         members["content"] = {
             media_type: {"schema": answer.schema}
-            | (_examples(told) if media_type == answer.media_types[0] else {})
+            | (told if media_type == answer.media_types[0] else {})
             for media_type in answer.media_types
         }
     if answer.links:
@@ -226,15 +230,14 @@ def _answer(operation: Operation, answer: Answer) -> Members:
     return members
 
 
-def _examples(told: Mapping[str, Any]) -> Members:
-    if not told:
-        return {}
-    return {
-        "examples": {
-            examples.slug(title): {"summary": title, "value": value}
-            for title, value in told.items()
-        }
+def _examples(exchanges: Sequence[Exchange], operation: str, part: str) -> Members:
+    """Return the bodies that ``operation`` has there, if it has any."""
+    told = {
+        slug(one["title"]): {"summary": one["title"], "value": one[part]}
+        for one in exchanges
+        if one["operation"] == operation and one[part] is not None
     }
+    return {"examples": told} if told else {}
 
 
 def _header_references(names: Iterable[str]) -> Members:
@@ -279,8 +282,7 @@ def _refusal(causes: list[Exception]) -> Members:
             JSON: {
                 "schema": {**reference("Error"), "properties": {"error": {"enum": codes}}},
                 "examples": {
-                    examples.slug(answer.body["description"]): {"value": answer.body}
-                    for answer in told
+                    slug(answer.body["description"]): {"value": answer.body} for answer in told
                 },
             }
         },
@@ -290,7 +292,7 @@ def _refusal(causes: list[Exception]) -> Members:
 # --- The whole ---
 
 
-def _finished(document: Members) -> Members:
+def _finished(document: Members, exchanges: Sequence[Exchange]) -> Members:
     """Return ``document`` in the usual order, and with all that apispec cannot know."""
     order = ("openapi", "info", "servers", "security", "tags", "paths", "components")
     document = {name: document[name] for name in order}
@@ -305,13 +307,24 @@ def _finished(document: Members) -> Members:
     schemas = document["components"]["schemas"]
     for name, schema in schemas.items():
         _explain(name, schema)
-    for told in examples.EXCHANGES:
-        operation = operations()[told["operation"]]
-        if told["request"] is not None:
-            _show(schemas, one_of(operation.row.body), told["request"])
-        if operation.row.answers[0].schemas:
-            _show(schemas, operation.row.answers[0].schema, told["response"])
+    for told in exchanges:
+        _show_all(document, told)
     return document
+
+
+def _show_all(document: Members, told: Exchange) -> None:
+    """Give parameters and members the values that they have in ``told``."""
+    operation = operations()[told["operation"]]
+    for name, value in told["path"].items():
+        document["components"]["parameters"][name]["example"] = value
+    for parameter in document["paths"][operation.path][operation.method.lower()]["parameters"]:
+        if parameter.get("name") in told["query"]:
+            parameter["example"] = told["query"][parameter["name"]]
+    schemas = document["components"]["schemas"]
+    if told["request"] is not None:
+        _show(schemas, one_of(operation.row.body), told["request"])
+    if operation.row.answers[0].schemas:
+        _show(schemas, operation.row.answers[0].schema, told["response"])
 
 
 def _explain(name: str, schema: Members) -> None:

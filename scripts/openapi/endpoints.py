@@ -11,6 +11,7 @@ from flask import Flask
 from marshmallow import Schema
 
 import app
+import hsm
 from app.auth.authenticator import OPEN
 from app.schemas.catalogue import ListQuery
 from scripts.openapi import failures
@@ -119,13 +120,14 @@ _NEW_KEY: Final = (
     Link("keys_public_pem", _OF_KEY),
     Link("keys_tags", _OF_KEY),
     Link("keys_change_tags_post", _OF_KEY),
+    Link("keys_change_tags_delete", _OF_KEY),
     Link("grants_grants", _OF_KEY),
     Link("grants_grant", _OF_KEY),
     *(
         Link(operation, body={**_OF_KEY, "alg": "$response.body#/alg"})
         for operation in ("signing_sign", "signing_mac")
     ),
-    Link("encryption_encrypt", body={**_OF_KEY, "enc": "$response.body#/alg"}),
+    Link("encryption_encrypt", body={**_OF_KEY, "alg": hsm.DIRECT, "enc": "$response.body#/alg"}),
     Link("keys_destroy", _OF_KEY),
 )
 
@@ -247,9 +249,12 @@ ROWS: Final[Mapping[str, Row]] = MappingProxyType(
                 says="A JWE, flattened or compact",
                 schemas=("EncryptResponse", "CompactEncryptResponse"),
                 links=(
-                    Link(
-                        "encryption_decrypt",
-                        body={name: f"$response.body#/{name}" for name in _JWE},
+                    *(
+                        Link(operation, body={name: f"$response.body#/{name}" for name in parts})
+                        for operation, parts in (
+                            ("encryption_decrypt", _JWE),
+                            ("keys_unwrap", _JWE[:2]),
+                        )
                     ),
                 ),
             ),
@@ -293,6 +298,13 @@ ROWS: Final[Mapping[str, Row]] = MappingProxyType(
             Answer(
                 says="The MAC, or with `mac` in the request whether that is it",
                 schemas=("MacResponse", "ValidResponse"),
+                links=(
+                    Link(
+                        "signing_mac",
+                        body={name: f"$request.body#/{name}" for name in ("kid", "alg", "data")}
+                        | {"mac": "$response.body#/mac"},
+                    ),
+                ),
             ),
             more="Without `mac` it computes, with `mac` it compares.",
         ),

@@ -25,24 +25,6 @@ EXCHANGES: Final[list[Exchange]] = json.loads(_FILE.read_text("utf-8")) if _FILE
 """What the scenario asked, and what a service answered."""
 
 
-def requests_of(operation: str) -> Mapping[str, Any]:
-    """Return bodies by title."""
-    return _told(operation, "request")
-
-
-def responses_of(operation: str) -> Mapping[str, Any]:
-    """Return bodies of answers by title."""
-    return _told(operation, "response")
-
-
-def _told(operation: str, part: str) -> Mapping[str, Any]:
-    return {
-        told["title"]: told[part]
-        for told in EXCHANGES
-        if told["operation"] == operation and told[part] is not None
-    }
-
-
 def slug(title: str) -> str:
     """Return ``title`` as a name of a component."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
@@ -61,7 +43,6 @@ def play(call: Call) -> None:
     call("health_live", "Live")
     call("health_ready", "Ready")
     call("health_metrics", "The first lines")
-    call("keys_destroy", "A pair", kid=pair["kid"])
 
 
 def _keys(call: Call) -> Any:
@@ -86,7 +67,10 @@ def _management(call: Call, kid: str) -> None:
     call("grants_grants", "Who may", kid=kid)
     call("keys_read", "A pair that signs", kid=kid)
     call("keys_public_pem", "A P-256 key", kid=kid)
-    call("keys_page", "The first of several", limit="1")
+    first = call("keys_page", "The first of several", limit="1")
+    owner = first["keys"][0]["owner"]
+    names = {"kty": "EC", "alg": "ES256", "state": "active", "tag": "jwks", "owner": owner}
+    call("keys_page", "The next one that signs", after=first["after"], **names)
     call("grants_revoke", "Not any more", **whom)
 
 
@@ -112,7 +96,8 @@ def _encryption(call: Call, rfc: Mapping[str, Any]) -> None:
     body = {"alg": "RSA-OAEP", "enc": "A128GCM", "kid": reader, "data": _DATA}
     sent = call("encryption_encrypt", "To an RSA key", body)
     wrapped = {name: sent[name] for name in ("protected", "encrypted_key")}
-    call("keys_unwrap", "The key of a JWE", wrapped)
+    cek = call("keys_unwrap", "The key of a JWE", wrapped)
+    call("keys_destroy", "It is not needed any more", kid=cek["kid"])
 
 
 def _signing(call: Call, pair: Mapping[str, str], rfc: Mapping[str, Any]) -> None:
@@ -170,10 +155,11 @@ _DATA: Final = "SGVsbG8gdG9rZW4h"
 
 
 class Recorder:
-    """Asks the service at ``url`` and keeps what was said."""
+    """Asks the service at ``url``, with a bearer token if need be, and keeps what was said."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, bearer: str | None = None) -> None:
         self._url = url
+        self._headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         self.exchanges: list[Exchange] = []
 
     def __call__(self, name: str, title: str, body: Any = None, **parameters: str) -> Any:
@@ -182,7 +168,9 @@ class Recorder:
         path = {key: parameters[key] for key in operation.parameters}
         query = {key: parameters[key] for key in parameters if key not in path}
         url = self._url + operation.path.format(**path)
-        answer = requests.request(operation.method, url, params=query, json=body, timeout=60)
+        answer = requests.request(
+            operation.method, url, params=query, json=body, headers=self._headers, timeout=60
+        )
         answer.raise_for_status()
         told = answer.json() if answer.headers.get("Content-Type", "").endswith("json") else None
         if told is None and answer.text:
