@@ -99,7 +99,7 @@ class NotReady(AppError):
 
     code = "unavailable"
 
-    def __init__(self, phase: str, cause: str, reason: str) -> None:
+    def __init__(self, phase: str, cause: str | None, reason: str) -> None:
         super().__init__(f"{phase}: {cause}: {reason}")
 
 

@@ -162,6 +162,11 @@ CAUSES: Final[Mapping[str, Advice]] = MappingProxyType(
             "Put the right PIN into `JOSE_HSM_PIN_FILE`. If it was right and the token has been "
             "unlocked, remove `pin.latch` in `JOSE_HSM_STATE_DIR`.",
         ),
+        "busy": Advice(
+            "All sessions of the token are in use by others.",
+            "Wait; if it lasts, see how many sessions the token has, and lower "
+            "`JOSE_HSM_SESSIONS` or the number of workers.",
+        ),
         "canary": Advice(
             "The token is open and does not show or use the service's own key.",
             "See whether the partition was changed or restored. The service tries again by itself.",
