@@ -11,12 +11,14 @@ from flask import Flask
 import app
 import hsm
 from app import jose
+from app.blueprints import health
 from app.errors import HTTP_ERRORS, STATUS
 from app.schemas import batch, catalogue, keys, messages
 from app.schemas.loading import load
 from scripts.openapi import examples
 from scripts.openapi.document import document
 from scripts.openapi.endpoints import ROWS
+from scripts.openapi.failures import CAUSES, CODES
 from scripts.openapi.files import files
 from scripts.openapi.members import MEMBERS
 
@@ -76,6 +78,21 @@ def codes(operation: Members, status: str) -> list[str]:
     response = DOCUMENT["components"]["responses"].get(reference.rpartition("/")[2], {})
     content = response.get("content", {}).get("application/json", {})
     return content["schema"]["properties"]["error"]["enum"] if content else []
+
+
+def test_every_code_has_its_cause_and_cure_and_one_status():
+    known = [(error.code, int(status)) for error, status in STATUS.items()]
+    known += [(code, status) for status, (code, _) in HTTP_ERRORS.items()]
+    assert (
+        CODES.keys()
+        == {code for code, _ in known}
+        == set(SCHEMAS["Error"]["properties"]["error"]["enum"])
+    )
+    assert len(set(known)) == len(CODES)
+
+
+def test_every_word_of_readiness_has_its_cause_and_cure():
+    assert CAUSES.keys() == {*hsm.Cause, health.REGISTRY}
 
 
 # --- Examples ---

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.openapi.document import document
+from scripts.openapi.pages import api_page, errors_page
 from scripts.throwaway import ROOT
 
 
@@ -12,4 +13,9 @@ def files() -> Mapping[Path, str]:
     """Return the text of each."""
     whole = document()
     text = json.dumps(whole, indent=2, ensure_ascii=False)
-    return {ROOT / "docs" / "openapi.json": f"{text}\n"}
+    docs = ROOT / "docs"
+    return {
+        docs / "openapi.json": f"{text}\n",
+        docs / "api.md": api_page(whole),
+        docs / "errors.md": errors_page(),
+    }
