@@ -74,7 +74,7 @@ class ListQuery(RequestSchema):
     def make(self, query: dict[str, Any], **_kwargs: Any) -> Mapping[str, Any]:
         """Return the filters."""
         if "\0" in query.get("owner", ""):
-            raise BadRequest("Field 'owner' is not the name of a principal")
+            raise BadRequest("Field 'owner' must be the name of a principal, like token:ci")
         filters = query | {"limit": _limit(query["limit"])}
         return filters | {"after": _kid_of(query["after"])} if "after" in query else filters
 
@@ -96,7 +96,7 @@ def _kid_of(cursor: str) -> str:
     try:
         return jose.decode(cursor).decode("ascii")
     except ValueError:
-        raise BadRequest("Field 'after' is not one that the service has given") from None
+        raise BadRequest("Field 'after' must be the one that the page before gave") from None
 
 
 class DescriptionResponse(KeyResponse):

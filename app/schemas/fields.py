@@ -215,10 +215,14 @@ class AlgorithmClass(NamedTuple):
     title: str
     names: frozenset[str]
 
-    def check(self, name: str) -> str:
-        """Return ``name``; refuse it if it is not of the class, or this token lacks it."""
+    def check(self, name: str, kind: str, member: str | None) -> str:
+        """Return ``name``; refuse it if it is not of the class, or this token lacks it.
+
+        ``kind`` says what sort of member ``member`` is.
+        """
         if name not in self.names:
-            fail(hsm.UnsupportedAlgorithm(f"'{name[:SHOWN]}' is not a {self.title} algorithm"))
+            text = f"{kind} '{member}': '{name[:SHOWN]}' is not a {self.title} algorithm"
+            fail(hsm.UnsupportedAlgorithm(text))
         reason = refusal(name)
         if reason is not None:
             fail(hsm.UnsupportedAlgorithm.not_offered(name, reason))
@@ -243,8 +247,8 @@ class AlgorithmName(Text):
         super().__init__(**kwargs)
         self.algorithms = algorithms
 
-    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str:
-        return self.algorithms.check(self._text(value))
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
+        return self.algorithms.check(self._text(value), "Field", attr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +287,7 @@ class ProtectedHeader(Base64Url):
         kid = _kid(header, [data[name] for name in self.beside if data.get(name) is not None])
         used = {name: _member(header, name) for name in self.algorithms}
         for name, algorithms in self.algorithms.items():
-            algorithms.check(used[name])
+            algorithms.check(used[name], "Header member", name)
         if "enc" in used:
             refuse_together(used["alg"], used["enc"])
         return Header(protected=protected, kid=kid, agreement=_agreement(header), **used)

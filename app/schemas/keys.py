@@ -11,7 +11,15 @@ from marshmallow import fields, post_load
 import hsm
 from app import key_material
 from app.errors import BadRequest
-from app.schemas.fields import Base64Url, RequestSchema, ResponseSchema, Text, WholeNumber, refusal
+from app.schemas.fields import (
+    SHOWN,
+    Base64Url,
+    RequestSchema,
+    ResponseSchema,
+    Text,
+    WholeNumber,
+    refusal,
+)
 from hsm import KeySpec
 
 RSA_BITS: Final = (2048, 3072, 4096)
@@ -71,7 +79,7 @@ class CreateKeyRequest(RequestSchema):
         """Return the request; raise ``BadRequest`` for what does not go together."""
         spec = _spec(body)
         members = [name for name, field in self.fields.items() if isinstance(field, Base64Url)]
-        given = {name for name in members if body[name] is not None}
+        given = dict.fromkeys(name for name in members if body[name] is not None).keys()
         request = _import(spec, body) if _is_import(given) else _generation(spec, body)
         _require_offered(spec)
         return request
@@ -96,7 +104,8 @@ def _spec(body: Body) -> KeySpec:
         raise BadRequest(f"Field 'alg' is required for key type '{kty}'")
     crvs = list(hsm.algorithms_by_crv(kty, alg))
     if not crvs:
-        raise BadRequest(f"Algorithm '{alg}' is not compatible with key type '{kty}'.")
+        shown = str(alg)[:SHOWN]
+        raise BadRequest(f"Algorithm '{shown}' is not compatible with key type '{kty}'.")
     return KeySpec(kty=kty, alg=alg, crv=_crv(kty, body["crv"], crvs))
 
 
@@ -115,7 +124,10 @@ def _crv(kty: str, crv: str | None, crvs: list[str | None]) -> str | None:
 
 def _is_import(given: Set[str]) -> bool:
     if given and given.isdisjoint(PRIVATE_MEMBERS):
-        raise BadRequest("A public key alone cannot be imported, and a new key takes no material")
+        raise BadRequest(
+            f"Field '{next(iter(given))}' is of a key to import, and its 'd' or 'k' is missing; "
+            "to generate a key leave it out"
+        )
     return bool(given)
 
 
@@ -167,7 +179,7 @@ def _import_montgomery(_: KeySpec, body: Body) -> Material:
 
 
 def _refuse_import(spec: KeySpec, _: Body) -> Material:
-    raise BadRequest(f"Keys of algorithm '{spec.alg}' cannot be imported")
+    raise BadRequest(f"Field 'alg': keys of algorithm '{spec.alg}' cannot be imported")
 
 
 _IMPORTS: Final[Mapping[str, Callable[[KeySpec, Body], Material]]] = MappingProxyType(

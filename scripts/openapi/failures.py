@@ -25,7 +25,9 @@ BODY: Final[Failures] = (
     UnsupportedMediaType(),
 )
 QUERY: Final[Failures] = (errors.BadRequest("Field 'limit' must be between 1 and 200"),)
-PATH: Final[Failures] = (errors.BadRequest("The path does not name a principal, or '*'"),)
+PATH: Final[Failures] = (
+    errors.BadRequest("The path must name a principal, like token:ci, or '*' for everybody"),
+)
 REGISTRY: Final[Failures] = (errors.RegistryUnavailable(),)
 CALLER: Final[Failures] = (
     errors.Unauthorized(),
@@ -40,7 +42,9 @@ TOKEN: Final[Failures] = (
     hsm.TokenUnavailable("the token is busy"),
     hsm.CryptoFailure("The key does not permit ES256"),
 )
-ALGORITHM: Final[Failures] = (hsm.UnsupportedAlgorithm("'none' is not a signature algorithm"),)
+ALGORITHM: Final[Failures] = (
+    hsm.UnsupportedAlgorithm("Field 'alg': 'none' is not a signature algorithm"),
+)
 STATE: Final[Failures] = (hsm.CryptoFailure("A compromised key cannot become active"),)
 PUBLIC_HALF: Final[Failures] = (hsm.CryptoFailure("The key has no public half"),)
 AWAY: Final[Failures] = (hsm.TokenUnavailable("the token is being opened"),)
