@@ -8,12 +8,13 @@ BENCH_ARGS ?= --profile
 SECONDS ?= 60
 MINUTES ?= 15
 KILLS ?= 50
+EXAMPLES ?= 50
 export PORT STATE_DIR
 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check load faults soak kills warm oracle bench lock clean
+.PHONY: help run test check load faults fuzz soak kills warm oracle bench pages lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -27,13 +28,13 @@ test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n 3]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: ## Lint, formatting, types, the direction of imports
+check: ## Lint, formatting, types, the direction of imports, generated files
 	@scripts/setup requirements-test.lock
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	scripts/swagger-ui --check
-	$(BIN)/python -m pytest -q tests/test_boundary.py
+	$(BIN)/python -m pytest -q tests/test_boundary.py tests/test_openapi.py
 
 load: ## Create, use and destroy keys from 16 clients: [SECONDS=60]
 	@scripts/setup requirements-test.lock
@@ -44,6 +45,10 @@ faults: ## Run all fault tests, and the long forms of all others: half an hour a
 	@scripts/setup requirements-test.lock
 	@$(BIN)/python -m pytest -m "long or not long" tests/faults
 	@exec $(BIN)/python -m pytest -m long tests --ignore tests/faults
+
+fuzz: ## Ask everything that docs/openapi.json permits, in each role: [EXAMPLES=50]
+	@scripts/setup requirements-test.lock
+	@exec $(BIN)/python -m scripts.fuzz --examples $(EXAMPLES)
 
 soak: ## Use keys while everything fails at random; nothing may be wrong or lost: [MINUTES=15]
 	@scripts/setup requirements-test.lock
@@ -64,6 +69,10 @@ oracle: ## Compare the times of bad padding and bad tag
 bench: ## Write docs/benchmarks, on a machine that does nothing else: [BENCH_ARGS=--short]
 	@scripts/setup requirements-bench.lock
 	@exec $(BIN)/python -m scripts.bench $(BENCH_ARGS)
+
+pages: ## Write docs/openapi.json, docs/api.md and docs/errors.md from the code
+	@scripts/setup requirements-test.lock
+	@$(BIN)/python -m scripts.openapi
 
 lock: ## Write the lock files from pyproject.toml: [LOCK_ARGS=--upgrade]
 	@scripts/setup requirements.lock

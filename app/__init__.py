@@ -19,6 +19,7 @@ from app.blueprints import (
     health,
     jwks,
     keys,
+    openapi,
     signing,
     status,
 )
@@ -80,10 +81,10 @@ def create_app(config: Config | None = None) -> Flask:
     observability.register(app, config, stream, figures, uses.end)  # the outermost hooks
     app.before_request(_require_exact_path)
     authenticator.register(app, config, registry.credentials)
-    for resource in (keys, grants, encryption, signing, batch, capabilities):
-        app.register_blueprint(resource.blueprint, url_prefix=_URL_PREFIX)
-    for resource in (jwks, health, docs, status) if config.pages else (jwks, health):
-        app.register_blueprint(resource.blueprint)
+    route(app)
+    if config.pages:
+        for page in (docs, status):
+            app.register_blueprint(page.blueprint)
     errors.register(app)
     bodies.register(app)
     observability.configure(stream, config.log_level)
@@ -96,6 +97,14 @@ def create_app(config: Config | None = None) -> Flask:
     if config.pages:
         history.start(figures.turn)
     return app
+
+
+def route(app: Flask) -> None:
+    """Give ``app`` every endpoint of the service."""
+    for resource in (keys, grants, encryption, signing, batch, capabilities):
+        app.register_blueprint(resource.blueprint, url_prefix=_URL_PREFIX)
+    for resource in (jwks, health, openapi):
+        app.register_blueprint(resource.blueprint)
 
 
 def _require_exact_path() -> None:

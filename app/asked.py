@@ -27,7 +27,7 @@ class Asked:
         """Return what names the request; raise ``BadRequest`` for a key that is none."""
         is_text = idempotency_key.isascii() and idempotency_key.isprintable()
         if not (is_text and 0 < len(idempotency_key) <= _LONGEST):
-            raise BadRequest(f"Idempotency-Key must be 1 to {_LONGEST} printable characters")
+            raise BadRequest(f"Header Idempotency-Key must be 1 to {_LONGEST} printable characters")
         key = idempotency_key.encode("ascii")
         what = path.encode("utf-8") + b"\0" + body
         return cls(

@@ -11,7 +11,7 @@ from app.keyring import Keyring
 from app.operations import OPERATIONS, kid_of
 from app.rights import Principal
 from app.schemas.fields import Offers
-from hsm import TokenUnavailable
+from hsm import Cause, TokenUnavailable
 
 LONGEST_SECONDS: Final = 30.0
 """After so long what has not begun is refused; a proxy may wait a minute for all."""
@@ -99,4 +99,4 @@ def _require_object(members: Any) -> None:
 
 def _require_time(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise TokenUnavailable("the batch takes too long", cause="busy")
+        raise TokenUnavailable("the batch takes too long", cause=Cause.BUSY)

@@ -36,7 +36,7 @@ def read() -> bytes:
     try:
         body: bytes = environ["wsgi.input"].read(MAX_BODY_BYTES + 1)
     except _BROKEN:
-        raise BadRequest("The body is broken off") from None
+        raise BadRequest("The body is broken off: fewer bytes came than were announced") from None
     if len(body) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge
     return body

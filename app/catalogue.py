@@ -75,7 +75,7 @@ class Catalogue:
     def change(self, principal: Principal, kid: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Set ``values`` by column; return everything that is known of the key then."""
         if not is_principal(values.get("owner", "anonymous")):
-            raise BadRequest("Field 'owner' is not the name of a principal")
+            raise BadRequest("Field 'owner' must be the name of a principal, like token:ci")
         for _ in range(_ATTEMPTS):  # somebody else may change its state meanwhile
             key = self._whole(self._access.find(principal, kid, Right.MANAGE))
             if self._registry.change(key, **_columns(key, values)):
@@ -136,7 +136,7 @@ class Catalogue:
 
 def _require_grantee(name: str) -> None:
     if not (name == EVERYBODY or is_principal(name)):
-        raise BadRequest("The path does not name a principal, or '*'")
+        raise BadRequest("The path must name a principal, like token:ci, or '*' for everybody")
 
 
 def _columns(key: Key, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -231,16 +231,20 @@ class Config:
         named = [self.token_label or self.token_serial, self.token_uri]
         if sum(map(bool, named)) != 1:
             raise ConfigError(
-                f"set {PREFIX}TOKEN_LABEL or {PREFIX}TOKEN_SERIAL, or {PREFIX}TOKEN_URI"
+                f"set {PREFIX}TOKEN_LABEL or {PREFIX}TOKEN_SERIAL, or {PREFIX}TOKEN_URI "
+                f"instead of them{_not_both(*named)}"
             )
         if (self.pin_file is None) == (self.pin is None):
-            raise ConfigError(f"set {PREFIX}PIN_FILE (or, for development only, {PREFIX}PIN)")
+            raise ConfigError(
+                f"set {PREFIX}PIN_FILE, or for development only {PREFIX}PIN"
+                f"{_not_both(self.pin_file, self.pin)}"
+            )
         if not self.bind.startswith("unix:") and not self.bind.rpartition(":")[2].isdigit():
             raise ConfigError(f"{PREFIX}BIND must be like 127.0.0.1:8000 or unix:/path")
         if not self.auth and not _binds_loopback(self.bind):
             raise ConfigError(
                 f"{PREFIX}BIND must be a loopback address: without authentication everybody "
-                "who can connect can use every key"
+                f"who can connect can use every key. To serve others set {PREFIX}AUTH"
             )
         _parse_token_uri(self.token_uri)
         self._require_ways()
@@ -255,12 +259,15 @@ class Config:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError(f"set both {PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY, or neither")
         if self.tls_client_ca and not self.tls_certificate:
-            raise ConfigError(f"{PREFIX}TLS_CLIENT_CA needs {PREFIX}TLS_CERTIFICATE")
+            raise ConfigError(
+                f"set {PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY: {PREFIX}TLS_CLIENT_CA is of no "
+                "use without them"
+            )
         sources = [self.tls_client_ca, self.proxy_secret_file]
         if "mtls" in self.auth and sum(map(bool, sources)) != 1:
             raise ConfigError(
-                f"{PREFIX}AUTH has mtls: set {PREFIX}TLS_CLIENT_CA, or behind nginx "
-                f"{PREFIX}PROXY_SECRET_FILE"
+                f"set {PREFIX}TLS_CLIENT_CA, or behind nginx {PREFIX}PROXY_SECRET_FILE"
+                f"{_not_both(*sources)}: {PREFIX}AUTH has mtls"
             )
 
     @classmethod
@@ -365,6 +372,10 @@ def _parsed(known: Mapping[str, Field[Any]], given: Mapping[str, str]) -> Iterat
                 raise ConfigError(f"{name} {error}") from None
         elif setting.default is MISSING:
             raise ConfigError(f"set {name}: {setting.metadata['meaning']}")
+
+
+def _not_both(*settings: object) -> str:
+    return ", not both" if all(settings) else ""
 
 
 def _binds_loopback(bind: str) -> bool:

@@ -99,7 +99,7 @@ class NotReady(AppError):
 
     code = "unavailable"
 
-    def __init__(self, phase: str, cause: str, reason: str) -> None:
+    def __init__(self, phase: str, cause: str | None, reason: str) -> None:
         super().__init__(f"{phase}: {cause}: {reason}")
 
 
@@ -134,7 +134,7 @@ STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
     }
 )
 
-_HTTP_ERRORS: Final[Mapping[int, tuple[str, str]]] = MappingProxyType(
+HTTP_ERRORS: Final[Mapping[int, tuple[str, str]]] = MappingProxyType(
     {
         400: ("bad_request", "Bad request"),
         404: ("not_found", "Key not found"),
@@ -171,11 +171,11 @@ def answer(error: Exception) -> Answer:
             code, description = error.code, str(error)
         case HTTPException():
             status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-            known = status if status in _HTTP_ERRORS else HTTPStatus.BAD_REQUEST
-            code, description = _HTTP_ERRORS[known]
+            known = status if status in HTTP_ERRORS else HTTPStatus.BAD_REQUEST
+            code, description = HTTP_ERRORS[known]
         case _:
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-            code, description = _HTTP_ERRORS[status]
+            code, description = HTTP_ERRORS[status]
     if status is HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, HTTPException):
         # The traceback has no locals, so it shows code and no data.
         logger.error("internal error", exc_info=error)

@@ -101,8 +101,7 @@ def ec_private_key(
     ``x`` and ``y`` are compared with the computed point, each if given (§6.2.1.2, §6.2.1.3); a
     point off the curve is never used for anything.
     """
-    if (curve := hsm.WEIERSTRASS_CURVES.get(crv)) is None:
-        raise BadRequest(f"Curve '{crv}' is not supported for key type 'EC'")
+    curve = _weierstrass(crv)
     size_bytes = (curve.key_size + 7) // 8
     _require_bytes("d", d, size_bytes)
     private_key = _ec_scalar(curve, int.from_bytes(d))
@@ -110,6 +109,13 @@ def ec_private_key(
     _require_public("x", x, point.x.to_bytes(size_bytes))
     _require_public("y", y, point.y.to_bytes(size_bytes))
     return private_key
+
+
+def _weierstrass(crv: str) -> ec.EllipticCurve:
+    if crv not in hsm.WEIERSTRASS_CURVES:
+        known = ", ".join(hsm.WEIERSTRASS_CURVES)
+        raise BadRequest(f"Field 'crv' must be one of these for key type 'EC': {known}")
+    return hsm.WEIERSTRASS_CURVES[crv]
 
 
 def _ec_scalar(curve: ec.EllipticCurve, d: int) -> ec.EllipticCurvePrivateKey:
@@ -122,8 +128,7 @@ def _ec_scalar(curve: ec.EllipticCurve, d: int) -> ec.EllipticCurvePrivateKey:
 
 def ec_public_key(crv: str, x: bytes, y: bytes) -> ec.EllipticCurvePublicKey:
     """Return the key of a point, which must be on the curve, and reduced (RFC 7518 §6.2.1)."""
-    if (curve := hsm.WEIERSTRASS_CURVES.get(crv)) is None:
-        raise BadRequest(f"Curve '{crv}' is not supported for key type 'EC'")
+    curve = _weierstrass(crv)
     size_bytes = (curve.key_size + 7) // 8
     _require_bytes("x", x, size_bytes)
     _require_bytes("y", y, size_bytes)
@@ -137,7 +142,7 @@ def ed25519_public_key(crv: str, x: bytes) -> ed25519.Ed25519PublicKey:
 
     For a point of small order signatures can be made that hold for many messages.
     """
-    _require(crv == "Ed25519", f"Curve '{crv}' is not supported for key type 'OKP'")
+    _require(crv == "Ed25519", "Field 'crv' must be Ed25519 for key type 'OKP'")
     _require_bytes("x", x, ED25519_BYTES)
     _require(edwards25519.is_public_key(x), "Field 'x' is not a public key of the curve")
     return _read(ed25519.Ed25519PublicKey.from_public_bytes, x, "x", "a public key of the curve")

@@ -102,7 +102,7 @@ class Keyring:
         with self._two_phases(key, asked):
             public = self._make(key, material)
             if material is not None and not self._hsm.works(key.kid, spec):
-                raise BadRequest("The key material does not work in the token")
+                raise BadRequest("The key material is refused: a trial of it in the token failed")
             self._registry.activate(key.kid, jose.public_jwk(public) if public else None)
         return describe(key)
 
@@ -259,7 +259,9 @@ class Keyring:
         """Return a detached JWS; its header names the key that verifies (RFC 7515 §5.1)."""
         key = self._access.find(principal, kid, Right.SIGN)
         if kid == str(key.kid_public):
-            raise CryptoFailure("A public key cannot sign")
+            raise CryptoFailure(
+                "A public key cannot sign; use the kid of the pair, not its kid_public"
+            )
         _require_permitted(key, alg)
         _require_active(key)
         protected = _header(media_types, alg=alg, kid=str(key.kid_public or kid))
@@ -457,7 +459,7 @@ def _require_permitted(key: Key, algorithm: str) -> None:
 
 def _require_on_curve(key: Key, agreement: hsm.Agreement) -> None:
     if agreement.epk and jose.public_jwk(agreement.epk)["crv"] != key.spec.crv:
-        raise CryptoFailure("The ephemeral key is not on the curve of the key")
+        raise CryptoFailure("Header member 'epk' is not on the curve of the key")
 
 
 def _present(members: Mapping[str, Any]) -> dict[str, Any]:

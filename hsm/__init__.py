@@ -25,6 +25,7 @@ from hsm.algorithms import (
 from hsm.connection import Settings
 from hsm.content import Sealed
 from hsm.errors import (
+    Cause,
     CryptoFailure,
     DecryptionFailed,
     HsmError,
@@ -56,6 +57,7 @@ __all__ = [
     "Agreement",
     "AgreementKey",
     "Algorithm",
+    "Cause",
     "CryptoFailure",
     "DecryptionFailed",
     "Encrypted",

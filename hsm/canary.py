@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from pkcs11 import Attribute, GCMParams, Mechanism, Object, ObjectClass, PKCS11Error
 
 from hsm.algorithms import CONTENT_ENCRYPTIONS, MACS, Algorithm
-from hsm.errors import TokenUnavailable
+from hsm.errors import Cause, TokenUnavailable
 from hsm.faults import Fault, fault_of
 from hsm.handles import Handle, Key
 from hsm.session import Session
@@ -67,7 +67,7 @@ class Canary:
             except PKCS11Error as error:
                 if fault_of(error) not in _REFUSALS:
                     raise
-        raise TokenUnavailable("the token does not use its keys", cause="canary")
+        raise TokenUnavailable("the token does not use its keys", cause=Cause.CANARY)
 
     def is_found(self, session: Session) -> bool:
         """Tell whether ``session`` sees private objects now."""
@@ -96,7 +96,7 @@ class Canary:
             found = self._search(session)
             if len(found) != 1:  # it sees nothing still, or now what it did not see before
                 session.destroy(made)
-                raise TokenUnavailable("the token does not show its keys", cause="canary")
+                raise TokenUnavailable("the token does not show its keys", cause=Cause.CANARY)
         return found[0]
 
     def _search(self, session: Session) -> list[Object]:

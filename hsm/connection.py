@@ -17,7 +17,7 @@ from pkcs11 import PKCS11Error
 from pkcs11 import Token as RawToken
 
 from hsm.canary import Canary
-from hsm.errors import HsmError, TokenUnavailable, WrongResult
+from hsm.errors import Cause, HsmError, TokenUnavailable, WrongResult
 from hsm.faults import Fault, fault_of, name_of, translate
 from hsm.findings import Findings
 from hsm.latch import PinLatch, file_lock
@@ -93,7 +93,7 @@ class Connection:
         self._module: Module | None = None
         self._token: Token | None = None
         self._product: Product | None = None
-        self._state = State(Phase.STARTING, "starting", "the token is being opened")
+        self._state = State(Phase.STARTING, Cause.STARTING, "the token is being opened")
         self._tried = threading.Event()
         self._suspicion = threading.Event()
         self._is_stopping = threading.Event()
@@ -140,7 +140,7 @@ class Connection:
             token = self._token
         if token is None:
             self._loans.end()
-            raise TokenUnavailable(self._state.reason, cause=self._state.cause)
+            raise TokenUnavailable(self._state.reason, cause=self._state.cause or Cause.LOST)
         return token
 
     @contextmanager
@@ -185,7 +185,7 @@ class Connection:
             except (TokenUnavailable, WrongResult) as error:
                 if isinstance(error, WrongResult):
                     logger.error("the token gave a wrong %s", error.subject)  # noqa: TRY400  # ours
-                if error.cause != "busy":
+                if error.cause is not Cause.BUSY:
                     self.suspect()
                 raise
             except PKCS11Error as error:
@@ -267,15 +267,15 @@ class Connection:
             return self._settings.read_pin()
         except (OSError, UnicodeDecodeError) as error:
             logger.warning("the PIN file cannot be read: %s", type(error).__name__)
-            raise TokenUnavailable("the PIN file cannot be read", cause="pin") from None
+            raise TokenUnavailable("the PIN file cannot be read", cause=Cause.PIN) from None
 
     def _log_in(self, token: RawToken) -> SessionPool:
         settings = self._settings
         pin = self._read_pin()
         if not pin:
-            raise TokenUnavailable("the PIN is empty", cause="pin")
+            raise TokenUnavailable("the PIN is empty", cause=Cause.PIN)
         if self._latch.is_closed(token.serial, pin):
-            raise TokenUnavailable("the PIN was refused and has not changed since", cause="pin")
+            raise TokenUnavailable("the PIN was refused and has not changed since", cause=Cause.PIN)
         try:
             pool = SessionPool(
                 token,
@@ -288,7 +288,7 @@ class Connection:
         except PKCS11Error as error:
             if fault_of(error) is Fault.PIN:
                 self._latch.close(token.serial, pin)
-                raise TokenUnavailable("the token refuses the PIN", cause="pin") from None
+                raise TokenUnavailable("the token refuses the PIN", cause=Cause.PIN) from None
             raise
         self._latch.open()
         return pool
@@ -303,8 +303,8 @@ class Connection:
             if not self._is_well(finds=is_suspected):
                 break
         token, self._token = self.token, None
-        self._state = State(Phase.UNAVAILABLE, "lost", "the token is lost", self._state.epoch)
-        self._settings.observer.lost(self._state.cause)
+        self._state = State(Phase.UNAVAILABLE, Cause.LOST, "the token is lost", self._state.epoch)
+        self._settings.observer.lost(Cause.LOST)
         logger.error("the token is lost")
         # Whoever hangs in a call is ended by the watchdog, and so is this.
         token.pool.drain()
@@ -346,14 +346,14 @@ def _ask_for_a_new_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _cause_of(error: Exception) -> str:
+def _cause_of(error: Exception) -> Cause:
     match error:
         case TokenUnavailable():
             return error.cause
         case PKCS11Error() | OSError():
-            return "token"
+            return Cause.TOKEN
         case _:
-            return "internal"
+            return Cause.INTERNAL
 
 
 def _reason_of(error: Exception) -> str:

@@ -1,6 +1,20 @@
 """The errors that leave ``hsm``. What PKCS#11 said is translated in ``faults``."""
 
+from enum import StrEnum
 from typing import ClassVar, Self
+
+
+class Cause(StrEnum):
+    """Why the token cannot answer: a word for programs."""
+
+    STARTING = "starting"
+    MODULE = "module"
+    TOKEN = "token"  # noqa: S105  # not a password
+    PIN = "pin"
+    CANARY = "canary"
+    LOST = "lost"
+    BUSY = "busy"
+    INTERNAL = "internal"
 
 
 class HsmError(Exception):
@@ -21,7 +35,7 @@ class HsmError(Exception):
 class WrongResult(HsmError):
     """The token gave a result that does not hold; ``subject`` names its kind. Nobody gets it."""
 
-    cause = "wrong"
+    cause = Cause.INTERNAL
 
 
 class KeyNotFound(HsmError):
@@ -63,7 +77,7 @@ class TokenUnavailable(HsmError):
     code = "unavailable"
     template = "Service unavailable: {}"
 
-    def __init__(self, subject: str = "", *, cause: str = "token") -> None:
-        """``cause`` is a word for programs, ``subject`` tells people."""
+    def __init__(self, subject: str = "", *, cause: Cause = Cause.TOKEN) -> None:
+        """``cause`` is for programs, ``subject`` tells people."""
         self.cause = cause
         super().__init__(subject)

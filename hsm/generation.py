@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
 from typing import Final, TypeVar
 
-from hsm.errors import TokenUnavailable
+from hsm.errors import Cause, TokenUnavailable
 
 Result = TypeVar("Result")
 
@@ -30,7 +30,7 @@ class Generations:
     def run(self, generate: Callable[[], Result]) -> Result:
         """Return what ``generate`` returns; raise ``TokenUnavailable`` if too many are waiting."""
         if not self._places.acquire(blocking=False):
-            raise TokenUnavailable("too many keys are being generated", cause="busy")
+            raise TokenUnavailable("too many keys are being generated", cause=Cause.BUSY)
         try:
             # In the caller's context: what is measured there belongs to the caller's request.
             return self._threads.submit(contextvars.copy_context().run, generate).result()

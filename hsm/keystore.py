@@ -15,7 +15,7 @@ from pkcs11.exceptions import FunctionFailed
 from hsm.algorithms import CEK_WRAPPING, ContentEncryption, KeySpec
 from hsm.canary import CANARY_IDS, Canary
 from hsm.content import Cek
-from hsm.errors import KeyNotFound, TokenUnavailable
+from hsm.errors import Cause, KeyNotFound, TokenUnavailable
 from hsm.faults import Fault, fault_of
 from hsm.halves import HALVES, PRIVATE, PUBLIC, Half, halves_of, secrets_of
 from hsm.handles import Handle, HandleCache, Key
@@ -179,7 +179,7 @@ class Keystore:
             self._announce_change()
             time.sleep(_PAUSE_SECONDS)
         if not self._canary.is_found(session):
-            raise TokenUnavailable("the token does not show its keys", cause="canary")
+            raise TokenUnavailable("the token does not show its keys", cause=Cause.CANARY)
         return session.find(template)
 
 

@@ -8,11 +8,10 @@ from typing import Any, Final, NamedTuple
 
 from pkcs11 import PKCS11Error, Token, _pkcs11
 
-from hsm.errors import TokenUnavailable
+from hsm.errors import Cause, TokenUnavailable
 
 _CKF_OS_LOCKING_OK: Final = 2
 _CKR_OK: Final = 0
-_MODULE: Final = "module"
 _UNKNOWN: Final = "unknown"
 
 
@@ -85,7 +84,9 @@ class Module:
             dll = ctypes.CDLL(str(path))
             first, second = _function_list(dll), _function_list(dll)
         except (OSError, AttributeError, ValueError):
-            raise TokenUnavailable("the PKCS#11 module cannot be loaded", cause=_MODULE) from None
+            raise TokenUnavailable(
+                "the PKCS#11 module cannot be loaded", cause=Cause.MODULE
+            ) from None
         self._wrapper = _LIB.__new__(_LIB, str(path))
         self._is_shared = ctypes.addressof(first) == ctypes.addressof(second)
         self._functions = first
@@ -97,7 +98,7 @@ class Module:
             return
         arguments = _InitializeArgs(flags=_CKF_OS_LOCKING_OK)
         if self._functions.C_Initialize(ctypes.addressof(arguments)) != _CKR_OK:
-            raise TokenUnavailable("the PKCS#11 module does not initialise", cause=_MODULE)
+            raise TokenUnavailable("the PKCS#11 module does not initialise", cause=Cause.MODULE)
 
     def finalize(self) -> None:
         """Call C_Finalize, whatever it answers. Every handle and session is void afterwards.

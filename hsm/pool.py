@@ -11,6 +11,7 @@ from pkcs11 import PKCS11Error, Token
 from pkcs11.attributes import AttributeMapper
 
 from hsm.errors import (
+    Cause,
     CryptoFailure,
     DecryptionFailed,
     KeyNotFound,
@@ -92,7 +93,7 @@ class Lane:
         try:
             return self._idle.get(timeout=self._wait_seconds if is_waited_for else 0)
         except queue.Empty:
-            raise TokenUnavailable("all sessions are busy", cause="busy") from None
+            raise TokenUnavailable("all sessions are busy", cause=Cause.BUSY) from None
         finally:
             self._observer.waited(time.perf_counter() - started)
 

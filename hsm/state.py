@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import NamedTuple
 
+from hsm.errors import Cause
+
 
 class Phase(StrEnum):
     """The states of the machine that ``connection`` drives."""
@@ -13,12 +15,12 @@ class Phase(StrEnum):
 
 
 class State(NamedTuple):
-    """A phase; unless it is READY, ``cause`` is a word for programs and ``reason`` for people.
+    """A phase; unless it is READY, ``cause`` says why, and ``reason`` tells people.
 
     ``epoch`` counts the initialisations of this process that ended well.
     """
 
     phase: Phase
-    cause: str = ""
+    cause: Cause | None = None
     reason: str = ""
     epoch: int = 0

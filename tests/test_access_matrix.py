@@ -142,6 +142,7 @@ CALLS = [
             ("health.metrics", "/metrics"),
             ("docs.page", "/docs"),
             ("docs.static", "/docs/docs.js"),
+            ("openapi.document", "/openapi.json"),
         ]
     ),
 ]

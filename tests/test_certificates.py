@@ -150,7 +150,10 @@ DIRECT = {
     [
         (MTLS, "JOSE_HSM_TLS_CLIENT_CA"),
         (MTLS | DIRECT | {"JOSE_HSM_PROXY_SECRET_FILE": "/s"}, "JOSE_HSM_TLS_CLIENT_CA"),
-        (MTLS | {"JOSE_HSM_TLS_CLIENT_CA": "/ca"}, "needs JOSE_HSM_TLS_CERTIFICATE"),
+        (
+            MTLS | {"JOSE_HSM_TLS_CLIENT_CA": "/ca"},
+            "set JOSE_HSM_TLS_CERTIFICATE and JOSE_HSM_TLS_KEY",
+        ),
         (GOOD | {"JOSE_HSM_TLS_CERTIFICATE": "/c"}, "set both"),
     ],
 )

@@ -39,14 +39,14 @@ def test_an_empty_setting_is_not_set():
         (without("JOSE_HSM_PKCS11_MODULE"), "set JOSE_HSM_PKCS11_MODULE"),
         (without("JOSE_HSM_TOKEN_LABEL"), "set JOSE_HSM_TOKEN_LABEL"),
         (without("JOSE_HSM_PIN_FILE"), "set JOSE_HSM_PIN_FILE"),
-        (GOOD | {"JOSE_HSM_PIN": "4711"}, "set JOSE_HSM_PIN_FILE"),
-        (GOOD | {"JOSE_HSM_TOKEN_URI": "pkcs11:token=x"}, "set JOSE_HSM_TOKEN_LABEL"),
+        (GOOD | {"JOSE_HSM_PIN": "4711"}, "set JOSE_HSM_PIN_FILE.* JOSE_HSM_PIN, not both"),
+        (GOOD | {"JOSE_HSM_TOKEN_URI": "pkcs11:token=x"}, "set JOSE_HSM_TOKEN_LABEL.*, not both"),
         (GOOD | {"JOSE_HSM_FIPS": "yes"}, "JOSE_HSM_FIPS must be 0 or 1"),
         (GOOD | {"JOSE_HSM_SESSIONS": "0"}, "JOSE_HSM_SESSIONS must be a whole number"),
         (GOOD | {"JOSE_HSM_SESSION_WAIT_SECONDS": "inf"}, "must be a number of seconds"),
         (GOOD | {"JOSE_HSM_CEK": "hsm"}, "must be one of: process, token"),
         (GOOD | {"JOSE_HSM_AUTH": "password"}, "JOSE_HSM_AUTH must be a comma list of"),
-        (GOOD | {"JOSE_HSM_BIND": "0.0.0.0:8000"}, "must be a loopback address"),
+        (GOOD | {"JOSE_HSM_BIND": "0.0.0.0:8000"}, "must be a loopback.* set JOSE_HSM_AUTH"),
         (GOOD | {"JOSE_HSM_BIND": "[::]:8000"}, "must be a loopback address"),
         (GOOD | {"JOSE_HSM_BIND": "example.com:80"}, "must be a loopback address"),
         (GOOD | {"JOSE_HSM_BIND": "127.0.0.1"}, "must be like 127.0.0.1:8000"),
@@ -80,6 +80,11 @@ def test_a_mistyped_database_url_is_not_repeated():
         migrate("postgresql//user:s3cret@host/db")
     assert "s3cret" not in str(refused.value)
     assert refused.value.__cause__ is None
+
+
+def test_what_a_database_url_must_be_is_said():
+    with pytest.raises(ConfigError, match=r"JOSE_HSM_DATABASE_URL must be .*, like postgresql\+"):
+        migrate("registry.db")
 
 
 def test_gunicorn_cannot_be_made_to_serve_others_by_its_own_option(environment):

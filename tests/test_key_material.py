@@ -185,7 +185,7 @@ def test_the_mirrored_point_is_refused(crv: str) -> None:
 
 @pytest.mark.parametrize("crv", ["P-224", "secp256k1", "p-256", "Ed25519", ""])
 def test_an_unknown_curve_is_refused(crv: str) -> None:
-    with pytest.raises(BadRequest, match="is not supported for key type 'EC'"):
+    with pytest.raises(BadRequest, match="'crv' must be one of these for key type 'EC'"):
         key_material.ec_private_key(crv, bytes(32), None, None)
 
 

@@ -21,7 +21,7 @@ from app.rights import Principal
 
 logger = logging.getLogger(__name__)
 
-OPEN: Final = frozenset({"jwks", "health", "docs"})
+OPEN: Final = frozenset({"jwks", "health", "openapi", "docs"})
 """Blueprints that serve everybody."""
 
 _REALM: Final = 'realm="jose-hsm"'

@@ -11,6 +11,9 @@ from hsm import Phase
 
 blueprint: Final = Blueprint("health", __name__)
 
+REGISTRY: Final = "registry"
+"""Beside those of the token, the one cause for not being ready."""
+
 
 @blueprint.get("/health/live")
 def live() -> ResponseReturnValue:
@@ -25,7 +28,7 @@ def ready() -> ResponseReturnValue:
     if state.phase is not Phase.READY:
         raise NotReady(state.phase, state.cause, state.reason)
     if current_app.extensions["registry_watch"].is_lost:
-        raise NotReady(Phase.UNAVAILABLE, "registry", "the registry does not answer")
+        raise NotReady(Phase.UNAVAILABLE, REGISTRY, "the registry does not answer")
     return {"state": state.phase, "epoch": state.epoch}
 
 

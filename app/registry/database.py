@@ -26,7 +26,9 @@ def engine_of(url: str) -> Engine:
     try:
         backend = make_url(url).get_backend_name()
     except ArgumentError:  # its text shows the URL, and with it a password
-        raise ConfigError(f"{PREFIX}DATABASE_URL is not a SQLAlchemy URL") from None
+        raise ConfigError(
+            f"{PREFIX}DATABASE_URL must be a SQLAlchemy URL, like postgresql+psycopg://user@host/name"
+        ) from None
     if backend != "sqlite":
         return _engine_of_server(url)
     engine = create_engine(

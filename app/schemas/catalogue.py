@@ -15,9 +15,9 @@ from app.schemas.keys import KeyResponse
 
 STATES: Final = ("active", "deactivated", "compromised")
 MOST_KEYS: Final = 200
-_DEFAULT_KEYS: Final = 50
-_LONGEST: Final = 255
-_MOST_TAGS: Final = 100
+DEFAULT_KEYS: Final = 50
+LONGEST: Final = 255
+MOST_TAGS: Final = 100
 _INSTANT: Final = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -28,8 +28,8 @@ class Name(Text):
 
     def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
         text = self._text(value)
-        if not text or len(text) > _LONGEST or not text.isprintable():
-            fail(BadRequest(f"Field '{attr}' must be 1 to {_LONGEST} printable characters"))
+        if not text or len(text) > LONGEST or not text.isprintable():
+            fail(BadRequest(f"Field '{attr}' must be 1 to {LONGEST} printable characters"))
         return text
 
 
@@ -67,20 +67,20 @@ class ListQuery(RequestSchema):
     state = State()
     tag = Name()
     owner = Text()
-    limit = Text(load_default=str(_DEFAULT_KEYS))
+    limit = Text(load_default=str(DEFAULT_KEYS))
     after = Text()
 
     @post_load
     def make(self, query: dict[str, Any], **_kwargs: Any) -> Mapping[str, Any]:
         """Return the filters."""
         if "\0" in query.get("owner", ""):
-            raise BadRequest("Field 'owner' is not the name of a principal")
+            raise BadRequest("Field 'owner' must be the name of a principal, like token:ci")
         filters = query | {"limit": _limit(query["limit"])}
         return filters | {"after": _kid_of(query["after"])} if "after" in query else filters
 
 
 def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < _LONGEST):
+    if not (text.isascii() and text.isdigit() and len(text) < LONGEST):
         raise BadRequest("Field 'limit' must be a whole number")
     if not 1 <= int(text) <= MOST_KEYS:
         raise BadRequest(f"Field 'limit' must be between 1 and {MOST_KEYS}")
@@ -96,31 +96,31 @@ def _kid_of(cursor: str) -> str:
     try:
         return jose.decode(cursor).decode("ascii")
     except ValueError:
-        raise BadRequest("Field 'after' is not one that the service has given") from None
+        raise BadRequest("Field 'after' must be the one that the page before gave") from None
 
 
 class DescriptionResponse(KeyResponse):
     """A key, as those see it who may read it."""
 
-    size = fields.Integer()
-    state = fields.String()
-    name = fields.String()
-    owner = fields.String()
-    tags = fields.List(fields.String())
-    created = Instant()
-    activated = Instant()
-    deactivated = Instant()
-    expires = Instant()
-    origin = fields.String()
-    residency = fields.String()
+    size = fields.Integer(required=True, allow_none=True)
+    state = fields.String(required=True)
+    name = fields.String(required=True, allow_none=True)
+    owner = fields.String(required=True)
+    tags = fields.List(fields.String(), required=True)
+    created = Instant(required=True)
+    activated = Instant(required=True, allow_none=True)
+    deactivated = Instant(required=True, allow_none=True)
+    expires = Instant(required=True, allow_none=True)
+    origin = fields.String(required=True)
+    residency = fields.String(required=True)
     jwk = fields.Dict()
 
 
 class ListResponse(Schema):
     """A page of keys; ``after`` is null on the last one."""
 
-    keys = fields.List(fields.Nested(DescriptionResponse))
-    after = fields.Function(lambda page: cursor_of(page.after))
+    keys = fields.List(fields.Nested(DescriptionResponse), required=True)
+    after = fields.Function(lambda page: cursor_of(page.after), required=True)
 
 
 class ChangeRequest(RequestSchema):
@@ -162,13 +162,13 @@ class TagsRequest(RequestSchema):
     @validates_schema
     def check(self, body: dict[str, Any], **_kwargs: Any) -> None:
         """Refuse names that are ours or nobody's."""
-        if len(body["tags"]) > _MOST_TAGS:
-            fail(BadRequest(f"Field 'tags' must hold at most {_MOST_TAGS} tags"), "tags")
+        if len(body["tags"]) > MOST_TAGS:
+            fail(BadRequest(f"Field 'tags' must hold at most {MOST_TAGS} tags"), "tags")
         for tag in body["tags"]:
-            if not tag or tag.startswith("_") or len(tag) > _LONGEST or not tag.isprintable():
+            if not tag or tag.startswith("_") or len(tag) > LONGEST or not tag.isprintable():
                 fail(
                     BadRequest(
-                        f"Field 'tags' must hold tags of 1 to {_LONGEST} printable characters "
+                        f"Field 'tags' must hold tags of 1 to {LONGEST} printable characters "
                         "that do not begin with '_'"
                     ),
                     "tags",
@@ -178,8 +178,8 @@ class TagsRequest(RequestSchema):
 class TagsResponse(Schema):
     """All tags of a key, sorted."""
 
-    kid = fields.String()
-    tags = fields.List(fields.String())
+    kid = fields.String(required=True)
+    tags = fields.List(fields.String(), required=True)
 
 
 class GrantRequest(RequestSchema):
@@ -204,5 +204,5 @@ class GrantResponse(Schema):
     """What a principal may do with a key."""
 
     kid = fields.String()
-    principal = fields.String()
-    operations = fields.List(fields.String())
+    principal = fields.String(required=True)
+    operations = fields.List(fields.String(), required=True)

@@ -84,7 +84,7 @@ class RequestSchema(Schema):
 
 
 class ResponseSchema(Schema):
-    """A body made from a dictionary."""
+    """A body made from a dictionary; ``required`` are the members that there always are."""
 
     def dump(self, obj: Mapping[str, Any], **_kwargs: Any) -> dict[str, Any]:
         """Return the members that there are; marshmallow would look for attributes too."""
@@ -149,12 +149,12 @@ class Choice(Text):
 
     def __init__(self, *choices: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._choices = choices
+        self.choices = choices
 
     def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
         text = self._text(value)
-        if text not in self._choices:
-            fail(BadRequest(f"Field '{attr}' must be one of: {', '.join(self._choices)}"))
+        if text not in self.choices:
+            fail(BadRequest(f"Field '{attr}' must be one of: {', '.join(self.choices)}"))
         return text
 
 
@@ -215,10 +215,14 @@ class AlgorithmClass(NamedTuple):
     title: str
     names: frozenset[str]
 
-    def check(self, name: str) -> str:
-        """Return ``name``; refuse it if it is not of the class, or this token lacks it."""
+    def check(self, name: str, kind: str, member: str | None) -> str:
+        """Return ``name``; refuse it if it is not of the class, or this token lacks it.
+
+        ``kind`` says what sort of member ``member`` is.
+        """
         if name not in self.names:
-            fail(hsm.UnsupportedAlgorithm(f"'{name[:SHOWN]}' is not a {self.title} algorithm"))
+            text = f"{kind} '{member}': '{name[:SHOWN]}' is not a {self.title} algorithm"
+            fail(hsm.UnsupportedAlgorithm(text))
         reason = refusal(name)
         if reason is not None:
             fail(hsm.UnsupportedAlgorithm.not_offered(name, reason))
@@ -241,10 +245,10 @@ class AlgorithmName(Text):
 
     def __init__(self, algorithms: AlgorithmClass, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._algorithms = algorithms
+        self.algorithms = algorithms
 
-    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str:
-        return self._algorithms.check(self._text(value))
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
+        return self.algorithms.check(self._text(value), "Field", attr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,8 +272,8 @@ class ProtectedHeader(Base64Url):
 
     def __init__(self, *beside: str, **algorithms: AlgorithmClass) -> None:
         super().__init__(required=True)
-        self._beside = beside
-        self._algorithms = algorithms
+        self.beside = beside
+        self.algorithms = algorithms
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Any, *_args: Any, **_kwargs: Any
@@ -280,10 +284,10 @@ class ProtectedHeader(Base64Url):
         except ValueError:
             fail(BadRequest(f"Field '{attr}' is not a JSON object"))
         _refuse_extensions(header)
-        kid = _kid(header, [data[name] for name in self._beside if data.get(name) is not None])
-        used = {name: _member(header, name) for name in self._algorithms}
-        for name, algorithms in self._algorithms.items():
-            algorithms.check(used[name])
+        kid = _kid(header, [data[name] for name in self.beside if data.get(name) is not None])
+        used = {name: _member(header, name) for name in self.algorithms}
+        for name, algorithms in self.algorithms.items():
+            algorithms.check(used[name], "Header member", name)
         if "enc" in used:
             refuse_together(used["alg"], used["enc"])
         return Header(protected=protected, kid=kid, agreement=_agreement(header), **used)

@@ -11,15 +11,23 @@ from marshmallow import fields, post_load
 import hsm
 from app import key_material
 from app.errors import BadRequest
-from app.schemas.fields import Base64Url, RequestSchema, ResponseSchema, Text, WholeNumber, refusal
+from app.schemas.fields import (
+    SHOWN,
+    Base64Url,
+    RequestSchema,
+    ResponseSchema,
+    Text,
+    WholeNumber,
+    refusal,
+)
 from hsm import KeySpec
 
 RSA_BITS: Final = (2048, 3072, 4096)
 
-_KTYS: Final = ("oct", "RSA", "EC", "OKP", "AKP")
-_ALG_REQUIRED: Final = ("oct", "AKP")
-_CRV_OPTIONAL: Final = ("OKP",)
-_PRIVATE_MEMBERS: Final = ("k", "d", "priv")
+KTYS: Final = ("oct", "RSA", "EC", "OKP", "AKP")
+ALG_REQUIRED: Final = ("oct", "AKP")
+CRV_OPTIONAL: Final = ("OKP",)
+PRIVATE_MEMBERS: Final = ("k", "d", "priv")
 _SECRET_BITS: Final[Mapping[str, int]] = MappingProxyType(
     {name: 8 * row.key_bytes for name, row in hsm.CONTENT_ENCRYPTIONS.items()}
     | {name: 8 * row.key_bytes for name, row in hsm.KEY_WRAPPINGS.items()}
@@ -71,7 +79,7 @@ class CreateKeyRequest(RequestSchema):
         """Return the request; raise ``BadRequest`` for what does not go together."""
         spec = _spec(body)
         members = [name for name, field in self.fields.items() if isinstance(field, Base64Url)]
-        given = {name for name in members if body[name] is not None}
+        given = dict.fromkeys(name for name in members if body[name] is not None).keys()
         request = _import(spec, body) if _is_import(given) else _generation(spec, body)
         _require_offered(spec)
         return request
@@ -80,30 +88,31 @@ class CreateKeyRequest(RequestSchema):
 class KeyResponse(ResponseSchema):
     """A created key; ``kid_public`` is null for imported pairs and absent for ``oct``."""
 
-    kid = fields.UUID()
-    kid_public = fields.UUID()
-    kty = fields.String()
+    kid = fields.UUID(required=True)
+    kid_public = fields.UUID(allow_none=True)
+    kty = fields.String(required=True)
     alg = fields.String()
     crv = fields.String()
-    key_ops = fields.List(fields.String())
+    key_ops = fields.List(fields.String(), required=True)
 
 
 def _spec(body: Body) -> KeySpec:
     kty, alg = body["kty"], body["alg"]
-    if kty not in _KTYS:
-        raise BadRequest(f"Field 'kty' must be one of: {', '.join(_KTYS)}")
-    if alg is None and kty in _ALG_REQUIRED:
+    if kty not in KTYS:
+        raise BadRequest(f"Field 'kty' must be one of: {', '.join(KTYS)}")
+    if alg is None and kty in ALG_REQUIRED:
         raise BadRequest(f"Field 'alg' is required for key type '{kty}'")
     crvs = list(hsm.algorithms_by_crv(kty, alg))
     if not crvs:
-        raise BadRequest(f"Algorithm '{alg}' is not compatible with key type '{kty}'.")
+        shown = str(alg)[:SHOWN]
+        raise BadRequest(f"Algorithm '{shown}' is not compatible with key type '{kty}'.")
     return KeySpec(kty=kty, alg=alg, crv=_crv(kty, body["crv"], crvs))
 
 
 def _crv(kty: str, crv: str | None, crvs: list[str | None]) -> str | None:
     if crvs == [None]:
         return None
-    crv = crvs[0] if crv is None and kty in _CRV_OPTIONAL else crv
+    crv = crvs[0] if crv is None and kty in CRV_OPTIONAL else crv
     if crv is None:
         raise BadRequest(f"Field 'crv' is required for key type '{kty}'")
     if crv not in crvs:
@@ -114,8 +123,11 @@ def _crv(kty: str, crv: str | None, crvs: list[str | None]) -> str | None:
 
 
 def _is_import(given: Set[str]) -> bool:
-    if given and given.isdisjoint(_PRIVATE_MEMBERS):
-        raise BadRequest("A public key alone cannot be imported, and a new key takes no material")
+    if given and given.isdisjoint(PRIVATE_MEMBERS):
+        raise BadRequest(
+            f"Field '{next(iter(given))}' is of a key to import, and its 'd' or 'k' is missing; "
+            "to generate a key leave it out"
+        )
     return bool(given)
 
 
@@ -167,7 +179,7 @@ def _import_montgomery(_: KeySpec, body: Body) -> Material:
 
 
 def _refuse_import(spec: KeySpec, _: Body) -> Material:
-    raise BadRequest(f"Keys of algorithm '{spec.alg}' cannot be imported")
+    raise BadRequest(f"Field 'alg': keys of algorithm '{spec.alg}' cannot be imported")
 
 
 _IMPORTS: Final[Mapping[str, Callable[[KeySpec, Body], Material]]] = MappingProxyType(

@@ -83,11 +83,11 @@ class EncryptRequest(RequestSchema):
 class EncryptResponse(ResponseSchema):
     """A flattened JWE (RFC 7516 §7.2.2)."""
 
-    protected = fields.String()
-    encrypted_key = Base64Url()
-    iv = Base64Url()
-    ciphertext = Base64Url()
-    tag = Base64Url()
+    protected = fields.String(required=True)
+    encrypted_key = Base64Url(required=True)
+    iv = Base64Url(required=True)
+    ciphertext = Base64Url(required=True)
+    tag = Base64Url(required=True)
     aad = fields.String()
 
 
@@ -128,8 +128,8 @@ class DecryptRequest(RequestSchema):
 class DecryptResponse(ResponseSchema):
     """The plaintext, and the key that the header named."""
 
-    kid = fields.String()
-    data = Base64Url()
+    kid = fields.String(required=True)
+    data = Base64Url(required=True)
 
 
 class UnwrapRequest(RequestSchema):
@@ -163,8 +163,8 @@ class SignRequest(RequestSchema):
 class SignResponse(ResponseSchema):
     """A detached JWS (RFC 7515 appendix F)."""
 
-    protected = fields.String()
-    signature = Base64Url()
+    protected = fields.String(required=True)
+    signature = Base64Url(required=True)
 
 
 class VerifyRequest(RequestSchema):
@@ -218,15 +218,15 @@ class MacRequest(RequestSchema):
 class MacResponse(ResponseSchema):
     """A computed MAC."""
 
-    kid = fields.String()
-    mac = Base64Url()
+    kid = fields.String(required=True)
+    mac = Base64Url(required=True)
 
 
 class ValidResponse(ResponseSchema):
     """The answer to a verification."""
 
     kid = fields.String()
-    valid = fields.Boolean()
+    valid = fields.Boolean(required=True)
 
 
 def _with_media_types(body: dict[str, Any]) -> dict[str, Any]:

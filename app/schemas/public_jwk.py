@@ -12,7 +12,7 @@ from app import key_material
 from app.errors import BadRequest
 from app.schemas.fields import fail, require_bytes
 
-_PRIVATE: Final = ("k", "d", "p", "q", "dp", "dq", "qi", "oth", "priv")
+PRIVATE: Final = ("k", "d", "p", "q", "dp", "dq", "qi", "oth", "priv")
 _SIGNATURE: Final = "sig"
 _VERIFY: Final = "verify"
 
@@ -50,7 +50,7 @@ class PublicJwkField(fields.Field[Any]):
 
 
 def _public_jwk(jwk: Jwk) -> PublicJwk:
-    for name in _PRIVATE:
+    for name in PRIVATE:
         if jwk.get(name) is not None:
             raise BadRequest(f"it holds the private member '{name}'")
     kty = _text(jwk, "kty")

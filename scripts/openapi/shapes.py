@@ -1,0 +1,315 @@
+"""Bodies that no schema of marshmallow describes, and what the others demand of several members."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import hsm
+from app import key_material
+from app.errors import HTTP_ERRORS, STATUS
+from app.operations import OPERATIONS
+from app.registry import Origin, Residency
+from app.rights import GRANTABLE
+from app.schemas import batch, catalogue, keys, messages
+from app.schemas.public_jwk import PRIVATE
+from scripts.openapi.types import BASE64URL, JsonSchema, compact, nullable, one_of, reference
+
+_TEXT: Final[JsonSchema] = {"type": "string"}
+_UUID: Final[JsonSchema] = {"type": "string", "format": "uuid"}
+_INTEGER: Final[JsonSchema] = {"type": "integer"}
+_FLAG: Final[JsonSchema] = {"type": "boolean"}
+_OCTETS: Final[JsonSchema] = dict(BASE64URL)
+
+
+def _object(*optional: str, **properties: JsonSchema) -> JsonSchema:
+    """Return an object with these members, all of them there but the ``optional``."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _array(items: JsonSchema) -> JsonSchema:
+    return {"type": "array", "items": items}
+
+
+def _map(values: JsonSchema) -> JsonSchema:
+    return {"type": "object", "additionalProperties": values}
+
+
+def codes() -> list[str]:
+    """Return every code of an error."""
+    of_classes = {error.code for error in STATUS}  # type: ignore[attr-defined]  # each has one
+    return sorted(of_classes | {code for code, _ in HTTP_ERRORS.values()})
+
+
+# --- Keys ---
+
+_MATERIAL: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "oct": ("k",),
+        "RSA": key_material.RSA_MEMBERS,
+        "EC": ("d", "x", "y"),
+        "OKP": ("d", "x"),
+        "AKP": (),
+    }
+)
+"""What a JWK of each type holds of a key that can be imported (RFC 7518 §6, RFC 8037 §2)."""
+
+
+def _creation(kty: str) -> JsonSchema:
+    """Return what the type of a new key demands of the other members."""
+    algs = [name for name in hsm.ALGORITHMS if hsm.algorithms_by_crv(kty, name)]
+    needs_alg = kty in keys.ALG_REQUIRED
+    alg: JsonSchema = {"type": "string", "enum": algs}
+    crvs = [
+        crv
+        for crv in dict.fromkeys(crv for name in algs for crv in hsm.algorithms_by_crv(kty, name))
+        if crv is not None
+    ]
+    needs_crv = bool(crvs) and kty not in keys.CRV_OPTIONAL
+    crv: JsonSchema = {"type": "string", "enum": crvs}
+    return {
+        "title": kty,
+        "properties": {
+            "kty": {"const": kty},
+            "alg": alg if needs_alg else nullable(alg),
+            **({"crv": crv if needs_crv else nullable(crv)} if crvs else {}),
+        },
+        "required": ["kty", *(["alg"] if needs_alg else ()), *(["crv"] if needs_crv else ())],
+        "dependentRequired": _together(kty),
+    }
+
+
+def _together(kty: str) -> dict[str, list[str]]:
+    """Return which members come only with others: all of RSA, the public ones with ``d``."""
+    members = _MATERIAL[kty]
+    if kty == "RSA":
+        return {name: [other for other in members if other != name] for name in members}
+    private = [name for name in members if name in keys.PRIVATE_MEMBERS]
+    return {name: private for name in members if name not in private}
+
+
+_JWK_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "AKP": ("pub",)}
+)
+_JWK_CURVES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {"EC": tuple(hsm.WEIERSTRASS_CURVES), "OKP": ("Ed25519",)}
+)
+
+
+def _public_jwk() -> JsonSchema:
+    """Return a public key that a caller brings along."""
+    octets = dict.fromkeys(("n", "e", "x", "y", "pub"), _OCTETS)
+    text = {name: nullable(_TEXT) for name in ("use", "alg", "kid")}
+    jwk = _object(
+        *("crv", *octets, *text, "key_ops"),
+        kty={"type": "string", "enum": list(_JWK_MEMBERS)},
+        crv=_TEXT,
+        **octets,
+        **text,
+        key_ops=nullable(_array(_TEXT)),
+    )
+    by_kty = [
+        {
+            "title": kty,
+            "properties": {
+                "kty": {"const": kty},
+                **({"crv": {"enum": list(_JWK_CURVES[kty])}} if kty in _JWK_CURVES else {}),
+            },
+            "required": list(members),
+        }
+        for kty, members in _JWK_MEMBERS.items()
+    ]
+    return jwk | {"oneOf": by_kty, "not": _any_of(PRIVATE)}
+
+
+def _jwk() -> JsonSchema:
+    """Return a public key as we show it."""
+    octets = dict.fromkeys(("n", "e", "x", "y", "pub"), _OCTETS)
+    return _object(
+        *("crv", "alg", *octets),
+        kty={"type": "string", "enum": list(_JWK_MEMBERS)},
+        crv={"type": "string", "enum": [*hsm.WEIERSTRASS_CURVES, "Ed25519", "X25519"]},
+        **octets,
+        alg=_TEXT,
+        kid=_UUID,
+        use={"type": "string", "enum": ["sig", "enc"]},
+    )
+
+
+# --- What is offered ---
+
+_SPARSE: Final[Mapping[str, JsonSchema]] = MappingProxyType(
+    {"bits": reference("Sizes"), "refused_crvs": _map(_TEXT)}
+)
+"""What some algorithms have and others lack."""
+
+_KEYS: Final = _array(reference("KeyKind"))
+_OPERATIONS: Final = _map(reference("Offered"))
+
+
+def _limits() -> JsonSchema:
+    names = (
+        "body_bytes",
+        "batch_requests",
+        "encryptions_per_key",
+        "listed_keys",
+        "published_keys",
+    )
+    return _object(**dict.fromkeys(names, _INTEGER))
+
+
+# --- Batches ---
+
+
+def _part(op: str) -> JsonSchema:
+    members: dict[str, JsonSchema] = {
+        "op": {"const": op},
+        "id": {"type": ["string", "integer", "null"]},
+        "body": one_of(_BODIES[op]),
+    }
+    return {"title": op, **_object("id", **members)}
+
+
+_BODIES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "encrypt": ("EncryptRequest",),
+        "decrypt": ("DecryptRequest", "CompactDecryptRequest"),
+        "sign": ("SignRequest",),
+        "verify": ("VerifyRequest", "FlattenedVerifyRequest", "CompactVerifyRequest"),
+        "mac": ("MacRequest",),
+    }
+)
+_ANSWERS: Final = (
+    "EncryptResponse",
+    "CompactEncryptResponse",
+    "DecryptResponse",
+    "SignResponse",
+    "CompactSignResponse",
+    "ValidResponse",
+    "MacResponse",
+    "Error",
+)
+
+
+def _batch_response() -> JsonSchema:
+    part = _object(
+        "id",
+        id={"type": ["string", "integer"]},
+        status=_INTEGER,
+        body={"anyOf": [reference(name) for name in _ANSWERS]},
+    )
+    return _object(responses=_array(part))
+
+
+# --- All of them ---
+
+
+def _any_of(names: tuple[str, ...]) -> JsonSchema:
+    return {"anyOf": [{"required": [name]} for name in names]}
+
+
+def own() -> dict[str, JsonSchema]:
+    """Return the schemas without one of marshmallow, by name."""
+    return {
+        "CompactDecryptRequest": _object(
+            "kid", jwe=compact(len(messages.JWE_PARTS)), kid=nullable(_TEXT)
+        ),
+        "CompactVerifyRequest": _object(
+            *("kid", "jwk"),
+            jws=compact(len(messages.JWS_PARTS)),
+            kid=nullable(_TEXT),
+            jwk=nullable(reference("PublicJwk")),
+        ),
+        "PublicJwk": _public_jwk(),
+        "CompactEncryptResponse": _object(jwe=compact(len(messages.JWE_PARTS))),
+        "CompactSignResponse": _object(jws=compact(len(messages.JWS_PARTS))),
+        "GrantsResponse": _object(kid=_TEXT, grants=_array(reference("GrantResponse"))),
+        "BatchResponse": _batch_response(),
+        "Jwk": _jwk(),
+        "JwkSet": _object(keys=_array(reference("Jwk"))),
+        "KeyKind": _object(
+            "crv", kty={"type": "string", "enum": list(keys.KTYS)}, crv={"type": "string"}
+        ),
+        "Sizes": _object(generated=_array(_INTEGER), imported=_object(min=_INTEGER, max=_INTEGER)),
+        "Offered": _object("reason", offered=_FLAG, reason=_TEXT),
+        "OfferedAlgorithm": _object(*_SPARSE, keys=_KEYS, **_SPARSE, operations=_OPERATIONS),
+        "OfferedKeyManagement": _object(
+            *_SPARSE,
+            keys=_KEYS,
+            **_SPARSE,
+            enc=_map(_object("cek", operations=_OPERATIONS, cek=_TEXT)),
+        ),
+        "Capabilities": _object(
+            fips=_FLAG,
+            cek={"type": "string", "enum": ["process", "token"]},
+            signatures=_map(reference("OfferedAlgorithm")),
+            macs=_map(reference("OfferedAlgorithm")),
+            key_managements=_map(reference("OfferedKeyManagement")),
+            content_encryptions=_map(
+                {**reference("Offered"), "properties": {"bits": reference("Sizes")}}
+            ),
+            limits=_limits(),
+        ),
+        "Live": _object(status={"const": "live"}),
+        "Ready": _object(state={"const": "ready"}, epoch={"type": "integer", "minimum": 1}),
+        "OpenApi": {"type": "object"},
+        "Error": {
+            **_object(error={"type": "string", "enum": codes()}, description=_TEXT),
+            "additionalProperties": False,
+        },
+    }
+
+
+def demands() -> dict[str, JsonSchema]:
+    """Return what schemas demand beyond the types of their members, by name."""
+    return {
+        "CreateKeyRequest": {"oneOf": [_creation(kty) for kty in keys.KTYS]},
+        "DecryptRequest": {"not": _any_of(("jwe",))},
+        "CompactDecryptRequest": {"not": _any_of((*messages.JWE_PARTS, "aad"))},
+        "VerifyRequest": {"not": _any_of(("jws", "payload"))},
+        "FlattenedVerifyRequest": {"not": _any_of(("jws", "data"))},
+        "CompactVerifyRequest": {"not": _any_of((*messages.JWS_PARTS, "payload"))},
+    }
+
+
+def members() -> dict[str, JsonSchema]:
+    """Return what single members are beyond their types: ``schema.member``."""
+    return {
+        "CreateKeyRequest.kty": {"enum": list(keys.KTYS)},
+        "CreateKeyRequest.bits": {"enum": [*keys.RSA_BITS, None], "default": keys.RSA_BITS[0]},
+        "BatchRequest.requests": {
+            "maxItems": batch.MOST_REQUESTS,
+            "items": {"oneOf": [_part(op) for op in OPERATIONS]},
+        },
+        "TagsRequest.tags": {
+            "maxItems": catalogue.MOST_TAGS,
+            "items": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": catalogue.LONGEST,
+                "pattern": "^[^_]",
+            },
+        },
+        "GrantRequest.operations": {
+            "minItems": 1,
+            "items": {"type": "string", "enum": [str(right) for right in GRANTABLE]},
+        },
+        "GrantResponse.operations": {
+            "items": {"type": "string", "enum": [str(right) for right in GRANTABLE]},
+        },
+        "ListQuery.limit": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": catalogue.MOST_KEYS,
+            "default": catalogue.DEFAULT_KEYS,
+        },
+        "ListQuery.after": _OCTETS,
+        "ListResponse.after": nullable(_OCTETS),
+        "EncryptResponse.protected": _OCTETS,
+        "EncryptResponse.aad": _OCTETS,
+        "SignResponse.protected": _OCTETS,
+        "DescriptionResponse.state": {"enum": list(catalogue.STATES)},
+        "DescriptionResponse.origin": {"enum": [str(origin) for origin in Origin]},
+        "DescriptionResponse.residency": {"enum": [str(place) for place in Residency]},
+        "DescriptionResponse.jwk": reference("Jwk"),
+    }

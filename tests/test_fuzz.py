@@ -1,0 +1,31 @@
+"""Schemathesis finds no answer that the document does not have: a short form, and a long one."""
+
+import pytest
+
+from scripts.fuzz import EVERYTHING, LINKED, ROLES, run
+
+SHORT = {
+    "owner": (("examples", "coverage"), LINKED),
+    "admin": (LINKED,),
+    "auditor": (("examples",),),
+    "nobody": (("examples",),),
+}
+"""The edges of the schemas take a third of all the time, and are the same for everybody."""
+
+
+@pytest.mark.parametrize(
+    ("plan", "examples", "least"),
+    [
+        pytest.param(SHORT, 5, 2000, id="short"),
+        pytest.param(EVERYTHING, 50, 15_000, id="long", marks=pytest.mark.long),
+    ],
+)
+def test_no_answer_is_undocumented(plan, examples, least, tmp_path):
+    counts = run(tmp_path, plan, examples=examples, seed=1)
+    for role in ROLES:
+        print(role, sum(count.cases for count in counts if count.role == role), "cases")
+    assert {count.role for count in counts} == ROLES.keys()
+    assert not any(count.failures for count in counts), [
+        count.says for count in counts if count.failures
+    ]
+    assert sum(count.cases for count in counts) > least
