@@ -1,6 +1,8 @@
 """nginx in front: the same answers, its own in the same form, and nothing that a client made up."""
 
+import base64
 import datetime
+import gzip
 import http.client
 import json
 import os
@@ -23,8 +25,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from app.rights import Role
 from scripts.throwaway import ROOT, free_port, server
 from tests.api import PREFIX
+from tests.callers import WITH_TOKENS, token_for
 from tests.test_http import JSON, LIMIT, POSTS, address, chunked, head_of, padded, refusal_of
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
@@ -293,14 +297,53 @@ def test_without_a_service_the_answer_is_503_with_retry_after(tmp_path):
                 assert int(reply.headers["Retry-After"]) > 0
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/health/ready"])
-def test_what_is_for_monitoring_is_refused_to_others(server, tmp_path, path):
+@pytest.mark.parametrize("path", ["/metrics", "/health/ready", "/status"])
+def test_what_is_for_operators_is_refused_to_others(server, tmp_path, path):
     host, port = address(server)
     others = {"allow 127.0.0.1;": ""}
     with nginx(tmp_path / "run", f"{host}:{port}", others) as listening:
-        for spelling in (path, path.replace("e", "%65"), f"/x/..{path}", f"{path}?x"):
+        for spelling in (path, path.replace("t", "%74", 1), f"/x/..{path}", f"{path}?x"):
             with closing(through(listening)) as connection:
                 assert json_of(ask(connection, "GET", spelling)) == (403, "forbidden")
+
+
+def test_operators_see_the_status(front):
+    with closing(through(front)) as connection:
+        reply = ask(connection, "GET", "/status", headers={})
+    assert (reply.status, reply.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/docs", "/docs/docs.js", "/docs/swagger-ui/swagger-ui.css", "/openapi.json"]
+)
+def test_the_api_page_is_for_everybody_and_is_compressed(front, path):
+    with closing(through(front)) as connection:
+        plain = ask(connection, "GET", path, headers={})
+        short = ask(connection, "GET", path, headers={"Accept-Encoding": "gzip"})
+        assert (plain.status, short.status) == (200, 200)
+        assert gzip.decompress(short.body) == plain.body
+        assert len(short.body) < len(plain.body)
+        for reply in (plain, short):
+            known = {"If-None-Match": reply.headers["ETag"], "Accept-Encoding": "gzip"}
+            assert ask(connection, "GET", path, headers=known).status == 304
+
+
+def test_a_password_reaches_the_status_page(environment, tmp_path):
+    """And the challenge for one reaches the browser."""
+    bind = f"unix:{tmp_path}/http.sock"
+    auditor = token_for(environment, "token:auditor", roles=[Role.AUDITOR])
+    password = base64.b64encode(f"me:{auditor}".encode()).decode()
+    with (
+        server(environment | WITH_TOKENS, workers=1, bind=bind),
+        nginx(tmp_path / "run", bind) as port,
+        closing(through(port)) as connection,
+    ):
+        refused = ask(connection, "GET", "/status", headers={})
+        assert json_of(refused) == (401, "unauthorized")
+        assert "Basic" in str(refused.headers.get_all("WWW-Authenticate"))
+        known = {"Authorization": f"Basic {password}"}
+        assert ask(connection, "GET", "/status", headers=known).status == 200
 
 
 # --- What reaches the service ---
@@ -375,7 +418,7 @@ def test_every_location_that_passes_requests_on_includes_the_headers():
     text = (PARTS / "jose-hsm.conf").read_text()
     blocks = re.findall(r"location [^{]*\{([^}]*)\}", text)
     passing = [block for block in blocks if "proxy_pass" in block]
-    assert len(passing) == text.count("proxy_pass http") == 3
+    assert len(passing) == text.count("proxy_pass http") == 4
     for block in passing:
         assert "include jose-hsm-headers.conf;" in block
         assert "proxy_set_header" not in block
