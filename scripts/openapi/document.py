@@ -23,7 +23,7 @@ from scripts.throwaway import ROOT
 
 Members = dict[str, Any]
 
-_SCHEMAS: Final[tuple[type[Schema], ...]] = (
+SCHEMAS: Final[tuple[type[Schema], ...]] = (
     keys.CreateKeyRequest,
     keys.KeyResponse,
     messages.UnwrapRequest,
@@ -136,7 +136,7 @@ def document(exchanges: Sequence[Exchange] = EXCHANGES) -> Members:
     )
     converter = cast(OpenAPIConverter, plugin.converter)  # there is one from here on
     converter.add_attribute_function(of_field)  # type: ignore[no-untyped-call]  # theirs
-    for schema in _SCHEMAS:
+    for schema in SCHEMAS:
         if schema.__name__ not in spec.components.schemas:
             spec.components.schema(schema.__name__, schema=schema)
     for name, members in shapes.own().items():
@@ -368,7 +368,8 @@ def _held(schemas: Members, schema: Members, value: Any) -> Iterator[Members]:
 
 
 def _fits(schema: Members, value: Members) -> bool:
-    others = [one["required"][0] for one in schema.get("not", {}).get("anyOf", ())]
+    refused = schema.get("not", {})
+    others = [name for one in refused.get("anyOf", [refused]) for name in one.get("required", ())]
     constants = {name: one["const"] for name, one in schema["properties"].items() if "const" in one}
     return (
         set(schema.get("required", ())) <= value.keys()
