@@ -5,18 +5,18 @@ import pytest
 from scripts.fuzz import EVERYTHING, LINKED, ROLES, run
 
 SHORT = {
-    "owner": (("examples", "coverage"), LINKED),
+    "owner": (("examples", "fuzzing"), LINKED),
     "admin": (LINKED,),
     "auditor": (("examples",),),
     "nobody": (("examples",),),
 }
-"""The edges of the schemas take a third of all the time, and are the same for everybody."""
+"""Without the edges of every schema, 3,000 requests that take as long as all of this."""
 
 
 @pytest.mark.parametrize(
     ("plan", "examples", "least"),
     [
-        pytest.param(SHORT, 5, 2000, id="short"),
+        pytest.param(SHORT, 3, 300, id="short"),
         pytest.param(EVERYTHING, 50, 15_000, id="long", marks=pytest.mark.long),
     ],
 )

@@ -1,8 +1,7 @@
 """The OpenAPI document: rows and schemas put together by apispec."""
 
-import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -11,19 +10,21 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import Schema
 
-from app import bodies, errors
+from app import bodies
 from app.schemas import batch, catalogue, keys, messages
 from scripts.openapi import shapes
 from scripts.openapi.endpoints import JSON, Answer, Operation, operations
 from scripts.openapi.examples import EXCHANGES, Exchange, slug
-from scripts.openapi.failures import ROUTING, Failures
+from scripts.openapi.failures import ROUTING
+from scripts.openapi.finishing import finished
 from scripts.openapi.members import describe
-from scripts.openapi.types import JsonSchema, of_field, one_of, reference
+from scripts.openapi.refusals import by_status, header_references, name_of, responses
+from scripts.openapi.types import JsonSchema, of_field, one_of
 from scripts.throwaway import ROOT
 
 Members = dict[str, Any]
 
-_SCHEMAS: Final[tuple[type[Schema], ...]] = (
+SCHEMAS: Final[tuple[type[Schema], ...]] = (
     keys.CreateKeyRequest,
     keys.KeyResponse,
     messages.UnwrapRequest,
@@ -94,12 +95,6 @@ _HEADERS: Final = {
     "ETag": {"type": "string"},
     "Cache-Control": {"type": "string"},
 }
-_HEADERS_OF: Final[Mapping[int, tuple[str, ...]]] = {
-    401: ("WWW-Authenticate",),
-    405: ("Allow",),
-    429: ("Retry-After",),
-    503: ("Retry-After",),
-}
 _PARAMETERS: Final = {
     "Idempotency-Key": {"type": "string", "pattern": "^[ -~]{1,255}$"},
     "If-None-Match": {"type": "string"},
@@ -136,9 +131,20 @@ def document(exchanges: Sequence[Exchange] = EXCHANGES) -> Members:
     )
     converter = cast(OpenAPIConverter, plugin.converter)  # there is one from here on
     converter.add_attribute_function(of_field)  # type: ignore[no-untyped-call]  # theirs
-    for schema in _SCHEMAS:
+    for schema in SCHEMAS:
         if schema.__name__ not in spec.components.schemas:
             spec.components.schema(schema.__name__, schema=schema)
+    _add_components(spec)
+    for operation in operations().values():
+        spec.path(
+            operation.path,
+            operations={operation.method.lower(): _described(operation, converter, exchanges)},
+        )
+    return finished(spec.to_dict(), exchanges)
+
+
+def _add_components(spec: APISpec) -> None:
+    """Give ``spec`` all that operations refer to, apart from the schemas of marshmallow."""
     for name, members in shapes.own().items():
         spec.components.schema(name, members)
     for name, scheme in _SECURITY.items():
@@ -149,15 +155,9 @@ def document(exchanges: Sequence[Exchange] = EXCHANGES) -> Members:
         spec.components.parameter(name, "header", _parameter(name, parameter))
     for name, parameter in _PATH_PARAMETERS.items():
         spec.components.parameter(name, "path", _parameter(name, parameter) | {"required": True})
-    refusals = _responses([ROUTING, *(one.failures for one in operations().values())])
-    for name, response in refusals.items():
+    found = responses([ROUTING, *(one.failures for one in operations().values())])
+    for name, response in found.items():
         spec.components.response(name, response)
-    for operation in operations().values():
-        spec.path(
-            operation.path,
-            operations={operation.method.lower(): _described(operation, converter, exchanges)},
-        )
-    return _finished(spec.to_dict(), exchanges)
 
 
 def _parameter(name: str, schema: JsonSchema) -> Members:
@@ -185,8 +185,8 @@ def _described(
     members["responses"] = {
         **{str(answer.status): _answer(operation, answer, exchanges) for answer in row.answers},
         **{
-            str(status): {"$ref": f"#/components/responses/{_name(causes)}"}
-            for status, causes in _by_status(operation.failures).items()
+            str(status): {"$ref": f"#/components/responses/{name_of(causes)}"}
+            for status, causes in by_status(operation.failures).items()
         },
     }
     if operation.is_open:
@@ -211,7 +211,7 @@ def _query(schema: type[Schema], converter: OpenAPIConverter) -> list[Members]:
 def _answer(operation: Operation, answer: Answer, exchanges: Sequence[Exchange]) -> Members:
     members: Members = {
         "description": answer.says,
-        "headers": _header_references(("X-Request-Id", *answer.headers)),
+        "headers": header_references(("X-Request-Id", *answer.headers)),
     }
     if answer.status == HTTPStatus.OK:
         told = _examples(exchanges, operation.name, "response")
@@ -238,140 +238,3 @@ def _examples(exchanges: Sequence[Exchange], operation: str, part: str) -> Membe
         if one["operation"] == operation and one[part] is not None
     }
     return {"examples": told} if told else {}
-
-
-def _header_references(names: Iterable[str]) -> Members:
-    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
-
-
-# --- Errors ---
-
-
-def _by_status(causes: Failures) -> dict[int, list[Exception]]:
-    """Return the causes of each status, in order."""
-    found: dict[int, list[Exception]] = {}
-    for cause in causes:
-        found.setdefault(errors.answer(cause).status, []).append(cause)
-    return dict(sorted(found.items()))
-
-
-def _name(causes: Iterable[Exception]) -> str:
-    """Return the name of the response to ``causes``, which have one status: that, and the codes."""
-    told = [errors.answer(cause) for cause in causes]
-    return "-".join([str(told[0].status), *sorted({answer.body["error"] for answer in told})])
-
-
-def _responses(of: Iterable[Failures]) -> dict[str, Members]:
-    """Return the responses to what can go wrong, by name."""
-    found: dict[str, dict[str, Exception]] = {}
-    for failures in of:
-        for causes in _by_status(failures).values():
-            told = found.setdefault(_name(causes), {})
-            told.update({str(cause): cause for cause in causes})
-    return {name: _refusal(list(found[name].values())) for name in sorted(found)}
-
-
-def _refusal(causes: list[Exception]) -> Members:
-    told = [errors.answer(cause) for cause in causes]
-    status = told[0].status
-    codes = sorted({answer.body["error"] for answer in told})
-    return {
-        "description": " or ".join(f"`{code}`" for code in codes),
-        "headers": _header_references(("X-Request-Id", *_HEADERS_OF.get(status, ()))),
-        "content": {
-            JSON: {
-                "schema": {**reference("Error"), "properties": {"error": {"enum": codes}}},
-                "examples": {
-                    slug(answer.body["description"]): {"value": answer.body} for answer in told
-                },
-            }
-        },
-    }
-
-
-# --- The whole ---
-
-
-def _finished(document: Members, exchanges: Sequence[Exchange]) -> Members:
-    """Return ``document`` in the usual order, and with all that apispec cannot know."""
-    order = ("openapi", "info", "servers", "security", "tags", "paths", "components")
-    document = {name: document[name] for name in order}
-    schemas = document["components"]["schemas"]
-    for schema, more in shapes.demands().items():
-        schemas[schema] |= more
-    for path, more in shapes.members().items():
-        schema, _, member = path.partition(".")
-        if schema in schemas:
-            schemas[schema]["properties"][member] |= more
-    document = json.loads(json.dumps(document))  # no part of it stands for two
-    schemas = document["components"]["schemas"]
-    for name, schema in schemas.items():
-        _explain(name, schema)
-    for told in exchanges:
-        _show_all(document, told)
-    return document
-
-
-def _show_all(document: Members, told: Exchange) -> None:
-    """Give parameters and members the values that they have in ``told``."""
-    operation = operations()[told["operation"]]
-    for name, value in told["path"].items():
-        document["components"]["parameters"][name]["example"] = value
-    for parameter in document["paths"][operation.path][operation.method.lower()]["parameters"]:
-        if parameter.get("name") in told["query"]:
-            parameter["example"] = told["query"][parameter["name"]]
-    schemas = document["components"]["schemas"]
-    if told["request"] is not None:
-        _show(schemas, one_of(operation.row.body), told["request"])
-    if operation.row.answers[0].schemas:
-        _show(schemas, operation.row.answers[0].schema, told["response"])
-
-
-def _explain(name: str, schema: Members) -> None:
-    """Describe every member at any depth, and leave out defaults that say nothing."""
-    for member, one in schema.get("properties", {}).items():
-        one["description"] = describe(name, member)
-        if one.get("default", ...) is None:
-            del one["default"]
-        _explain(name, one)
-    items = schema.get("items", {})
-    for inner in (items, *items.get("oneOf", ()), schema.get("additionalProperties")):
-        if inner and isinstance(inner, dict):
-            _explain(name, inner)
-
-
-def _show(schemas: Members, schema: Members, value: Any) -> None:
-    """Give each member without an example the one that it has in ``value``."""
-    for inner in _held(schemas, schema, value):
-        _show(schemas, inner, value)
-    if isinstance(value, list):
-        for one in value:
-            _show(schemas, schema.get("items", {}), one)
-    if isinstance(value, dict):
-        members = schema.get("properties", {})
-        others = schema.get("additionalProperties") or {}
-        for name, one in value.items():
-            member = members.get(name, others)
-            if name in members and not isinstance(one, dict | None) and "$ref" not in member:
-                member.setdefault("examples", [one])
-            _show(schemas, member, one)
-
-
-def _held(schemas: Members, schema: Members, value: Any) -> Iterator[Members]:
-    """Return the schemas that ``schema`` refers to and ``value`` holds."""
-    if "$ref" in schema:
-        yield schemas[schema["$ref"].rpartition("/")[2]]
-    for branch in (*schema.get("oneOf", ()), *schema.get("anyOf", ())):
-        (held,) = [branch] if "$ref" not in branch else _held(schemas, branch, value)
-        if "properties" in held and isinstance(value, dict) and _fits(held, value):
-            yield held
-
-
-def _fits(schema: Members, value: Members) -> bool:
-    others = [one["required"][0] for one in schema.get("not", {}).get("anyOf", ())]
-    constants = {name: one["const"] for name, one in schema["properties"].items() if "const" in one}
-    return (
-        set(schema.get("required", ())) <= value.keys()
-        and not value.keys() & set(others)
-        and all(value[name] == constants[name] for name in constants)
-    )

@@ -67,7 +67,7 @@ def _management(call: Call, kid: str) -> None:
     call("grants_grants", "Who may", kid=kid)
     call("keys_read", "A pair that signs", kid=kid)
     call("keys_public_pem", "A P-256 key", kid=kid)
-    first = call("keys_page", "The first of several", limit="1")
+    first = call("keys_page", "The first of several", limit=1)
     owner = first["keys"][0]["owner"]
     names = {"kty": "EC", "alg": "ES256", "state": "active", "tag": "jwks", "owner": owner}
     call("keys_page", "The next one that signs", after=first["after"], **names)
@@ -162,7 +162,7 @@ class Recorder:
         self._headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         self.exchanges: list[Exchange] = []
 
-    def __call__(self, name: str, title: str, body: Any = None, **parameters: str) -> Any:
+    def __call__(self, name: str, title: str, body: Any = None, **parameters: str | int) -> Any:
         """Return the body of the answer, of text the first lines; raise for a refusal."""
         operation = operations()[name]
         path = {key: parameters[key] for key in operation.parameters}

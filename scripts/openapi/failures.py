@@ -191,3 +191,9 @@ CAUSES: Final[Mapping[str, Advice]] = MappingProxyType(
     }
 )
 """By the word that ``/health/ready`` gives for programs."""
+
+
+def statuses() -> Mapping[str, int]:
+    """Return the one status of each code."""
+    told = {error.code: int(status) for error, status in errors.STATUS.items()}  # type: ignore[attr-defined]  # each has one
+    return told | {code: status for status, (code, _) in errors.HTTP_ERRORS.items()}

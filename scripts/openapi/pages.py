@@ -1,10 +1,9 @@
 """The pages of docs that are made of the OpenAPI document and of the tables of errors."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from app import errors
 from scripts.openapi import failures
 from scripts.openapi.endpoints import operations
 from scripts.openapi.failures import Advice
@@ -39,8 +38,9 @@ While `GET /health/ready` answers 503, its `description` is `phase: word: reason
 
 def errors_page() -> str:
     """Return the table of all codes, and that of what keeps the service from being ready."""
+    statuses = failures.statuses()
     codes = "".join(
-        f"| `{code}` | {_statuses()[code]} | {advice.cause} | {advice.cure} |\n"
+        f"| `{code}` | {statuses[code]} | {advice.cause} | {advice.cure} |\n"
         for code, advice in failures.CODES.items()
     )
     causes = "".join(_row(f"`{word}`", advice) for word, advice in failures.CAUSES.items())
@@ -49,12 +49,6 @@ def errors_page() -> str:
 
 def _row(name: str, advice: Advice) -> str:
     return f"| {name} | {advice.cause} | {advice.cure} |\n"
-
-
-def _statuses() -> Mapping[str, int]:
-    """Return the one status of each code."""
-    told = {error.code: int(status) for error, status in errors.STATUS.items()}  # type: ignore[attr-defined]  # each has one
-    return told | {code: status for status, (code, _) in errors.HTTP_ERRORS.items()}
 
 
 # --- The reference ---
@@ -106,6 +100,7 @@ _SHARED: Final = (
     "Offered",
     "OfferedAlgorithm",
     "OfferedKeyManagement",
+    "OfferedContentEncryption",
     "Error",
 )
 """What others refer to."""

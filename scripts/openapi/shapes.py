@@ -6,12 +6,13 @@ from typing import Final
 
 import hsm
 from app import key_material
-from app.errors import HTTP_ERRORS, STATUS
 from app.operations import OPERATIONS
 from app.registry import Origin, Residency
 from app.rights import GRANTABLE
 from app.schemas import batch, catalogue, keys, messages
 from app.schemas.public_jwk import PRIVATE
+from scripts.openapi.endpoints import ROWS, Row
+from scripts.openapi.failures import statuses
 from scripts.openapi.types import BASE64URL, JsonSchema, compact, nullable, one_of, reference
 
 _TEXT: Final[JsonSchema] = {"type": "string"}
@@ -33,12 +34,6 @@ def _array(items: JsonSchema) -> JsonSchema:
 
 def _map(values: JsonSchema) -> JsonSchema:
     return {"type": "object", "additionalProperties": values}
-
-
-def codes() -> list[str]:
-    """Return every code of an error."""
-    of_classes = {error.code for error in STATUS}  # type: ignore[attr-defined]  # each has one
-    return sorted(of_classes | {code for code, _ in HTTP_ERRORS.values()})
 
 
 # --- Keys ---
@@ -165,38 +160,24 @@ def _part(op: str) -> JsonSchema:
     members: dict[str, JsonSchema] = {
         "op": {"const": op},
         "id": {"type": ["string", "integer", "null"]},
-        "body": one_of(_BODIES[op]),
+        "body": one_of(_rows()[op].body),
     }
     return {"title": op, **_object("id", **members)}
 
 
-_BODIES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "encrypt": ("EncryptRequest",),
-        "decrypt": ("DecryptRequest", "CompactDecryptRequest"),
-        "sign": ("SignRequest",),
-        "verify": ("VerifyRequest", "FlattenedVerifyRequest", "CompactVerifyRequest"),
-        "mac": ("MacRequest",),
-    }
-)
-_ANSWERS: Final = (
-    "EncryptResponse",
-    "CompactEncryptResponse",
-    "DecryptResponse",
-    "SignResponse",
-    "CompactSignResponse",
-    "ValidResponse",
-    "MacResponse",
-    "Error",
-)
+def _rows() -> dict[str, Row]:
+    """Return the row of each operation that a batch may hold."""
+    return {op: ROWS[one.endpoint.replace(".", "_")] for op, one in OPERATIONS.items()}
 
 
 def _batch_response() -> JsonSchema:
+    names = [name for row in _rows().values() for name in row.answers[0].schemas]
+    bodies = [reference(name) for name in dict.fromkeys((*names, "Error"))]
     part = _object(
         "id",
         id={"type": ["string", "integer"]},
         status=_INTEGER,
-        body={"anyOf": [reference(name) for name in _ANSWERS]},
+        body={"anyOf": bodies},
     )
     return _object(responses=_array(part))
 
@@ -205,7 +186,9 @@ def _batch_response() -> JsonSchema:
 
 
 def _any_of(names: tuple[str, ...]) -> JsonSchema:
-    return {"anyOf": [{"required": [name]} for name in names]}
+    """Return the schema of what has one of these members."""
+    held = [{"required": [name]} for name in names]
+    return {"anyOf": held} if len(held) > 1 else held[0]
 
 
 def own() -> dict[str, JsonSchema]:
@@ -239,22 +222,23 @@ def own() -> dict[str, JsonSchema]:
             **_SPARSE,
             enc=_map(_object("cek", operations=_OPERATIONS, cek=_TEXT)),
         ),
+        "OfferedContentEncryption": _object(
+            *("bits", "reason"), bits=reference("Sizes"), offered=_FLAG, reason=_TEXT
+        ),
         "Capabilities": _object(
             fips=_FLAG,
             cek={"type": "string", "enum": ["process", "token"]},
             signatures=_map(reference("OfferedAlgorithm")),
             macs=_map(reference("OfferedAlgorithm")),
             key_managements=_map(reference("OfferedKeyManagement")),
-            content_encryptions=_map(
-                {**reference("Offered"), "properties": {"bits": reference("Sizes")}}
-            ),
+            content_encryptions=_map(reference("OfferedContentEncryption")),
             limits=_limits(),
         ),
         "Live": _object(status={"const": "live"}),
         "Ready": _object(state={"const": "ready"}, epoch={"type": "integer", "minimum": 1}),
         "OpenApi": {"type": "object"},
         "Error": {
-            **_object(error={"type": "string", "enum": codes()}, description=_TEXT),
+            **_object(error={"type": "string", "enum": sorted(statuses())}, description=_TEXT),
             "additionalProperties": False,
         },
     }
