@@ -22,7 +22,6 @@ from hsm.algorithms import (
     KeySpec,
     algorithms_by_crv,
 )
-from hsm.connection import Settings
 from hsm.content import Sealed
 from hsm.errors import (
     Cause,
@@ -39,6 +38,7 @@ from hsm.material import AgreementKey, PrivateKey, PublicKey
 from hsm.module import Product
 from hsm.observer import Observer
 from hsm.pool import Sessions
+from hsm.settings import Settings
 from hsm.state import Phase, State
 from hsm.token import Offer
 

@@ -23,7 +23,7 @@ from hsm.algorithms import (
     KeyManagement,
     KeySpec,
 )
-from hsm.connection import ATTEMPTS, Connection, Settings
+from hsm.connection import ATTEMPTS, Connection
 from hsm.content import Cek, Sealed
 from hsm.errors import CryptoFailure, DecryptionFailed, KeyNotFound, TokenUnavailable
 from hsm.faults import Fault, fault_of
@@ -36,6 +36,7 @@ from hsm.material import AgreementKey, PrivateKey, PublicKey
 from hsm.module import Product
 from hsm.pool import Sessions
 from hsm.session import Session
+from hsm.settings import Settings
 from hsm.state import State
 from hsm.token import Offer, Token
 from hsm.wrapping import Outcome

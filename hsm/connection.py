@@ -9,25 +9,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, TypeVar
 
 from pkcs11 import PKCS11Error
-from pkcs11 import Token as RawToken
 
 from hsm.canary import Canary
 from hsm.errors import Cause, HsmError, TokenUnavailable, WrongResult
 from hsm.faults import Fault, fault_of, name_of, translate
 from hsm.findings import Findings
 from hsm.latch import PinLatch, file_lock
+from hsm.login import log_in
 from hsm.module import Module, Product
-from hsm.observer import Observer
-from hsm.pool import Loan, SessionPool, Sessions
+from hsm.pool import Loan, Sessions
 from hsm.session import Session
+from hsm.settings import Settings
 from hsm.softhsm import FirstAid
 from hsm.state import Phase, State
-from hsm.templates import attribute_mapper
 from hsm.token import Policy, Token, known_attributes
 from hsm.watchdog import Watchdog
 
@@ -44,36 +41,6 @@ _FIRST_PAUSE_SECONDS: Final = 0.25
 _LONGEST_PAUSE_SECONDS: Final = 4.0
 _FAILURES_OF_A_LIBRARY: Final = 10
 _STOP_SECONDS: Final = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What ``hsm`` needs to know. ``read_pin`` is called for each login; the PIN is not kept.
-
-    ``state_dir`` holds the boot lock and the PIN latch; all processes of a host share it. Those of
-    one service have a ``shared_dir`` too, which ends with it; the first of them tries what the
-    token can do. An
-    operation that takes longer than ``call_seconds``, or one that generates an RSA pair or opens
-    the token than ``generation_seconds``, ends the process. ``opted_in`` names algorithms that
-    are not offered without being asked for.
-    """
-
-    module: Path
-    token_label: str | None
-    token_serial: str | None
-    read_pin: Callable[[], str] = field(repr=False)
-    state_dir: Path
-    shared_dir: Path | None = None
-    sessions: int = 4
-    session_wait_seconds: float = 2.0
-    generations: int = 1
-    call_seconds: float = 10.0
-    generation_seconds: float = 120.0
-    fips: bool = False
-    process_allowed: bool = True
-    opted_in: frozenset[str] = frozenset()
-    results_checked: bool = True
-    observer: Observer = field(default_factory=Observer)
 
 
 class Connection:
@@ -243,17 +210,11 @@ class Connection:
             module.initialize()
             token = module.find_token(label=settings.token_label, serial=settings.token_serial)
             self._product = module.product(token)
-            pool = self._log_in(token)
+            pool = log_in(token, settings, self._latch)
             self._first_aid.save()
             templates = known_attributes(pool)
             canary = Canary(pool.anchor, templates)
-        policy = Policy(
-            fips=settings.fips,
-            process_allowed=settings.process_allowed,
-            opted_in=settings.opted_in,
-            results_checked=settings.results_checked,
-            announce_change=self._first_aid.announce_change,
-        )
+        policy = Policy.of(settings, self._first_aid.announce_change)
         with self._watchdog.watching("the proof of the algorithms", seconds):
             findings = Findings(settings.shared_dir, pool.token)
             with findings.shared(are_believed=not self._state.epoch):
@@ -261,37 +222,6 @@ class Connection:
         self._state = State(Phase.READY, epoch=self._state.epoch + 1)
         settings.observer.connected(self._state.epoch)
         logger.info("the token is ready")
-
-    def _read_pin(self) -> str:
-        try:
-            return self._settings.read_pin()
-        except (OSError, UnicodeDecodeError) as error:
-            logger.warning("the PIN file cannot be read: %s", type(error).__name__)
-            raise TokenUnavailable("the PIN file cannot be read", cause=Cause.PIN) from None
-
-    def _log_in(self, token: RawToken) -> SessionPool:
-        settings = self._settings
-        pin = self._read_pin()
-        if not pin:
-            raise TokenUnavailable("the PIN is empty", cause=Cause.PIN)
-        if self._latch.is_closed(token.serial, pin):
-            raise TokenUnavailable("the PIN was refused and has not changed since", cause=Cause.PIN)
-        try:
-            pool = SessionPool(
-                token,
-                pin,
-                sizes=(settings.sessions, settings.generations),
-                wait_seconds=settings.session_wait_seconds,
-                attribute_mapper=attribute_mapper(),
-                observer=settings.observer,
-            )
-        except PKCS11Error as error:
-            if fault_of(error) is Fault.PIN:
-                self._latch.close(token.serial, pin)
-                raise TokenUnavailable("the token refuses the PIN", cause=Cause.PIN) from None
-            raise
-        self._latch.open()
-        return pool
 
     def _watch(self) -> None:
         """Return when the token is lost and no call is in flight any more, or at the end."""

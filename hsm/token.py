@@ -30,6 +30,7 @@ from hsm.paths import paths
 from hsm.pool import SessionPool
 from hsm.proof import Proof
 from hsm.session import Session
+from hsm.settings import Settings
 from hsm.templates import OPTIONAL, Templates
 from hsm.wrapping import Path, generate_kek
 
@@ -86,6 +87,17 @@ class Policy:
     opted_in: frozenset[str]
     results_checked: bool
     announce_change: Callable[[], None]
+
+    @classmethod
+    def of(cls, settings: Settings, announce_change: Callable[[], None]) -> "Policy":
+        """Return what ``settings`` decide."""
+        return cls(
+            fips=settings.fips,
+            process_allowed=settings.process_allowed,
+            opted_in=settings.opted_in,
+            results_checked=settings.results_checked,
+            announce_change=announce_change,
+        )
 
     def permits(self, path: Path) -> bool:
         """Tell whether CEKs may take ``path``."""

@@ -1,0 +1,37 @@
+"""What ``hsm`` needs to know of where it runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hsm.observer import Observer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What ``hsm`` needs to know. ``read_pin`` is called for each login; the PIN is not kept.
+
+    ``state_dir`` holds the boot lock and the PIN latch; all processes of a host share it. Those of
+    one service have a ``shared_dir`` too, which ends with it; the first of them tries what the
+    token can do. An
+    operation that takes longer than ``call_seconds``, or one that generates an RSA pair or opens
+    the token than ``generation_seconds``, ends the process. ``opted_in`` names algorithms that
+    are not offered without being asked for.
+    """
+
+    module: Path
+    token_label: str | None
+    token_serial: str | None
+    read_pin: Callable[[], str] = field(repr=False)
+    state_dir: Path
+    shared_dir: Path | None = None
+    sessions: int = 4
+    session_wait_seconds: float = 2.0
+    generations: int = 1
+    call_seconds: float = 10.0
+    generation_seconds: float = 120.0
+    fips: bool = False
+    process_allowed: bool = True
+    opted_in: frozenset[str] = frozenset()
+    results_checked: bool = True
+    observer: Observer = field(default_factory=Observer)
