@@ -33,11 +33,13 @@ from hsm.errors import (
     UnsupportedAlgorithm,
     WrongResult,
 )
+from hsm.examination import Examination, Look, is_whole
 from hsm.latch import file_lock
 from hsm.material import AgreementKey, PrivateKey, PublicKey
 from hsm.module import Product
 from hsm.observer import Observer
 from hsm.pool import Sessions
+from hsm.rates import RATES
 from hsm.settings import Settings
 from hsm.state import Phase, State
 from hsm.token import Offer
@@ -51,6 +53,7 @@ __all__ = [
     "KEY_MANAGEMENTS",
     "KEY_WRAPPINGS",
     "MACS",
+    "RATES",
     "SIGNATURES",
     "WEIERSTRASS_CURVES",
     "Adoptable",
@@ -61,10 +64,12 @@ __all__ = [
     "CryptoFailure",
     "DecryptionFailed",
     "Encrypted",
+    "Examination",
     "Hsm",
     "HsmError",
     "KeyNotFound",
     "KeySpec",
+    "Look",
     "Observer",
     "Offer",
     "Phase",
@@ -81,4 +86,5 @@ __all__ = [
     "algorithms_by_crv",
     "file_lock",
     "is_valid",
+    "is_whole",
 ]

@@ -52,13 +52,16 @@ class Canary:
     and for its own faults. Whoever can find the canary, or hear it sing, knows better.
     """
 
-    def __init__(self, session: Session, templates: Templates) -> None:
+    def __init__(self, session: Session, templates: Templates, *, is_kept: bool = True) -> None:
         """Find the canary or make it; the caller holds the boot lock, so there is one.
 
+        Unless it ``is_kept``, one that is made is a session object, and gone with ``session``.
         It has the first voice that the token does not refuse; some have AES-GCM and want to make
         the IV themselves. Raises ``TokenUnavailable`` if ``session`` does not see even the one it
         has just made, or hears none.
         """
+        self._is_kept = is_kept
+        self.was_there = False
         for self._voice in _VOICES:
             self._handle = Handle.of(self._find_or_make(session, templates))
             try:
@@ -91,6 +94,7 @@ class Canary:
 
     def _find_or_make(self, session: Session, templates: Templates) -> Object:
         found = self._search(session)
+        self.was_there = bool(found)
         if not found:
             made = self._generate(session, templates)
             found = self._search(session)
@@ -110,6 +114,6 @@ class Canary:
             _BITS,
             id=self._voice.key_id,
             label=f"{LABEL_PREFIX}canary",
-            store=True,
+            store=self._is_kept,
             **templates.secret_generation([self._voice.row]),
         )

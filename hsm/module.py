@@ -3,20 +3,27 @@
 import ctypes
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pkcs11 import PKCS11Error, Token, _pkcs11
+from pkcs11 import PKCS11Error, Token, TokenFlag, _pkcs11
 
 from hsm.errors import Cause, TokenUnavailable
 
 _CKF_OS_LOCKING_OK: Final = 2
 _CKR_OK: Final = 0
 _UNKNOWN: Final = "unknown"
+_NO_NUMBER: Final = ctypes.c_ulong(-1).value
+"""CK_UNAVAILABLE_INFORMATION; a limit of 0 is none (CK_EFFECTIVELY_INFINITE)."""
+_KNOWN_FLAGS: Final = reduce(or_, TokenFlag)
 
 
 _LIB: Any = _pkcs11.lib  # its stub has no __new__; see ``Module``
 _Function: Final = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)
+_GetTokenInfo: Final = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p)
 
 
 class _InitializeArgs(ctypes.Structure):
@@ -52,7 +59,48 @@ class _FunctionList(ctypes.Structure):
         ("C_Initialize", _Function),
         ("C_Finalize", _Function),
         ("C_GetInfo", _Function),
+        ("C_GetFunctionList", _Function),
+        ("C_GetSlotList", _Function),
+        ("C_GetSlotInfo", _Function),
+        ("C_GetTokenInfo", _GetTokenInfo),
     )
+
+
+class _TokenInfo(ctypes.Structure):
+    """CK_TOKEN_INFO."""
+
+    _fields_ = (
+        ("label", ctypes.c_char * 32),
+        ("manufacturerID", ctypes.c_char * 32),
+        ("model", ctypes.c_char * 16),
+        ("serialNumber", ctypes.c_char * 16),
+        ("flags", ctypes.c_ulong),
+        ("ulMaxSessionCount", ctypes.c_ulong),
+        ("ulSessionCount", ctypes.c_ulong),
+        ("ulMaxRwSessionCount", ctypes.c_ulong),
+        ("ulRwSessionCount", ctypes.c_ulong),
+        ("ulMaxPinLen", ctypes.c_ulong),
+        ("ulMinPinLen", ctypes.c_ulong),
+        ("ulTotalPublicMemory", ctypes.c_ulong),
+        ("ulFreePublicMemory", ctypes.c_ulong),
+        ("ulTotalPrivateMemory", ctypes.c_ulong),
+        ("ulFreePrivateMemory", ctypes.c_ulong),
+        ("hardwareVersion", ctypes.c_ubyte * 2),
+        ("firmwareVersion", ctypes.c_ubyte * 2),
+        ("utcTime", ctypes.c_char * 16),
+    )
+
+
+class TokenInfo(NamedTuple):
+    """What a token says of itself that python-pkcs11 does not read.
+
+    ``most_sessions`` is ``None`` if it states no limit; ``time`` if it has no clock.
+    """
+
+    flags: TokenFlag
+    sessions: int
+    most_sessions: int | None
+    time: datetime | None
 
 
 class Product(NamedTuple):
@@ -125,6 +173,31 @@ class Module:
             firmware_version=_version(token.firmware_version),
         )
 
+    def tokens(self) -> list[Token]:
+        """Return all tokens that are there."""
+        return list(self._wrapper.get_tokens())
+
+    def token_info(self, token: Token) -> TokenInfo:
+        """Ask the token for what it says of itself now; raise ``TokenUnavailable``.
+
+        Of a library that keeps a state for each caller, it is what python-pkcs11 has asked when it
+        found the token.
+        """
+        if not self._is_shared:
+            return TokenInfo(TokenFlag(token.flags), 0, None, None)
+        info = _TokenInfo()
+        answer = self._functions.C_GetTokenInfo(token.slot.slot_id, ctypes.addressof(info))
+        if answer != _CKR_OK:
+            raise TokenUnavailable(f"the token answers {answer:#x}")
+        most = min(info.ulMaxSessionCount or _NO_NUMBER, info.ulMaxRwSessionCount or _NO_NUMBER)
+        flags = TokenFlag(info.flags & _KNOWN_FLAGS)
+        return TokenInfo(
+            flags=flags,
+            sessions=0 if info.ulSessionCount == _NO_NUMBER else info.ulSessionCount,
+            most_sessions=None if most == _NO_NUMBER else most,
+            time=_instant(info.utcTime) if TokenFlag.CLOCK_ON_TOKEN in flags else None,
+        )
+
     def find_token(self, *, label: str | None, serial: str | None) -> Token:
         """Return the one token of that label and serial number.
 
@@ -163,3 +236,10 @@ def _function_list(dll: ctypes.CDLL) -> _FunctionList:
     if dll.C_GetFunctionList(ctypes.byref(pointer)) != _CKR_OK:
         raise ValueError("no function list")
     return pointer.contents  # NULL is a ValueError too
+
+
+def _instant(text: bytes) -> datetime | None:
+    """Return the instant that YYYYMMDDhhmmssxx is, if it is one."""
+    with suppress(ValueError):
+        return datetime.strptime(text[:14].decode("ascii"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    return None

@@ -35,6 +35,10 @@ class FirstAid:
         self._is_needed = "softhsm" in module.name
         self._copies = copies
 
+    def directory(self) -> Path | None:
+        """Return where the tokens are, if it is known."""
+        return next((token.parent for token in self._tokens()), None)
+
     def restore(self) -> None:
         """Put back each ``token.object`` that is empty or gone; the caller holds the boot lock."""
         for token in self._tokens():

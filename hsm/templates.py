@@ -148,14 +148,14 @@ class Templates:
         own = {Attribute.KEY_TYPE: row.kind.key_type, Attribute.VALUE: value} | guards
         return self._imported(_MAPPER.secret_key_template, kid, [row], own)
 
-    def imported_private(self, kid: UUID, spec: KeySpec, key: PrivateKey) -> Attributes:
-        """Return a whole private key for C_CreateObject."""
+    def imported_private(self, kid: UUID | None, spec: KeySpec, key: PrivateKey) -> Attributes:
+        """Return a whole private key for C_CreateObject; a session object without ``kid``."""
         rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].private(key)
         own = _kind(spec) | material | self.private(rows)
         return self._imported(_MAPPER.private_key_template, kid, rows, own)
 
-    def imported_public(self, kid: UUID, spec: KeySpec, key: PrivateKey) -> Attributes:
-        """Return the public half of an imported private key for C_CreateObject."""
+    def imported_public(self, kid: UUID | None, spec: KeySpec, key: PrivateKey) -> Attributes:
+        """Return the public half of an imported private key, likewise."""
         rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].public(key.public_key())
         own = _kind(spec) | material | self.public(rows)
         return self._imported(_MAPPER.public_key_template, kid, rows, own)

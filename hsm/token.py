@@ -36,6 +36,9 @@ from hsm.wrapping import Path, generate_kek
 
 logger = logging.getLogger(__name__)
 
+WRONG_RESULT: Final = "the token gives a wrong result"
+FORBIDDEN: Final = "its CEKs would pass through the process, which is forbidden"
+
 _TRIES: Final = 3
 _TRIES_OVER_SECONDS: Final = 12
 _PAUSE_SECONDS: Final = 0.25
@@ -227,7 +230,7 @@ class _Trials:
                     self.taken.update(((row.name, enc.name), path) for enc in encs)
                     return found
                 reason = found.reason
-        return Offer(reason or "its CEKs would pass through the process, which is forbidden")
+        return Offer(reason or FORBIDDEN)
 
     def _refusals(self, row: Algorithm, attempt: Attempt, name: str) -> dict[str, str]:
         """Return why not, by curve."""
@@ -285,7 +288,7 @@ def _refusal(
             with pool.operations.session() as session:
                 trial(session)
         except HsmError:
-            reason = "the token gives a wrong result"
+            reason = WRONG_RESULT
             time.sleep(_PAUSE_SECONDS)
         except PKCS11Error as error:
             fault, reason = fault_of(error), f"the token answers {name_of(error)}"
