@@ -35,6 +35,7 @@ def make_token(state_dir: Path) -> dict[str, str]:
     conf = state_dir / "softhsm.conf"
     conf.write_text((ROOT / "softhsm.conf").read_text().replace("@STATE_DIR@", str(state_dir)))
     pin = secrets.token_hex(8)
+    (state_dir / "pin").touch(mode=0o600)
     (state_dir / "pin").write_text(pin)
     command = ["softhsm2-util", "--init-token", "--free", "--label", LABEL]
     subprocess.run(

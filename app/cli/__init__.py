@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app import audit
-from app.cli import keys, tokens
+from app.cli import doctor, keys, tokens
 from app.cli.service import keyring_of, record
 from app.config import PREFIX, Config, ConfigError
 from app.errors import AppError
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_verify_audit)
     tokens.add_to(commands)
     keys.add_to(commands)
+    doctor.add_to(commands)
     return parser
 
 

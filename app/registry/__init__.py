@@ -8,9 +8,11 @@ from app.registry.credentials import ApiToken, Credentials
 from app.registry.pages import Filters
 from app.registry.records import Key, Origin, Residency, State
 from app.registry.registry import AlreadyAsked, Registry, migrate
+from app.registry.revisions import Age, Revision, revision_at
 from app.registry.watch import Watch
 
 __all__ = [
+    "Age",
     "AlreadyAsked",
     "ApiToken",
     "Credentials",
@@ -20,7 +22,9 @@ __all__ = [
     "Origin",
     "Registry",
     "Residency",
+    "Revision",
     "State",
     "Watch",
     "migrate",
+    "revision_at",
 ]

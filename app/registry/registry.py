@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
+    func,
     insert,
     literal_column,
     or_,
@@ -23,11 +23,12 @@ from app.asked import Asked
 from app.errors import RegistryUnavailable
 from app.registry.census import Census
 from app.registry.credentials import Credentials
-from app.registry.database import Database, engine_of, translated
+from app.registry.database import Database, engine_of, instant, translated
 from app.registry.grants import Grants
 from app.registry.pages import Pages
 from app.registry.records import Key, State
 from app.registry.repetitions import Repetitions, forget, remember
+from app.registry.revisions import alembic_config, require_known, revision_at
 from app.registry.rows import VISIBLE, record_of, spec_of, values_of
 from app.registry.tables import grants, keys, tags
 from app.registry.tags import Tags
@@ -35,7 +36,6 @@ from hsm import KeyNotFound, KeySpec
 
 __all__ = ["Registry", "engine_of", "migrate"]
 
-_MIGRATIONS: Final = Path(__file__).with_name("migrations")
 # What operations need of a key; every request reads it.
 _HOT: Final = (
     *("kid", "kid_public", "owner", "kty", "alg", "crv", "bits", "origin", "residency"),
@@ -66,16 +66,15 @@ class AlreadyAsked(Exception):
 
 
 def migrate(url: str) -> None:
-    """Create the schema at ``url``, or bring it up to date; may raise ``RegistryUnavailable``."""
-    # A quarter of the time in which the service starts, and it does without.
-    import alembic.command  # noqa: PLC0415
-    import alembic.config  # noqa: PLC0415
+    """Create the schema at ``url``, or bring it up to date.
 
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.attributes["url"] = url
+    Raises ``ConfigError`` if a newer version has written it, and ``RegistryUnavailable``.
+    """
+    import alembic.command  # noqa: PLC0415  # see ``alembic_config``
+
+    require_known(revision_at(url))
     with translated():
-        alembic.command.upgrade(config, "head")
+        alembic.command.upgrade(alembic_config(url), "head")
 
 
 class Registry:
@@ -237,6 +236,17 @@ class Registry:
         """Return what all keys are, in whatever state."""
         with self._database.reading() as connection:
             return {UUID(row.kid): spec_of(row) for row in connection.execute(select(keys))}
+
+    def lasting(self) -> Mapping[UUID, KeySpec]:
+        """Return what all keys are that are neither being made nor destroyed."""
+        query = select(keys).where(keys.c.state.in_(VISIBLE))
+        with self._database.reading() as connection:
+            return {UUID(row.kid): spec_of(row) for row in connection.execute(query)}
+
+    def last_change(self) -> datetime | None:
+        """Return when a key was changed last, by whatever clock."""
+        with self._database.reading() as connection:
+            return instant(connection.scalar(select(func.max(keys.c.changed_at))))
 
     def _change(self, kid: UUID, *, from_states: Iterable[State], **values: Any) -> bool:
         update = (

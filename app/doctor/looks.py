@@ -1,0 +1,165 @@
+"""Looks at what is not the token: files, disks, the registry, the clock."""
+
+import grp
+import os
+import pwd
+import stat
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from app.config import Config
+from app.errors import RegistryUnavailable
+from app.registry import Age, Registry, revision_at
+from hsm import Look
+
+_LEAST_FREE_BYTES: Final = 2**20
+_LOW_FREE_BYTES: Final = 2**26
+_SKEW_SECONDS: Final = 60.0
+_LEAP_SECONDS: Final = 1.0
+
+
+def user() -> str:
+    """Return who this process is."""
+    return _user_of(os.geteuid())
+
+
+def state_dir(config: Config) -> Look:
+    """See whether the directory is there, and ours alone."""
+    path = config.state_dir
+    if not path.is_dir():
+        return Look("missing")
+    found = path.stat()
+    facts = {"owner": _user_of(found.st_uid), "mode": f"{stat.S_IMODE(found.st_mode):04o}"}
+    if found.st_uid != os.geteuid():
+        return Look("not_ours", facts)
+    if not os.access(path, os.W_OK | os.X_OK):
+        return Look("not_writable", facts)
+    return Look("open" if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else "", facts)
+
+
+def disk(path: Path | None) -> Look:
+    """See how much room there is where ``path`` is."""
+    if path is None or not path.is_dir():
+        return Look("unknown")
+    found = os.statvfs(path)
+    free = found.f_bavail * found.f_frsize
+    facts = {"path": str(path), "free_mib": free // 2**20, "free_kib": free // 2**10}
+    if free < _LEAST_FREE_BYTES or (found.f_files and not found.f_favail):
+        return Look("full", facts)
+    return Look("low" if free < _LOW_FREE_BYTES else "", facts)
+
+
+def pin_file(config: Config) -> Look:
+    """See whether there is a PIN."""
+    if config.pin_file is None:
+        return Look("environment")
+    if not config.pin_file.exists():
+        return Look("missing")
+    try:
+        return Look("" if config.read_pin() else "empty")
+    except (OSError, UnicodeDecodeError):
+        return Look("unreadable")
+
+
+def pin_mode(config: Config) -> Look:
+    """See who else can read or change the PIN."""
+    if config.pin_file is None:
+        return Look("unknown")
+    found = config.pin_file.stat()
+    facts = {
+        "mode": f"{stat.S_IMODE(found.st_mode):04o}",
+        "owner": _user_of(found.st_uid),
+        "group": _group_of(found.st_gid),
+    }
+    if found.st_mode & stat.S_IRWXO:
+        return Look("world", facts)
+    if found.st_mode & stat.S_IRWXG:
+        return Look("group", facts)
+    return Look("" if found.st_uid in {0, os.geteuid()} else "owner", facts)
+
+
+def registry(config: Config) -> Look:
+    """See whether the registry answers, and whether its schema is the one of this version."""
+    try:
+        revision = revision_at(config.registry_url)
+        facts: dict[str, Any] = {"found": revision.found, "newest": revision.newest}
+        if revision.age is not Age.CURRENT:
+            return Look(str(revision.age), facts)
+        return Look(facts=facts | {"keys": len(_registry(config).specs())})
+    except RegistryUnavailable:
+        return Look("error")
+
+
+def audit_log(config: Config) -> Look:
+    """See whether the audit log can be written, and write nothing."""
+    path = config.audit_path
+    if path is None:
+        return Look("off")
+    beside = path.with_name(f"{path.name}.lock")
+    is_writable = all(
+        os.access(each, os.W_OK) if each.exists() else os.access(path.parent, os.W_OK | os.X_OK)
+        for each in (path, beside)
+    )
+    return Look("" if is_writable else "not_writable", {"path": str(path)})
+
+
+class Clock:
+    """Compares the clock with all else that tells the time; begins with its making."""
+
+    def __init__(self) -> None:
+        self._begun = time.time(), time.monotonic()
+
+    def look(self, config: Config, token: datetime | None, *, has_registry: bool) -> Look:
+        """See whether the clock is behind what has happened, was set, or differs from the token."""
+        now = time.time()
+        facts: dict[str, Any] = {"now": _shown(now)}
+        for what, then in _events(config, has_registry=has_registry):
+            if now < then - _SKEW_SECONDS:
+                return Look("behind", facts | {"what": what, "then": _shown(then)})
+        wall, monotonic = self._begun
+        leap = (now - wall) - (time.monotonic() - monotonic)
+        if abs(leap) > _LEAP_SECONDS:
+            return Look("set", facts | {"seconds": round(leap, 1)})
+        if token and abs(token.timestamp() - now) > _SKEW_SECONDS:
+            return Look("token", facts | {"seconds": round(token.timestamp() - now)})
+        return Look(facts=facts)
+
+
+def _events(config: Config, *, has_registry: bool) -> list[tuple[str, float]]:
+    """Return what has happened already, and when."""
+    events = [("this program was installed", Path(__file__).stat().st_mtime)]
+    if config.audit_path:
+        with suppress(OSError):
+            events.append(("the audit log was written", config.audit_path.stat().st_mtime))
+    if has_registry:
+        with suppress(RegistryUnavailable):
+            changed_at = _registry(config).last_change()
+            if changed_at:
+                events.append(("a key was changed", changed_at.timestamp()))
+    return events
+
+
+def _registry(config: Config) -> Registry:
+    """Return the registry, for reading: it needs no name of the host."""
+    return Registry(config.registry_url, host="")
+
+
+def _shown(instant: float) -> str:
+    return datetime.fromtimestamp(instant, UTC).isoformat(timespec="seconds")
+
+
+def _user_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group_of(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

@@ -1,0 +1,82 @@
+"""Which revision of the schema a registry has, and whether that is the one this version knows."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Engine
+
+from app.config import PREFIX, ConfigError
+from app.registry.database import engine_of, translated
+
+MIGRATIONS: Final = Path(__file__).with_name("migrations")
+
+
+class Age(StrEnum):
+    """How a schema compares with the one that this version knows."""
+
+    MISSING = "missing"
+    OLD = "old"
+    CURRENT = "current"
+    FUTURE = "future"
+
+
+class Revision(NamedTuple):
+    """That which was ``found``, if any, and the ``newest`` that this version knows."""
+
+    age: Age
+    found: str | None
+    newest: str
+
+
+def alembic_config(url: str) -> Any:
+    """Return what alembic has to know of the registry at ``url``."""
+    # A quarter of the time in which the service starts, and it does without.
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["url"] = url
+    return config
+
+
+def revision_at(url: str) -> Revision:
+    """Return the revision of the registry at ``url``, which is not made if it is not there.
+
+    Raises ``RegistryUnavailable`` if the database does not answer.
+    """
+    from alembic.migration import MigrationContext  # noqa: PLC0415  # as above
+
+    engine = engine_of(url)
+    try:
+        if not _is_there(engine):
+            return compared(None)
+        with translated(), engine.connect() as connection:
+            return compared(MigrationContext.configure(connection).get_current_revision())
+    finally:
+        engine.dispose()
+
+
+def compared(found: str | None) -> Revision:
+    """Return how the revision ``found`` compares."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415  # as above
+
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    newest = str(scripts.get_current_head())
+    known = {script.revision for script in scripts.walk_revisions()}
+    ages = {None: Age.MISSING, newest: Age.CURRENT} | dict.fromkeys(known - {newest}, Age.OLD)
+    return Revision(ages.get(found, Age.FUTURE), found, newest)
+
+
+def require_known(revision: Revision) -> None:
+    """Raise ``ConfigError`` if a newer version has written the registry."""
+    if revision.age is Age.FUTURE:
+        raise ConfigError(
+            f"the registry has schema {revision.found}, and this version knows {revision.newest} "
+            f"at most: use the version that wrote it, or set {PREFIX}DATABASE_URL to another one"
+        )
+
+
+def _is_there(engine: Engine) -> bool:
+    """Tell whether there is a database: SQLite would make one where none is."""
+    return engine.dialect.name != "sqlite" or Path(engine.url.database or "").is_file()
