@@ -1,5 +1,6 @@
 """jose-hsm: the REST Native Crypto API on keys that stay in an HSM."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -31,11 +32,13 @@ from app.keyring import Keyring
 from app.observability import Figures, History, Stream
 from app.observability.processes import shared_directory, started_at
 from app.registry import Registry, Watch
+from app.restoration import serving_lock
 from app.status import Status
-from hsm import Hsm
+from hsm import Hsm, file_lock
 
 _URL_PREFIX: Final = "/v1/crypto"
 _STDOUT: Final = 1
+_RESTORATION_SECONDS: Final = 30.0
 
 
 def create_app(config: Config | None = None) -> Flask:
@@ -52,6 +55,9 @@ def create_app(config: Config | None = None) -> Flask:
     # A path is a name, not a hint: no redirects to what it might have meant.
     app.url_map.merge_slashes = False
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    app.extensions["serving"] = serving = ExitStack()  # held for the life of the process
+    lock = serving_lock(config.state_dir)
+    serving.enter_context(file_lock(lock, shared=True, wait_seconds=_RESTORATION_SECONDS))
     registry = Registry(config.registry_url, host=config.host, observe=figures.used_registry)
     shared_dir = Path(directory) if (directory := shared_directory()) else None
     token = Hsm(replace(config.hsm_settings, observer=figures, shared_dir=shared_dir))

@@ -2,6 +2,7 @@
 
 from app.audit.chain import Report, verify
 from app.audit.log import AuditLog
+from app.audit.since import History, since
 from app.audit.uses import Uses
 
-__all__ = ["AuditLog", "Report", "Uses", "verify"]
+__all__ = ["AuditLog", "History", "Report", "Uses", "since", "verify"]

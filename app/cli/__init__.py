@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app import audit
-from app.cli import doctor, keys, tokens
+from app.backup import BackupError
+from app.cli import backup, doctor, keys, tokens
 from app.cli.service import keyring_of, record
 from app.config import PREFIX, Config, ConfigError
 from app.errors import AppError
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _take_settings_of_run()
     try:
         return int(options.command(Config.from_env(), options))
-    except (ConfigError, AppError, HsmError) as error:
+    except (BackupError, ConfigError, AppError, HsmError) as error:
         print(f"jose-hsm: {error}", file=sys.stderr)
         return 2
 
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     tokens.add_to(commands)
     keys.add_to(commands)
     doctor.add_to(commands)
+    backup.add_to(commands)
     return parser
 
 

@@ -8,7 +8,7 @@ from app.registry.credentials import ApiToken, Credentials
 from app.registry.pages import Filters
 from app.registry.records import Key, Origin, Residency, State
 from app.registry.registry import AlreadyAsked, Registry, migrate
-from app.registry.revisions import Age, Revision, revision_at
+from app.registry.revisions import Age, Revision, compared, revision_at
 from app.registry.watch import Watch
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Revision",
     "State",
     "Watch",
+    "compared",
     "migrate",
     "revision_at",
 ]

@@ -8,7 +8,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Select, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.config import PREFIX, ConfigError
@@ -103,6 +109,12 @@ def translated() -> Iterator[None]:
     # A ProgrammingError: PostgreSQL has no such table, where nobody has migrated.
     except (OperationalError, InterfaceError, ProgrammingError, PoolTimeoutError) as error:
         logger.warning("the registry answers: %s", getattr(error, "orig", error))
+        raise RegistryUnavailable from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:
+            raise
+        # What is no database, or a damaged one.
+        logger.warning("the registry answers: %s", error.orig)
         raise RegistryUnavailable from error
 
 

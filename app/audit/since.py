@@ -1,0 +1,67 @@
+"""What became of keys and API tokens since an instant, as the audit log has it."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+_DESTRUCTIONS: Final = ("keys.destroy", "cli.keys.destroy")
+_REVOCATIONS: Final = ("cli.token.revoke",)
+_CHANGES: Final = (
+    *("keys.change", "keys.change_tags", "grants.grant", "grants.revoke"),
+    *("cli.keys.grant", "cli.keys.adopt"),
+)
+_MEMBERS: Final = ("kid", "new_kid", "grantee", "operations", "state", "owner", "expires")
+
+
+@dataclass(kw_only=True)
+class History:
+    """Kids destroyed and API tokens revoked; ``changes`` are other lines, in short.
+
+    ``is_whole`` says whether the log begins before the instant.
+    """
+
+    destroyed: set[str] = field(default_factory=set)
+    revoked: set[str] = field(default_factory=set)
+    changes: list[str] = field(default_factory=list)
+    is_whole: bool = False
+
+
+def since(paths: Iterable[Path], instant: datetime) -> History:
+    """Return what the lines of ``paths`` say of the time from ``instant``; files may be missing."""
+    history = History()
+    for entry in _entries(paths):
+        if datetime.fromisoformat(entry["time"]) < instant:
+            history.is_whole = True
+        else:
+            _add(history, entry)
+    return history
+
+
+def _add(history: History, entry: dict[str, Any]) -> None:
+    endpoint = entry.get("endpoint")
+    if entry.get("status", HTTPStatus.OK) >= HTTPStatus.BAD_REQUEST:
+        return
+    if endpoint in _DESTRUCTIONS:
+        history.destroyed.add(str(entry["kid"]))
+    elif endpoint in _REVOCATIONS:
+        history.revoked.add(str(entry["token"]))
+    elif endpoint in _CHANGES:
+        members = (f"{name}={entry[name]}" for name in _MEMBERS if entry.get(name) is not None)
+        history.changes.append(f"{entry['time']} {endpoint} {' '.join(members)}")
+
+
+def _entries(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        if path.exists():
+            with path.open("rb") as file:
+                for line in file:
+                    try:
+                        entry = json.loads(line)
+                    except ValueError:  # torn by a killed process
+                        continue
+                    if isinstance(entry, dict) and "time" in entry:
+                        yield entry

@@ -1,0 +1,149 @@
+"""Backups of the registry: lines of JSON, compressed, with a digest at the end.
+
+The first line says what the file is, each line after it is a row, the last counts the lines before
+it and has their SHA-256. So a file is of no database in particular, and is whole or refused.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Final
+
+from app.registry import Age, revision_at
+from app.registry.transfer import TableRow, snapshot
+
+FORMAT: Final = "jose-hsm registry 1"
+_encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
+class BackupError(Exception):
+    """A backup cannot be written, read or restored; the text says why and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What is in a backup: rows by table, of a registry at ``taken_at`` with ``revision``."""
+
+    revision: str
+    taken_at: datetime
+    rows: Counter[str]
+    sha256: str
+
+
+def write(path: Path, url: str, *, is_forced: bool = False) -> Contents:
+    """Write the registry at ``url`` as it is at one instant, while others use it.
+
+    The file is there whole or not at all, for its owner alone. Raises ``BackupError`` if there is
+    one already, unless ``is_forced``, or if it cannot be written.
+    """
+    if path.exists() and not is_forced:
+        raise BackupError(f"{path} exists: choose another name, or add --force")
+    age = revision_at(url).age
+    if age not in {Age.CURRENT, Age.OLD}:
+        raise BackupError(f"there is no registry that this version knows: its schema is {age}")
+    try:
+        with _replacing(path) as file, snapshot(url) as (revision, rows):
+            return _write(file, revision, rows)
+    except OSError as error:
+        raise BackupError(f"{path} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a new file for one ``with`` block, which at its end is on the disk as ``path``."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.new")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.absolute().parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _write(file: IO[bytes], revision: str, rows: Iterator[TableRow]) -> Contents:
+    hashed, counted = hashlib.sha256(), Counter[str]()
+    taken_at = datetime.now(UTC)
+    with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+
+        def put(value: Any) -> None:
+            line = _encode(value).encode("ascii") + b"\n"
+            hashed.update(line)
+            packed.write(line)
+
+        put({"format": FORMAT, "revision": revision, "taken_at": taken_at.isoformat()})
+        for table, row in rows:
+            put([table, row])
+            counted[table] += 1
+        sha256 = hashed.hexdigest()
+        put({"rows": counted.total(), "sha256": sha256})
+    return Contents(revision=revision, taken_at=taken_at, rows=counted, sha256=sha256)
+
+
+def read(path: Path) -> Contents:
+    """Read a backup to its end; raise ``BackupError`` unless it is one, whole and unchanged."""
+    hashed, counted, end = hashlib.sha256(), Counter[str](), None
+    with _lines(path) as lines:
+        first = next(lines, b"")
+        head = _parsed(first)
+        if not isinstance(head, dict) or head.get("format") != FORMAT:
+            raise BackupError(f"{path} is no backup of jose-hsm, or one of a newer version")
+        hashed.update(first)
+        for line in lines:
+            match _parsed(line):
+                case [str(table), dict()]:
+                    counted[table] += 1
+                    hashed.update(line)
+                case end:
+                    break
+        is_last = next(lines, None) is None
+    if end != {"rows": counted.total(), "sha256": hashed.hexdigest()} or not is_last:
+        raise BackupError(f"{path} is damaged: it is not what was written")
+    return Contents(
+        revision=head["revision"],
+        taken_at=datetime.fromisoformat(head["taken_at"]),
+        rows=counted,
+        sha256=hashed.hexdigest(),
+    )
+
+
+def rows_of(path: Path) -> Iterator[TableRow]:
+    """Give the rows of a backup that has been read to its end."""
+    with _lines(path) as lines:
+        for value in map(json.loads, lines):
+            if isinstance(value, list):
+                table, row = value
+                yield table, row
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[Iterator[bytes]]:
+    try:
+        with gzip.open(path, "rb") as file:
+            yield iter(file)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BackupError(f"{path} is no backup, or is damaged: {error}") from error
+    except OSError as error:
+        raise BackupError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _parsed(line: bytes) -> Any:
+    with suppress(ValueError):
+        return json.loads(line)
+    return None

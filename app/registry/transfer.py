@@ -1,0 +1,181 @@
+"""All rows of a registry, out of one database and into another."""
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, DateTime, MetaData, Table, delete, func, insert, select, text
+
+from app.registry.database import engine_of, instant, translated
+from app.registry.records import State
+from app.registry.revisions import Age, alembic_config, compared, revision_at
+from app.registry.rows import spec_of
+from app.registry.tables import metadata
+from hsm import KeySpec
+
+Row = dict[str, Any]
+TableRow = tuple[str, Row]
+
+_REVISIONS: Final = "alembic_version"
+_BATCH: Final = 1000
+_UNFINISHED: Final = (State.PENDING, State.DESTROYED)
+_OTHERS: Final = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
+
+
+@contextmanager
+def snapshot(url: str) -> Iterator[tuple[str, Iterator[TableRow]]]:
+    """Give the revision of a registry and its rows at one instant, for one ``with`` block.
+
+    Values are those of JSON, instants in UTC. Others go on writing. Raises ``RegistryUnavailable``.
+    """
+    revision = revision_at(url)
+    engine = engine_of(url)
+    try:
+        with translated(), _reading_at_one_instant(engine.connect()) as connection:
+            yield str(revision.found), _rows(connection)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _reading_at_one_instant(connection: Connection) -> Iterator[Connection]:
+    is_sqlite = connection.dialect.name == "sqlite"
+    if not is_sqlite:
+        connection.execution_options(isolation_level="REPEATABLE READ")
+    with connection:
+        if is_sqlite:  # its driver begins nothing to read
+            connection.exec_driver_sql("BEGIN")
+        yield connection
+
+
+def _rows(connection: Connection) -> Iterator[TableRow]:
+    for table in _tables(connection):
+        found = connection.execution_options(yield_per=_BATCH).execute(select(table))
+        for row in found.mappings():
+            yield table.name, {name: _as_json(value) for name, value in row.items()}
+
+
+def _tables(connection: Connection) -> list[Table]:
+    """Return the tables that are there, which an older schema has fewer of."""
+    there = MetaData()
+    there.reflect(connection)
+    return [table for table in there.sorted_tables if table.name != _REVISIONS]
+
+
+def _as_json(value: Any) -> Any:
+    found = instant(value) if isinstance(value, datetime) else None
+    return found.isoformat() if found else value
+
+
+@contextmanager
+def brought_up_to_date(revision: str, rows: Iterable[TableRow]) -> Iterator[Iterable[TableRow]]:
+    """Give ``rows`` of an older ``revision`` as the newest has them, migrated in a scratch copy."""
+    if compared(revision).age is Age.CURRENT:
+        yield rows
+        return
+    import alembic.command  # noqa: PLC0415  # see ``alembic_config``
+
+    with tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory:
+        url = f"sqlite:///{Path(directory) / 'registry.db'}"
+        alembic.command.upgrade(alembic_config(url), revision)
+        replace_all(url, rows)
+        alembic.command.upgrade(alembic_config(url), "head")
+        with snapshot(url) as (_, newest):
+            yield newest
+
+
+def replace_all(url: str, rows: Iterable[TableRow]) -> None:
+    """Put ``rows`` in the place of all that there are, or change nothing."""
+    engine = engine_of(url)
+    try:
+        with translated(), engine.begin() as connection:
+            tables = {table.name: table for table in _tables(connection)}
+            for table in tables.values():
+                connection.execute(delete(table))
+            for name, batch in _batches(rows):
+                table = tables[name]
+                connection.execute(insert(table), [_typed(table, row) for row in batch])
+    finally:
+        engine.dispose()
+
+
+def _batches(rows: Iterable[TableRow]) -> Iterator[tuple[str, list[Row]]]:
+    rows = iter(rows)
+    while some := list(islice(rows, _BATCH)):
+        by_table: defaultdict[str, list[Row]] = defaultdict(list)
+        for name, row in some:
+            by_table[name].append(row)
+        yield from by_table.items()
+
+
+def _typed(table: Table, row: Row) -> Row:
+    return {
+        name: datetime.fromisoformat(value)
+        if value is not None and isinstance(table.c[name].type, DateTime)
+        else value
+        for name, value in row.items()
+    }
+
+
+def number_of_rows(url: str) -> int:
+    """Return how many rows all tables have together; raise ``RegistryUnavailable``."""
+    if revision_at(url).age is Age.MISSING:
+        return 0
+    engine = engine_of(url)
+    try:
+        with translated(), engine.connect() as connection:
+            return sum(
+                connection.scalar(select(func.count()).select_from(table)) or 0
+                for table in _tables(connection)
+            )
+    finally:
+        engine.dispose()
+
+
+def encryptions(url: str) -> Mapping[str, int]:
+    """Return how many encryptions are counted for each kid, where a registry is up to date."""
+    if revision_at(url).age is not Age.CURRENT:
+        return {}
+    keys = metadata.tables["keys"]
+    engine = engine_of(url)
+    try:
+        with translated(), engine.connect() as connection:
+            found = connection.execute(select(keys.c.kid, keys.c.encryptions))
+            return {row.kid: row.encryptions for row in found}
+    finally:
+        engine.dispose()
+
+
+def connections_of_others(url: str) -> int:
+    """Return how many others a server of databases has connected to this one."""
+    engine = engine_of(url)
+    try:
+        with translated():
+            if engine.dialect.name != "postgresql":
+                return 0
+            with engine.connect() as connection:
+                return int(connection.scalar(_OTHERS) or 0)
+    finally:
+        engine.dispose()
+
+
+class _Values:
+    """A row of ``keys`` by attributes."""
+
+    def __init__(self, row: Row) -> None:
+        self.__dict__.update(row)
+
+
+def specs_of(rows: Iterable[TableRow]) -> Mapping[UUID, KeySpec]:
+    """Return what the keys among ``rows`` are that are to be on the token."""
+    lasting = (row for table, row in rows if table == "keys" and row["state"] not in _UNFINISHED)
+    return {UUID(row["kid"]): spec_of(_Values(row)) for row in lasting}
