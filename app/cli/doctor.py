@@ -71,12 +71,24 @@ def _worst(checks: list[Check]) -> Result:
 
 
 def _print(checks: list[Check]) -> None:
-    print_table(
-        ("step", "result", "seen"), ((check.step, check.result, check.seen) for check in checks)
-    )
+    print_table(("step", "result", "seen"), _rows(checks))
     for check in checks:
         if check.advice:
             print(f"\n{check.step}: {check.result}: {check.seen}")
             print(textwrap.indent(textwrap.fill(check.advice, 96, break_long_words=False), "  "))
     counts = Counter(check.result for check in checks)
     print("\n" + ", ".join(f"{counts[result]} {result}" for result in Result if counts[result]))
+
+
+def _rows(checks: list[Check]) -> list[tuple[str, Result, str]]:
+    """Return a row for each step, but one for all of a kind that could not be taken."""
+    rows = (
+        (_kind(check.step) if check.symptom == "skipped" else check.step, check.result, check.seen)
+        for check in checks
+    )
+    return list(dict.fromkeys(rows))
+
+
+def _kind(step: str) -> str:
+    kind, _, name = step.partition(" ")
+    return f"{kind} (all)" if name else kind
