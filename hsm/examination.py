@@ -39,12 +39,12 @@ from hsm.token import FORBIDDEN, WRONG_RESULT, Policy, Token, known_attributes
 Arguments = ParamSpec("Arguments")
 
 _RANDOM_BYTES: Final = 32
-_PIN_FLAGS: Final = (
+_FLAGS: Final = (
     (TokenFlag.USER_PIN_LOCKED, "locked"),
     (TokenFlag.USER_PIN_FINAL_TRY, "final_try"),
     (TokenFlag.USER_PIN_TO_BE_CHANGED, "to_be_changed"),
-    (TokenFlag.USER_PIN_COUNT_LOW, "count_low"),
     (TokenFlag.WRITE_PROTECTED, "write_protected"),
+    (TokenFlag.USER_PIN_COUNT_LOW, "count_low"),
 )
 
 _REFUSED: Final = {
@@ -76,6 +76,8 @@ def _answered(
             return Look("error", {"answer": name_of(error)})
         except HsmError as error:
             return Look("error", {"answer": error.subject or "a wrong result"})
+        except OSError as error:
+            return Look("error", {"answer": f"{error.filename}: {error.strerror}"})
 
     return answered
 
@@ -152,7 +154,7 @@ class Examination:
         facts = {"flags": " ".join(str(flag.name) for flag in info.flags)}
         if TokenFlag.USER_PIN_INITIALIZED not in info.flags:
             return Look("no_pin", facts)
-        return Look(next((word for flag, word in _PIN_FLAGS if flag in info.flags), ""), facts)
+        return Look(next((word for flag, word in _FLAGS if flag in info.flags), ""), facts)
 
     @_answered
     def latch(self) -> Look:

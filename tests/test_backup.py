@@ -338,7 +338,7 @@ BAD = {
     "without its end": (shortened, "damaged"),
     "lengthened": (lengthened, "damaged"),
     "cut off": (lambda content: content[:-20], "damaged"),
-    "a byte changed": (lambda content: content[:80] + b"\0" + content[81:], "damaged"),
+    "a byte changed": (lambda content: content[:80] + b"\0" + content[81:], "damaged|no backup"),
     "empty": (lambda _: b"", "no backup"),
     "not compressed": (gzip.decompress, "no backup"),
     "another file": (lambda _: gzip.compress(b'{"format": "other"}\n'), "no backup"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import requests
 from sqlalchemy import create_engine, text
 
 from app.config import ConfigError
-from app.doctor.words import _WORDS
+from app.doctor.words import COMMON, WORDS
 from app.registry import migrate
 from hsm import ALGORITHMS, RATES
 from hsm.known_answers import examples
@@ -140,7 +141,7 @@ def test_a_good_installation_is_good_beside_its_service_and_nothing_is_left(envi
         *(f"algorithm {name}" for name in ALGORITHMS),
         *(f"rate {name}" for name in RATES),
     }
-    assert {name.partition(" ")[0] for name in steps} == set(_WORDS)
+    assert {name.partition(" ")[0] for name in steps} == set(WORDS)
     assert all(steps[f"rate {name}"]["facts"]["per_second"] > 0 for name in RATES)
     assert "RFC 7515 A.2" in steps["algorithm RS256"]["seen"]
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == list(steps)
@@ -150,6 +151,17 @@ def test_a_good_installation_is_good_beside_its_service_and_nothing_is_left(envi
 
 def test_each_algorithm_that_takes_keys_has_a_known_answer():
     assert set(ALGORITHMS) - examples().keys() == {"MLDSA44"}
+
+
+def test_there_are_words_for_every_symptom():
+    sources = [ROOT / "hsm" / "examination.py", *(ROOT / "app" / "doctor").glob("*.py")]
+    named = {
+        symptom
+        for source in sources
+        for symptom in re.findall(r'Look\(\s*"(\w+)"', source.read_text())
+    }
+    assert len(named) > 20
+    assert named <= {symptom for words in (*WORDS.values(), COMMON) for symptom in words}
 
 
 # --- Broken ones ---

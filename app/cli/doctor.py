@@ -72,12 +72,20 @@ def _worst(checks: list[Check]) -> Result:
 
 def _print(checks: list[Check]) -> None:
     print_table(("step", "result", "seen"), _rows(checks))
-    for check in checks:
-        if check.advice:
-            print(f"\n{check.step}: {check.result}: {check.seen}")
-            print(textwrap.indent(textwrap.fill(check.advice, 96, break_long_words=False), "  "))
+    for (advice, result, seen), steps in _advised(checks).items():
+        print(f"\n{', '.join(steps)}: {result}: {seen}")
+        print(textwrap.indent(textwrap.fill(advice, 96, break_long_words=False), "  "))
     counts = Counter(check.result for check in checks)
     print("\n" + ", ".join(f"{counts[result]} {result}" for result in Result if counts[result]))
+
+
+def _advised(checks: list[Check]) -> dict[tuple[str, Result, str], list[str]]:
+    """Return the steps that have the same advice for the same reason."""
+    steps: dict[tuple[str, Result, str], list[str]] = {}
+    for check in checks:
+        if check.advice:
+            steps.setdefault((check.advice, check.result, check.seen), []).append(check.step)
+    return steps
 
 
 def _rows(checks: list[Check]) -> list[tuple[str, Result, str]]:

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from app.config import Config
+from app.config import PREFIX, Config
 from app.doctor import looks
 from app.doctor.words import Check, Result, check_of
-from app.registry import Registry
+from app.registry import VISIBLE, Registry
 from hsm import ALGORITHMS, RATES, Examination, KeySpec, Look, TokenUnavailable, is_whole
 
 _RATE_SECONDS: Final = 0.5
@@ -50,7 +50,7 @@ class Doctor:
         self._settings = {
             "token": config.token_label or config.token_serial or config.token_uri,
             "state_dir": str(config.state_dir),
-            "pin_file": str(config.pin_file or "the PIN"),
+            "pin_file": str(config.pin_file or f"{PREFIX}PIN"),
             "latch": str(config.state_dir / "pin.latch"),
             "user": looks.user(),
             "workers": workers,
@@ -167,7 +167,8 @@ class Doctor:
         return Look("missing" if missing else "unknown" if unknown else "", facts)
 
     def _specs(self) -> dict[UUID, KeySpec]:
-        return dict(Registry(self._config.registry_url, host="").lasting())
+        """Return what the keys are that are neither being made nor destroyed."""
+        return dict(Registry(self._config.registry_url, host="").specs(VISIBLE))
 
     def _needed(self) -> frozenset[str]:
         """Return the algorithms that keys of the registry are bound to."""

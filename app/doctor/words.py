@@ -55,7 +55,7 @@ def _skipped(seen: str) -> Words:
 
 _IN_TROUBLE: Final = "The token is in trouble: look into its own log, then run this again."
 _FREE_SPACE: Final = "Free space there, or move it to a larger disk."
-_COMMON: Final = {
+COMMON: Final = {
     "error": _failed("no answer: {answer}", _IN_TROUBLE),
     "hangs": _failed(
         "does not come back within {seconds:g} s",
@@ -148,7 +148,7 @@ _WORDS: Final[Mapping[str, Mapping[str, Words]]] = {
         ),
     },
     "module": {
-        "": _ok("{manufacturer}, {library} {version}, PKCS#11 {cryptoki}"),
+        "": _ok("{path} is loaded and initialised"),
         "missing": _failed(
             "there is no file {path}",
             f"Set {PREFIX}PKCS11_MODULE to the PKCS#11 library of your token. SoftHSM2's is often "
@@ -166,7 +166,9 @@ _WORDS: Final[Mapping[str, Mapping[str, Words]]] = {
         ),
     },
     "token": {
-        "": _ok("'{label}', serial {serial}, {manufacturer} {model} {firmware}"),
+        "": _ok(
+            "'{label}', serial {serial}: {token} {firmware_version}, by {library} {library_version}"
+        ),
         "missing": _failed(
             "no token with {wanted}; there: {there}",
             f"Set {PREFIX}TOKEN_LABEL to one that is there. If yours is not: is its configuration "
@@ -211,6 +213,10 @@ _WORDS: Final[Mapping[str, Mapping[str, Words]]] = {
             "this PIN has been refused before, and is not tried again",
             "Write the right PIN into {pin_file}: a changed PIN is tried by itself. If it is right "
             "and the token was mended, remove {latch}.",
+        ),
+        "error": _failed(
+            "it cannot be seen whether this PIN has been refused: {answer}",
+            "Give {latch} to the user of the service.",
         ),
     },
     "login": {
@@ -343,13 +349,14 @@ _WORDS: Final[Mapping[str, Mapping[str, Words]]] = {
     },
 }
 
-_BY_STEP: Final = MappingProxyType(_WORDS)
+WORDS: Final = MappingProxyType(_WORDS)
+"""By step, and by the symptom of its look."""
 
 
 def check_of(step: str, look: Look, settings: Mapping[str, Any]) -> Check:
     """Put ``look`` into words; ``step`` is a row of the table, and a name after a blank."""
-    table = _BY_STEP[step.partition(" ")[0]]
-    words = table.get(look.symptom) or _COMMON[look.symptom]
+    table = WORDS[step.partition(" ")[0]]
+    words = table.get(look.symptom) or COMMON[look.symptom]
     filling = {**settings, **look.facts}
     seen, advice = (text.format_map(filling) for text in (words.seen, words.advice))
     return Check(step, words.result, look.symptom, seen, advice, dict(look.facts))

@@ -9,9 +9,11 @@ from app.registry.pages import Filters
 from app.registry.records import Key, Origin, Residency, State
 from app.registry.registry import AlreadyAsked, Registry, migrate
 from app.registry.revisions import Age, Revision, compared, revision_at
+from app.registry.rows import VISIBLE
 from app.registry.watch import Watch
 
 __all__ = [
+    "VISIBLE",
     "Age",
     "AlreadyAsked",
     "ApiToken",

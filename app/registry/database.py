@@ -118,6 +118,17 @@ def translated() -> Iterator[None]:
         raise RegistryUnavailable from error
 
 
+@contextmanager
+def engine_for(url: str) -> Iterator[Engine]:
+    """Lend an engine for one ``with`` block; it raises ``RegistryUnavailable`` as above."""
+    engine = engine_of(url)
+    try:
+        with translated():
+            yield engine
+    finally:
+        engine.dispose()
+
+
 def instant(value: datetime | None) -> datetime | None:
     """Return an instant in UTC: SQLite forgets that it is, PostgreSQL has a zone of its own."""
     if value is None:

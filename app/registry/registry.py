@@ -232,14 +232,9 @@ class Registry:
         with self._database.reading() as connection:
             return {UUID(row.kid): spec_of(row) for row in connection.execute(query)}
 
-    def specs(self) -> Mapping[UUID, KeySpec]:
-        """Return what all keys are, in whatever state."""
-        with self._database.reading() as connection:
-            return {UUID(row.kid): spec_of(row) for row in connection.execute(select(keys))}
-
-    def lasting(self) -> Mapping[UUID, KeySpec]:
-        """Return what all keys are that are neither being made nor destroyed."""
-        query = select(keys).where(keys.c.state.in_(VISIBLE))
+    def specs(self, states: Iterable[State] = State) -> Mapping[UUID, KeySpec]:
+        """Return what all keys are that are in one of ``states``."""
+        query = select(keys).where(keys.c.state.in_(list(states)))
         with self._database.reading() as connection:
             return {UUID(row.kid): spec_of(row) for row in connection.execute(query)}
 

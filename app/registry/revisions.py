@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Engine
 
 from app.config import PREFIX, ConfigError
-from app.registry.database import engine_of, translated
+from app.registry.database import engine_for
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
@@ -47,14 +47,11 @@ def revision_at(url: str) -> Revision:
     """
     from alembic.migration import MigrationContext  # noqa: PLC0415  # as above
 
-    engine = engine_of(url)
-    try:
+    with engine_for(url) as engine:
         if not _is_there(engine):
             return compared(None)
-        with translated(), engine.connect() as connection:
+        with engine.connect() as connection:
             return compared(MigrationContext.configure(connection).get_current_revision())
-    finally:
-        engine.dispose()
 
 
 def compared(found: str | None) -> Revision:

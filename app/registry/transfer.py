@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, DateTime, MetaData, Table, delete, func, insert, select, text
 
-from app.registry.database import engine_of, instant, translated
-from app.registry.records import State
+from app.registry.database import engine_for, instant
 from app.registry.revisions import Age, alembic_config, compared, revision_at
-from app.registry.rows import spec_of
-from app.registry.tables import metadata
+from app.registry.rows import VISIBLE, spec_of
+from app.registry.tables import keys
 from hsm import KeySpec
 
 Row = dict[str, Any]
@@ -24,7 +24,6 @@ TableRow = tuple[str, Row]
 
 _REVISIONS: Final = "alembic_version"
 _BATCH: Final = 1000
-_UNFINISHED: Final = (State.PENDING, State.DESTROYED)
 _OTHERS: Final = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
@@ -38,12 +37,8 @@ def snapshot(url: str) -> Iterator[tuple[str, Iterator[TableRow]]]:
     Values are those of JSON, instants in UTC. Others go on writing. Raises ``RegistryUnavailable``.
     """
     revision = revision_at(url)
-    engine = engine_of(url)
-    try:
-        with translated(), _reading_at_one_instant(engine.connect()) as connection:
-            yield str(revision.found), _rows(connection)
-    finally:
-        engine.dispose()
+    with engine_for(url) as engine, _reading_at_one_instant(engine.connect()) as connection:
+        yield str(revision.found), _rows(connection)
 
 
 @contextmanager
@@ -95,17 +90,13 @@ def brought_up_to_date(revision: str, rows: Iterable[TableRow]) -> Iterator[Iter
 
 def replace_all(url: str, rows: Iterable[TableRow]) -> None:
     """Put ``rows`` in the place of all that there are, or change nothing."""
-    engine = engine_of(url)
-    try:
-        with translated(), engine.begin() as connection:
-            tables = {table.name: table for table in _tables(connection)}
-            for table in tables.values():
-                connection.execute(delete(table))
-            for name, batch in _batches(rows):
-                table = tables[name]
-                connection.execute(insert(table), [_typed(table, row) for row in batch])
-    finally:
-        engine.dispose()
+    with engine_for(url) as engine, engine.begin() as connection:
+        tables = {table.name: table for table in _tables(connection)}
+        for table in tables.values():
+            connection.execute(delete(table))
+        for name, batch in _batches(rows):
+            table = tables[name]
+            connection.execute(insert(table), [_typed(table, row) for row in batch])
 
 
 def _batches(rows: Iterable[TableRow]) -> Iterator[tuple[str, list[Row]]]:
@@ -130,52 +121,32 @@ def number_of_rows(url: str) -> int:
     """Return how many rows all tables have together; raise ``RegistryUnavailable``."""
     if revision_at(url).age is Age.MISSING:
         return 0
-    engine = engine_of(url)
-    try:
-        with translated(), engine.connect() as connection:
-            return sum(
-                connection.scalar(select(func.count()).select_from(table)) or 0
-                for table in _tables(connection)
-            )
-    finally:
-        engine.dispose()
+    with engine_for(url) as engine, engine.connect() as connection:
+        return sum(
+            connection.scalar(select(func.count()).select_from(table)) or 0
+            for table in _tables(connection)
+        )
 
 
 def encryptions(url: str) -> Mapping[str, int]:
     """Return how many encryptions are counted for each kid, where a registry is up to date."""
     if revision_at(url).age is not Age.CURRENT:
         return {}
-    keys = metadata.tables["keys"]
-    engine = engine_of(url)
-    try:
-        with translated(), engine.connect() as connection:
-            found = connection.execute(select(keys.c.kid, keys.c.encryptions))
-            return {row.kid: row.encryptions for row in found}
-    finally:
-        engine.dispose()
+    with engine_for(url) as engine, engine.connect() as connection:
+        found = connection.execute(select(keys.c.kid, keys.c.encryptions))
+        return {row.kid: row.encryptions for row in found}
 
 
 def connections_of_others(url: str) -> int:
     """Return how many others a server of databases has connected to this one."""
-    engine = engine_of(url)
-    try:
-        with translated():
-            if engine.dialect.name != "postgresql":
-                return 0
-            with engine.connect() as connection:
-                return int(connection.scalar(_OTHERS) or 0)
-    finally:
-        engine.dispose()
-
-
-class _Values:
-    """A row of ``keys`` by attributes."""
-
-    def __init__(self, row: Row) -> None:
-        self.__dict__.update(row)
+    with engine_for(url) as engine:
+        if engine.dialect.name != "postgresql":
+            return 0
+        with engine.connect() as connection:
+            return int(connection.scalar(_OTHERS) or 0)
 
 
 def specs_of(rows: Iterable[TableRow]) -> Mapping[UUID, KeySpec]:
     """Return what the keys among ``rows`` are that are to be on the token."""
-    lasting = (row for table, row in rows if table == "keys" and row["state"] not in _UNFINISHED)
-    return {UUID(row["kid"]): spec_of(_Values(row)) for row in lasting}
+    lasting = (row for table, row in rows if table == "keys" and row["state"] in VISIBLE)
+    return {UUID(row["kid"]): spec_of(SimpleNamespace(**row)) for row in lasting}

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 import requests
 
 from scripts.throwaway import LABEL, make_token
+from tests.command import jose_hsm
 from tests.faults.service import BOOT_SECONDS, protect, use
 
 CLIENTS = sorted(Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so"))
@@ -171,3 +173,16 @@ def test_a_token_that_stops_answering_is_given_up_and_found_again(serve_faulty, 
             service.wait_until_ready()
             assert statuses <= {None, 200, 503}
         service.assert_sound()
+
+
+@pytest.mark.long
+def test_the_doctor_says_what_is_proven_there_and_that_it_hangs(remote):
+    hsm, settings = remote
+    done = jose_hsm(settings, "doctor", "--quick")
+    assert done.returncode == 0, done
+    assert re.search(r"algorithm RS256 +ok +agrees with RFC 7515 A.2", done.stdout)
+    hsm.send(signal.SIGSTOP)
+    done = jose_hsm(settings | {"JOSE_HSM_GENERATION_SECONDS": "2"}, "doctor")
+    assert done.returncode == 1
+    assert re.search(r"module +failed +does not come back", done.stdout)
+    assert "Is the HSM switched on" in done.stdout
