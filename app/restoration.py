@@ -7,7 +7,7 @@ as having encrypted as often as it can have since.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,18 +35,18 @@ def alone(state_dir: Path, url: str) -> Iterator[None]:
     Raises ``BackupError`` if one is running, or if others use the database of the registry.
     """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        lock = hsm.file_lock(serving_lock(state_dir), wait_seconds=0)
-        with lock:
-            others = transfer.connections_of_others(url)
-            if others:
-                raise BackupError(
-                    f"others use the registry ({others} connections): stop all services that share "
-                    "it, and close what else is connected"
-                )
-            yield
-    except TokenUnavailable:
-        raise BackupError("the service is running: stop it first") from None
+    with ExitStack() as held:
+        try:
+            held.enter_context(hsm.file_lock(serving_lock(state_dir), wait_seconds=0))
+        except TokenUnavailable:
+            raise BackupError("the service is running: stop it first") from None
+        others = transfer.connections_of_others(url)
+        if others:
+            raise BackupError(
+                f"others use the registry ({others} connections): stop all services that share "
+                "it, and close what else is connected"
+            )
+        yield
 
 
 def serving_lock(state_dir: Path) -> Path:
@@ -102,7 +102,7 @@ def plan(path: Path, url: str, history: History, *, encryptions: int | None) -> 
     """Return what restoring the backup ``path`` to the registry at ``url`` means.
 
     ``encryptions`` is the most that any key has done since, if that is known. Raises
-    ``BackupError`` if the backup is damaged, or of a newer version.
+    ``BackupError`` if the backup is damaged, of a newer version, or of a time to come.
     """
     contents = backup.read(path)
     if compared(contents.revision).age not in {Age.CURRENT, Age.OLD}:
@@ -110,7 +110,9 @@ def plan(path: Path, url: str, history: History, *, encryptions: int | None) -> 
             f"{path} has schema {contents.revision}, which this version does not know: restore it "
             "with the version that wrote it"
         )
-    age_seconds = max(0.0, (datetime.now(UTC) - contents.taken_at).total_seconds())
+    age_seconds = (datetime.now(UTC) - contents.taken_at).total_seconds()
+    if age_seconds < 0:
+        raise BackupError(f"{path} is of {contents.taken_at}, and that is not yet: set the clock")
     return Plan(
         path=path,
         contents=contents,
@@ -133,10 +135,6 @@ def restore(chosen: Plan, url: str, *, is_forced: bool) -> None:
         raise BackupError("the registry is not empty: back it up, then add --force to replace it")
     migrate(url)
     transfer.replace_all(url, chosen.rows())
-
-
-def _names(row: transfer.Row) -> tuple[str | None, ...]:
-    return row["kid"], row["kid_public"]
 
 
 def _kids(path: Path, is_meant: Callable[[transfer.Row], bool]) -> frozenset[str]:

@@ -20,7 +20,8 @@ from app.budget import MOST_ENCRYPTIONS
 from app.cli import main
 from app.errors import RegistryUnavailable
 from app.registry import migrate
-from app.restoration import FASTEST_A_SECOND
+from app.restoration import FASTEST_A_SECOND, alone, serving_lock
+from hsm import TokenUnavailable, file_lock
 from scripts.throwaway import make_token, server
 from tests.api import Api
 from tests.callers import WITH_TOKENS, token_for
@@ -373,9 +374,22 @@ def test_a_refused_backup_changes_nothing(here, settings, good, tmp_path):
     rewrite(path, revision="9999")
     arguments = ("--without-token", "--force")
     assert "9999" in here(settings, "restore", path, *arguments, status=2).stderr
+    rewrite(path, revision="0003", taken_at=datetime.now(UTC) + timedelta(hours=1))
+    assert "set the clock" in here(settings, "restore", path, *arguments, status=2).stderr
     path.write_bytes(spoiled(good.read_bytes()))
     assert "damaged" in here(settings, "restore", path, *arguments, status=2).stderr
     assert everything(url_in(settings)) == before
+
+
+def test_a_token_that_does_not_answer_is_not_taken_for_a_running_service(tmp_path):
+    with pytest.raises(TokenUnavailable), alone(tmp_path, f"sqlite:///{tmp_path}/registry.db"):
+        raise TokenUnavailable
+    with (
+        file_lock(serving_lock(tmp_path), shared=True),
+        pytest.raises(backup.BackupError, match="stop it first"),
+        alone(tmp_path, f"sqlite:///{tmp_path}/registry.db"),
+    ):
+        pytest.fail("it is alone")
 
 
 def test_a_file_is_replaced_only_if_that_is_asked_for(settings, tmp_path):
