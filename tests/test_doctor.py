@@ -23,6 +23,7 @@ from app.registry import migrate
 from hsm import ALGORITHMS, RATES
 from hsm.known_answers import examples
 from scripts.throwaway import ROOT, make_token, server
+from tests.api import Api
 from tests.command import jose_hsm
 from tests.faults.control import Fault, Faults
 from tests.faults.service import CONFIGURATION
@@ -115,23 +116,26 @@ def assert_fails_at(report: Report, step: str, *advice: str) -> None:
 # --- A good one ---
 
 
-def test_a_good_installation_is_good_beside_its_service_and_nothing_is_left(environment, live):
-    kid = live.create(kty="EC", crv="P-256", alg="ES256")["kid"]
-    tokens = Path(environment["JOSE_HSM_STATE_DIR"]) / "tokens"
-    before = set(tokens.glob("*/*.object"))
+def test_a_good_installation_is_good_beside_its_service_and_nothing_is_left(serve, tmp_path):
+    environment = make_token(tmp_path / "state")
+    tokens = tmp_path / "state" / "tokens"
     statuses, is_over = set(), threading.Event()
+    with serve(environment, workers=1) as url:
+        live = Api.over_http(url)
+        kid = live.create(kty="EC", crv="P-256", alg="ES256")["kid"]
+        before = set(tokens.glob("*/*.object"))
 
-    def sign() -> None:
-        body = {"kid": kid, "alg": "ES256", "data": ""}
-        while not is_over.is_set():
-            statuses.add(live.post("/sign", body).status)
-            time.sleep(0.05)
+        def sign() -> None:
+            body = {"kid": kid, "alg": "ES256", "data": ""}
+            while not is_over.is_set():
+                statuses.add(live.post("/sign", body).status)
+                time.sleep(0.05)
 
-    client = threading.Thread(target=sign)
-    client.start()
-    done = jose_hsm(environment, "doctor", "--json")
-    is_over.set()
-    client.join()
+        client = threading.Thread(target=sign)
+        client.start()
+        done = jose_hsm(environment, "doctor", "--json")
+        is_over.set()
+        client.join()
     assert done.returncode == 0, done
     steps = {step["step"]: step for step in json.loads(done.stdout)["steps"]}
     assert {step["result"] for step in steps.values()} == {"ok", "skipped"}
