@@ -102,6 +102,7 @@ def _encryption(call: Call, rfc: Mapping[str, Any]) -> None:
 
 def _signing(call: Call, pair: Mapping[str, str], rfc: Mapping[str, Any]) -> None:
     body = {"kid": pair["kid"], "alg": "ES256", "data": _DATA}
+    call("signing_sign", "Detached", body)
     jws = call("signing_sign", "Detached, with a content type", body | {"cty": "text/plain"})
     claims = {"data": "eyJzdWIiOiJhbGljZSJ9", "serialization": "compact", "typ": "JWT"}
     jwt = call("signing_sign", "A JWT", body | claims)
@@ -139,7 +140,7 @@ def _macs(call: Call, pair: Mapping[str, str], rfc: Mapping[str, Any]) -> None:
     message = {"kid": aes["kid"], "alg": "dir", "enc": "A128GCM", "data": _DATA}
     jwe = call("encryption_encrypt", "With an AES key", message)
     body = {"kid": pair["kid"], "alg": "ES256", "data": _DATA}
-    jws = call("signing_sign", "Detached", body)
+    jws = call("signing_sign", "For a batch", body)
     bodies = {
         "encrypt": message,
         "decrypt": jwe,
