@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -72,12 +72,16 @@ class Ends:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._moments: list[float] = []
-        self.over = threading.Event()
+        self._is_over = threading.Event()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._is_over.set()
 
     def watch(self) -> None:
         """Look until it is over."""
         seen = set(self._service.workers)
-        while not self.over.wait(0.05):
+        while not self._is_over.wait(0.05):
             now = set(self._service.workers)
             self._moments += [time.monotonic()] * len(seen - now)
             seen = now
@@ -318,7 +322,7 @@ def _soak(service: Service, seconds: float, table: Table) -> None:
     clients = [Victim(service.url, shared) for _ in range(CLIENTS)]
     ends, trouble = Ends(service), Trouble(service)
     deadline = time.monotonic() + WARM_UP_SECONDS + seconds
-    with ThreadPoolExecutor(CLIENTS + 1) as pool:
+    with ThreadPoolExecutor(CLIENTS + 1) as pool, closing(ends):
         watching = pool.submit(ends.watch)
         lives = [pool.submit(client.live, deadline) for client in clients]
         time.sleep(WARM_UP_SECONDS)
@@ -330,7 +334,6 @@ def _soak(service: Service, seconds: float, table: Table) -> None:
         after = _size(service)
         time.sleep(FIGURES_SECONDS)
         sessions = _sessions(service)
-        ends.over.set()
     for done in (watching, *lives):
         done.result()
     table.show_counts("sessions, at the end", sessions)

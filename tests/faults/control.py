@@ -23,7 +23,8 @@ DIRECTORY: Final = "FAULTS_DIR"
 EVERY: Final = "*"
 
 _POLL_SECONDS: Final = 0.02
-_PATIENCE_SECONDS: Final = 15
+# A worker whose predecessors died young waits for half a minute before it loads anything.
+_PATIENCE_SECONDS: Final = 60
 # What the library does by itself, also when its token is gone: struck only by name.
 _OF_THE_LIBRARY: Final = ("C_Initialize", "C_Finalize", "C_GetFunctionList")
 
