@@ -16,5 +16,5 @@ def jose_hsm(settings: Mapping[str, str], *arguments: str) -> "subprocess.Comple
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
