@@ -1,5 +1,6 @@
 """Errors get a status in one table, and one JSON body."""
 
+import errno
 import logging
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -15,6 +16,7 @@ from app import exchange
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 2
+_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
 NOT_AN_OBJECT: Final = "The body must be one JSON object, strictly (RFC 8259), in UTF-8"
 
 
@@ -112,6 +114,15 @@ class AuditUnavailable(AppError):
         super().__init__("Service unavailable: the audit log cannot be written")
 
 
+class HostExhausted(AppError):
+    """The operating system gives no more of something just now, wherever that was noticed."""
+
+    code = "unavailable"
+
+    def __init__(self) -> None:
+        super().__init__("Service unavailable: no file descriptors, memory or disk are left")
+
+
 STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
     {
         BadRequest: HTTPStatus.BAD_REQUEST,
@@ -124,6 +135,7 @@ STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
         RegistryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
         NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
         AuditUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        HostExhausted: HTTPStatus.SERVICE_UNAVAILABLE,
         hsm.KeyNotFound: HTTPStatus.NOT_FOUND,
         hsm.UnsupportedAlgorithm: HTTPStatus.UNPROCESSABLE_ENTITY,
         hsm.CryptoFailure: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -164,7 +176,10 @@ class Answer(NamedTuple):
 
 
 def answer(error: Exception) -> Answer:
-    """Return the answer to ``error``; log those that are faults of ours."""
+    """Return the answer to ``error``; log those that are faults of ours, or of the host."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SCARCE):
+        logger.error("the host is exhausted", exc_info=error)
+        error = HostExhausted()
     match error:
         case AppError() | hsm.HsmError():
             status = STATUS[type(error)]

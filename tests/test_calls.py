@@ -1,6 +1,7 @@
 """What the token says is looked at before anybody gets it, and nobody waits for it for ever."""
 
 import ctypes
+import errno
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 import hsm
-from hsm import Hsm, KeySpec
+from hsm import Hsm, KeySpec, signing
 from hsm.generation import Generations
 from hsm.watchdog import EXIT_STATUS
 from tests import injector
@@ -118,6 +119,29 @@ def test_a_wrong_signature_is_an_internal_error_over_http(local, application, ch
     corrupt(chaos, "C_Sign", 3)
     answer = local.post("/sign", {"kid": kid, "alg": "ES256", "data": ""})
     assert answer.refusal == (500, "internal_error")
+
+
+@pytest.mark.parametrize(
+    ("error", "refusal"),
+    [
+        (OSError(errno.EMFILE, "as of an import"), (503, "unavailable")),
+        (OSError(errno.ENOMEM, "as of a thread"), (503, "unavailable")),
+        (MemoryError(), (503, "unavailable")),
+        (OSError(errno.EINVAL, "of our own making"), (500, "internal_error")),
+    ],
+    ids=str,
+)
+def test_what_the_host_lacks_is_not_our_fault(local, monkeypatch, error, refusal):
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    key = {"kid": local.create(kty="EC", crv="P-256", alg="ES256")["kid"], "alg": "ES256"}
+    with monkeypatch.context() as patched:
+        patched.setattr(signing, "is_valid", fail)
+        answer = local.post("/sign", key | {"data": ""})
+    assert answer.refusal == refusal
+    assert ("Retry-After" in answer.headers) == (answer.status == 503)
+    assert local.post("/sign", key | {"data": ""}).status == 200
 
 
 def test_without_random_bytes_nothing_is_encrypted(token, chaos):

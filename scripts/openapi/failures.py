@@ -18,7 +18,7 @@ from app import errors
 
 Failures = tuple[Exception, ...]
 
-EVERYWHERE: Final[Failures] = (InternalServerError(),)
+EVERYWHERE: Final[Failures] = (InternalServerError(), errors.HostExhausted())
 BODY: Final[Failures] = (
     errors.BadRequest("Field 'data' is not valid base64url"),
     RequestEntityTooLarge(),
@@ -134,8 +134,9 @@ CODES: Final[Mapping[str, Advice]] = MappingProxyType(
             "Tell the operator the `X-Request-Id` of the answer: the log has the cause under it.",
         ),
         "unavailable": Advice(
-            "The token, the registry, the audit log or the issuer of JWTs cannot answer now, or "
-            "too much is asked at once; `description` says which.",
+            "The token, the registry, the audit log or the issuer of JWTs cannot answer now, the "
+            "host has run out of something, or too much is asked at once; `description` says "
+            "which.",
             "Send the same request again after `Retry-After` seconds, with an `Idempotency-Key` if "
             "it makes a key. If it lasts, see the words of `/health/ready` below.",
         ),
