@@ -1,35 +1,34 @@
 """JOSE in bytes: base64url, headers, what is signed, what is authenticated, public JWKs."""
 
-import binascii
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any, Final
 
+import pybase64
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from app import strict_json
 from hsm import WEIERSTRASS_CURVES, PublicKey
 
-_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
-_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
-_PADDING: Final = (b"", b"===", b"==", b"=")
+_URL: Final = b"-_"
+_PADDING: Final = ("", "===", "==", "=")
 
 
 def encode(value: bytes) -> str:
     """Return base64url without padding (RFC 7515 §2)."""
-    text = binascii.b2a_base64(value, newline=False).rstrip(b"=")
-    return text.translate(_TO_URL).decode("ascii")
+    return pybase64.b64encode_as_string(value, altchars=_URL).rstrip("=")
 
 
 def decode(text: str) -> bytes:
     """Return the bytes of base64url ``text``; raise ``ValueError`` unless it is the canonical form.
 
-    The library ignores foreign characters, padding and trailing bits. Encoding again does not.
+    The library ignores trailing bits, and warns of ``+`` and ``/``. Encoding again does not.
     """
-    padded = text.encode("ascii").translate(_FROM_URL) + _PADDING[len(text) % 4]
-    value = binascii.a2b_base64(padded)
+    if "+" in text or "/" in text:
+        raise ValueError("not the alphabet of base64url")
+    value = pybase64.b64decode(text + _PADDING[len(text) % 4], altchars=_URL, validate=True)
     if encode(value) != text:
         raise ValueError("not canonical base64url")
     return value

@@ -13,7 +13,7 @@ def loads(text: bytes) -> dict[str, Any]:
     """
     try:
         parsed = _DECODER.decode(text.decode("utf-8"))
-        if b"\\u" in text:
+        if b"\\" in text:  # a lone surrogate can only come escaped
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("nested too deeply") from None
