@@ -32,6 +32,7 @@ from app.keyring import Keyring
 from app.observability import Figures, History, Stream
 from app.observability.processes import shared_directory, started_at
 from app.registry import Registry, Watch
+from app.responses import Responses
 from app.restoration import serving_lock
 from app.status import Status
 from hsm import Hsm, file_lock
@@ -51,7 +52,7 @@ def create_app(config: Config | None = None) -> Flask:
     stream = Stream(_STDOUT, dropped=figures.dropped)
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
+    app.json = Responses(app)
     # A path is a name, not a hint: no redirects to what it might have meant.
     app.url_map.merge_slashes = False
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

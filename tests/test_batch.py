@@ -220,7 +220,7 @@ def test_an_empty_batch_is_answered(live):
 
 
 def test_an_id_is_echoed_and_need_not_be_unique(live):
-    ids = ["a", "a", 7, "", None]
+    ids = ["a", "a", 7, "", "ключ", 2**64, -(10**30), None]
     answers = batch(live, *({"op": "mac", "id": name, "body": {}} for name in ids))
     assert [answer.get("id") for answer in answers] == ids
     assert "id" not in answers[-1]
