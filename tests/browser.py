@@ -64,6 +64,12 @@ class Browser:
         """Click on it, wherever on the page it is."""
         self.run("arguments[0].click()", self.find(selector, within))
 
+    def click(self, selector: str, within: WebElement | None = None) -> None:
+        """Click on it with the mouse: a browser lets only people use the clipboard."""
+        element = self.find(selector, within)
+        self.run("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
     def run(self, script: str, *arguments: Any) -> Any:
         """Return what ``script`` returns, which the page's own policy does not bind."""
         return self._driver.execute_script(script, *arguments)

@@ -100,7 +100,7 @@ class ApiPage:
     def curl(self, operation: str) -> str:
         """Return the command that the button copies."""
         command = self._browser.find(".curl-command", self._block(operation))
-        self._browser.press(".copy-to-clipboard button", command)
+        self._browser.click(".copy-to-clipboard button", command)
         return self._browser.clipboard()
 
     def _block(self, operation: str) -> WebElement:
