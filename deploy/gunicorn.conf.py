@@ -42,10 +42,11 @@ http_parser = "python"
 # A kid of any length is just unknown; this is as long as gunicorn lets a line be bounded.
 limit_request_line = 8190
 
-# A request may wait for an RSA key being generated; a client that asks again within a minute
-# finds its connection open. Keep-alive outlasts the proxy's own (60 s in nginx).
+# A request may wait for an RSA key being generated, and whoever stops or reloads waits for it as
+# long as the proxy would; a client that asks again within a minute finds its connection open.
+# Keep-alive outlasts the proxy's own (60 s in nginx).
 timeout = 60
-graceful_timeout = 30
+graceful_timeout = 60
 keepalive = 75
 
 # The service logs its requests itself.
