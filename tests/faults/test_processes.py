@@ -25,7 +25,9 @@ import requests
 from scripts.bench.keys import registry_of
 from scripts.throwaway import Server, make_token, server
 from tests.api import PREFIX, Api, b64u
+from tests.faults.control import Fault
 from tests.faults.crashing import DEATHS
+from tests.faults.service import serving
 from tests.test_http import api_of
 
 UNAVAILABLE = {"error": "unavailable"}
@@ -389,27 +391,27 @@ def create(url: str, made: list[str], over: threading.Event) -> None:
             assert answer.refusal == (503, "unavailable")
 
 
-def test_a_stop_under_load_cuts_nobody_off(settings):
-    with server(settings) as started:
-        key, registry = Key(api_of(started.url)), registry_of(settings)
+def test_a_stop_under_load_cuts_nobody_off(tmp_path):
+    with serving(tmp_path, workers=2) as service:
+        key, registry = Key(service.api), registry_of(service.settings)
+        service.inject(Fault(function="C_GenerateKey", delay_seconds=3))
         slow: list[int] = []
+
+        def generate() -> None:
+            slow.append(service.api.post("/keys", {"kty": "oct", "alg": "HS256"}).status)
 
         def is_under_way() -> bool:
             now = datetime.now(UTC)
             return bool(registry.unfinished(here_before=now, before=now))
 
-        def generate() -> None:
-            body = {"kty": "RSA", "bits": 4096}
-            slow.append(api_of(started.url).post("/keys", body).status)
-
         generator = threading.Thread(target=generate)
-        with load(started.url, key) as clients:
+        with load(service.url, key) as clients:
             generator.start()
-            until(lambda: slow or is_under_way())
-            started.process.send_signal(signal.SIGTERM)
+            until(is_under_way)
+            service.process.send_signal(signal.SIGTERM)
             until(lambda: refused(clients))
             generator.join()
-            assert started.process.wait(timeout=30) == 0
+            assert service.process.wait(timeout=30) == 0
         assert broken(clients) == []
         assert cut(clients) <= 1
         assert set(answers(clients)) == {200}
