@@ -2,7 +2,6 @@
 
 import contextvars
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import BoundedSemaphore
@@ -13,19 +12,26 @@ from hsm.errors import Cause, TokenUnavailable
 Result = TypeVar("Result")
 
 _MOST_WAITING: Final = 7
-_LOWEST_PRIORITY: Final = 19
+_NICE: Final = 5
 
 
 class Generations:
     """Runs ``width`` generations at a time; a few more may wait, the rest is refused at once.
 
     A token in the process (SoftHSM) searches primes on the processors that serve everybody. So the
-    threads of the lane have the lowest priority: they get what the others leave.
+    threads of the lane get a third of what others get where both want a processor. With the lowest
+    priority it would be a seventieth: on a busy machine no pair would be made before the watchdog
+    ends the process.
     """
 
     def __init__(self, width: int) -> None:
         self._places = BoundedSemaphore(width + _MOST_WAITING)
-        self._threads = ThreadPoolExecutor(width, "hsm-generation", initializer=_give_way)
+        self._threads = ThreadPoolExecutor(
+            width,
+            "hsm-generation",
+            initializer=os.nice,  # on Linux that of the calling thread alone
+            initargs=(_NICE,),
+        )
 
     def run(self, generate: Callable[[], Result]) -> Result:
         """Return what ``generate`` returns; raise ``TokenUnavailable`` if too many are waiting."""
@@ -36,7 +42,3 @@ class Generations:
             return self._threads.submit(contextvars.copy_context().run, generate).result()
         finally:
             self._places.release()
-
-
-def _give_way() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

@@ -19,7 +19,7 @@ ROOT: Final = Path(__file__).parent.parent
 LABEL: Final = "throwaway"
 CONFIGURATION: Final = "deploy/gunicorn.conf.py"
 _READY_SECONDS: Final = 20
-_STOP_SECONDS: Final = 40
+_STOP_SECONDS: Final = 70  # longer than gunicorn waits for its workers
 
 
 class Server(NamedTuple):

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -289,10 +290,19 @@ def test_generations_beyond_the_few_that_may_wait_are_refused_at_once():
     assert outcomes.count("done") == 8
 
 
-def test_the_lane_gives_way_to_everybody_else():
-    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    found = Generations(1).run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-    assert (found, os.getpriority(os.PRIO_PROCESS, threading.get_native_id())) == (19, own)
+@pytest.mark.parametrize("niceness", [0, 10])
+def test_the_lane_gives_way_and_starves_not(niceness):
+    def found():
+        os.nice(niceness)  # of a service that is started so, which the lane must not undo
+        return niceness_here(), Generations(1).run(niceness_here), niceness_here()
+
+    with ThreadPoolExecutor(1) as own_thread:
+        own, of_the_lane, afterwards = own_thread.submit(found).result()
+    assert (of_the_lane, afterwards) == (own + 5, own)
+
+
+def niceness_here():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 class Noted(hsm.Observer):
