@@ -6,6 +6,7 @@ import mmap
 import os
 import random
 import resource
+import select
 import signal
 import sys
 import threading
@@ -31,6 +32,9 @@ _OPENING_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
 _PR_SET_DUMPABLE: Final = 4
 _COLLECTED_OBJECTS: Final = 20_000
+_PLACES: Final = 128
+_COURTESY_SECONDS: Final = 0.01
+_GLANCE_SECONDS: Final = 0.0005
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -47,6 +51,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     slot: int
     # Counted in the master, where a reload makes no new class.
     _failures: ClassVar[Counter[int]] = Counter()
+    # One more than the connections of each worker that accepts, by slot; shared by all processes.
+    # Beyond so many workers two have the same place, and connections are spread less evenly.
+    _loads: ClassVar["memoryview[int]"] = memoryview(mmap.mmap(-1, 4 * _PLACES)).cast("I")
 
     # --- In the master ---
 
@@ -69,6 +76,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._failures[self.slot] += 1
         self._is_proven.close()
         self._has_ended.close()
+        self._loads[self.slot % _PLACES] = 0
 
     def _pause_after(self, failures: int) -> float:
         """Return seconds, never so few that all workers together boot six times in a minute."""
@@ -146,6 +154,35 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         self.alive, self._is_told = False, True
         return False
 
+    @property
+    def nr_conns(self) -> int:
+        """How many connections this worker has; the others see it."""
+        return self._nr_conns
+
+    @nr_conns.setter
+    def nr_conns(self, number: int) -> None:
+        self._nr_conns = number
+        if self._accepting:
+            self._loads[self.slot % _PLACES] = number + 1
+
+    _accepting = False
+
+    def accept(self, listener: Any) -> None:
+        """Accept a connection, unless a worker that has fewer does so in a moment.
+
+        Else whoever wakes first takes all that come together, and its threads stand in line for as
+        long as they are kept alive while the other workers idle.
+        """
+        deadline = time.monotonic() + _COURTESY_SECONDS
+        while self._accepting and self._is_fuller() and time.monotonic() < deadline:
+            time.sleep(_GLANCE_SECONDS)
+            if not select.select([listener], [], [], 0)[0]:
+                return
+        super().accept(listener)
+
+    def _is_fuller(self) -> bool:
+        return any(0 < load <= self._nr_conns for load in self._loads.tolist())
+
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept or do not; at the end take those who have connected already, and nobody more.
 
@@ -153,6 +190,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         for nothing and is then cut off.
         """
         super().set_accept_enabled(enabled)
+        self._loads[self.slot % _PLACES] = self._nr_conns + 1 if enabled else 0
         if self._is_told and not enabled:
             for listener in self.sockets:
                 with suppress(OSError):

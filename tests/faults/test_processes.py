@@ -340,6 +340,32 @@ def note(slots: dict[int, int], started: Server) -> bool:
     return len(living) == 3
 
 
+def test_who_comes_is_served_by_the_worker_with_fewest_connections(settings):
+    application = "tests.faults.crashing:tells"
+    with server(settings, application=application) as started, contextlib.ExitStack() as kept:
+        until(lambda: len({told(started.url)["pid"] for _ in range(8)}) == 2)
+
+        def connect(number: int) -> dict[http.client.HTTPConnection, int]:
+            address = started.url.removeprefix("http://")
+            new = [http.client.HTTPConnection(address) for _ in range(number)]
+            return {kept.enter_context(contextlib.closing(each)): server_of(each) for each in new}
+
+        first = connect(24)
+        assert min(Counter(first.values()).values()) >= 8, first.values()
+        emptied = next(iter(first.values()))
+        others = [each for each, pid in first.items() if pid != emptied]
+        for connection in first.keys() - others:
+            connection.close()
+        time.sleep(0.5)  # until the worker has noticed
+        second = list(connect(len(others)).values())
+        assert second.count(emptied) >= len(others) - 2, second
+
+
+def server_of(connection: http.client.HTTPConnection) -> int:
+    connection.request("GET", "/")
+    return int(json.loads(connection.getresponse().read())["pid"])
+
+
 def test_a_worker_leaves_no_core_dump(settings):
     application = "tests.faults.crashing:tells"
     with server(settings, workers=1, application=application) as started:
