@@ -5,24 +5,23 @@ may use.
 """
 
 from hsm.adapter import Encrypted, Hsm, is_valid
-from hsm.adoption import Adoptable
-from hsm.agreement import Agreement
-from hsm.algorithms import (
+from hsm.algorithms.families import Algorithm
+from hsm.algorithms.keyspec import KeySpec, algorithms_by_crv
+from hsm.algorithms.kinds import CURVES, WEIERSTRASS_CURVES
+from hsm.algorithms.tables import (
     ALGORITHMS,
     CONTENT_ENCRYPTIONS,
-    CURVES,
     DIRECT,
     KEY_AGREEMENTS,
     KEY_MANAGEMENTS,
     KEY_WRAPPINGS,
     MACS,
     SIGNATURES,
-    WEIERSTRASS_CURVES,
-    Algorithm,
-    KeySpec,
-    algorithms_by_crv,
 )
-from hsm.content import Sealed
+from hsm.cryptoki.locks import file_lock
+from hsm.cryptoki.material import AgreementKey, PrivateKey, PublicKey
+from hsm.cryptoki.module import Product
+from hsm.cryptoki.pool import Sessions
 from hsm.errors import (
     Cause,
     CryptoFailure,
@@ -33,16 +32,15 @@ from hsm.errors import (
     UnsupportedAlgorithm,
     WrongResult,
 )
-from hsm.examination import Examination, Look, is_whole
-from hsm.latch import file_lock
-from hsm.material import AgreementKey, PrivateKey, PublicKey
-from hsm.module import Product
+from hsm.examination.adoption import Adoptable
+from hsm.examination.examination import Examination, Look, is_whole
+from hsm.examination.rates import RATES
+from hsm.life.state import Phase, State
+from hsm.life.token import Offer
 from hsm.observer import Observer
-from hsm.pool import Sessions
-from hsm.rates import RATES
+from hsm.operations.content import Sealed
+from hsm.operations.ecdh import Agreement
 from hsm.settings import Settings
-from hsm.state import Phase, State
-from hsm.token import Offer
 
 __all__ = [
     "ALGORITHMS",

@@ -10,36 +10,31 @@ from uuid import UUID
 from pkcs11 import PKCS11Error
 from pkcs11.exceptions import FunctionFailed
 
-from hsm import adoption, content, mac, signing
-from hsm.adoption import Adoptable
-from hsm.agreement import Agreement
-from hsm.algorithms import (
-    CONTENT_ENCRYPTIONS,
-    DIRECT,
-    KEY_MANAGEMENTS,
-    MACS,
-    RSA,
-    SIGNATURES,
-    KeyManagement,
-    KeySpec,
-)
-from hsm.connection import ATTEMPTS, Connection
-from hsm.content import Cek, Sealed
+from hsm.algorithms.families import KeyManagement
+from hsm.algorithms.keyspec import KeySpec
+from hsm.algorithms.kinds import RSA
+from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, DIRECT, KEY_MANAGEMENTS, MACS, SIGNATURES
+from hsm.cryptoki.faults import Fault, fault_of
+from hsm.cryptoki.handles import Key
+from hsm.cryptoki.material import AgreementKey, PrivateKey, PublicKey
+from hsm.cryptoki.module import Product
+from hsm.cryptoki.objects import PRIVATE, PUBLIC, Half, halves_of, secret, secrets_of
+from hsm.cryptoki.pool import Sessions
+from hsm.cryptoki.session import Session
 from hsm.errors import CryptoFailure, DecryptionFailed, KeyNotFound, TokenUnavailable
-from hsm.faults import Fault, fault_of
-from hsm.generation import Generations
-from hsm.halves import PRIVATE, PUBLIC, Half, halves_of, secret, secrets_of
-from hsm.handles import Key
-from hsm.keystore import Halves
-from hsm.lateness import Lateness
-from hsm.material import AgreementKey, PrivateKey, PublicKey
-from hsm.module import Product
-from hsm.pool import Sessions
-from hsm.session import Session
+from hsm.examination import adoption
+from hsm.examination.adoption import Adoptable
+from hsm.life.connection import ATTEMPTS, Connection
+from hsm.life.rsa_lane import Generations
+from hsm.life.state import State
+from hsm.life.token import Offer, Token
+from hsm.operations import content, mac, signing
+from hsm.operations.cek import Outcome
+from hsm.operations.content import Cek, Sealed
+from hsm.operations.ecdh import Agreement
+from hsm.operations.timing import Lateness
 from hsm.settings import Settings
-from hsm.state import State
-from hsm.token import Offer, Token
-from hsm.wrapping import Outcome
+from hsm.storage.token_store import Halves
 
 Result = TypeVar("Result")
 

@@ -1,8 +1,8 @@
 """Faults on demand: replaces entries of a PKCS#11 module's function list, for tests only.
 
 python-pkcs11 takes each function from the list at each call, so an entry that is replaced here is
-the one it calls, in every thread. C_Initialize and C_Finalize, which ``hsm.module`` calls by their
-symbols, go past it.
+the one it calls, in every thread. C_Initialize and C_Finalize, which ``hsm.cryptoki.module`` calls
+by their symbols, go past it.
 """
 
 import ctypes

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 import hsm
-from hsm.handles import Key
+from hsm.cryptoki.handles import Key
 from tests.api import Api, b64u, header, unb64u
 from tests.bodies import body_of, crvs_of
 

@@ -13,9 +13,9 @@ from pkcs11 import MGF, Attribute, KeyType, Mechanism, ObjectClass, PKCS11Error
 from pkcs11.exceptions import AttributeSensitive, AttributeTypeInvalid
 
 import hsm
-from hsm.halves import PRIVATE, PUBLIC, Half
-from hsm.handles import Key
-from hsm.session import Session
+from hsm.cryptoki.handles import Key
+from hsm.cryptoki.objects import PRIVATE, PUBLIC, Half
+from hsm.cryptoki.session import Session
 from tests.api import b64u, header, unb64u
 from tests.bodies import RSA_TRANSPORTS, TRANSPORTS, body_of, crvs_of
 from tests.sealing import CEK_BYTES, TAG_BYTES

@@ -20,10 +20,10 @@ from app.errors import STATUS, AppError
 from app.registry import Key, Origin, Residency
 from app.schemas.keys import KeyRequest
 from hsm import KeySpec
-from hsm.handles import Handle
-from hsm.handles import Key as KeyInHand
-from hsm.oaep import Decoded
-from hsm.wrapping import Outcome, Unwrapped, Wrapped
+from hsm.cryptoki.handles import Handle
+from hsm.cryptoki.handles import Key as KeyInHand
+from hsm.operations.cek import Outcome, Unwrapped, Wrapped
+from hsm.software.oaep import Decoded
 
 ROOT = Path(__file__).parent.parent
 

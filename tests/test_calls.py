@@ -13,9 +13,10 @@ from uuid import UUID, uuid4
 import pytest
 
 import hsm
-from hsm import Hsm, KeySpec, signing
-from hsm.generation import Generations
-from hsm.watchdog import EXIT_STATUS
+from hsm import Hsm, KeySpec
+from hsm.life.rsa_lane import Generations
+from hsm.life.watchdog import EXIT_STATUS
+from hsm.operations import signing
 from tests import injector
 from tests.injector import Injector
 from tests.test_connection import (

@@ -23,7 +23,7 @@ from pkcs11 import Attribute, Mechanism, ObjectClass
 
 import hsm
 from hsm import Hsm, KeySpec, Settings
-from hsm.latch import PinLatch
+from hsm.cryptoki.locks import PinLatch
 from tests import injector
 from tests.injector import Injector
 

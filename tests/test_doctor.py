@@ -21,7 +21,7 @@ from app.config import ConfigError
 from app.doctor.words import COMMON, WORDS
 from app.registry import migrate
 from hsm import ALGORITHMS, RATES
-from hsm.known_answers import examples
+from hsm.examination.known_answers import examples
 from scripts.throwaway import ROOT, make_token, server
 from tests.api import Api
 from tests.command import jose_hsm
@@ -353,7 +353,7 @@ def test_a_token_that_takes_no_keys_is_proven_by_round_trips(installation):
 @pytest.mark.long
 def test_another_answer_than_the_known_one_is_a_failure(installation):
     spoil = """
-import hsm.known_answers as known
+import hsm.examination.known_answers as known
 (example,) = known.examples()["RS256"]
 example.octets["answer"] = example.octets["answer"][::-1]
 """

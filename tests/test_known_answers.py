@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 import hsm
 from app import epk, jose
 from app.schemas.messages import JWE_PARTS
-from hsm import agreement, halves
-from hsm.algorithms import CEK_WRAPPING, ContentEncryption
-from hsm.handles import temporary
+from hsm.algorithms.families import CEK_WRAPPING, ContentEncryption
+from hsm.cryptoki import objects
+from hsm.cryptoki.handles import temporary
+from hsm.operations import ecdh
 from tests import sealing
 from tests.api import Api, b64u, header, unb64u
 from tests.vector_counts import RecordProperty, count
@@ -315,7 +316,7 @@ def test_rfc7516_a3_wraps_and_unwraps_its_cek(
     assert_cek(local, {"alg": "A128KW", "kid": str(kid)}, encrypted_key, example["cek"])
 
     def wrap(token: Any, session: Any) -> bytes:
-        key = token.keystore.load(session, kid, halves.secret(hsm.KEY_MANAGEMENTS["A128KW"].kind))
+        key = token.keystore.load(session, kid, objects.secret(hsm.KEY_MANAGEMENTS["A128KW"].kind))
         path, enc = token.path("A128KW", "A256GCM"), hsm.CONTENT_ENCRYPTIONS["A256GCM"]
         with temporary(path._import(session, enc, bytearray(unb64u(example["cek"])))) as cek:
             return key.wrap_key(cek, mechanism=CEK_WRAPPING)
@@ -335,8 +336,8 @@ def test_ecdh_es_examples_derive_their_cek(
     enc = ContentEncryption(name=example["enc"], key_bytes=len(unb64u(example["cek"])))
 
     def derive(token: Any, session: Any) -> bytearray:
-        private = token.keystore.load(session, kid, halves.PRIVATE)
-        return agreement.derived(private, token.keystore._templates, row, enc, said)
+        private = token.keystore.load(session, kid, objects.PRIVATE)
+        return ecdh.derived(private, token.keystore._templates, row, enc, said)
 
     assert b64u(adapter._connection.perform(derive)) == example["cek"]
 

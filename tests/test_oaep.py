@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hsm import CONTENT_ENCRYPTIONS, KEY_MANAGEMENTS
-from hsm.algorithms import RsaOaep
-from hsm.oaep import decode
+from hsm.algorithms.families import RsaOaep
+from hsm.software.oaep import decode
 
 OAEPS = {name: row for name, row in KEY_MANAGEMENTS.items() if isinstance(row, RsaOaep)}
 HASHES = [row.hash for row in OAEPS.values()]

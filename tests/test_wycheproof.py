@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pkcs11 import Attribute
 
 import hsm
-from hsm import CryptoFailure, DecryptionFailed, KeySpec, Sealed, content
-from hsm.handles import bind, temporary
-from hsm.wrapping import Outcome
+from hsm import CryptoFailure, DecryptionFailed, KeySpec, Sealed
+from hsm.cryptoki.handles import bind, temporary
+from hsm.operations import content
+from hsm.operations.cek import Outcome
 from tests.api import Api, b64u, header
 from tests.bodies import body_of, crvs_of
 from tests.sealing import CEK_BYTES, IV_BYTES, seal

@@ -39,7 +39,11 @@ PARTS: Final = (
     ("keyring", "app.keyring", ["Keyring.encrypt", "Keyring.mac", "Keyring.sign"]),
     ("registry", "app.registry.registry", ["Registry.find_for"]),
     ("hsm: session, handle, faults", "hsm.adapter", ["Hsm.encrypt", "Hsm.mac", "Hsm.sign"]),
-    ("token: python-pkcs11 and SoftHSM", "hsm.handles", ["Key.encrypt", "Key.decrypt", "Key.sign"]),
+    (
+        "token: python-pkcs11 and SoftHSM",
+        "hsm.cryptoki.handles",
+        ["Key.encrypt", "Key.decrypt", "Key.sign"],
+    ),
     ("token: python-pkcs11 and SoftHSM", "pkcs11", ["Session.generate_random"]),
     ("answer: dump", "app.schemas.fields", ["ResponseSchema.dump"]),
     ("answer: JSON", "flask", ["Flask.make_response"]),

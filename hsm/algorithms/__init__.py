@@ -1,0 +1,1 @@
+"""The algorithms of JOSE as rows of tables, and what keys are."""

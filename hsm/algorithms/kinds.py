@@ -1,0 +1,135 @@
+"""What keys are: the kinds that PKCS#11 makes, and the curves that some are on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from pkcs11 import KeyType, Mechanism
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyKind:
+    """Keys that PKCS#11 makes alike; ``ktys`` are their JWK names, the preferred one first."""
+
+    name: str
+    ktys: tuple[str, ...]
+    key_type: KeyType
+    generation: Mechanism
+    is_pair: bool = True
+
+
+AES: Final = KeyKind(
+    name="AES",
+    ktys=("oct",),
+    key_type=KeyType.AES,
+    generation=Mechanism.AES_KEY_GEN,
+    is_pair=False,
+)
+HMAC: Final = KeyKind(
+    name="HMAC",
+    ktys=("oct",),
+    key_type=KeyType.GENERIC_SECRET,
+    generation=Mechanism.GENERIC_SECRET_KEY_GEN,
+    is_pair=False,
+)
+RSA: Final = KeyKind(
+    name="RSA",
+    ktys=("RSA",),
+    key_type=KeyType.RSA,
+    generation=Mechanism.RSA_PKCS_KEY_PAIR_GEN,
+)
+EC: Final = KeyKind(
+    name="EC",
+    ktys=("EC",),
+    key_type=KeyType.EC,
+    generation=Mechanism.EC_KEY_PAIR_GEN,
+)
+EDWARDS: Final = KeyKind(
+    name="Ed25519",
+    ktys=("OKP",),
+    key_type=KeyType.EC_EDWARDS,
+    generation=Mechanism.EC_EDWARDS_KEY_PAIR_GEN,
+)
+MONTGOMERY: Final = KeyKind(
+    name="X25519",
+    ktys=("OKP",),
+    key_type=KeyType.EC_EDWARDS,  # so SoftHSM has it; PKCS#11 v3.0 also has CKK_EC_MONTGOMERY
+    generation=Mechanism.EC_EDWARDS_KEY_PAIR_GEN,
+)
+ML_DSA: Final = KeyKind(
+    name="ML-DSA",
+    ktys=("AKP", "OKP"),
+    key_type=KeyType.ML_DSA,
+    generation=Mechanism.ML_DSA_KEY_PAIR_GEN,
+)
+
+KINDS: Final = (AES, HMAC, RSA, EC, EDWARDS, MONTGOMERY, ML_DSA)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A curve (RFC 7518 §6.2.1.1, RFC 8037 §2), and what keys on it are.
+
+    ``ec_params`` is the DER of its OID. ``fips`` says whether FIPS mode offers it.
+    """
+
+    crv: str
+    kind: KeyKind
+    ec_params: bytes
+    coordinate_bytes: int
+    weierstrass: ec.EllipticCurve | None = None
+    fips: bool = True
+
+
+P256: Final = Curve(
+    crv="P-256",
+    kind=EC,
+    ec_params=bytes.fromhex("06082a8648ce3d030107"),
+    coordinate_bytes=32,
+    weierstrass=ec.SECP256R1(),
+)
+P384: Final = Curve(
+    crv="P-384",
+    kind=EC,
+    ec_params=bytes.fromhex("06052b81040022"),
+    coordinate_bytes=48,
+    weierstrass=ec.SECP384R1(),
+)
+P521: Final = Curve(
+    crv="P-521",
+    kind=EC,
+    ec_params=bytes.fromhex("06052b81040023"),
+    coordinate_bytes=66,
+    weierstrass=ec.SECP521R1(),
+)
+ED25519: Final = Curve(
+    crv="Ed25519",
+    kind=EDWARDS,
+    ec_params=bytes.fromhex("06032b6570"),
+    coordinate_bytes=32,
+    fips=False,
+)
+X25519: Final = Curve(
+    crv="X25519",
+    kind=MONTGOMERY,
+    ec_params=bytes.fromhex("06032b656e"),
+    coordinate_bytes=32,
+    fips=False,
+)
+
+CURVES: Final[Mapping[bytes, Curve]] = MappingProxyType(
+    {curve.ec_params: curve for curve in (P256, P384, P521, ED25519, X25519)}
+)
+"""Every curve, by its CKA_EC_PARAMS."""
+
+CURVES_BY_CRV: Final[Mapping[str, Curve]] = MappingProxyType(
+    {curve.crv: curve for curve in CURVES.values()}
+)
+"""Every curve, by its JWK name."""
+
+WEIERSTRASS_CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
+    {curve.crv: curve.weierstrass for curve in (P256, P384, P521) if curve.weierstrass}
+)
+"""The curves of key type EC, by their JWK names."""

@@ -1,0 +1,158 @@
+"""The algorithms: four frozen tables, by their JOSE names.
+
+The tables say what JOSE and PKCS#11 define; what *this* token can do is proven at boot.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from cryptography.hazmat.primitives import hashes
+from pkcs11 import MGF, Mechanism
+
+from hsm.algorithms.families import (
+    Algorithm,
+    ContentEncryption,
+    KeyAgreement,
+    KeyManagement,
+    KeyWrapping,
+    MacAlgorithm,
+    PssParam,
+    RsaOaep,
+    SignatureAlgorithm,
+)
+from hsm.algorithms.kinds import EC, ED25519, EDWARDS, ML_DSA, P256, P384, P521, RSA, Curve
+
+Row = TypeVar("Row", bound=Algorithm)
+
+
+def _rsa(
+    name: str,
+    mechanism: Mechanism,
+    hash_algorithm: hashes.HashAlgorithm,
+    param: PssParam | None = None,
+) -> SignatureAlgorithm:
+    return SignatureAlgorithm(
+        name=name, kind=RSA, mechanism=mechanism, hash=hash_algorithm, param=param
+    )
+
+
+def _ecdsa(name: str, curve: Curve, hash_algorithm: hashes.HashAlgorithm) -> SignatureAlgorithm:
+    return SignatureAlgorithm(
+        name=name,
+        kind=EC,
+        mechanism=Mechanism.ECDSA,
+        curves=(curve,),
+        hash=hash_algorithm,
+        is_prehashed=True,
+        signature_bytes=2 * curve.coordinate_bytes,
+    )
+
+
+def _cbc_hmac(name: str, mechanism: Mechanism, hash_bytes: int) -> ContentEncryption:
+    """Return a row of RFC 7518 §5.2: key as long as the hash, halves and tag half as long."""
+    tag_bytes = hash_bytes // 2
+    return ContentEncryption(
+        name=name,
+        mechanism=Mechanism.AES_CBC_PAD,
+        key_bytes=hash_bytes,
+        iv_bytes=16,
+        tag_bytes=tag_bytes,
+        mac=MacAlgorithm(name=name, mechanism=mechanism, mac_bytes=hash_bytes, tag_bytes=tag_bytes),
+        is_counted=False,
+    )
+
+
+def _table(*rows: Row) -> Mapping[str, Row]:
+    return MappingProxyType({row.name: row for row in rows})
+
+
+_PSS_256: Final = (Mechanism.SHA256, MGF.SHA256, 32)
+_PSS_384: Final = (Mechanism.SHA384, MGF.SHA384, 48)
+_PSS_512: Final = (Mechanism.SHA512, MGF.SHA512, 64)
+
+SIGNATURES: Final = _table(
+    _rsa("RS256", Mechanism.SHA256_RSA_PKCS, hashes.SHA256()),
+    _rsa("RS384", Mechanism.SHA384_RSA_PKCS, hashes.SHA384()),
+    _rsa("RS512", Mechanism.SHA512_RSA_PKCS, hashes.SHA512()),
+    _rsa("PS256", Mechanism.SHA256_RSA_PKCS_PSS, hashes.SHA256(), _PSS_256),
+    _rsa("PS384", Mechanism.SHA384_RSA_PKCS_PSS, hashes.SHA384(), _PSS_384),
+    _rsa("PS512", Mechanism.SHA512_RSA_PKCS_PSS, hashes.SHA512(), _PSS_512),
+    _ecdsa("ES256", P256, hashes.SHA256()),
+    _ecdsa("ES384", P384, hashes.SHA384()),
+    _ecdsa("ES512", P521, hashes.SHA512()),
+    SignatureAlgorithm(
+        name="EdDSA",
+        kind=EDWARDS,
+        mechanism=Mechanism.EDDSA,
+        curves=(ED25519,),
+        signature_bytes=64,
+        fips=False,
+    ),
+    SignatureAlgorithm(
+        name="MLDSA44",
+        kind=ML_DSA,
+        mechanism=Mechanism.ML_DSA,
+        parameter_set=1,  # CKP_ML_DSA_44
+        signature_bytes=2420,  # FIPS 204, table 2
+        fips=False,
+    ),
+)
+
+MACS: Final = _table(
+    MacAlgorithm(name="HS256", mechanism=Mechanism.SHA256_HMAC, mac_bytes=32),
+    MacAlgorithm(name="HS384", mechanism=Mechanism.SHA384_HMAC, mac_bytes=48),
+    MacAlgorithm(name="HS512", mechanism=Mechanism.SHA512_HMAC, mac_bytes=64),
+)
+
+CONTENT_ENCRYPTIONS: Final = _table(
+    ContentEncryption(name="A128GCM", key_bytes=16),
+    ContentEncryption(name="A192GCM", key_bytes=24),
+    ContentEncryption(name="A256GCM", key_bytes=32),
+    _cbc_hmac("A128CBC-HS256", Mechanism.SHA256_HMAC, 32),
+    _cbc_hmac("A192CBC-HS384", Mechanism.SHA384_HMAC, 48),
+    _cbc_hmac("A256CBC-HS512", Mechanism.SHA512_HMAC, 64),
+)
+
+CONTENT_FAMILIES: Final = tuple(
+    tuple(row for row in CONTENT_ENCRYPTIONS.values() if row.mechanism is mechanism)
+    for mechanism in (Mechanism.AES_GCM, Mechanism.AES_CBC_PAD)
+)
+"""Those that differ in nothing but sizes: what carries a CEK of one carries those of all."""
+
+KEY_WRAPPINGS: Final = _table(
+    KeyWrapping(name="A128KW", key_bytes=16),
+    KeyWrapping(name="A192KW", key_bytes=24),
+    KeyWrapping(name="A256KW", key_bytes=32),
+)
+
+KEY_AGREEMENTS: Final = _table(
+    KeyAgreement(name="ECDH-ES", transports=False),
+    *(KeyAgreement(name=f"ECDH-ES+{name}", wrapping=row) for name, row in KEY_WRAPPINGS.items()),
+)
+
+_RSA_ENCRYPTIONS: Final = _table(
+    RsaOaep(name="RSA-OAEP", param=(Mechanism.SHA_1, MGF.SHA1, None), hash=hashes.SHA1()),  # noqa: S303  # RFC 7518 §4.3
+    RsaOaep(name="RSA-OAEP-256", param=(Mechanism.SHA256, MGF.SHA256, None), hash=hashes.SHA256()),
+    KeyManagement(
+        name="RSA1_5",
+        kind=RSA,
+        mechanism=Mechanism.RSA_PKCS,
+        fips=False,
+        is_bound_only=True,
+        is_opt_in=True,
+        tells_size=False,  # a random one comes out of one padding in 2**16 (Bleichenbacher, 1998)
+    ),
+)
+
+KEY_MANAGEMENTS: Final[Mapping[str, KeyManagement]] = MappingProxyType(
+    {**_RSA_ENCRYPTIONS, **KEY_WRAPPINGS, **KEY_AGREEMENTS}
+)
+
+DIRECT: Final = "dir"
+"""The JWE ``alg`` without key management: the named key is the CEK (RFC 7518 §4.5)."""
+
+ALGORITHMS: Final[Mapping[str, Algorithm]] = MappingProxyType(
+    {**SIGNATURES, **MACS, **CONTENT_ENCRYPTIONS, **KEY_MANAGEMENTS}
+)
+"""Every algorithm that a key can be bound to."""

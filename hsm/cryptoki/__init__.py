@@ -1,0 +1,1 @@
+"""How one speaks to a token that may be in trouble: sessions, handles, faults, attributes."""

@@ -1,0 +1,220 @@
+"""Attributes of the objects on the token, by purpose: never more than the algorithms need."""
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from pkcs11 import Attribute, Mechanism, MechanismFlag
+from pkcs11.attributes import AttributeMapper
+
+from hsm.algorithms.families import CEK_WRAPPING, Algorithm, SignatureAlgorithm
+from hsm.algorithms.keyspec import KeySpec
+from hsm.algorithms.kinds import HMAC, Curve
+from hsm.cryptoki.material import CONVERSIONS, Attributes, PrivateKey
+
+LABEL_PREFIX: Final = "jose-hsm:"
+
+OPTIONAL: Final = (
+    Attribute.ALLOWED_MECHANISMS,
+    Attribute.SIGN_RECOVER,
+    Attribute.VERIFY_RECOVER,
+    Attribute.MODIFIABLE,
+    Attribute.COPYABLE,
+)
+"""Attributes that younger or smaller tokens do not know; ``token`` tries each at boot."""
+
+_FIXED: Final = {
+    Attribute.COPYABLE: False,
+    # Last: when SoftHSM unwraps, it sets one attribute after the other.
+    Attribute.MODIFIABLE: False,
+}
+
+
+def attribute_mapper() -> AttributeMapper:
+    """Return a mapper that also knows CKA_ALLOWED_MECHANISMS, an array of CK_MECHANISM_TYPE."""
+    mapper = AttributeMapper()
+    mapper.register_handler(
+        Attribute.ALLOWED_MECHANISMS,
+        lambda mechanisms: struct.pack(f"{len(mechanisms)}L", *mechanisms),
+        lambda packed: {mechanism for (mechanism,) in struct.iter_unpack("L", packed)},
+    )
+    return mapper
+
+
+_MAPPER: Final = attribute_mapper()
+
+
+def label(kid: UUID) -> str:
+    """Return CKA_LABEL of ``kid``: for people; keys are found by CKA_ID."""
+    return f"{LABEL_PREFIX}{kid}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Templates:
+    """Templates for one token.
+
+    ``optional`` are those of ``OPTIONAL`` that it takes; ``in_process`` names the algorithms whose
+    padding is decoded in the process, which takes the bare RSA operation.
+    """
+
+    optional: frozenset[Attribute] = frozenset(OPTIONAL)
+    in_process: frozenset[str] = frozenset()
+
+    def usages(self, rows: Iterable[Algorithm]) -> MechanismFlag:
+        """Return the usage attributes that ``rows`` need; those not named are set false."""
+        usages = MechanismFlag(0)
+        for row in rows:
+            usages |= row.usages
+            if row.name in self.in_process:
+                usages |= MechanismFlag.DECRYPT
+        return usages
+
+    def secret(self, rows: Iterable[Algorithm], *, extractable: bool = False) -> Attributes:
+        """Return what guards a private or secret key of ``rows``.
+
+        ``extractable`` is for CEKs that live for one message, as session objects: they have to
+        be wrapped.
+        """
+        return _guards(extractable=extractable) | self._restrictions(rows)
+
+    def kek(self) -> Attributes:
+        """Return what guards the key under which CEKs are measured and kept."""
+        return _guards(extractable=False) | self._restricted_to({CEK_WRAPPING})
+
+    def shared_secret(self) -> Attributes:
+        """Return what guards Z: it is good for nothing but to be hashed."""
+        return _guards(extractable=False) | self._restricted_to({Mechanism.SHA256})
+
+    def passing(self, value: bytes) -> Attributes:
+        """Return a whole session object with a CEK that is only to be wrapped."""
+        return {
+            **_MAPPER.secret_key_template(
+                capabilities=MechanismFlag(0), id_=None, label=None, store=False
+            ),
+            Attribute.KEY_TYPE: HMAC.key_type,
+            Attribute.VALUE: value,
+            **_guards(extractable=True),
+            **self._known(_FIXED),
+        }
+
+    def shown(self) -> Attributes:
+        """Return what guards a CEK that has been unwrapped to be read, and for nothing else."""
+        guards = _guards(extractable=True) | {Attribute.SENSITIVE: False}
+        return guards | self._known(_FIXED)
+
+    def private(self, rows: Iterable[Algorithm]) -> Attributes:
+        """Return what guards the private half of a pair of ``rows``."""
+        return self._known({Attribute.SIGN_RECOVER: False}) | self.secret(rows)
+
+    def public(self, rows: Iterable[Algorithm]) -> Attributes:
+        """Return what guards the public half of a pair of ``rows``."""
+        return {
+            Attribute.PRIVATE: False,
+            **self._known({Attribute.VERIFY_RECOVER: False}),
+            **self._restrictions(rows),
+        }
+
+    def secret_generation(
+        self, rows: Sequence[Algorithm], *, extractable: bool = False
+    ) -> dict[str, Any]:
+        """Return the arguments of ``Session.generate_key`` for one kind of key."""
+        return {
+            "mechanism": rows[0].kind.generation,
+            "capabilities": self.usages(rows),
+            "template": self.secret(rows, extractable=extractable),
+        }
+
+    def pair_generation(self, spec: KeySpec) -> dict[str, Any]:
+        """Return the arguments of ``Session.generate_keypair``."""
+        return {
+            "mechanism": spec.kind.generation,
+            "capabilities": self.usages(spec.algorithms),
+            "public_template": self.public(spec.algorithms)
+            | _curve(spec.curve)
+            | _parameter_set(spec),
+            "private_template": self.private(spec.algorithms),
+        }
+
+    def imported_secret(
+        self,
+        kid: UUID | None,
+        row: Algorithm,
+        value: bytes | bytearray,
+        *,
+        extractable: bool = False,
+    ) -> Attributes:
+        """Return a whole secret key for C_CreateObject; a session object without ``kid``."""
+        guards = self.secret([row], extractable=extractable)
+        own = {Attribute.KEY_TYPE: row.kind.key_type, Attribute.VALUE: value} | guards
+        return self._imported(_MAPPER.secret_key_template, kid, [row], own)
+
+    def imported_private(self, kid: UUID | None, spec: KeySpec, key: PrivateKey) -> Attributes:
+        """Return a whole private key for C_CreateObject; a session object without ``kid``."""
+        rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].private(key)
+        own = _kind(spec) | material | self.private(rows)
+        return self._imported(_MAPPER.private_key_template, kid, rows, own)
+
+    def imported_public(self, kid: UUID | None, spec: KeySpec, key: PrivateKey) -> Attributes:
+        """Return the public half of an imported private key, likewise."""
+        rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].public(key.public_key())
+        own = _kind(spec) | material | self.public(rows)
+        return self._imported(_MAPPER.public_key_template, kid, rows, own)
+
+    def _imported(
+        self,
+        template: Callable[..., Attributes],
+        kid: UUID | None,
+        rows: Sequence[Algorithm],
+        own: Attributes,
+    ) -> Attributes:
+        return {
+            **template(
+                capabilities=self.usages(rows),
+                id_=kid.bytes if kid else None,
+                label=label(kid) if kid else None,
+                store=kid is not None,
+            ),
+            **own,
+        }
+
+    def _restrictions(self, rows: Iterable[Algorithm]) -> Attributes:
+        mechanisms = {row.mechanism for row in rows}
+        if any(row.name in self.in_process for row in rows):
+            mechanisms.add(Mechanism.RSA_X_509)
+        return self._restricted_to(mechanisms)
+
+    def _restricted_to(self, mechanisms: Iterable[Mechanism]) -> Attributes:
+        return self._known({Attribute.ALLOWED_MECHANISMS: sorted(mechanisms)} | _FIXED)
+
+    def _known(self, attributes: Attributes) -> Attributes:
+        return {name: value for name, value in attributes.items() if name in self.optional}
+
+
+def _guards(*, extractable: bool) -> Attributes:
+    return {
+        Attribute.PRIVATE: True,
+        Attribute.SENSITIVE: True,
+        Attribute.EXTRACTABLE: extractable,
+    }
+
+
+def _kind(spec: KeySpec) -> Attributes:
+    return {Attribute.KEY_TYPE: spec.kind.key_type} | _curve(spec.curve)
+
+
+def _curve(curve: Curve | None) -> Attributes:
+    return {Attribute.EC_PARAMS: curve.ec_params} if curve else {}
+
+
+def _parameter_set(spec: KeySpec) -> Attributes:
+    row = spec.algorithms[0]
+    if isinstance(row, SignatureAlgorithm) and row.parameter_set:
+        return {Attribute.PARAMETER_SET: row.parameter_set}
+    return {}
+
+
+def identity(kid: UUID) -> dict[str, Any]:
+    """Return the arguments that make a generated or unwrapped key a token object."""
+    return {"id": kid.bytes, "label": label(kid), "store": True}

@@ -1,0 +1,120 @@
+"""One key of our own on the token, by which we see whether the token is telling the truth."""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from pkcs11 import Attribute, GCMParams, Mechanism, Object, ObjectClass, PKCS11Error
+
+from hsm.algorithms.families import Algorithm
+from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, MACS
+from hsm.cryptoki.attributes import LABEL_PREFIX, Templates
+from hsm.cryptoki.faults import Fault, fault_of
+from hsm.cryptoki.handles import Handle, Key
+from hsm.cryptoki.session import Session
+from hsm.errors import Cause, TokenUnavailable
+
+_SONG: Final = b"tweet"
+_BITS: Final = 256
+
+
+def _encrypts(key: Key) -> bool:
+    song: dict[str, Any] = {
+        "mechanism": Mechanism.AES_GCM,
+        "mechanism_param": GCMParams(key.lent.generate_random(96), _SONG, 128),
+    }
+    return key.decrypt(key.encrypt(_SONG, **song), **song) == _SONG
+
+
+def _computes(key: Key) -> bool:
+    return len(key.sign(_SONG, mechanism=Mechanism.SHA256_HMAC)) == MACS["HS256"].mac_bytes
+
+
+class _Voice(NamedTuple):
+    """A kind of canary: its CKA_ID, what its key is for, and its song."""
+
+    key_id: bytes
+    row: Algorithm
+    sing: Callable[[Key], bool]
+
+
+# The first tells more: what SoftHSM answers for a bad tag is what it answers when it is broken.
+_VOICES: Final = (
+    _Voice(b"jose-hsm:canary\0", CONTENT_ENCRYPTIONS["A256GCM"], _encrypts),
+    _Voice(b"jose-hsm:canary\1", MACS["HS256"], _computes),
+)
+_REFUSALS: Final = (Fault.POLICY, Fault.BUG, Fault.REJECTED)
+CANARY_IDS: Final = tuple(voice.key_id for voice in _VOICES)
+
+
+class Canary:
+    """A private secret key that every user of the token shares.
+
+    A token in trouble answers searches with nothing and CKR_OK, and gives one error for bad input
+    and for its own faults. Whoever can find the canary, or hear it sing, knows better.
+    """
+
+    def __init__(self, session: Session, templates: Templates, *, is_kept: bool = True) -> None:
+        """Find the canary or make it; the caller holds the boot lock, so there is one.
+
+        Unless it ``is_kept``, one that is made is a session object, and gone with ``session``.
+        It has the first voice that the token does not refuse; some have AES-GCM and want to make
+        the IV themselves. Raises ``TokenUnavailable`` if ``session`` does not see even the one it
+        has just made, or hears none.
+        """
+        self._is_kept = is_kept
+        self.was_there = False
+        for self._voice in _VOICES:
+            self._handle = Handle.of(self._find_or_make(session, templates))
+            try:
+                if self._voice.sing(Key(session, self._handle)):
+                    return
+            except PKCS11Error as error:
+                if fault_of(error) not in _REFUSALS:
+                    raise
+        raise TokenUnavailable("the token does not use its keys", cause=Cause.CANARY)
+
+    def is_found(self, session: Session) -> bool:
+        """Tell whether ``session`` sees private objects now."""
+        return bool(self._search(session))
+
+    def sings(self, session: Session) -> bool:
+        """Tell whether ``session`` uses keys now."""
+        try:
+            return self._voice.sing(Key(session, self._handle))
+        except PKCS11Error:
+            return False
+
+    def blames_input(self, error: PKCS11Error, session: Session) -> bool:
+        """Tell whether ``error`` is the word of a healthy token for bad input.
+
+        SoftHSM 2.6 says CKR_GENERAL_ERROR for a bad tag and for a broken token alike: only if the
+        canary still sings is it the tag.
+        """
+        fault = fault_of(error)
+        return fault is Fault.REJECTED or (fault is Fault.AMBIGUOUS and self.sings(session))
+
+    def _find_or_make(self, session: Session, templates: Templates) -> Object:
+        found = self._search(session)
+        self.was_there = bool(found)
+        if not found:
+            made = self._generate(session, templates)
+            found = self._search(session)
+            if len(found) != 1:  # it sees nothing still, or now what it did not see before
+                session.destroy(made)
+                raise TokenUnavailable("the token does not show its keys", cause=Cause.CANARY)
+        return found[0]
+
+    def _search(self, session: Session) -> list[Object]:
+        return session.find(
+            {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: self._voice.key_id}
+        )
+
+    def _generate(self, session: Session, templates: Templates) -> Object:
+        return session.generate_key(
+            self._voice.row.kind.key_type,
+            _BITS,
+            id=self._voice.key_id,
+            label=f"{LABEL_PREFIX}canary",
+            store=self._is_kept,
+            **templates.secret_generation([self._voice.row]),
+        )

@@ -1,0 +1,197 @@
+"""Object handles: bound to a lent session for one operation, remembered for one epoch."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Lock
+from typing import Any, NamedTuple, cast
+from uuid import UUID
+
+from pkcs11 import Object, PKCS11Error, _pkcs11, types
+from pkcs11 import Session as RawSession
+from pkcs11.exceptions import FunctionFailed
+
+from hsm.cryptoki.faults import Fault, fault_of
+from hsm.cryptoki.material import PublicKey, read_public
+from hsm.cryptoki.objects import Half
+from hsm.cryptoki.session import Session
+
+_MIXINS: Any = _pkcs11  # the stubs of python-pkcs11 name only its ``lib``
+
+
+def handle_of(found: Object) -> int:
+    """Return CK_OBJECT_HANDLE of an object that the token has shown."""
+    return cast(int, found.handle)
+
+
+class Handle(NamedTuple):
+    """What is remembered of an object: its handle and, of a public key, its numbers."""
+
+    value: int
+    public: PublicKey | None = None
+
+    def __repr__(self) -> str:
+        return "<Handle>"
+
+    @classmethod
+    def of(cls, found: Object) -> "Handle":
+        """Return what is worth remembering of the object ``found``.
+
+        Raises ``FunctionFailed`` if it cannot be read: while its files change, SoftHSM shows
+        objects without their attributes.
+        """
+        if not isinstance(found, types.PublicKey):
+            return cls(handle_of(found))
+        try:
+            return cls(handle_of(found), read_public(found))
+        except ValueError as error:
+            raise FunctionFailed from error
+        except PKCS11Error as error:
+            if fault_of(error) is not Fault.BUG:
+                raise
+            raise FunctionFailed from error
+
+
+class Key(
+    _MIXINS.EncryptMixin,  # type: ignore[misc]
+    _MIXINS.DecryptMixin,  # type: ignore[misc]
+    _MIXINS.SignMixin,  # type: ignore[misc]
+    _MIXINS.VerifyMixin,  # type: ignore[misc]
+    _MIXINS.WrapMixin,  # type: ignore[misc]
+    _MIXINS.UnwrapMixin,  # type: ignore[misc]
+    _MIXINS.DeriveMixin,  # type: ignore[misc]
+    types.Key,
+):
+    """A key object in the hands of one session.
+
+    python-pkcs11 ties a key object to the session that found it and reads ten attributes to make
+    one. A handle is valid in every session of the process (PKCS #11 Usage Guide v2.40, on session
+    and object handles), so an operation binds the remembered handle to the session that it was
+    lent, without asking the token.
+    """
+
+    key_type = None  # type: ignore[assignment]  # on purpose, see below
+    """Never asked for: every call names its mechanism."""
+
+    def __init__(self, lent: Session, handle: Handle, made: Object | None = None) -> None:
+        self.lent = lent
+        self._handle = handle
+        self._made = made
+
+    @property
+    def session(self) -> RawSession:
+        """What python-pkcs11 performs the verbs of this class on."""
+        return self.lent.raw
+
+    @property
+    def handle(self) -> int:
+        """CK_OBJECT_HANDLE; void outside the epoch."""
+        return self._handle.value
+
+    @property
+    def remembered(self) -> Handle:
+        """What is left of the key when the session is given back."""
+        return self._handle
+
+    @property
+    def public(self) -> PublicKey | None:
+        """The numbers of a public key."""
+        return self._handle.public
+
+    def encrypt(self, data: bytes, **mechanism: Any) -> bytes:
+        """Return the output of the mechanism."""
+        result: bytes = self.lent.call("C_Encrypt", super().encrypt, data, **mechanism)
+        return result
+
+    def decrypt(self, data: bytes, **mechanism: Any) -> bytes:
+        """Return the output of the mechanism."""
+        result: bytes = self.lent.call("C_Decrypt", super().decrypt, data, **mechanism)
+        return result
+
+    def sign(self, data: bytes, **mechanism: Any) -> bytes:
+        """Return the signature or MAC of the mechanism."""
+        result: bytes = self.lent.call("C_Sign", super().sign, data, **mechanism)
+        return result
+
+    def verify(self, data: bytes, signature: bytes, **mechanism: Any) -> bool:
+        """Tell whether the token takes ``signature`` for one."""
+        result: bool = self.lent.call("C_Verify", super().verify, data, signature, **mechanism)
+        return result
+
+    def wrap_key(self, key: "Key", **mechanism: Any) -> bytes:
+        """Return ``key`` wrapped by this one."""
+        result: bytes = self.lent.call("C_WrapKey", super().wrap_key, key, **mechanism)
+        return result
+
+    def unwrap_key(self, *arguments: Any, **named: Any) -> Object:
+        """Make an object of a wrapped key."""
+        result: Object = self.lent.call("C_UnwrapKey", super().unwrap_key, *arguments, **named)
+        return result
+
+    def derive_key(self, *arguments: Any, **named: Any) -> Object:
+        """Make an object of what this key agrees on with another."""
+        result: Object = self.lent.call("C_DeriveKey", super().derive_key, *arguments, **named)
+        return result
+
+    def destroy(self) -> None:
+        """Destroy the object; only keys that ``lent`` made itself are destroyed here."""
+        assert self._made is not None  # noqa: S101  # see ``bind``
+        self.lent.destroy(self._made)
+
+    def __repr__(self) -> str:
+        return "<Key>"
+
+
+def bind(lent: Session, made: Object) -> Key:
+    """Return what ``lent`` has just made as a key in its hands."""
+    return Key(lent, Handle(handle_of(made)), made)
+
+
+@contextmanager
+def temporary(key: Key) -> Iterator[Key]:
+    """Lend ``key`` for one ``with`` block and destroy it at the end."""
+    try:
+        yield key
+    finally:
+        key.destroy()
+
+
+@contextmanager
+def temporary_parts(makes: Iterable[Callable[[], Key]]) -> Iterator[tuple[Key, ...]]:
+    """Make the objects of one key for one ``with`` block and destroy them at the end."""
+    with ExitStack() as stack:
+        yield tuple(stack.enter_context(temporary(make())) for make in makes)
+
+
+class HandleCache:
+    """The handles of one epoch, the least recently used forgotten first.
+
+    After C_Finalize numeric handles start again, and an old one can name another key. So a
+    cache is made with each initialisation and dies with it.
+    """
+
+    def __init__(self, size: int = 65_536) -> None:
+        self._size = size
+        self._lock = Lock()
+        self._handles: OrderedDict[tuple[UUID, Half], Handle] = OrderedDict()
+
+    def get(self, kid: UUID, half: Half) -> Handle | None:
+        """Return the handle of that half of ``kid``, if it is known."""
+        with self._lock:
+            handle = self._handles.get((kid, half))
+            if handle is not None:
+                self._handles.move_to_end((kid, half))
+            return handle
+
+    def put(self, kid: UUID, half: Half, handle: Handle) -> None:
+        """Remember the handle of that half of ``kid``."""
+        with self._lock:
+            self._handles[kid, half] = handle
+            if len(self._handles) > self._size:
+                self._handles.popitem(last=False)
+
+    def drop(self, kid: UUID, halves: Iterable[Half]) -> None:
+        """Forget those halves of ``kid``."""
+        with self._lock:
+            for half in halves:
+                self._handles.pop((kid, half), None)

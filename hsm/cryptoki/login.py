@@ -1,0 +1,66 @@
+"""The login of a process: with a PIN that has been refused it is never tried again."""
+
+import logging
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from pkcs11 import PKCS11Error, Token
+
+from hsm.cryptoki.attributes import attribute_mapper
+from hsm.cryptoki.faults import Fault, fault_of, name_of
+from hsm.cryptoki.locks import PinLatch
+from hsm.cryptoki.pool import SessionPool
+from hsm.errors import Cause, TokenUnavailable
+from hsm.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+REFUSALS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "PinIncorrect": "the token refuses the PIN",
+        "PinLocked": "the token has locked the PIN",
+        "PinExpired": "the token wants a new PIN",
+        "UserPinNotInitialized": "the token has no user PIN",
+    }
+)
+
+
+def log_in(token: Token, settings: Settings, latch: PinLatch) -> SessionPool:
+    """Return sessions on ``token``, logged in; the caller holds the boot lock.
+
+    Raises ``TokenUnavailable`` with the cause ``pin`` if there is no PIN to try or the token
+    refuses it, which ``latch`` remembers for all processes; ``PKCS11Error`` for all else.
+    """
+    pin = read_pin(settings)
+    if latch.is_closed(token.serial, pin):
+        raise TokenUnavailable("the PIN was refused and has not changed since", cause=Cause.PIN)
+    try:
+        pool = SessionPool(
+            token,
+            pin,
+            sizes=(settings.sessions, settings.generations),
+            wait_seconds=settings.session_wait_seconds,
+            attribute_mapper=attribute_mapper(),
+            observer=settings.observer,
+        )
+    except PKCS11Error as error:
+        if fault_of(error) is not Fault.PIN:
+            raise
+        latch.close(token.serial, pin)
+        reason = REFUSALS.get(name_of(error), REFUSALS["PinIncorrect"])
+        raise TokenUnavailable(reason, cause=Cause.PIN) from error
+    latch.open()
+    return pool
+
+
+def read_pin(settings: Settings) -> str:
+    """Return the PIN; raise ``TokenUnavailable`` if there is none to be read."""
+    try:
+        pin = settings.read_pin()
+    except (OSError, UnicodeDecodeError) as error:
+        logger.warning("the PIN file cannot be read: %s", type(error).__name__)
+        raise TokenUnavailable("the PIN file cannot be read", cause=Cause.PIN) from None
+    if not pin:
+        raise TokenUnavailable("the PIN is empty", cause=Cause.PIN)
+    return pin

@@ -1,0 +1,184 @@
+"""Sessions are lent one at a time to one user, and thrown away after trouble."""
+
+import os
+import queue
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, NamedTuple
+
+from pkcs11 import PKCS11Error, Token
+from pkcs11.attributes import AttributeMapper
+
+from hsm.cryptoki.session import Session, measured
+from hsm.errors import (
+    Cause,
+    CryptoFailure,
+    DecryptionFailed,
+    KeyNotFound,
+    TokenUnavailable,
+    UnsupportedAlgorithm,
+)
+from hsm.observer import Observer
+
+_CALLERS_FAULTS: Final = (KeyNotFound, UnsupportedAlgorithm, CryptoFailure, DecryptionFailed)
+_TURN_SECONDS: Final = 0.02
+_BETWEEN_TURNS_SECONDS: Final = 0.0002
+
+
+class Sessions(NamedTuple):
+    """How many sessions operations share, and how many of them are lent now."""
+
+    size: int
+    lent: int
+
+
+class Lane:
+    """``size`` sessions for one kind of work, opened when first needed."""
+
+    def __init__(
+        self, open_session: Callable[[], Session], *, size: int, wait_seconds: float, of: Observer
+    ) -> None:
+        self._open_session = open_session
+        self._wait_seconds = wait_seconds
+        self._size = size
+        self._observer = of
+        self._pid = os.getpid()
+        # In C: the queues in Python cost as much as the cryptography of a small message.
+        self._idle: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
+        for _ in range(size):
+            self._idle.put(None)
+
+    @property
+    def sessions(self) -> Sessions:
+        """How many there are, and how many are lent now."""
+        return Sessions(self._size, max(0, self._size - self._idle.qsize()))
+
+    @contextmanager
+    def session(self, loan: "Loan | None" = None) -> Iterator[Session]:
+        """Lend a session for one ``with`` block, that of the ``loan`` if there is one.
+
+        Raises ``TokenUnavailable`` if none comes free in time. A session is kept when the block
+        ends well or by a fault of the caller's; after anything else it is closed, because a failed
+        operation can leave it unusable for ever.
+        """
+        if os.getpid() != self._pid:
+            raise TokenUnavailable("the process was forked after it had opened the token")
+        session = loan.take(self) if loan else self.take()
+        kept = None
+        try:
+            session = session or self._open_session()
+            yield session
+            kept = session
+        except _CALLERS_FAULTS:
+            kept = session
+            raise
+        finally:
+            if session is not None and kept is None:
+                with suppress(PKCS11Error):
+                    session.close()
+            if loan:
+                loan.give(self, kept)
+            else:
+                self.give(kept)
+
+    def drain(self) -> None:
+        """Take every session out of use for good; wait until all have come back."""
+        for _ in range(self._size):
+            self._idle.get()
+
+    def take(self, *, is_waited_for: bool = True) -> Session | None:
+        """Return a session, or nothing in the place of one that is to be opened."""
+        started = time.perf_counter()
+        try:
+            return self._idle.get(timeout=self._wait_seconds if is_waited_for else 0)
+        except queue.Empty:
+            raise TokenUnavailable("all sessions are busy", cause=Cause.BUSY) from None
+        finally:
+            self._observer.waited(time.perf_counter() - started)
+
+    def give(self, session: Session | None) -> None:
+        """Put a session back, or its place."""
+        self._idle.put(session)
+
+
+class Loan:
+    """A session that one thread keeps between its operations, or its place.
+
+    It goes back after ``_TURN_SECONDS``, for others to have their turn. Who has waited in vain does
+    not wait again for the next operation.
+    """
+
+    def __init__(self) -> None:
+        self._lane: Lane | None = None
+        self._session: Session | None = None
+        self._until = 0.0
+        self._is_patient = True
+
+    def take(self, lane: Lane) -> Session | None:
+        """Return what is kept of ``lane``, or a session that is free."""
+        if self._lane is lane:
+            self._lane = None
+            return self._session
+        self.end()
+        is_patient, self._is_patient = self._is_patient, False
+        session = lane.take(is_waited_for=is_patient)
+        self._is_patient = True
+        self._until = time.monotonic() + _TURN_SECONDS
+        return session
+
+    def give(self, lane: Lane, session: Session | None) -> None:
+        """Keep ``session``, or put it back if it has been kept for long."""
+        if time.monotonic() < self._until:
+            self._lane, self._session = lane, session
+        else:
+            lane.give(session)
+            time.sleep(_BETWEEN_TURNS_SECONDS)  # else this thread would be the first to take it
+
+    def end(self) -> None:
+        """Put back what is kept."""
+        lane, self._lane = self._lane, None
+        if lane:
+            lane.give(self._session)
+            self._session = None
+
+
+class SessionPool:
+    """Read-write sessions sharing one login, in two lanes.
+
+    Login belongs to the application, not to the session (PKCS #11 v2.40 §5.6, C_Login), and
+    closing a session that was opened with a PIN logs everybody out. So one anchor session logs in
+    and outlives the rest, which never log in themselves. ``operations`` are for everybody,
+    ``generations`` for what takes seconds.
+    """
+
+    def __init__(  # noqa: PLR0913  # settings, all by name
+        self,
+        token: Token,
+        pin: str,
+        *,
+        sizes: tuple[int, int],
+        wait_seconds: float,
+        attribute_mapper: AttributeMapper,
+        observer: Observer,
+    ) -> None:
+        """Log in, once. Raises ``PKCS11Error``, of the PIN class if the PIN was refused."""
+
+        def open_session(function: str = "C_OpenSession", user_pin: str | None = None) -> Session:
+            raw = measured(
+                observer,
+                function,
+                lambda: token.open(rw=True, user_pin=user_pin, attribute_mapper=attribute_mapper),
+            )
+            return Session(raw, observer)
+
+        self.token: Final = token
+        self.anchor: Final = open_session("C_Login", pin)
+        self.operations, self.generations = (
+            Lane(open_session, size=size, wait_seconds=wait_seconds, of=observer) for size in sizes
+        )
+
+    def drain(self) -> None:
+        """Take every session out of use for good; wait until all have come back."""
+        self.operations.drain()
+        self.generations.drain()

@@ -1,0 +1,1 @@
+"""The token as the doctor examines it and as adoption finds it."""

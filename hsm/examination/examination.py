@@ -1,0 +1,290 @@
+"""An examination of a token step by step, as the service opens and uses it.
+
+It leaves nothing on the token: all that it makes are session objects. The PIN is tried at most
+once, under the lock and the latch of the service.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import datetime
+from functools import wraps
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec
+from uuid import UUID
+
+from pkcs11 import PKCS11Error, TokenFlag
+from pkcs11 import Token as RawToken
+
+from hsm.algorithms.families import KeyManagement
+from hsm.algorithms.keyspec import KeySpec
+from hsm.algorithms.tables import ALGORITHMS
+from hsm.cryptoki.attributes import Templates
+from hsm.cryptoki.canary import Canary
+from hsm.cryptoki.faults import name_of
+from hsm.cryptoki.locks import PinLatch, file_lock
+from hsm.cryptoki.login import REFUSALS, log_in, read_pin
+from hsm.cryptoki.module import Module
+from hsm.cryptoki.objects import halves_of
+from hsm.cryptoki.pool import SessionPool
+from hsm.cryptoki.session import Session
+from hsm.errors import HsmError, TokenUnavailable
+from hsm.examination.known_answers import Example, KnownAnswers, NotImported, examples
+from hsm.examination.rates import RATES, Bench, measure
+from hsm.life.proof_cache import Findings
+from hsm.life.token import FORBIDDEN, WRONG_RESULT, Policy, Token, known_attributes
+from hsm.settings import Settings
+from hsm.storage.token_store import Halves
+from hsm.tokens.softhsm import FirstAid
+
+Arguments = ParamSpec("Arguments")
+
+_RANDOM_BYTES: Final = 32
+_FLAGS: Final = (
+    (TokenFlag.USER_PIN_LOCKED, "locked"),
+    (TokenFlag.USER_PIN_FINAL_TRY, "final_try"),
+    (TokenFlag.USER_PIN_TO_BE_CHANGED, "to_be_changed"),
+    (TokenFlag.WRITE_PROTECTED, "write_protected"),
+    (TokenFlag.USER_PIN_COUNT_LOW, "count_low"),
+)
+
+_REFUSED: Final = {
+    REFUSALS["PinIncorrect"]: "refused",
+    REFUSALS["PinLocked"]: "locked",
+    REFUSALS["PinExpired"]: "expired",
+}
+
+
+class Look(NamedTuple):
+    """What one look has found: ``symptom`` is a word for what is wrong, empty if nothing is."""
+
+    symptom: str = ""
+    facts: Mapping[str, Any] = MappingProxyType({})
+
+
+def _answered(
+    look: Callable[Concatenate["Examination", Arguments], Look],
+) -> Callable[Concatenate["Examination", Arguments], Look]:
+    """Take an answer that the look has no word for as the symptom ``error``."""
+
+    @wraps(look)
+    def answered(
+        self: "Examination", /, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Look:
+        try:
+            return look(self, *arguments, **named)
+        except PKCS11Error as error:
+            return Look("error", {"answer": name_of(error)})
+        except HsmError as error:
+            return Look("error", {"answer": error.subject or "a wrong result"})
+        except OSError as error:
+            return Look("error", {"answer": f"{error.filename}: {error.strerror}"})
+
+    return answered
+
+
+class Examination:
+    """Looks at one token; each look needs those that are named before it in this class.
+
+    ``module`` to ``login`` belong into ``alone``, as the service opens its token.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._latch = PinLatch(settings.state_dir / "pin.latch")
+        self._first_aid = FirstAid(settings.module, settings.state_dir / "softhsm")
+        self._policy = Policy.of(settings, self._first_aid.announce_change)
+        self._module: Module
+        self._found: RawToken
+        self._pool: SessionPool
+        self._templates: Templates
+        self._canary: Canary
+        self._token: Token
+
+    @property
+    def token_directory(self) -> Path | None:
+        """Where the token keeps its files, if it is SoftHSM's."""
+        return self._first_aid.directory()
+
+    @contextmanager
+    def alone(self, wait_seconds: float) -> Iterator[None]:
+        """Let no process of this host open its token during one ``with`` block.
+
+        Raises ``TokenUnavailable`` if another one does for so long.
+        """
+        lock = file_lock(self._settings.state_dir / "boot.lock", wait_seconds=wait_seconds)
+        with lock:
+            yield
+
+    @_answered
+    def module(self) -> Look:
+        """Load the library and initialise it."""
+        path = self._settings.module
+        if not path.is_file():
+            return Look("missing", {"path": str(path)})
+        try:
+            self._module = Module(path)
+        except TokenUnavailable:
+            return Look("not_a_module", {"path": str(path)})
+        self._first_aid.restore()
+        self._module.initialize()
+        return Look(facts={"path": str(path)})
+
+    @_answered
+    def token(self) -> Look:
+        """Find the token."""
+        settings = self._settings
+        wanted = {"label": settings.token_label, "serial": settings.token_serial}
+        chosen = " and ".join(f"{name} '{value}'" for name, value in wanted.items() if value)
+        there = sorted(token.label for token in self._module.tokens())
+        facts = {"wanted": chosen, "there": ", ".join(f"'{label}'" for label in there) or "none"}
+        try:
+            self._found = self._module.find_token(
+                label=settings.token_label, serial=settings.token_serial
+            )
+        except TokenUnavailable as error:
+            return Look("several" if "more" in error.subject else "missing", facts)
+        serial = self._found.serial.decode("ascii", "replace")
+        named = {"label": self._found.label, "serial": serial}
+        return Look(facts=named | self._module.product(self._found)._asdict())
+
+    @_answered
+    def flags(self) -> Look:
+        """See what the token says of itself and its PIN."""
+        info = self._module.token_info(self._found)
+        facts = {"flags": " ".join(str(flag.name) for flag in info.flags)}
+        if TokenFlag.USER_PIN_INITIALIZED not in info.flags:
+            return Look("no_pin", facts)
+        return Look(next((word for flag, word in _FLAGS if flag in info.flags), ""), facts)
+
+    @_answered
+    def latch(self) -> Look:
+        """See whether the PIN has been refused before; it is not tried."""
+        is_closed = self._latch.is_closed(self._found.serial, read_pin(self._settings))
+        return Look("closed" if is_closed else "")
+
+    @_answered
+    def login(self) -> Look:
+        """Log in, once; what is refused is remembered for the service too."""
+        try:
+            self._pool = log_in(self._found, self._settings, self._latch)
+        except TokenUnavailable as error:
+            return Look(_REFUSED.get(error.subject, "error"), {"answer": error.subject})
+        self._first_aid.save()
+        return Look()
+
+    @_answered
+    def sessions(self, number: int) -> Look:
+        """Open ``number`` sessions at once, unless the token says that there are not so many."""
+        info = self._module.token_info(self._found)
+        facts = {"number": number, "open": info.sessions, "most": info.most_sessions}
+        if info.most_sessions is not None and number + info.sessions > info.most_sessions:
+            return Look("too_few", facts)
+        opened: list[Any] = []
+        try:
+            opened.extend(self._found.open(rw=True) for _ in range(number))
+        except PKCS11Error as error:
+            return Look("refused", facts | {"opened": len(opened), "answer": name_of(error)})
+        finally:
+            for session in opened:
+                with suppress(PKCS11Error):
+                    session.close()
+        return Look(facts=facts)
+
+    @_answered
+    def random(self) -> Look:
+        """Ask for random bytes, twice."""
+        first, second = (self._anchor.generate_random(8 * _RANDOM_BYTES) for _ in range(2))
+        is_random = first != second and len(set(first)) > 1 and len(first) == _RANDOM_BYTES
+        return Look("" if is_random else "constant")
+
+    @_answered
+    def canary(self) -> Look:
+        """Use the key by which the service sees that the token is well; it may not be there yet."""
+        self._templates = known_attributes(self._pool)
+        self._canary = Canary(self._pool.anchor, self._templates, is_kept=False)
+        return Look(facts={"was_there": self._canary.was_there})
+
+    @_answered
+    def proof(self) -> Look:
+        """Try every algorithm, as the service does when it opens the token."""
+        findings = Findings(None, self._found)
+        self._token = Token.prove(self._pool, self._templates, self._canary, self._policy, findings)
+        offers = self._token.offers.values()
+        offered = sum(offer.is_offered for offer in offers)
+        return Look("" if offered else "none", {"offered": offered, "tried": len(offers)})
+
+    @_answered
+    def algorithm(self, name: str) -> Look:
+        """Compare what the token makes with what is known, if it offers ``name``."""
+        row, offer = ALGORITHMS[name], self._token.offers[name]
+        if offer.reason is not None:
+            reasons = {self._policy.refusal(row, curve) for _, curve in row.keys} | {FORBIDDEN}
+            symptoms = dict.fromkeys(reasons, "switched_off")
+            if not isinstance(row, KeyManagement):  # there a refusal looks like bad padding
+                symptoms[WRONG_RESULT] = "wrong"
+            return Look(symptoms.get(offer.reason, "lacking"), {"reason": offer.reason})
+        chosen = [example for example in examples().get(name, ()) if self._is_offered(example)]
+        try:
+            self._compare(chosen)
+        except NotImported as error:
+            return Look("not_imported", {"answer": str(error)})
+        sources = ", ".join(example.source for example in chosen)
+        symptom = {"token": "", "process": "in_process"}[offer.residency]
+        return Look(symptom if chosen else "no_example", {"compared_with": sources})
+
+    @_answered
+    def rate(self, name: str, seconds: float) -> Look:
+        """Measure how often in a second the token performs an operation."""
+        rate = RATES[name]
+        if not self._token.offers[rate.alg].is_offered:
+            return Look("not_offered", {"alg": rate.alg})
+        with self._pool.operations.session() as session:
+            bench = Bench(session, self._templates, self._canary)
+            return Look(facts={"per_second": round(measure(rate, bench, seconds), 1)})
+
+    def inventory(self) -> Mapping[UUID, Halves]:
+        """Return the kids of all objects on the token that carry our label, with their halves.
+
+        Raises ``TokenUnavailable`` if the token does not say.
+        """
+        try:
+            with self._pool.operations.session() as session:
+                return self._token.keystore.inventory(session)
+        except PKCS11Error as error:
+            raise TokenUnavailable(f"the token answers {name_of(error)}") from error
+
+    @property
+    def clock(self) -> datetime | None:
+        """The time of the token, if it has a clock and tells."""
+        with suppress(HsmError):
+            return self._module.token_info(self._found).time
+        return None
+
+    def close(self) -> None:
+        """Let the library forget everything, session objects first of all."""
+        if hasattr(self, "_module"):
+            self._module.finalize()
+
+    @property
+    def _anchor(self) -> Session:
+        return self._pool.anchor
+
+    def _is_offered(self, example: Example) -> bool:
+        offer = self._token.offers[example.name]
+        return offer.refusal(example.crv) is None and offer.with_enc(example.enc).is_offered
+
+    def _compare(self, chosen: Iterable[Example]) -> None:
+        paths = self._token.paths
+        bare = frozenset(alg for (alg, _), path in paths.items() if path.takes_bare_rsa)
+        templates = replace(self._templates, in_process=bare)
+        known = KnownAnswers(templates, self._canary, paths)
+        for example in chosen:
+            with self._pool.operations.session() as session:
+                known.compare(example, session)
+
+
+def is_whole(spec: KeySpec, found: Halves | None) -> bool:
+    """Tell whether ``found`` are all objects of a key."""
+    return found == frozenset(halves_of(spec))

@@ -1,0 +1,1 @@
+"""The token from the first call to the last: connection, boot proof, watchdog."""

@@ -1,0 +1,296 @@
+"""The life of the token in one process: starting, ready, unavailable, ready again."""
+
+import atexit
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+from pkcs11 import PKCS11Error
+
+from hsm.cryptoki.canary import Canary
+from hsm.cryptoki.faults import Fault, fault_of, name_of, translate
+from hsm.cryptoki.locks import PinLatch, file_lock
+from hsm.cryptoki.login import log_in
+from hsm.cryptoki.module import Module, Product
+from hsm.cryptoki.pool import Loan, Sessions
+from hsm.cryptoki.session import Session
+from hsm.errors import Cause, HsmError, TokenUnavailable, WrongResult
+from hsm.life.proof_cache import Findings
+from hsm.life.state import Phase, State
+from hsm.life.token import Policy, Token, known_attributes
+from hsm.life.watchdog import Watchdog
+from hsm.settings import Settings
+from hsm.tokens.softhsm import FirstAid
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+ATTEMPTS: Final = 2
+_RETRIED: Final = (Fault.SESSION_LOST, Fault.KEY_GONE, Fault.BUSY, Fault.AMBIGUOUS)
+_SUSPICIOUS: Final = (Fault.SESSION_LOST, Fault.KEY_GONE, Fault.AMBIGUOUS, Fault.DOWN)
+_BUSY_PAUSE_SECONDS: Final = 0.05
+_CANARY_SECONDS: Final = 5.0
+_FIRST_PAUSE_SECONDS: Final = 0.25
+_LONGEST_PAUSE_SECONDS: Final = 4.0
+_FAILURES_OF_A_LIBRARY: Final = 10
+_STOP_SECONDS: Final = 5.0
+
+
+class Connection:
+    """Keeps the token connected and lends it to operations: the one owner of its ``state``.
+
+    One background thread connects, looks every few seconds and after every suspicion whether the
+    canary is well, and if not starts anew from C_Finalize: nothing less brings a lost token back.
+    Each time is an epoch with a ``Token`` of its own, so that no handle outlives its
+    initialisation.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._latch = PinLatch(settings.state_dir / "pin.latch")
+        self._first_aid = FirstAid(settings.module, settings.state_dir / "softhsm")
+        self._watchdog = Watchdog()
+        self._module: Module | None = None
+        self._token: Token | None = None
+        self._product: Product | None = None
+        self._state = State(Phase.STARTING, Cause.STARTING, "the token is being opened")
+        self._tried = threading.Event()
+        self._suspicion = threading.Event()
+        self._is_stopping = threading.Event()
+        self._loans = Loans()
+
+    def start(self) -> None:
+        """Connect in the background. Call after fork, never before."""
+        self._watchdog.start()
+        thread = threading.Thread(target=self._keep_connected, name="hsm-connection", daemon=True)
+        thread.start()
+        atexit.register(self._stop, thread)
+
+    def _stop(self, thread: threading.Thread) -> None:
+        """End the thread: the interpreter must not be torn down around a call into the library."""
+        self._is_stopping.set()
+        self._suspicion.set()
+        thread.join(_STOP_SECONDS)
+
+    @property
+    def state(self) -> State:
+        """Where the token is in its life; never asks it."""
+        return self._state
+
+    @property
+    def product(self) -> Product | None:
+        """What library and token last said of themselves; ``None`` before."""
+        return self._product
+
+    @property
+    def sessions(self) -> Sessions:
+        """How many sessions operations share, and how many of them are lent now."""
+        token = self._token
+        return token.pool.operations.sessions if token else Sessions(0, 0)
+
+    @property
+    def token(self) -> Token:
+        """The token of this epoch; raises ``TokenUnavailable`` while there is none.
+
+        The first requests of a new process wait a little for it rather than fail.
+        """
+        token = self._token
+        if token is None:
+            self._tried.wait(self._settings.session_wait_seconds)
+            token = self._token
+        if token is None:
+            self._loans.end()
+            raise TokenUnavailable(self._state.reason, cause=self._state.cause or Cause.LOST)
+        return token
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Lend the operations of this thread in one ``with`` block the same session."""
+        self._loans.own = Loan()
+        try:
+            yield
+        finally:
+            self._loans.end()
+            self._loans.own = None
+
+    def suspect(self) -> None:
+        """Have the background thread look whether the token is well."""
+        self._suspicion.set()
+
+    def perform(
+        self,
+        operation: Callable[[Token, Session], Result],
+        *,
+        attempts: int = ATTEMPTS,
+        takes_seconds: bool = False,
+        seconds: float | None = None,
+    ) -> Result:
+        """Run ``operation`` with a lent session and return its result.
+
+        It is run again, on another session, after a fault of the session rather than of the
+        caller: what must not happen twice has to look after that. Raises ``HsmError`` only. The
+        process ends if it takes longer than ``seconds``, by default those of the settings.
+        """
+        deadline_seconds = seconds or self._deadline_seconds(takes_seconds=takes_seconds)
+        while True:
+            attempts -= 1
+            token = self.token
+            lane = token.pool.generations if takes_seconds else token.pool.operations
+            try:
+                with (
+                    lane.session(self._loans.own) as session,
+                    self._watchdog.watching("an operation", deadline_seconds),
+                ):
+                    return operation(token, session)
+            except (TokenUnavailable, WrongResult) as error:
+                if isinstance(error, WrongResult):
+                    logger.error("the token gave a wrong %s", error.subject)  # noqa: TRY400  # ours
+                if error.cause is not Cause.BUSY:
+                    self.suspect()
+                raise
+            except PKCS11Error as error:
+                fault = fault_of(error)
+                logger.warning("the token answered %s", name_of(error))
+                if attempts and fault in _RETRIED:
+                    if fault is Fault.BUSY:
+                        time.sleep(_jittered(_BUSY_PAUSE_SECONDS))
+                    continue
+                if fault in _SUSPICIOUS:
+                    self.suspect()
+                raise translate(error) from error
+
+    def _deadline_seconds(self, *, takes_seconds: bool) -> float:
+        settings = self._settings
+        return settings.generation_seconds if takes_seconds else settings.call_seconds
+
+    def _keep_connected(self) -> None:
+        failures, pause_seconds = 0, _FIRST_PAUSE_SECONDS
+        while not self._is_stopping.is_set():
+            try:
+                self._connect()
+            except Exception as error:  # noqa: BLE001  # nothing may end this thread
+                self._fail(error)
+                failures += 1
+                if failures == _FAILURES_OF_A_LIBRARY and self._state.epoch:
+                    _ask_for_a_new_process()
+                self._is_stopping.wait(_jittered(pause_seconds))
+                pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+            else:
+                failures, pause_seconds = 0, _FIRST_PAUSE_SECONDS
+                self._tried.set()
+                self._watch()
+
+    def _fail(self, error: Exception) -> None:
+        is_expected = isinstance(error, HsmError | PKCS11Error | OSError)
+        state = State(Phase.UNAVAILABLE, _cause_of(error), _reason_of(error), self._state.epoch)
+        if state != self._state:  # once, however often it is tried
+            cause = None if is_expected else error
+            logger.warning("not connected: %s", state.reason, exc_info=cause)
+        self._state = state
+        self._tried.set()
+
+    def _connect(self) -> None:
+        settings = self._settings
+        module = self._module = self._module or Module(settings.module)
+        seconds = settings.generation_seconds
+        # SoftHSM rewrites its token at each login; whoever boots meanwhile finds none.
+        with (
+            file_lock(settings.state_dir / "boot.lock"),
+            self._watchdog.watching("the opening of the token", seconds),
+        ):
+            module.finalize()
+            self._first_aid.restore()
+            module.initialize()
+            token = module.find_token(label=settings.token_label, serial=settings.token_serial)
+            self._product = module.product(token)
+            pool = log_in(token, settings, self._latch)
+            self._first_aid.save()
+            templates = known_attributes(pool)
+            canary = Canary(pool.anchor, templates)
+        policy = Policy.of(settings, self._first_aid.announce_change)
+        with self._watchdog.watching("the proof of the algorithms", seconds):
+            findings = Findings(settings.shared_dir, pool.token)
+            with findings.shared(are_believed=not self._state.epoch):
+                self._token = Token.prove(pool, templates, canary, policy, findings)
+        self._state = State(Phase.READY, epoch=self._state.epoch + 1)
+        settings.observer.connected(self._state.epoch)
+        logger.info("the token is ready")
+
+    def _watch(self) -> None:
+        """Return when the token is lost and no call is in flight any more, or at the end."""
+        while True:
+            is_suspected = self._suspicion.wait(_jittered(_CANARY_SECONDS))
+            self._suspicion.clear()
+            if self._is_stopping.is_set():
+                return
+            if not self._is_well(finds=is_suspected):
+                break
+        token, self._token = self.token, None
+        self._state = State(Phase.UNAVAILABLE, Cause.LOST, "the token is lost", self._state.epoch)
+        self._settings.observer.lost(Cause.LOST)
+        logger.error("the token is lost")
+        # Whoever hangs in a call is ended by the watchdog, and so is this.
+        token.pool.drain()
+
+    def _is_well(self, *, finds: bool = True) -> bool:
+        token = self.token
+        try:
+            with (
+                token.pool.operations.session() as session,
+                self._watchdog.watching("the canary", self._settings.call_seconds),
+            ):
+                return token.is_well(session, finds=finds)
+        except TokenUnavailable:  # all sessions are busy: whoever has them will find out
+            return True
+        except PKCS11Error as error:
+            return fault_of(error) is Fault.BUSY
+
+
+class Loans(threading.local):
+    """The loan of each thread that has one."""
+
+    def __init__(self) -> None:
+        self.own: Loan | None = None
+
+    def end(self) -> None:
+        """Put back what this thread keeps; a lost token waits for it."""
+        if self.own:
+            self.own.end()
+
+
+def _jittered(seconds: float) -> float:
+    """Return a little less, so that the processes of a host do not come all at once."""
+    return seconds * random.SystemRandom().uniform(0.5, 1.0)
+
+
+def _ask_for_a_new_process() -> None:
+    """End this process as its server would: some libraries come back in a new one only."""
+    logger.error("the token does not come back into this process, which makes room for another")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _cause_of(error: Exception) -> Cause:
+    match error:
+        case TokenUnavailable():
+            return error.cause
+        case PKCS11Error() | OSError():
+            return Cause.TOKEN
+        case _:
+            return Cause.INTERNAL
+
+
+def _reason_of(error: Exception) -> str:
+    match error:
+        case PKCS11Error():
+            return f"the token answers {name_of(error)}"
+        case TokenUnavailable():
+            return error.subject
+        case _:
+            return f"unexpected {type(error).__name__}"

@@ -1,0 +1,73 @@
+"""What trials on a token have found: the first process of a service tries, the others believe."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from pkcs11 import Token
+
+from hsm.cryptoki.locks import file_lock
+
+_VALID_SECONDS: Final = 3600.0
+
+
+class Findings:
+    """Why the token does not do what was tried, by the name of the trial; ``None`` if it does.
+
+    They are kept in ``directory``, which lives as long as the service whose processes share it,
+    and believed for an hour of the same token with the same mechanism list. Without a
+    ``directory`` a process is on its own.
+    """
+
+    def __init__(self, directory: Path | None, token: Token) -> None:
+        self._path = directory and directory / f"findings-{_identity(token)}.json"
+        self._known: dict[str, str | None] = {}
+
+    @contextmanager
+    def shared(self, *, are_believed: bool) -> Iterator[None]:
+        """Begin with what others have found, if it is believed; let others have what is found.
+
+        Whoever comes meanwhile waits: to try all takes the processor for most of a second.
+        """
+        if self._path is None or not self._path.parent.is_dir():
+            yield
+            return
+        with file_lock(self._path.with_suffix(".lock")):
+            if are_believed:
+                self._known = _read(self._path)
+            number = len(self._known)
+            yield
+            if len(self._known) > number:
+                _write(self._path, self._known)
+
+    def of(self, name: str, trial: Callable[[], str | None]) -> str | None:
+        """Return what is known of ``name``, or what ``trial`` finds."""
+        if name not in self._known:
+            self._known[name] = trial()
+        return self._known[name]
+
+
+def _read(path: Path) -> dict[str, str | None]:
+    with suppress(OSError, ValueError):
+        if time.time() - path.stat().st_mtime < _VALID_SECONDS:
+            return dict(json.loads(path.read_bytes()))
+    return {}
+
+
+def _write(path: Path, known: Mapping[str, str | None]) -> None:
+    partial = path.with_suffix(".new")
+    with suppress(OSError):  # the next one tries for itself
+        partial.write_text(json.dumps(known))
+        partial.replace(path)
+
+
+def _identity(token: Token) -> str:
+    """Return a name of the token, its versions, and what it says of its mechanisms."""
+    versions = token.hardware_version, token.firmware_version
+    mechanisms = sorted(map(int, token.slot.get_mechanisms()))
+    told = token.serial, token.manufacturer_id, token.model, versions, mechanisms
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

@@ -1,0 +1,312 @@
+"""One token during one epoch: what it holds, and what it has proven to be able to do."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
+
+from pkcs11 import Attribute, PKCS11Error
+
+from hsm.algorithms.families import Algorithm, ContentEncryption, KeyManagement
+from hsm.algorithms.keyspec import KeySpec
+from hsm.algorithms.kinds import EC, Curve
+from hsm.algorithms.tables import ALGORITHMS, CONTENT_FAMILIES, KEY_MANAGEMENTS
+from hsm.cryptoki.attributes import OPTIONAL, Templates
+from hsm.cryptoki.canary import Canary
+from hsm.cryptoki.faults import Fault, fault_of, name_of
+from hsm.cryptoki.pool import SessionPool
+from hsm.cryptoki.session import Session
+from hsm.errors import HsmError, TokenUnavailable, UnsupportedAlgorithm
+from hsm.life.proof import Proof
+from hsm.life.proof_cache import Findings
+from hsm.operations.cek import Path, generate_kek
+from hsm.operations.cek_paths import paths
+from hsm.settings import Settings
+from hsm.storage.token_store import Keystore
+
+logger = logging.getLogger(__name__)
+
+WRONG_RESULT: Final = "the token gives a wrong result"
+FORBIDDEN: Final = "its CEKs would pass through the process, which is forbidden"
+
+_TRIES: Final = 3
+_TRIES_OVER_SECONDS: Final = 12
+_PAUSE_SECONDS: Final = 0.25
+_SMALL_PAIR: Final = KeySpec(kty="EC", alg="ES256", crv="P-256")
+Attempt = Callable[[Curve | None, Session], object]
+Residence = Literal["token", "process"]
+
+_SAYS_NOTHING: Final = (Fault.DOWN, Fault.SESSION_LOST, Fault.BUSY, Fault.PIN)
+
+
+class Offer(NamedTuple):
+    """Whether an algorithm is offered: ``reason`` says why not, ``residency`` where a CEK is.
+
+    ``refused_crvs`` says why not with keys on these curves, where it is with others. Key management
+    answers all this for each ``enc`` too, by name.
+    """
+
+    reason: str | None = None
+    residency: Residence = "token"
+    refused_crvs: Mapping[str, str] = MappingProxyType({})
+    by_enc: Mapping[str, "Offer"] = MappingProxyType({})
+
+    @property
+    def is_offered(self) -> bool:
+        """Nothing speaks against it."""
+        return self.reason is None
+
+    def refusal(self, crv: str | None) -> str | None:
+        """Return why it is not offered with keys on ``crv``, or ``None`` if it is."""
+        return self.reason or self.refused_crvs.get(crv or "")
+
+    def with_enc(self, enc: str) -> "Offer":
+        """Return whether it is offered together with ``enc``."""
+        return self.by_enc.get(enc, self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What is decided outside of the token.
+
+    ``process_allowed`` lets a CEK pass through the process; ``opted_in`` names the algorithms that
+    are not offered without being asked for; ``results_checked`` has every result
+    looked at before it is given away; ``announce_change`` makes the library look anew for what
+    other processes have stored.
+    """
+
+    fips: bool
+    process_allowed: bool
+    opted_in: frozenset[str]
+    results_checked: bool
+    announce_change: Callable[[], None]
+
+    @classmethod
+    def of(cls, settings: Settings, announce_change: Callable[[], None]) -> "Policy":
+        """Return what ``settings`` decide."""
+        return cls(
+            fips=settings.fips,
+            process_allowed=settings.process_allowed,
+            opted_in=settings.opted_in,
+            results_checked=settings.results_checked,
+            announce_change=announce_change,
+        )
+
+    def permits(self, path: Path) -> bool:
+        """Tell whether CEKs may take ``path``."""
+        return path.residency == "token" or self.process_allowed
+
+    def refusal(self, row: Algorithm, curve: Curve | None) -> str | None:
+        """Return why ``row`` is not to be tried with keys on ``curve``."""
+        if self.fips and not (row.fips and (curve is None or curve.fips)):
+            return "not offered in FIPS mode"
+        if row.is_opt_in and row.name not in self.opted_in:
+            return "switched off"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """What operations need of the token; made anew, with all its handles, in each epoch."""
+
+    pool: SessionPool
+    canary: Canary
+    keystore: Keystore
+    offers: Mapping[str, Offer]
+    paths: Mapping[tuple[str, str], Path]
+    results_checked: bool
+
+    def is_well(self, session: Session, *, finds: bool = True) -> bool:
+        """Tell whether keys are used, the key-encryption key too, and whether they are found.
+
+        A search costs SoftHSM the more the more keys there are; without ``finds`` there is none.
+        All paths share the key-encryption key, so that one of them tells.
+        """
+        first = list(self.paths.values())[:1]
+        return (
+            (not finds or self.canary.is_found(session))
+            and self.canary.sings(session)
+            and all(path.works(session) for path in first)
+        )
+
+    def path(self, alg: str, enc: str) -> Path:
+        """Return how CEKs of ``enc`` travel with ``alg``; raise ``UnsupportedAlgorithm``."""
+        self.require_offered(enc)
+        reason = self.offers[alg].with_enc(enc).reason
+        if reason is not None:
+            raise UnsupportedAlgorithm.not_offered(f"{alg} with {enc}", reason)
+        return self.paths[alg, enc]
+
+    def require_offered(self, name: str) -> None:
+        """Raise ``UnsupportedAlgorithm`` with the reason if the algorithm is not offered."""
+        reason = self.offers[name].reason
+        if reason is not None:
+            raise UnsupportedAlgorithm.not_offered(name, reason)
+
+    @classmethod
+    def prove(
+        cls,
+        pool: SessionPool,
+        templates: Templates,
+        canary: Canary,
+        policy: Policy,
+        findings: Findings,
+    ) -> "Token":
+        """Try every algorithm of which there are no findings; return the token with its offers.
+
+        Raises ``PKCS11Error`` if the token fails in a way that says nothing of its abilities.
+        """
+        trials = _Trials(pool, templates, canary, policy, findings)
+        offers = {name: trials.offer(row) for name, row in ALGORITHMS.items()}
+        trials.close()
+        _log(offers)
+        in_process = {alg for (alg, _), path in trials.taken.items() if path.takes_bare_rsa}
+        return cls(
+            pool=pool,
+            canary=canary,
+            keystore=Keystore(
+                replace(templates, in_process=frozenset(in_process)), canary, policy.announce_change
+            ),
+            offers=offers,
+            paths=trials.taken,
+            results_checked=policy.results_checked,
+        )
+
+
+class _Trials:
+    """Tries algorithms; ``taken`` are the paths that CEKs of an alg and an enc are to take."""
+
+    def __init__(
+        self,
+        pool: SessionPool,
+        templates: Templates,
+        canary: Canary,
+        policy: Policy,
+        findings: Findings,
+    ) -> None:
+        kek = generate_kek(pool.anchor, templates).remembered
+        bare = {row.name for row in KEY_MANAGEMENTS.values() if paths(row)[-1].takes_bare_rsa}
+        self._proof = Proof(pool.anchor, replace(templates, in_process=frozenset(bare)), canary)
+        self._path = cache(lambda kind: kind(templates, kek))
+        self._pool = pool
+        self._canary = canary
+        self._policy = policy
+        self._findings = findings
+        self.taken: dict[tuple[str, str], Path] = {}
+
+    def offer(self, row: Algorithm) -> Offer:
+        """Return what is offered of ``row``; key management is, if it is with any ``enc``."""
+        if not isinstance(row, KeyManagement):
+            attempt = partial(self._proof.attempt, row)
+            return _offer(row, self._refusals(row, attempt, row.name), "token")
+        by_enc: dict[str, Offer] = {}
+        for encs in CONTENT_FAMILIES:
+            by_enc |= dict.fromkeys((enc.name for enc in encs), self._transport(row, encs))
+        best = min(by_enc.values(), key=lambda offer: not offer.is_offered)
+        return best._replace(by_enc=MappingProxyType(by_enc))
+
+    def close(self) -> None:
+        """Destroy what was made to try with."""
+        self._proof.close()
+
+    def _transport(self, row: KeyManagement, encs: Sequence[ContentEncryption]) -> Offer:
+        reason = None
+        for path in map(self._path, paths(row)):
+            if path.carries(encs[0]):
+                attempt = partial(self._proof.attempt_transport, row, path, encs)
+                name = f"{row.name} {encs[0].name} {type(path).__name__}"
+                found = _offer(row, self._refusals(row, attempt, name), path.residency)
+                if found.is_offered and self._policy.permits(path):
+                    self.taken.update(((row.name, enc.name), path) for enc in encs)
+                    return found
+                reason = found.reason
+        return Offer(reason or FORBIDDEN)
+
+    def _refusals(self, row: Algorithm, attempt: Attempt, name: str) -> dict[str, str]:
+        """Return why not, by curve."""
+        found = {
+            curve.crv if curve else "": self._policy.refusal(row, curve)
+            or self._refusal(attempt, name, curve)
+            for _, curve in row.keys
+        }
+        return {crv: reason for crv, reason in found.items() if reason is not None}
+
+    def _refusal(self, attempt: Attempt, name: str, curve: Curve | None) -> str | None:
+        return self._findings.of(
+            f"{name} {curve.crv}" if curve else name,
+            lambda: _refusal(self._pool, partial(attempt, curve), self._canary.sings),
+        )
+
+
+def _offer(row: Algorithm, refusals: Mapping[str, str], residency: Residence) -> Offer:
+    """Return the offer of ``row``: there is none if it is refused with all of its keys."""
+    if len(refusals) == len(row.keys):
+        return Offer(next(iter(refusals.values())))
+    return Offer(None, residency, MappingProxyType(dict(refusals)))
+
+
+def known_attributes(pool: SessionPool) -> Templates:
+    """Return templates with those optional attributes that the token takes."""
+
+    def try_with(attributes: Iterable[Attribute], session: Session) -> bool:
+        templates = Templates(optional=frozenset(attributes))
+        generate_kek(session, templates).destroy()
+        for half in session.generate_keypair(
+            EC.key_type, None, **templates.pair_generation(_SMALL_PAIR)
+        ):
+            session.destroy(half)
+        return True
+
+    def is_taken(attribute: Attribute) -> bool:
+        return _refusal(pool, partial(try_with, [attribute]), partial(try_with, [])) is None
+
+    return Templates(optional=frozenset(filter(is_taken, OPTIONAL)))
+
+
+def _refusal(
+    pool: SessionPool, trial: Callable[[Session], object], control: Callable[[Session], bool]
+) -> str | None:
+    """Return why ``trial`` fails on this token, or ``None`` if it succeeds.
+
+    A token in trouble lacks nothing: a wrong result, or an error that a fault of its own gives too,
+    is believed only of one that gives it for seconds, and a refusal only if ``control`` succeeds
+    after it. Else ``TokenUnavailable`` is raised, or the ``PKCS11Error`` that says so by itself.
+    """
+    reason, errors = None, 0
+    for _ in range(_TRIES_OVER_SECONDS):
+        try:
+            with pool.operations.session() as session:
+                trial(session)
+        except HsmError:
+            reason = WRONG_RESULT
+            time.sleep(_PAUSE_SECONDS)
+        except PKCS11Error as error:
+            fault, reason = fault_of(error), f"the token answers {name_of(error)}"
+            if fault in _SAYS_NOTHING:
+                raise
+            if fault is Fault.AMBIGUOUS:
+                _require_well(pool, control)
+                time.sleep(_PAUSE_SECONDS)
+            elif (errors := errors + 1) == _TRIES:
+                break
+        else:
+            return None
+    _require_well(pool, control)
+    return reason
+
+
+def _require_well(pool: SessionPool, control: Callable[[Session], bool]) -> None:
+    with pool.operations.session() as session:
+        if not control(session):
+            raise TokenUnavailable("the token does not answer")
+
+
+def _log(offers: Mapping[str, Offer]) -> None:
+    for name, offer in offers.items():
+        if offer.is_offered:
+            logger.debug("%s is offered, CEK or key in the %s", name, offer.residency)
+        else:
+            logger.info("%s is not offered: %s", name, offer.reason)

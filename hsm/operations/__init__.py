@@ -1,0 +1,1 @@
+"""The operations of JOSE on keys that are in the token."""

@@ -1,0 +1,291 @@
+"""CEKs: made, unwrapped or agreed on for one message, as session objects.
+
+The paths of a CEK (RFC 7516 §5.1, §5.2). ``TokenPath``: it is never outside the token. On all
+others it, or the key that wraps it, passes through the memory of the process for that one message,
+and the private key works in the token. ``ProcessPath``: the padding of RSA-OAEP is decoded here.
+``splitting`` and ``agreeing`` have the others.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from enum import Enum, auto
+from functools import partial
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar
+
+from pkcs11 import Mechanism, MechanismFlag, ObjectClass, PKCS11Error
+
+from hsm.algorithms.families import (
+    CEK_WRAPPING,
+    Algorithm,
+    ContentEncryption,
+    KeyManagement,
+    RsaOaep,
+)
+from hsm.algorithms.kinds import AES
+from hsm.algorithms.tables import CONTENT_ENCRYPTIONS
+from hsm.cryptoki.attributes import Templates
+from hsm.cryptoki.faults import Fault, fault_of
+from hsm.cryptoki.handles import Handle, Key, bind, temporary, temporary_parts
+from hsm.cryptoki.material import AgreementKey
+from hsm.cryptoki.session import Session
+from hsm.operations import content
+from hsm.operations.content import Cek
+from hsm.operations.ecdh import Agreement
+from hsm.software import oaep, peer
+
+Result = TypeVar("Result")
+
+# The proof has shown that the token unwraps a good one: whatever it says of another is its word
+# for bad padding or an odd size, and must look the same.
+_NOT_UNWRAPPED: Final = (Fault.REJECTED, Fault.AMBIGUOUS, Fault.POLICY, Fault.BUG)
+_WRAPPING_OVERHEAD_BYTES: Final = 8  # RFC 3394 §2.2.1
+_ANY_AAD: Final = b"."
+_WRAPPING: Final = {"mechanism": CEK_WRAPPING}
+NOTHING: Final = Agreement()
+_SHORTEST_BYTES: Final = 2048 // 8
+_LONGEST_BYTES: Final = 4096 // 8
+
+
+class Outcome(Enum):
+    """How an unwrapping ended; only ``/keys/unwrap`` may tell it to anybody."""
+
+    RECOVERED = auto()
+    WRONG_SIZE = auto()
+    REJECTED = auto()
+
+
+class Unwrapped(NamedTuple):
+    """``cek`` is a random one unless the outcome is ``RECOVERED`` (RFC 7516 §11.5)."""
+
+    cek: Cek
+    outcome: Outcome
+
+
+class Wrapped(NamedTuple):
+    """A new CEK, and how its recipient gets it: from ``encrypted_key``, ``epk`` or both."""
+
+    cek: Cek
+    encrypted_key: bytes
+    epk: AgreementKey | None = None
+
+
+def generate_kek(session: Session, templates: Templates) -> Key:
+    """Make the key under which CEKs are measured and kept: a session object, never stored.
+
+    Made on the anchor session, which outlives all others.
+    """
+    kek = session.generate_key(
+        AES.key_type,
+        256,
+        capabilities=MechanismFlag.WRAP | MechanismFlag.UNWRAP,
+        mechanism=AES.generation,
+        template=templates.kek(),
+    )
+    return bind(session, kek)
+
+
+class Path(ABC):
+    """What all paths offer; ``residency`` says where a CEK is.
+
+    ``takes_bare_rsa`` says that the token has to perform the bare RSA operation.
+    """
+
+    residency: ClassVar[Literal["token", "process"]]
+    takes_bare_rsa: ClassVar[bool] = False
+
+    def __init__(self, templates: Templates, kek: Handle) -> None:
+        self._templates = templates
+        self._kek = kek
+
+    @abstractmethod
+    def wrapped(
+        self, public: Key, row: Any, enc: ContentEncryption, said: Agreement = NOTHING
+    ) -> AbstractContextManager[Wrapped]:
+        """Give a new CEK for one ``with`` block; ``public`` is the shared key if there is one."""
+
+    @abstractmethod
+    def unwrapped(
+        self,
+        private: Key,
+        row: Any,
+        enc: ContentEncryption,
+        encrypted_key: bytes,
+        said: Agreement = NOTHING,
+    ) -> AbstractContextManager[Unwrapped]:
+        """Give the CEK of a message for one ``with`` block, or a random one in its place.
+
+        Bad padding and a CEK of the wrong size take the same steps as a good one.
+        """
+
+    def carries(self, enc: ContentEncryption) -> bool:
+        """Tell whether the path takes CEKs of ``enc``: not all take those that are split."""
+        return len(enc.parts) == 1
+
+    def works(self, session: Session) -> bool:
+        """Tell whether the key-encryption key is still there: it wraps a throw-away CEK."""
+        with temporary(self._generate(session, CONTENT_ENCRYPTIONS["A256GCM"])) as cek:
+            self.kek(session).wrap_key(cek, **_WRAPPING)
+        return True
+
+    def kek(self, session: Session) -> Key:
+        """Return the key-encryption key in the hands of ``session``."""
+        return Key(session, self._kek)
+
+    def _generate(self, session: Session, enc: ContentEncryption) -> Key:
+        cek = session.generate_key(
+            AES.key_type,
+            8 * enc.key_bytes,
+            **self._templates.secret_generation([enc], extractable=True),
+        )
+        return bind(session, cek)
+
+    def _imported(
+        self, session: Session, enc: ContentEncryption, value: bytes | bytearray
+    ) -> AbstractContextManager[Cek]:
+        """Give the objects that ``value`` is split into for one ``with`` block."""
+        shares = zip(enc.parts, enc.shares(value), strict=True)
+        return temporary_parts(
+            partial(self._import, session, part, share) for part, share in shares
+        )
+
+    def _import(self, session: Session, part: Algorithm, share: bytearray) -> Key:
+        try:
+            template = self._templates.imported_secret(None, part, share, extractable=True)
+            return bind(session, session.create_object(template))
+        finally:
+            share[:] = bytes(len(share))
+
+
+class TokenPath(Path):
+    """The CEK stays in the token."""
+
+    residency = "token"
+
+    @contextmanager
+    def wrapped(
+        self, public: Key, row: KeyManagement, enc: ContentEncryption, said: Agreement = NOTHING
+    ) -> Iterator[Wrapped]:
+        """See ``Path``."""
+        with temporary(self._generate(public.lent, enc)) as cek:
+            yield Wrapped((cek,), public.wrap_key(cek, **mechanism_of(row)))
+
+    @contextmanager
+    def unwrapped(
+        self,
+        private: Key,
+        row: KeyManagement,
+        enc: ContentEncryption,
+        encrypted_key: bytes,
+        said: Agreement = NOTHING,
+    ) -> Iterator[Unwrapped]:
+        """See ``Path``. The substitute is made before the unwrapping."""
+        with temporary(self._generate(private.lent, enc)) as substitute:
+            unwrapped = self._unwrap(private, row, enc, encrypted_key)
+            # A good padding makes an object, so a bad one does too: the times must not differ.
+            with temporary(unwrapped or self._generate(private.lent, enc)) as cek:
+                is_of_size = self._is_of_size(cek, enc)
+                outcome = outcome_of(row, is_valid=unwrapped is not None, is_of_size=is_of_size)
+                yield Unwrapped((cek if outcome is Outcome.RECOVERED else substitute,), outcome)
+
+    def _unwrap(
+        self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
+    ) -> Key | None:
+        cek = unless_rejected(
+            lambda: private.unwrap_key(
+                ObjectClass.SECRET_KEY,
+                AES.key_type,
+                encrypted_key,
+                capabilities=enc.usages,
+                template=self._templates.secret([enc], extractable=True),
+                **mechanism_of(row),
+            )
+        )
+        return None if cek is None else bind(private.lent, cek)
+
+    def _is_of_size(self, cek: Key, enc: ContentEncryption) -> bool:
+        """Measure a CEK that the token will not measure: unwrapped keys have no CKA_VALUE_LEN.
+
+        Only keys of 16, 24 and 32 bytes encrypt, and a wrapped key is 8 bytes longer than the key
+        rounded up to 8: together they give the size.
+        """
+        try:
+            content.encrypt((cek,), enc, b"", _ANY_AAD)
+            wrapped = self.kek(cek.lent).wrap_key(cek, **_WRAPPING)
+        except PKCS11Error as error:
+            if fault_of(error) not in (Fault.POLICY, Fault.BUG):
+                raise
+            return False
+        return len(wrapped) == enc.key_bytes + _WRAPPING_OVERHEAD_BYTES
+
+
+class ProcessPath(Path):
+    """The CEK of a message passes through the process; the private key does not."""
+
+    residency = "process"
+    takes_bare_rsa = True
+
+    def carries(self, enc: ContentEncryption) -> bool:
+        """See ``Path``."""
+        return True
+
+    @contextmanager
+    def wrapped(
+        self, public: Key, row: RsaOaep, enc: ContentEncryption, said: Agreement = NOTHING
+    ) -> Iterator[Wrapped]:
+        """See ``Path``."""
+        value = public.lent.generate_random(8 * enc.key_bytes)
+        encrypted_key = peer.encrypted_for(public.public, row, value)
+        with self._imported(public.lent, enc, value) as cek:
+            yield Wrapped(cek, encrypted_key)
+
+    @contextmanager
+    def unwrapped(
+        self,
+        private: Key,
+        row: RsaOaep,
+        enc: ContentEncryption,
+        encrypted_key: bytes,
+        said: Agreement = NOTHING,
+    ) -> Iterator[Unwrapped]:
+        """See ``Path``. The substitute is made before the RSA operation."""
+        substitute = private.lent.generate_random(8 * enc.key_bytes)
+        encoded = self._encoded_message(private, encrypted_key)
+        decoded = oaep.decode(encoded, row.hash, substitute)
+        with self._imported(private.lent, enc, decoded.cek) as cek:
+            decoded.cek[:] = bytes(len(decoded.cek))
+            yield Unwrapped(
+                cek, outcome_of(row, is_valid=decoded.is_valid, is_of_size=decoded.is_of_size)
+            )
+
+    @staticmethod
+    def _encoded_message(private: Key, encrypted_key: bytes) -> bytes:
+        """Return EM; random bytes, as many, if ``encrypted_key`` is no number below the modulus."""
+        octets = min(max(len(encrypted_key), _SHORTEST_BYTES), _LONGEST_BYTES)
+        substitute: bytes = private.lent.generate_random(8 * octets)
+        encoded = unless_rejected(
+            lambda: private.decrypt(encrypted_key, mechanism=Mechanism.RSA_X_509)
+        )
+        return substitute if encoded is None else encoded
+
+
+def unless_rejected(unwrap: Callable[[], Result]) -> Result | None:
+    """Return what ``unwrap`` returns, or ``None`` if the token says that its input is bad."""
+    try:
+        return unwrap()
+    except PKCS11Error as error:
+        if fault_of(error) not in _NOT_UNWRAPPED:
+            raise
+        return None
+
+
+def outcome_of(row: KeyManagement, *, is_valid: bool, is_of_size: bool) -> Outcome:
+    """Return how an unwrapping ended that had a good padding or not, and a CEK of that size."""
+    if is_valid and is_of_size:
+        return Outcome.RECOVERED
+    return Outcome.WRONG_SIZE if is_valid and row.tells_size else Outcome.REJECTED
+
+
+def mechanism_of(row: KeyManagement) -> dict[str, object]:
+    """Return what the verbs of a key are told of the mechanism."""
+    return {"mechanism": row.mechanism, "mechanism_param": row.param}

@@ -1,0 +1,98 @@
+"""CEKs that the token unwraps and cannot split (RFC 7518 §5.2.2.1).
+
+The token wraps and unwraps them as generic secrets, with nothing that the key is not used for
+anyway. An unwrapped one it shows, for that one message.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from pkcs11 import Attribute, KeyType, MechanismFlag, Object, ObjectClass
+
+from hsm.algorithms.families import ContentEncryption, KeyManagement
+from hsm.algorithms.kinds import HMAC
+from hsm.cryptoki.handles import Key, bind, temporary
+from hsm.cryptoki.session import Session
+from hsm.operations.cek import (
+    NOTHING,
+    Outcome,
+    Path,
+    Unwrapped,
+    Wrapped,
+    mechanism_of,
+    outcome_of,
+    unless_rejected,
+)
+from hsm.operations.ecdh import Agreement
+
+_NO_USE: Final = MechanismFlag(0)
+
+
+class SplittingPath(Path):
+    """The token wraps and unwraps the CEK; it is split in the process, and used in the token."""
+
+    residency = "process"
+
+    def carries(self, enc: ContentEncryption) -> bool:
+        """See ``Path``."""
+        return len(enc.parts) > 1
+
+    @contextmanager
+    def wrapped(
+        self, public: Key, row: KeyManagement, enc: ContentEncryption, said: Agreement = NOTHING
+    ) -> Iterator[Wrapped]:
+        """See ``Path``."""
+        value = public.lent.generate_random(8 * enc.key_bytes)
+        with temporary(self._whole(public.lent, value)) as whole:
+            encrypted_key = public.wrap_key(whole, **mechanism_of(row))
+        with self._imported(public.lent, enc, value) as cek:
+            yield Wrapped(cek, encrypted_key)
+
+    @contextmanager
+    def unwrapped(
+        self,
+        private: Key,
+        row: KeyManagement,
+        enc: ContentEncryption,
+        encrypted_key: bytes,
+        said: Agreement = NOTHING,
+    ) -> Iterator[Unwrapped]:
+        """See ``Path``. The substitute is made before the unwrapping."""
+        session = private.lent
+        substitute = bytearray(session.generate_random(8 * enc.key_bytes))
+        unwrapped = self._unwrap(private, row, encrypted_key)
+        # A good padding makes an object that is read, so a bad one does too.
+        shown = unwrapped or self._generate_shown(session, enc)
+        with temporary(bind(session, shown)):
+            value = bytearray(session.read(shown, Attribute.VALUE))
+        is_of_size = len(value) == enc.key_bytes
+        outcome = outcome_of(row, is_valid=unwrapped is not None, is_of_size=is_of_size)
+        taken = value if outcome is Outcome.RECOVERED else substitute
+        with self._imported(session, enc, taken) as cek:
+            value[:] = bytes(len(value))
+            yield Unwrapped(cek, outcome)
+
+    def _whole(self, session: Session, value: bytes) -> Key:
+        return bind(session, session.create_object(self._templates.passing(value)))
+
+    def _unwrap(self, private: Key, row: KeyManagement, encrypted_key: bytes) -> Object | None:
+        return unless_rejected(
+            lambda: private.unwrap_key(
+                ObjectClass.SECRET_KEY,
+                KeyType.GENERIC_SECRET,
+                encrypted_key,
+                capabilities=_NO_USE,
+                template=self._templates.shown(),
+                **mechanism_of(row),
+            )
+        )
+
+    def _generate_shown(self, session: Session, enc: ContentEncryption) -> Object:
+        return session.generate_key(
+            KeyType.GENERIC_SECRET,
+            8 * enc.key_bytes,
+            mechanism=HMAC.generation,
+            capabilities=_NO_USE,
+            template=self._templates.shown(),
+        )

@@ -1,0 +1,1 @@
+"""All cryptography outside the token: what an auditor reads first."""
