@@ -8,10 +8,14 @@ from typing import Final
 from flask import Flask, request
 from werkzeug.exceptions import NotFound
 
-from app import bodies, errors, observability
-from app.audit import AuditLog, Uses
+from app import observability
+from app.audit import AuditLog
 from app.auth import authenticator
-from app.blueprints import (
+from app.config import Config
+from app.http import answers, request_body
+from app.http.audit_hook import Uses
+from app.http.json_answers import Responses
+from app.http.views import (
     batch,
     capabilities,
     docs,
@@ -24,17 +28,15 @@ from app.blueprints import (
     signing,
     status,
 )
-from app.capabilities import Capabilities
-from app.catalogue import Catalogue
-from app.config import Config
-from app.janitor import Janitor
-from app.keyring import Keyring
+from app.keys.capabilities import Capabilities
+from app.keys.catalogue import Catalogue
+from app.keys.janitor import Janitor
+from app.keys.keyring import Keyring
 from app.observability import Figures, History, Stream
-from app.observability.processes import shared_directory, started_at
+from app.observability.multiprocess import shared_directory, started_at
+from app.operator.restoration import serving_lock
+from app.operator.status import Status
 from app.registry import Registry, Watch
-from app.responses import Responses
-from app.restoration import serving_lock
-from app.status import Status
 from hsm import Hsm, file_lock
 
 _URL_PREFIX: Final = "/v1/crypto"
@@ -92,8 +94,8 @@ def create_app(config: Config | None = None) -> Flask:
     if config.pages:
         for page in (docs, status):
             app.register_blueprint(page.blueprint)
-    errors.register(app)
-    bodies.register(app)
+    answers.register(app)
+    request_body.register(app)
     observability.configure(stream, config.log_level)
     stream.start()
     token.start()

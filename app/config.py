@@ -16,6 +16,7 @@ from uuid import uuid4
 import hsm
 
 PREFIX: Final = "JOSE_HSM_"
+MAX_BODY_BYTES: Final = 2 * 1024 * 1024  # of a request
 ASYMMETRIC: Final = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),

@@ -17,8 +17,8 @@ from gunicorn import util
 from gunicorn.arbiter import Arbiter
 
 from app.config import Config, ConfigError, is_loopback
-from app.observability import processes as figures
-from app.worker import Worker
+from app.observability import multiprocess as figures
+from app.server.worker import Worker
 
 try:
     service = Config.from_env(os.environ)

@@ -5,7 +5,7 @@ python -m scripts.algorithm_table
 
 import requests
 
-from app.capabilities import algorithm_table
+from app.keys.capabilities import algorithm_table
 from scripts.throwaway import service
 
 

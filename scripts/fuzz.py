@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from app.auth import tokens
+from app.auth import api_tokens
 from app.config import Config
 from app.registry import Registry
 from app.rights import Role
@@ -120,7 +120,7 @@ def _token(settings: Mapping[str, str], name: str) -> str | None:
     roles = ROLES[name]
     if roles is None:
         return None
-    token, row = tokens.make(f"token:{name}", roles=roles, name="fuzz", expires_at=None)
+    token, row = api_tokens.make(f"token:{name}", roles=roles, name="fuzz", expires_at=None)
     Registry(Config.from_env(settings).registry_url, host="fuzz").credentials.add(row)
     return token
 

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 from flask import Flask
 
-from app import exchange, observability
-from app.audit import AuditLog, Uses
+from app import current_request, observability
+from app.audit import AuditLog
 from app.config import Config
-from app.observability import Figures, Stream, processes
+from app.http.audit_hook import Uses
+from app.observability import Figures, Stream, multiprocess
 
 REQUESTS: Final = 500
 ROUNDS: Final = 40
@@ -44,7 +45,7 @@ def _bare() -> Flask:
 
 
 def _watched(directory: Path) -> Flask:
-    processes.prepare(directory)
+    multiprocess.prepare(directory)
     config = Config(
         pkcs11_module=Path("none"),
         token_label=directory.name,
@@ -55,7 +56,7 @@ def _watched(directory: Path) -> Flask:
     stream = Stream(os.open(os.devnull, os.O_WRONLY), dropped=figures.dropped)
 
     def view() -> dict[str, Any]:
-        exchange.name(kid=KID, alg="HS256")
+        current_request.name(kid=KID, alg="HS256")
         figures.used_registry(0.0004)
         figures.waited(0.00001)
         for function in CALLS:
@@ -99,7 +100,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory:
         bare, watched = _bare(), _watched(Path(directory))
         rounds = [(_microseconds(bare), _microseconds(watched)) for _ in range(ROUNDS)]
-        processes.remove()
+        multiprocess.remove()
     least = [min(column) for column in zip(*rounds, strict=True)]
     print(f"bare {least[0]:.1f} us, watched {least[1]:.1f} us: {least[1] - least[0]:.1f} us more")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from app.auth import tokens
+from app.auth import api_tokens
 from app.config import Config
 from app.registry import Registry
 from app.rights import Role
@@ -23,7 +23,7 @@ def token_for(
     """Return a new API token; one that expired ``age`` ago, if that is given."""
     config = Config.from_env(environment)
     expires_at = datetime.now(UTC) - age if age else None
-    token, row = tokens.make(principal, roles=roles, name="test", expires_at=expires_at)
+    token, row = api_tokens.make(principal, roles=roles, name="test", expires_at=expires_at)
     registry = Registry(config.registry_url, host="test")
     registry.credentials.add(row)
     registry._database.engine.dispose()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from app.auth.tokens import _hash
+from app.auth.api_tokens import _hash
 from app.config import Config
 from app.registry import Registry
 from app.rights import GRANTABLE, Role

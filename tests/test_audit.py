@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import requests
 
-from app import cli
 from app.audit import AuditLog, verify
 from app.audit.log import BEGINNING, digest
+from app.operator import cli
 from tests.api import Api, b64u
 
 PROCESSES = 4

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import pytest
 from sqlalchemy import create_engine, text
 
-from app import backup
 from app.audit import AuditLog
-from app.budget import MOST_ENCRYPTIONS
-from app.cli import main
 from app.errors import RegistryUnavailable
+from app.keys.budget import MOST_ENCRYPTIONS
+from app.operator import backup
+from app.operator.cli import main
+from app.operator.restoration import FASTEST_A_SECOND, alone, serving_lock
 from app.registry import migrate
-from app.restoration import FASTEST_A_SECOND, alone, serving_lock
 from hsm import TokenUnavailable, file_lock
 from scripts.throwaway import make_token, server
 from tests.api import Api

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from app.audit import verify
-from app.operations import OPERATIONS
+from app.http.operations import OPERATIONS
 from app.schemas.batch import MOST_REQUESTS
 from app.schemas.batch import OPERATIONS as NAMES
 from hsm import DecryptionFailed
@@ -356,7 +356,7 @@ def test_without_a_free_session_a_batch_waits_once_and_not_for_each_request(loca
 def test_what_has_not_begun_in_time_is_refused(local, monkeypatch):
     kid = local.create(kty="oct", alg="HS256")["kid"]
     body = {"kid": kid, "alg": "HS256", "data": ""}
-    monkeypatch.setattr("app.batches.LONGEST_SECONDS", -1.0)
+    monkeypatch.setattr("app.http.batches.LONGEST_SECONDS", -1.0)
     answers = batch(local, {"op": "mac", "body": body}, {"op": "mac", "body": {}})
     assert [answer["status"] for answer in answers] == [503, 400]
 

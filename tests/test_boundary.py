@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 import app
 import hsm
 from app.config import Config
-from app.errors import STATUS, AppError
+from app.errors import AppError
+from app.http.answers import STATUS
 from app.registry import Key, Origin, Residency
 from app.schemas.keys import KeyRequest
 from hsm import KeySpec
@@ -71,10 +72,10 @@ def _offences(importers: str, *forbidden: str, but: tuple[str, ...] = ()) -> lis
 
 
 def test_the_modules_are_found_and_so_are_their_imports():
-    assert {"app", "app.keyring", "app.registry.registry", "hsm.adapter"} <= MODULES.keys()
+    assert {"app", "app.keys.keyring", "app.registry.registry", "hsm.adapter"} <= MODULES.keys()
     assert _offences("hsm", "pkcs11")
     assert _offences("app", "hsm")
-    assert _offences("app.blueprints", "app.keyring")
+    assert _offences("app.http", "app.keys")
 
 
 def test_only_hsm_imports_pkcs11():
@@ -92,21 +93,21 @@ def test_app_imports_what_hsm_exports():
     assert _offences("app", *modules) == []
 
 
-def test_blueprints_reach_the_registry_through_the_keyring():
-    assert _offences("app.blueprints", "app.registry") == []
+def test_http_reaches_the_registry_through_the_keys():
+    assert _offences("app.http", "app.registry") == []
 
 
 def test_schemas_are_functions_of_the_body():
-    forbidden = ("app.keyring", "app.registry", "app.blueprints", "flask", "werkzeug")
+    forbidden = ("app.keys", "app.registry", "app.http", "flask", "werkzeug")
     assert _offences("app.schemas", *forbidden) == []
 
 
-def test_the_keyring_knows_nothing_of_http():
-    assert _offences("app.keyring", "app.blueprints", "flask", "werkzeug", "marshmallow") == []
+def test_the_keys_know_nothing_of_http():
+    assert _offences("app.keys", "app.http", "flask", "werkzeug", "marshmallow") == []
 
 
 def test_the_registry_knows_nothing_of_those_who_use_it():
-    forbidden = ("app.blueprints", "app.keyring", "app.schemas", "app.auth", "flask")
+    forbidden = ("app.http", "app.keys", "app.schemas", "app.auth", "flask")
     assert _offences("app.registry", *forbidden) == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.budget import MOST_ENCRYPTIONS, WARNING_AT, EncryptionBudget
+from app.keys.budget import MOST_ENCRYPTIONS, WARNING_AT, EncryptionBudget
 from app.registry import Registry
 from app.registry.registry import engine_of
 from hsm import CryptoFailure, KeyNotFound

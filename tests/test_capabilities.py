@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import hsm
-from app.capabilities import Capabilities, algorithm_table
 from app.config import Config
+from app.keys.capabilities import Capabilities, algorithm_table
 from hsm import Offer
 from scripts.throwaway import ROOT
 from tests.api import Api, b64u

@@ -18,7 +18,7 @@ import requests
 from sqlalchemy import create_engine, text
 
 from app.config import ConfigError
-from app.doctor.words import COMMON, WORDS
+from app.operator.doctor.advice import COMMON, WORDS
 from app.registry import migrate
 from hsm import ALGORITHMS, RATES
 from hsm.examination.known_answers import examples
@@ -30,7 +30,9 @@ from tests.faults.service import CONFIGURATION
 
 PIN_LOCKED = 0xA4
 TEMPLATE_INCONSISTENT = 0xD1
-LOADED = "from tests.faults.control import obey; obey(); from app.cli import main; exit(main())"
+LOADED = (
+    "from tests.faults.control import obey; obey(); from app.operator.cli import main; exit(main())"
+)
 TO_THE_LOGIN = ("settings", "state_dir", "disk.state", "disk.token", "pin_file", "pin_mode")
 BESIDE = ("registry", "audit_log", "clock")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from app.config import settings_table
-from app.observability.figures import Figures
+from app.observability.metrics import Figures
 from scripts.throwaway import ROOT, make_token, server
 from tests.documents import DOCUMENTS, NOT_RUN, rows, shown_by, typed
 

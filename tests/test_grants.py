@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from app.access import Access
+from app.keys.access import Access
 from app.rights import GRANTABLE, Principal, Right
 from hsm import KeyNotFound
 from tests.api import Api

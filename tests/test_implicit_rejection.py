@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from app import jose
+from app.jose import encoding
 from tests.api import b64u, unb64u
 from tests.sealing import CEK_BYTES
 from tests.test_oaep import OAEPS, block_of, encoded
@@ -24,7 +24,7 @@ def failures(request, row, live, application):
     enc = request.param
     kid = live.create(kty="RSA", alg=row.name)["kid"]
     jwk = application.extensions["keyring"]._registry.find(UUID(kid)).public_jwk
-    n, e = (int.from_bytes(jose.decode(jwk[name]), "big") for name in ("n", "e"))
+    n, e = (int.from_bytes(encoding.decode(jwk[name]), "big") for name in ("n", "e"))
     jwe = live.ok("/encrypt", {"kid": kid, "alg": row.name, "enc": enc, "data": b64u("hi")})
 
     def with_em(block: bytes, first: int = 0) -> dict[str, str]:

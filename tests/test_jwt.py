@@ -10,9 +10,9 @@ import pytest
 from flask import Flask
 from joserfc.jwk import KeySet, RSAKey
 
-from app.auth.claims import Refused, Roles
 from app.auth.issuer_keys import IssuerKeys
 from app.auth.jwt import JwtWay
+from app.auth.schemes import Refused, Roles
 from app.config import Config, ConfigError
 from app.errors import IssuerUnavailable
 from tests.api import Api

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app import key_material
 from app.errors import BadRequest
+from app.jwk import key_material
 from tests.sealing import CEK_BYTES
 
 Members = Mapping[str, bytes | None]

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import hsm
-from app import epk, jose
+from app.jose import encoding
+from app.jwk import epk
 from app.schemas.messages import JWE_PARTS
 from hsm.algorithms.families import CEK_WRAPPING, ContentEncryption
 from hsm.cryptoki import objects
@@ -435,7 +436,7 @@ def assert_rebuilt(api: Api, kid: UUID, example: Example) -> None:
 
 def assert_decrypts(api: Api, kid: UUID, jwe: dict[str, str], text: str) -> None:
     """Decrypt what the RFC prints as it is, in both serializations, and nothing that differs."""
-    compact = jose.compact(*(jwe[name] for name in JWE_PARTS))
+    compact = encoding.compact(*(jwe[name] for name in JWE_PARTS))
     opened = {"kid": str(kid), "data": b64u(text)}
     assert api.ok("/decrypt", {"jwe": compact, "kid": str(kid)}) == opened
     assert api.ok("/decrypt", jwe | {"kid": str(kid)}) == opened

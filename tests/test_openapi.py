@@ -10,9 +10,9 @@ from flask import Flask
 
 import app
 import hsm
-from app import jose
-from app.blueprints import health
-from app.errors import HTTP_ERRORS, STATUS
+from app.http.answers import HTTP_ERRORS, STATUS
+from app.http.views import health
+from app.jose import encoding
 from app.schemas import messages
 from app.schemas.loading import load
 from scripts.openapi import examples
@@ -188,7 +188,7 @@ def test_the_signatures_of_the_examples_are_valid():
     for body in by_key:
         loaded = load(messages.VerifyRequest(), body, {})
         header, data = loaded["protected"], loaded["data"]
-        signing_input = jose.signing_input(header.protected, data)
+        signing_input = encoding.signing_input(header.protected, data)
         assert hsm.is_valid(loaded["jwk"].key, header.alg, signing_input, loaded["signature"])
 
 
@@ -201,7 +201,7 @@ BAD_OCTETS = ["A", "AB", "AAB", "AAAAA", "AA==", "AA+A", "AA/A", "AA AA", "AAAA\
 @pytest.mark.parametrize("text", [*GOOD_OCTETS, *BAD_OCTETS])
 def test_the_pattern_of_base64url_is_what_the_service_takes(text):
     try:
-        jose.decode(text)
+        encoding.decode(text)
     except ValueError:
         is_good = False
     else:

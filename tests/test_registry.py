@@ -13,9 +13,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from app.asked import Asked
-from app.auth import tokens
+from app.auth import api_tokens
 from app.errors import RegistryUnavailable
+from app.idempotency import Asked
 from app.registry import AlreadyAsked, Key, Origin, Registry, Residency, State, migrate
 from app.registry.tables import keys, metadata
 from app.rights import Role
@@ -198,7 +198,7 @@ def test_instants_are_those_that_were_stored(registry):
     key = registry.whole(PAIR.kid)
     assert (key.expires_at, key.expires_at.tzinfo) == (expiry, UTC)
     assert registry.find(PAIR.kid).expires_at == expiry
-    token = tokens.make("token:a", roles=[Role.ADMIN], name=None, expires_at=expiry)[1]
+    token = api_tokens.make("token:a", roles=[Role.ADMIN], name=None, expires_at=expiry)[1]
     registry.credentials.add(token)
     assert registry.credentials.find(token.id) == token
     assert registry.credentials.revoke(token.id)

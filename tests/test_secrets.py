@@ -18,7 +18,7 @@ from tests.api import Api, b64u, header
 RSA_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
 FAULT = """
 from app import create_app as create
-from app.keyring import Keyring
+from app.keys.keyring import Keyring
 
 def create_app():
     def fail(self, principal, *, data, **_members):

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc import jwe, jwk, jws
 
-from app import edwards25519
+from app.jwk import edwards25519
 from tests.api import Api, b64u, header, unb64u
 from tests.test_agreement import with_x_not_reduced
 from tests.test_known_answers import RFC_FILE, with_primes

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from app.observability import Outcomes
-from app.plots import HEIGHT, Plot
+from app.operator.plots import HEIGHT, Plot
 from app.registry import Key, Origin, Registry, Residency, State, migrate
 from app.rights import Principal, Role
 from hsm import Hsm, KeySpec

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from app import cli
-from app.auth import tokens
+from app.auth import api_tokens
+from app.operator import cli
 from app.registry import Registry
 from app.registry.tables import tokens as table
 from scripts.throwaway import server
@@ -90,7 +90,7 @@ def test_only_the_hash_of_a_token_is_kept(environment, application):
     with registry._database.reading() as connection:
         rows = connection.execute(table.select()).all()
     assert all(token not in str(row) and token[3:] not in str(row) for row in rows)
-    _, row = tokens.make("token:x", roles=(), name=None, expires_at=None)
+    _, row = api_tokens.make("token:x", roles=(), name=None, expires_at=None)
     assert row.hash not in repr(row)
 
 

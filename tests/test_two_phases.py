@@ -17,7 +17,7 @@ import pytest
 
 from app.config import Config
 from app.errors import RegistryUnavailable
-from app.janitor import Janitor
+from app.keys.janitor import Janitor
 from app.registry import Registry, migrate
 from app.registry.registry import engine_of
 from app.registry.tables import keys

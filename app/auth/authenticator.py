@@ -8,12 +8,12 @@ from typing import Final
 from flask import Flask, Request, Response, g, request
 
 from app.auth import ANONYMOUS
+from app.auth.api_tokens import TokenWay
 from app.auth.attempts import Attempts
 from app.auth.certificates import CertificateWay, Proxy, of_connection
-from app.auth.claims import PASSWORD, Claim, Refused, Roles, Way
 from app.auth.issuer_keys import IssuerKeys
 from app.auth.jwt import JwtWay
-from app.auth.tokens import TokenWay
+from app.auth.schemes import PASSWORD, Claim, Refused, Roles, Way
 from app.config import Config
 from app.errors import Unauthorized
 from app.registry import Credentials

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 from flask import Request
 
-from app.auth.claims import Claim, Refused, Roles, refusing
+from app.auth.schemes import Claim, Refused, Roles, refusing
 from app.rights import Principal
 
 KIND: Final = "mtls:"

@@ -12,8 +12,8 @@ from urllib.request import HTTPRedirectHandler, build_opener
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
 
-from app import strict_json
 from app.errors import IssuerUnavailable
+from app.jose import strict_json
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwt import JWTClaimsRegistry
 
-from app import jose, strict_json
-from app.auth.claims import Claim, Refused, Roles, bearer, refusing, roles_of
 from app.auth.issuer_keys import IssuerKeys, Keys, PublicKey
+from app.auth.schemes import Claim, Refused, Roles, bearer, refusing, roles_of
 from app.config import Config
+from app.jose import encoding, strict_json
 from app.rights import Principal
 
 KIND: Final = "jwt:"
@@ -138,7 +138,7 @@ class JwtWay:
 
 def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return header and claims, read strictly and not yet believed; raise ``ValueError``."""
-    header, claims, _signature = (jose.decode(part) for part in token.split("."))
+    header, claims, _signature = (encoding.decode(part) for part in token.split("."))
     return strict_json.loads(header), strict_json.loads(claims)
 
 

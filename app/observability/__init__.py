@@ -1,9 +1,9 @@
 """What an operator sees of the service: lines on stdout, figures, request ids."""
 
-from app.observability.figures import Figures
-from app.observability.history import History
 from app.observability.kinds import KINDS, Outcomes
+from app.observability.last_hour import History
 from app.observability.logs import configure
+from app.observability.metrics import Figures
 from app.observability.requests import register
 from app.observability.stream import Stream
 

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, Final
 
-from app import exchange
+from app import current_request
 from app.instants import now
 from app.observability.stream import MOST_LINE_BYTES, Stream
 
@@ -93,7 +93,7 @@ def _members(record: logging.LogRecord) -> dict[str, Any]:
         "logger": record.name,
         "message": _message(record),
     }
-    if current := exchange.current():
+    if current := current_request.current():
         members["request_id"] = current.request_id
     if record.exc_info:
         members["traceback"] = "".join(_trace(record.exc_info[1]))

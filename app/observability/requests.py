@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from flask import Flask, Request, Response
-from flask.globals import request as current_request
+from flask.globals import request as flask_request
 
-from app import auth, exchange
+from app import auth, current_request
 from app.config import Config
-from app.exchange import Exchange
-from app.observability.figures import Figures
+from app.current_request import Exchange
 from app.observability.logs import line
+from app.observability.metrics import Figures
 from app.observability.stream import Stream
 
 Audit = Callable[[Request, Exchange, Response], Response]
@@ -33,13 +33,13 @@ class Requests:
     def begin(self) -> None:
         """Start the exchange."""
         request = _request()
-        current = exchange.begin(request.environ.get("HTTP_X_REQUEST_ID", ""))
+        current = current_request.begin(request.environ.get("HTTP_X_REQUEST_ID", ""))
         if request.view_args:
             current.name(kid=request.view_args.get("kid"))
 
     def end(self, response: Response) -> Response:
         """Audit the request; complete the headers; count; write the line."""
-        request, current = _request(), exchange.current() or exchange.begin("")
+        request, current = _request(), current_request.current() or current_request.begin("")
         endpoint = request.endpoint
         response = self._audit(request, current, response)
         seconds = time.perf_counter() - current.started
@@ -51,7 +51,7 @@ class Requests:
         if level in self._levels:
             members = _members(request, current, response.status_code, seconds)
             self._stream.put(line(level=level, **members))
-        exchange.end()
+        current_request.end()
         return response
 
 
@@ -64,7 +64,7 @@ def register(app: Flask, config: Config, stream: Stream, figures: Figures, audit
 
 def _request() -> Request:
     """Return the request itself: each look through Flask's proxy costs a microsecond."""
-    request: Request = cast(Any, current_request)._get_current_object()  # noqa: SLF001  # documented by werkzeug
+    request: Request = cast(Any, flask_request)._get_current_object()  # noqa: SLF001  # documented by werkzeug
     return request
 
 

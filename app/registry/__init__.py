@@ -3,13 +3,12 @@
 Neither PIN nor key bytes are ever in it. The row says which keys exist, the token what they are.
 """
 
-from app.registry.census import Group
-from app.registry.credentials import ApiToken, Credentials
+from app.registry.counts import Group
 from app.registry.pages import Filters
-from app.registry.records import Key, Origin, Residency, State
+from app.registry.records import VISIBLE, Key, Origin, Residency, State
 from app.registry.registry import AlreadyAsked, Registry, migrate
 from app.registry.revisions import Age, Revision, compared, revision_at
-from app.registry.rows import VISIBLE
+from app.registry.tokens import ApiToken, Credentials
 from app.registry.watch import Watch
 
 __all__ = [

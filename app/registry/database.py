@@ -1,6 +1,7 @@
 """The database: its engine, and connections that say in one way that it does not answer."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,7 +20,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.config import PREFIX, ConfigError
 from app.errors import RegistryUnavailable
-from app.registry.clock import time_use
 from app.registry.lookup import Cursors, Lookup
 
 logger = logging.getLogger(__name__)
@@ -134,3 +134,16 @@ def instant(value: datetime | None) -> datetime | None:
     if value is None:
         return None
     return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def time_use(engine: Engine, observe: Callable[[float], None]) -> None:
+    """Tell ``observe`` the seconds from each checkout of a connection to its return."""
+
+    def start(_connection: object, record: Any, _proxy: object) -> None:
+        record.info["started"] = time.perf_counter()
+
+    def end(_connection: object, record: Any) -> None:
+        observe(time.perf_counter() - record.info.pop("started", time.perf_counter()))
+
+    event.listen(engine, "checkout", start)
+    event.listen(engine, "checkin", end)

@@ -12,8 +12,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, or_, select, union
 
 from app.registry.database import Database
-from app.registry.records import Key, State
-from app.registry.rows import record_of
+from app.registry.records import Key, State, record_of
 from app.registry.tables import grants, keys, tags
 
 

@@ -19,19 +19,18 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from app.asked import Asked
 from app.errors import RegistryUnavailable
-from app.registry.census import Census
-from app.registry.credentials import Credentials
+from app.idempotency import Asked
+from app.registry.counts import Census
 from app.registry.database import Database, engine_of, instant, translated
 from app.registry.grants import Grants
+from app.registry.idempotency import Repetitions, forget, remember
 from app.registry.pages import Pages
-from app.registry.records import Key, State
-from app.registry.repetitions import Repetitions, forget, remember
+from app.registry.records import VISIBLE, Key, State, record_of, spec_of, values_of
 from app.registry.revisions import alembic_config, require_known, revision_at
-from app.registry.rows import VISIBLE, record_of, spec_of, values_of
 from app.registry.tables import grants, keys, tags
 from app.registry.tags import Tags
+from app.registry.tokens import Credentials
 from hsm import KeyNotFound, KeySpec
 
 __all__ = ["Registry", "engine_of", "migrate"]

@@ -8,8 +8,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from app.registry.database import Database
-from app.registry.records import Key, State
-from app.registry.rows import record_of
+from app.registry.records import Key, State, record_of
 from app.registry.tables import keys, tags
 
 

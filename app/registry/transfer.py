@@ -14,8 +14,8 @@ from uuid import UUID
 from sqlalchemy import Connection, DateTime, MetaData, Table, delete, func, insert, select, text
 
 from app.registry.database import engine_for, instant
+from app.registry.records import VISIBLE, spec_of
 from app.registry.revisions import Age, alembic_config, compared, revision_at
-from app.registry.rows import VISIBLE, spec_of
 from app.registry.tables import keys
 from hsm import KeySpec
 

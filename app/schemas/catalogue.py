@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from marshmallow import Schema, fields, post_load, validates_schema
 
-from app import jose
 from app.errors import BadRequest
+from app.jose import encoding
 from app.rights import GRANTABLE, Right
 from app.schemas.fields import RequestSchema, Text, fail
 from app.schemas.keys import KeyResponse
@@ -89,12 +89,12 @@ def _limit(text: str) -> int:
 
 def cursor_of(kid: str | None) -> str | None:
     """Return what a caller shows to go on after ``kid``."""
-    return None if kid is None else jose.encode(kid.encode("ascii"))
+    return None if kid is None else encoding.encode(kid.encode("ascii"))
 
 
 def _kid_of(cursor: str) -> str:
     try:
-        return jose.decode(cursor).decode("ascii")
+        return encoding.decode(cursor).decode("ascii")
     except ValueError:
         raise BadRequest("Field 'after' must be the one that the page before gave") from None
 

@@ -9,8 +9,9 @@ from marshmallow.decorators import POST_LOAD, VALIDATES_SCHEMA
 from marshmallow.experimental.context import Context
 
 import hsm
-from app import epk, jose, strict_json
 from app.errors import BadRequest
+from app.jose import encoding, strict_json
+from app.jwk import epk
 
 Offers = Mapping[str, hsm.Offer]
 """What this token offers, by name, as far as it is known; the context of every ``load``."""
@@ -121,7 +122,7 @@ def refuse_together(alg: str, enc: str) -> None:
 def require_bytes(text: str, name: str | None) -> bytes:
     """Return the bytes of base64url ``text``; raise ``BadRequest`` with the name of its member."""
     try:
-        return jose.decode(text)
+        return encoding.decode(text)
     except ValueError:
         raise BadRequest(f"Field '{name}' is not valid base64url") from None
 
@@ -183,7 +184,7 @@ class Base64Url(Text):
             return fail(error)
 
     def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
-        return None if value is None else jose.encode(value)
+        return None if value is None else encoding.encode(value)
 
 
 class Base64UrlText(Base64Url):
@@ -330,7 +331,7 @@ def _party_info(header: Mapping[str, Any], name: str) -> bytes:
     if name not in header:
         return b""
     try:
-        octets = jose.decode(_member(header, name))
+        octets = encoding.decode(_member(header, name))
     except ValueError:
         fail(BadRequest(f"Header member '{name}' is not valid base64url"))
     _require_short(octets, f"Header member '{name}'")

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from marshmallow import fields, post_load
 
 import hsm
-from app import key_material
 from app.errors import BadRequest
+from app.jwk import key_material
 from app.schemas.fields import (
     SHOWN,
     Base64Url,

@@ -4,7 +4,8 @@ from typing import Any, Final
 
 from marshmallow.experimental.context import Context
 
-from app import exchange, jose, strict_json
+from app import current_request
+from app.jose import encoding, strict_json
 from app.schemas.fields import Header, Offers, RequestSchema
 from hsm import UnsupportedAlgorithm
 
@@ -17,15 +18,15 @@ def load(schema: RequestSchema, members: dict[str, Any], offers: Offers) -> Any:
     What a protected header names is noted also if it is refused.
     """
     members = schema.taken_apart(members)
-    exchange.name(**{name: members.get(name) for name in _NAMES if name in schema.fields})
+    current_request.name(**{name: members.get(name) for name in _NAMES if name in schema.fields})
     try:
         with Context(offers):
             loaded = schema.load(members)
     except UnsupportedAlgorithm:
         if "protected" in schema.fields:
-            refused = strict_json.loads(jose.decode(members["protected"]))
-            exchange.name(**{name: refused.get(name) for name in _NAMES})
+            refused = strict_json.loads(encoding.decode(members["protected"]))
+            current_request.name(**{name: refused.get(name) for name in _NAMES})
         raise
     if isinstance(loaded, dict) and isinstance(header := loaded.get("protected"), Header):
-        exchange.name(kid=header.kid, alg=header.alg, enc=header.enc)
+        current_request.name(kid=header.kid, alg=header.alg, enc=header.enc)
     return loaded

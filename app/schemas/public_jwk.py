@@ -8,8 +8,8 @@ from typing import Any, Final
 from marshmallow import fields
 
 import hsm
-from app import key_material
 from app.errors import BadRequest
+from app.jwk import key_material
 from app.schemas.fields import fail, require_bytes
 
 PRIVATE: Final = ("k", "d", "p", "q", "dp", "dq", "qi", "oth", "priv")

@@ -33,10 +33,10 @@ PARTS: Final = (
     ("gunicorn: write", "gunicorn.http.wsgi", ["Response.write", "Response.close"]),
     ("Flask", "flask", ["Flask.__call__"]),
     ("view", "flask", ["Flask.dispatch_request"]),
-    ("body: read", "app.bodies", ["read"]),
-    ("body: parse", "app.strict_json", ["loads"]),
+    ("body: read", "app.http.request_body", ["read"]),
+    ("body: parse", "app.jose.strict_json", ["loads"]),
     ("body: validate", "app.schemas.fields", ["RequestSchema.load"]),
-    ("keyring", "app.keyring", ["Keyring.encrypt", "Keyring.mac", "Keyring.sign"]),
+    ("keyring", "app.keys.keyring", ["Keyring.encrypt", "Keyring.mac", "Keyring.sign"]),
     ("registry", "app.registry.registry", ["Registry.find_for"]),
     ("hsm: session, handle, faults", "hsm.adapter", ["Hsm.encrypt", "Hsm.mac", "Hsm.sign"]),
     (

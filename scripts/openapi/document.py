@@ -10,7 +10,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import Schema
 
-from app import bodies
+from app.config import MAX_BODY_BYTES
 from app.schemas import batch, catalogue, keys, messages
 from scripts.openapi import shapes
 from scripts.openapi.endpoints import JSON, Answer, Operation, operations
@@ -81,7 +81,7 @@ JOSE on keys that cannot leave an HSM.
 
 Everything binary is base64url without padding. Unknown members of a request are ignored, and
 `null` for an optional member means that it is absent. A body is one JSON object, strictly
-(RFC 8259): UTF-8, no member twice, and at most {bodies.MAX_BODY_BYTES} bytes.
+(RFC 8259): UTF-8, no member twice, and at most {MAX_BODY_BYTES} bytes.
 
 Which of the ways to authenticate count is the operator's setting; without any the service serves
 its own machine only, and asks nobody. Every error is JSON of two members, `error` for programs and

@@ -15,6 +15,7 @@ from werkzeug.exceptions import (
 
 import hsm
 from app import errors
+from app.http import answers
 
 Failures = tuple[Exception, ...]
 
@@ -196,5 +197,5 @@ CAUSES: Final[Mapping[str, Advice]] = MappingProxyType(
 
 def statuses() -> Mapping[str, int]:
     """Return the one status of each code."""
-    told = {error.code: int(status) for error, status in errors.STATUS.items()}  # type: ignore[attr-defined]  # each has one
-    return told | {code: status for status, (code, _) in errors.HTTP_ERRORS.items()}
+    told = {error.code: int(status) for error, status in answers.STATUS.items()}  # type: ignore[attr-defined]  # each has one
+    return told | {code: status for status, (code, _) in answers.HTTP_ERRORS.items()}

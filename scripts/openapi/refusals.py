@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from app import errors
+from app.http import answers
 from scripts.openapi.endpoints import JSON
 from scripts.openapi.examples import slug
 from scripts.openapi.failures import Failures
@@ -23,13 +23,13 @@ def by_status(causes: Failures) -> dict[int, list[Exception]]:
     """Return the causes of each status, in order."""
     found: dict[int, list[Exception]] = {}
     for cause in causes:
-        found.setdefault(errors.answer(cause).status, []).append(cause)
+        found.setdefault(answers.answer(cause).status, []).append(cause)
     return dict(sorted(found.items()))
 
 
 def name_of(causes: Iterable[Exception]) -> str:
     """Return the name of the response to ``causes``, which have one status: that, and the codes."""
-    told = [errors.answer(cause) for cause in causes]
+    told = [answers.answer(cause) for cause in causes]
     return "-".join([str(told[0].status), *sorted({answer.body["error"] for answer in told})])
 
 
@@ -44,7 +44,7 @@ def responses(of: Iterable[Failures]) -> dict[str, Members]:
 
 
 def _refusal(causes: list[Exception]) -> Members:
-    told = [errors.answer(cause) for cause in causes]
+    told = [answers.answer(cause) for cause in causes]
     status = told[0].status
     codes = sorted({answer.body["error"] for answer in told})
     return {

@@ -5,8 +5,8 @@ from types import MappingProxyType
 from typing import Final
 
 import hsm
-from app import key_material
-from app.operations import OPERATIONS
+from app.http.operations import OPERATIONS
+from app.jwk import key_material
 from app.registry import Origin, Residency
 from app.rights import GRANTABLE
 from app.schemas import batch, catalogue, keys, messages

@@ -1,0 +1,85 @@
+"""API tokens: ``jh_`` and 256 random bits, of which only a hash is kept."""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final
+
+from flask import Request
+
+from app.auth.schemes import Claim, Refused, Roles, bearer, refusing, roles_of
+from app.errors import RegistryUnavailable
+from app.registry import ApiToken, Credentials
+from app.rights import Principal, Role
+
+PREFIX: Final = "jh_"
+KIND: Final = "token:"
+
+_RANDOM_BYTES: Final = 32
+_ID_LENGTH: Final = 16
+_UNKNOWN: Final = f"{KIND}?"
+_USE_SECONDS: Final = 60.0
+_MOST_USES: Final = 10_000
+
+
+def make(
+    principal: str, *, roles: Iterable[Role], name: str | None, expires_at: datetime | None
+) -> tuple[str, ApiToken]:
+    """Return a new token, which is to be shown once, and its row."""
+    token = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+    digest = _hash(token)
+    return token, ApiToken(
+        id=digest[:_ID_LENGTH],
+        hash=digest,
+        name=name,
+        principal=principal,
+        roles=tuple(sorted(roles)),
+        created_at=datetime.now(UTC),
+        expires_at=expires_at,
+    )
+
+
+class TokenWay:
+    """Proves ``token:NAME``. One read for each request, so a revocation counts at once."""
+
+    def __init__(self, credentials: Credentials, roles: Roles) -> None:
+        self._credentials = credentials
+        self._roles = roles
+        self._uses: dict[str, float] = {}
+
+    def claim(self, request: Request) -> Claim | None:
+        """Return whose API token the request bears."""
+        token = bearer(request)
+        if token is None or not token.startswith(PREFIX):
+            return None
+        digest = _hash(token)
+        row = self._credentials.find(digest[:_ID_LENGTH])
+        if row is None or not hmac.compare_digest(row.hash, digest):
+            return Claim(principal=_UNKNOWN, prove=refusing("unknown API token"))
+        return Claim(principal=row.principal, prove=lambda: self._prove(row))
+
+    def _prove(self, row: ApiToken) -> Principal:
+        if row.refusal is not None:
+            raise Refused(f"API token {row.id} is {row.refusal}")
+        self._remember_use(row)
+        return self._roles.principal(row.principal, roles_of(row.roles))
+
+    def _remember_use(self, row: ApiToken) -> None:
+        """Write that the token is used, once a minute; it is no matter if that fails."""
+        now = time.monotonic()
+        if now - self._uses.get(row.id, -_USE_SECONDS) < _USE_SECONDS:
+            return
+        if len(self._uses) >= _MOST_USES:
+            self._uses.clear()
+        self._uses[row.id] = now
+        if row.used_at is None or (datetime.now(UTC) - row.used_at).total_seconds() > _USE_SECONDS:
+            with suppress(RegistryUnavailable):
+                self._credentials.used(row.id)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,1 @@
+"""Requests and answers: routes, bodies, operations, batches, and the audit of each."""

@@ -1,0 +1,128 @@
+"""The answers to errors: a status for each in one table, and one JSON body."""
+
+import errno
+import logging
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from flask import Flask, Response, jsonify
+from werkzeug.exceptions import HTTPException
+
+import hsm
+from app import current_request
+from app.config import MAX_BODY_BYTES
+from app.errors import (
+    AppError,
+    AuditUnavailable,
+    BadRequest,
+    Forbidden,
+    HostExhausted,
+    IssuerUnavailable,
+    NotReady,
+    RegistryUnavailable,
+    RequestInProgress,
+    RequestReused,
+    TooManyFailures,
+    Unauthorized,
+)
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS: Final = 2
+_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+
+STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
+    {
+        BadRequest: HTTPStatus.BAD_REQUEST,
+        Unauthorized: HTTPStatus.UNAUTHORIZED,
+        Forbidden: HTTPStatus.FORBIDDEN,
+        TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
+        RequestReused: HTTPStatus.UNPROCESSABLE_ENTITY,
+        RequestInProgress: HTTPStatus.SERVICE_UNAVAILABLE,
+        IssuerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        RegistryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+        AuditUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        HostExhausted: HTTPStatus.SERVICE_UNAVAILABLE,
+        hsm.KeyNotFound: HTTPStatus.NOT_FOUND,
+        hsm.UnsupportedAlgorithm: HTTPStatus.UNPROCESSABLE_ENTITY,
+        hsm.CryptoFailure: HTTPStatus.UNPROCESSABLE_ENTITY,
+        hsm.DecryptionFailed: HTTPStatus.UNPROCESSABLE_ENTITY,
+        hsm.TokenUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        hsm.WrongResult: HTTPStatus.INTERNAL_SERVER_ERROR,
+        hsm.HsmError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    }
+)
+
+HTTP_ERRORS: Final[Mapping[int, tuple[str, str]]] = MappingProxyType(
+    {
+        400: ("bad_request", "Bad request"),
+        404: ("not_found", "Key not found"),
+        405: ("method_not_allowed", "Method not allowed"),
+        413: ("payload_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes"),
+        415: (
+            "unsupported_media_type",
+            "Send Content-Type: application/json, in UTF-8, without Content-Encoding",
+        ),
+        429: ("too_many_requests", "Too many requests"),
+        500: ("internal_error", "Internal server error"),
+    }
+)
+
+
+def register(app: Flask) -> None:
+    """Answer every error of ``app`` in JSON."""
+    app.register_error_handler(HTTPException, _respond)
+    app.register_error_handler(Exception, _respond)
+
+
+class Answer(NamedTuple):
+    """What a caller is told: the status, and the body before it is JSON."""
+
+    status: int
+    body: dict[str, Any]
+
+
+def answer(error: Exception) -> Answer:
+    """Return the answer to ``error``; log those that are faults of ours, or of the host."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SCARCE):
+        logger.error("the host is exhausted", exc_info=error)
+        error = HostExhausted()
+    match error:
+        case AppError() | hsm.HsmError():
+            status = STATUS[type(error)]
+            code, description = error.code, str(error)
+        case HTTPException():
+            status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+            known = status if status in HTTP_ERRORS else HTTPStatus.BAD_REQUEST
+            code, description = HTTP_ERRORS[known]
+        case _:
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            code, description = HTTP_ERRORS[status]
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, HTTPException):
+        # The traceback has no locals, so it shows code and no data.
+        logger.error("internal error", exc_info=error)
+    current_request.fail(code)
+    return Answer(int(status), {"error": code, "description": description})
+
+
+def _respond(error: Exception) -> Response:
+    status, body = answer(error)
+    response = jsonify(body)
+    response.status_code = status
+    for name, value in _headers(error, status):
+        response.headers[name] = value
+    return response
+
+
+def _headers(error: Exception, status: int) -> Iterator[tuple[str, str]]:
+    match error:
+        case HTTPException():
+            allowed = ("Allow", "Retry-After")
+            yield from ((name, value) for name, value in error.get_headers() if name in allowed)
+        case TooManyFailures():
+            yield "Retry-After", str(error.retry_after_seconds)
+        case _ if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            yield "Retry-After", str(RETRY_AFTER_SECONDS)

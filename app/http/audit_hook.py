@@ -1,0 +1,118 @@
+"""Which requests are audited: those that name or make a key, once their answer is known."""
+
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Final
+from uuid import UUID
+
+from flask import Request, Response, current_app
+
+from app import auth
+from app.audit.log import AuditLog
+from app.current_request import Exchange
+from app.errors import AuditUnavailable, RegistryUnavailable
+from app.http.batches import Part
+from app.observability import Figures
+from hsm import HsmError
+
+logger = logging.getLogger(__name__)
+
+_UNWATCHED: Final = (None, "health", "batch")  # blueprints; of a batch it is the parts that count
+_USES: Final = ("encryption", "signing")  # all others change the life of a key
+_READING: Final = ("GET", "HEAD")
+_SERVER_ERRORS: Final = 500
+_REFUSED: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+class Uses:
+    """Writes the line before the answer leaves: without a line there is no answer."""
+
+    def __init__(self, log: AuditLog | None, figures: Figures) -> None:
+        self._log = log
+        self._figures = figures
+
+    def end(self, request: Request, current: Exchange, response: Response) -> Response:
+        """Return ``response``, or 503 if its line cannot be written."""
+        status = response.status_code
+        blueprint = request.blueprint
+        if self._log is None or blueprint in _UNWATCHED or request.method in _READING:
+            return response
+        if not _is_audited(blueprint, status):
+            return response
+        is_change = blueprint not in _USES and status not in _REFUSED
+        try:
+            self._log.record(
+                is_synced=is_change, **_members(request, request.endpoint, current, status)
+            )
+        except OSError:
+            self._failed()
+            _take_back(current)
+            return current_app.make_response(
+                current_app.handle_user_exception(AuditUnavailable())  # as every error
+            )
+        self._figures.audited("written")
+        return response
+
+    def end_parts(self, request: Request, parts: Iterable[Part]) -> None:
+        """Write the lines of the parts of a batch, or answer 503 to those whose line is missing."""
+        audited = [
+            (number, part)
+            for number, part in enumerate(parts)
+            if _is_audited(part.endpoint.partition(".")[0], part.answer.status)
+        ]
+        if self._log is None or not audited:
+            return
+        try:
+            self._log.record_all(
+                _members(request, part.endpoint, part.exchange, part.answer.status)
+                | {"part": number}
+                for number, part in audited
+            )
+        except OSError:
+            self._failed()
+            for _, part in audited:
+                part.fail(AuditUnavailable())
+        else:
+            self._figures.audited("written", len(audited))
+
+    def _failed(self) -> None:
+        self._figures.audited("failed")
+        logger.exception("the audit log cannot be written")
+
+
+def _is_audited(blueprint: str | None, status: int) -> bool:
+    """Tell whether a key was used, made, changed or refused, or may have been.
+
+    A malformed request (4xx but for the refusals) touches none; nor does a use that found the
+    token away. A destruction may have begun before that, so it is audited all the same.
+    """
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return blueprint not in _USES
+    return status in _REFUSED or not HTTPStatus.BAD_REQUEST <= status < _SERVER_ERRORS
+
+
+def _members(
+    request: Request, endpoint: str | None, current: Exchange, status: int
+) -> dict[str, Any]:
+    return {
+        "request_id": current.request_id,
+        "principal": auth.caller(),
+        "address": request.remote_addr,
+        "endpoint": endpoint,
+        "kid": current.kid,
+        "new_kid": current.new_kid,
+        "alg": current.alg,
+        "enc": current.enc,
+        **current.change,
+        "status": status,
+        "error": current.error,
+    }
+
+
+def _take_back(current: Exchange) -> None:
+    """Undo the key that the request made: nobody is told of it."""
+    if current.new_kid:
+        with suppress(HsmError, RegistryUnavailable):  # then it stays, and nobody knows its name
+            current_app.extensions["keyring"].take_back(UUID(current.new_kid))

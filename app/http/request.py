@@ -1,0 +1,91 @@
+"""The current request as views see it: its body, its query, and who serves it."""
+
+from functools import lru_cache
+from typing import Any, cast
+
+from flask import current_app, g, request
+from marshmallow import Schema
+from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.http import parse_options_header
+
+from app.auth import principal
+from app.errors import NOT_AN_OBJECT, BadRequest
+from app.http import request_body
+from app.http.operations import Operation
+from app.idempotency import Asked
+from app.jose import strict_json
+from app.keys.catalogue import Catalogue
+from app.keys.keyring import Keyring
+from app.schemas import loading
+from app.schemas.fields import Offers, RequestSchema
+from hsm import Hsm, TokenUnavailable
+
+
+def keyring() -> Keyring:
+    """Return the keyring of this application."""
+    return cast(Keyring, current_app.extensions["keyring"])
+
+
+def catalogue() -> Catalogue:
+    """Return the catalogue of this application."""
+    return cast(Catalogue, current_app.extensions["catalogue"])
+
+
+def token() -> Hsm:
+    """Return the token of this application."""
+    return cast(Hsm, current_app.extensions["hsm"])
+
+
+def perform(operation: Operation) -> dict[str, Any]:
+    """Answer a request for one operation on a message."""
+    body = operation.load(members(), offers())
+    return operation.perform(keyring(), principal(), body)
+
+
+def load(schema: RequestSchema) -> Any:
+    """Return the body of the request, checked by ``schema``."""
+    return loading.load(schema, members(), offers())
+
+
+def members() -> dict[str, Any]:
+    """Return the JSON object that is the body of the request."""
+    environ = request.environ
+    if environ.get("HTTP_CONTENT_ENCODING") or not _is_json(environ.get("CONTENT_TYPE", "")):
+        raise UnsupportedMediaType
+    text = request_body.read()
+    g.asked = _asked(text)
+    try:
+        return strict_json.loads(text)
+    except ValueError:
+        raise BadRequest(NOT_AN_OBJECT) from None
+
+
+@lru_cache(maxsize=64)
+def _is_json(content_type: str) -> bool:
+    mimetype, parameters = parse_options_header(content_type)
+    charset = parameters.get("charset", "utf-8").lower()
+    return mimetype.lower() == "application/json" and charset == "utf-8"
+
+
+def load_query(schema: Schema) -> Any:
+    """Return the query of the request, checked by ``schema``; of a name twice the first counts."""
+    return schema.load(request.args.to_dict())
+
+
+def asked() -> Asked | None:
+    """Return what makes the loaded request one to be answered once, if the client wants that."""
+    found: Asked | None = g.get("asked")
+    return found
+
+
+def _asked(body: bytes) -> Asked | None:
+    key = request.headers.get("Idempotency-Key")
+    return None if key is None else Asked.of(principal(), key, request.path, body)
+
+
+def offers() -> Offers:
+    """Return what the token offers; nothing is known while it is away."""
+    try:
+        return token().offers()
+    except TokenUnavailable:
+        return {}

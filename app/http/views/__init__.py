@@ -1,0 +1,1 @@
+"""One file a resource; views load, call, dump."""

@@ -1,0 +1,1 @@
+"""JOSE as text: base64url, headers, signing inputs, strict JSON."""

@@ -1,0 +1,1 @@
+"""Keys as JWKs: what is checked, read and written of each."""

@@ -1,0 +1,198 @@
+"""Managing keys: list, read, change, tag, grant. The token is never asked."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import hsm
+from app import current_request
+from app.errors import BadRequest, RegistryUnavailable
+from app.jose import encoding
+from app.keys.access import Access
+from app.keys.keyring import describe
+from app.registry import Filters, Key, Registry, State
+from app.rights import EVERYBODY, Principal, Right
+from hsm import CryptoFailure, KeyNotFound
+
+_PUBLISHED: Final = "jwks"
+_CHANGES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
+    {
+        State.ACTIVE: frozenset({State.ACTIVE, State.DEACTIVATED, State.COMPROMISED}),
+        State.DEACTIVATED: frozenset({State.ACTIVE, State.DEACTIVATED, State.COMPROMISED}),
+        State.COMPROMISED: frozenset({State.COMPROMISED}),
+    }
+)
+_AUDITED: Final = ("state", "owner", "expires_at")
+_ATTEMPTS: Final = 3
+_CURVE_BITS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        curve.crv: curve.weierstrass.key_size if curve.weierstrass else 8 * curve.coordinate_bytes
+        for curve in hsm.CURVES.values()
+    }
+)
+
+
+class Page(NamedTuple):
+    """Keys, and the kid after which the next page begins, if there is one."""
+
+    keys: list[dict[str, Any]]
+    after: str | None
+
+
+class Catalogue:
+    """What principals may know of keys and say about them.
+
+    Every method that names a key raises ``KeyNotFound``, then ``Forbidden``.
+    """
+
+    def __init__(self, registry: Registry, *, published_keys: int = 100) -> None:
+        self._registry = registry
+        self._access = Access(registry.find_for)
+        self._published_keys = published_keys
+
+    def page(self, principal: Principal, narrowed_to: Mapping[str, Any]) -> Page:
+        """Return those keys that the caller may read, in the order of their kids."""
+        state = narrowed_to.get("state")
+        filters = Filters(**{**narrowed_to, "state": State(state) if state else None})
+        reader = None if principal.may_on_every_key(Right.READ) else str(principal)
+        found = self._registry.pages.page(reader, filters)
+        keys = found[: filters.limit]
+        after = str(keys[-1].kid) if len(found) > len(keys) else None
+        tags = self._registry.tags.of_all([key.kid for key in keys])
+        return Page([describe_fully(key, tags.get(key.kid, [])) for key in keys], after)
+
+    def read(self, principal: Principal, kid: str) -> dict[str, Any]:
+        """Return everything that is known of a key."""
+        return self._described(self._access.find(principal, kid, Right.READ))
+
+    def public_pem(self, principal: Principal, kid: str) -> bytes:
+        """Return the public half as SubjectPublicKeyInfo in PEM (RFC 7468 §13)."""
+        key = self._access.find(principal, kid, Right.READ)
+        if key.public_jwk is None:
+            raise CryptoFailure("The key has no public half")
+        return encoding.public_pem(key.public_jwk)
+
+    def change(self, principal: Principal, kid: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Set ``values`` by column; return everything that is known of the key then."""
+        if not is_principal(values.get("owner", "anonymous")):
+            raise BadRequest("Field 'owner' must be the name of a principal, like token:ci")
+        for _ in range(_ATTEMPTS):  # somebody else may change its state meanwhile
+            key = self._whole(self._access.find(principal, kid, Right.MANAGE))
+            if self._registry.change(key, **_columns(key, values)):
+                current_request.change(
+                    **{name: str(values[name]) for name in _AUDITED if name in values}
+                )
+                return self._described(key)
+        raise RegistryUnavailable
+
+    def tags(self, principal: Principal, kid: str) -> list[str]:
+        """Return the tags of a key, sorted."""
+        return self._registry.tags.of(self._access.find(principal, kid, Right.READ).kid)
+
+    def tag(self, principal: Principal, kid: str, names: Iterable[str]) -> list[str]:
+        """Add tags; return all of them."""
+        key = self._access.find(principal, kid, Right.TAG)
+        self._registry.tags.add(key.kid, names)
+        return self._registry.tags.of(key.kid)
+
+    def untag(self, principal: Principal, kid: str, names: Iterable[str]) -> list[str]:
+        """Remove tags; return all that are left."""
+        key = self._access.find(principal, kid, Right.TAG)
+        self._registry.tags.remove(key.kid, names)
+        return self._registry.tags.of(key.kid)
+
+    def grants(self, principal: Principal, kid: str) -> Mapping[str, list[str]]:
+        """Return who may do what with a key, apart from its owner."""
+        return self._registry.grants.of(self._access.find(principal, kid, Right.MANAGE).kid)
+
+    def grant(
+        self, principal: Principal, kid: str, grantee: str, operations: Iterable[Right]
+    ) -> None:
+        """Let ``grantee`` do these operations with a key, and no others."""
+        _require_grantee(grantee)
+        key = self._access.find(principal, kid, Right.MANAGE)
+        self._registry.grants.put(key.kid, grantee, operations)
+        current_request.change(grantee=grantee, operations=sorted(operations))
+
+    def revoke(self, principal: Principal, kid: str, grantee: str) -> None:
+        """Let ``grantee`` do nothing with a key any more."""
+        _require_grantee(grantee)
+        key = self._access.find(principal, kid, Right.MANAGE)
+        self._registry.grants.delete(key.kid, grantee)
+        current_request.change(grantee=grantee, operations=[])
+
+    def published(self) -> Sequence[dict[str, Any]]:
+        """Return the public keys that everybody may fetch to verify, as JWKs."""
+        keys = self._registry.tags.published(_PUBLISHED, limit=self._published_keys)
+        return [public_jwk(key) for key in keys]
+
+    def _whole(self, key: Key) -> Key:
+        whole = self._registry.whole(key.kid)
+        if whole is None:  # it has been destroyed meanwhile
+            raise KeyNotFound
+        return whole
+
+    def _described(self, key: Key) -> dict[str, Any]:
+        return describe_fully(self._whole(key), self._registry.tags.of(key.kid))
+
+
+def _require_grantee(name: str) -> None:
+    if not (name == EVERYBODY or is_principal(name)):
+        raise BadRequest("The path must name a principal, like token:ci, or '*' for everybody")
+
+
+def _columns(key: Key, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns to write; raise ``CryptoFailure`` if its state does not permit them."""
+    now = datetime.now(UTC)
+    state = State(values.get("state", key.state))
+    if state not in _CHANGES[key.state]:
+        raise CryptoFailure(f"A {key.state} key cannot become {state}")
+    expires_at = values.get("expires_at", key.expires_at)
+    if "state" in values and state is State.ACTIVE and expires_at and expires_at <= now:
+        raise CryptoFailure("An expired key can be active again only with another expiry")
+    is_over = state is not State.ACTIVE
+    columns = dict(values) | {"state": state}
+    columns["deactivated_at"] = (key.deactivated_at or now) if is_over else None
+    return columns
+
+
+def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:
+    """Return what those are told who may read a key."""
+    members = {
+        "size": key.spec.bits or _CURVE_BITS.get(key.spec.crv or ""),
+        "state": key.state,
+        "name": key.name,
+        "owner": key.owner,
+        "tags": list(tags),
+        "created": key.created_at,
+        "activated": key.activated_at,
+        "deactivated": key.deactivated_at,
+        "expires": key.expires_at,
+        "origin": key.origin,
+        "residency": key.residency,
+    }
+    jwk = {} if key.public_jwk is None else {"jwk": public_jwk(key)}
+    return describe(key) | members | jwk
+
+
+def public_jwk(key: Key) -> dict[str, Any]:
+    """Return the public half as a JWK (RFC 7517 §4), under the name that verifies with it."""
+    alg = key.spec.alg
+    named = {"kid": str(key.kid_public or key.kid), "use": _use(alg)}
+    return {**(key.public_jwk or {}), **({"alg": alg} if alg else {}), **named}
+
+
+def _use(alg: str | None) -> str:
+    return "enc" if alg in hsm.KEY_MANAGEMENTS else "sig"
+
+
+_KINDS: Final = ("token", "jwt", "mtls")
+_LONGEST: Final = 512
+
+
+def is_principal(principal: str) -> bool:
+    """Tell whether ``principal`` is one as authentication makes them."""
+    kind, _, name = principal.partition(":")
+    is_known = principal == "anonymous" or (kind in _KINDS and bool(name))
+    return is_known and len(principal) <= _LONGEST and principal.isprintable()

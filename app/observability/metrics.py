@@ -1,0 +1,242 @@
+"""Figures in the Prometheus format. No label ever names a key or a principal."""
+
+import atexit
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
+
+import hsm
+from app import current_request
+from app.observability.kinds import Count
+from app.observability.multiprocess import Buffer, shared_directory
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_SECONDS: Final = 1.0
+_STOP_SECONDS: Final = 1.0
+_MOST_NOTED: Final = 10_000
+_PREFIX: Final = "jose_hsm_"
+_ANSWERED: Final = (f"{_PREFIX}requests", f"{_PREFIX}batch_requests")
+_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0)
+
+
+class Workers(NamedTuple):
+    """The live workers: how many, how many have their token, and their sessions together."""
+
+    number: int
+    connected: int
+    idle_sessions: int
+    lent_sessions: int
+
+
+class Children(dict[tuple[str, ...], Any]):
+    """The children of a metric by their labels; made once, because to look one up is slow."""
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Any:
+        child = self[labels] = self._metric.labels(*labels)
+        return child
+
+
+class Figures(hsm.Observer):
+    """Counts what happens in this process; shows what has happened in all of the service."""
+
+    def __init__(self) -> None:
+        self._buffer = Buffer()
+        self._noted: deque[tuple[Callable[[float], None], float]] = deque()
+        self._directory = shared_directory()
+        self.source: Final = self._directory or str(uuid4())
+        """The name of these counters; no others, before or later, have the same."""
+        if self._directory:
+            self._buffer.take_over()
+        self._registry = CollectorRegistry()
+        self._requests = Children(
+            self._counter("requests", "Requests answered", "endpoint", "status")
+        )
+        self._request_seconds = Children(
+            self._histogram("request_seconds", "Time to answer a request", "endpoint")
+        )
+        self._parts = Children(
+            self._counter("batch_requests", "Requests answered in batches", "endpoint", "status")
+        )
+        self._calls = Children(
+            self._histogram("pkcs11_call_seconds", "Time of a call into the token", "function")
+        )
+        self._errors = Children(
+            self._counter("pkcs11_errors", "Calls that did not return CKR_OK", "function", "code")
+        )
+        self._queue = self._histogram("session_wait_seconds", "Wait for a session")
+        self._sessions = Children(
+            self._gauge("sessions", "Sessions of the live workers", "livesum", "state")
+        )
+        self._up = self._gauge("token_up", "1 while this worker has its token", "liveall")
+        self._connections = self._counter("token_connections", "Initialisations that ended well")
+        self._again = self._counter("token_reinitialisations", "Those after the first of a worker")
+        self._lost = Children(self._counter("token_losses", "Losses of the token", "cause"))
+        self._registry_use = self._histogram("registry_seconds", "Use of a registry connection")
+        self._dropped = self._counter("log_lines_dropped", "Log lines that nobody took")
+        self._audit = Children(self._counter("audit_lines", "Lines for the audit log", "outcome"))
+        self._up.set(0)
+
+    def start(self, token: hsm.Hsm) -> None:
+        """Begin to share what is counted. Call after fork, never before."""
+        self._token = token
+        if self._directory:
+            stopping = threading.Event()
+            thread = threading.Thread(
+                target=self._share_on, args=(stopping,), name="figures", daemon=True
+            )
+            thread.start()
+            atexit.register(_stop, thread, stopping)
+
+    def show(self, accepted: str) -> tuple[bytes, str]:
+        """Return the figures of all workers and their content type, of those ``accepted``."""
+        self._share()
+        encode, content_type = choose_encoder(accepted)
+        return encode(self._of_all()), content_type
+
+    def counts(self) -> Iterator[Count]:
+        """Give the requests that all workers have answered, and those in batches."""
+        for family in self._families("counter"):
+            if family.name in _ANSWERED:
+                for sample in family.samples:
+                    if sample.name.endswith("_total"):
+                        labels = sample.labels
+                        yield Count(labels["endpoint"], int(labels["status"]), int(sample.value))
+
+    def workers(self) -> Workers:
+        """Return what the live workers say of themselves."""
+        self._share()
+        up: list[float] = []
+        sessions = {"idle": 0, "lent": 0}
+        for family in self._families("gauge"):
+            if family.name == f"{_PREFIX}token_up":
+                up = [sample.value for sample in family.samples]
+            elif family.name == f"{_PREFIX}sessions":
+                sessions |= {one.labels["state"]: int(one.value) for one in family.samples}
+        return Workers(len(up), int(sum(up)), sessions["idle"], sessions["lent"])
+
+    @property
+    def turn(self) -> Path | None:
+        """A file for taking turns with the other workers; ``None`` where there are none."""
+        return Path(self._directory, "history.lock") if self._directory else None
+
+    def _of_all(self) -> CollectorRegistry:
+        if not self._directory:
+            return self._registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, self._directory)  # type: ignore[no-untyped-call]  # it is not
+        return registry
+
+    def _families(self, kind: str) -> Iterable[Metric]:
+        """Return the metrics of a kind: the histograms, which are most of all, are not read."""
+        if not self._directory:
+            return self._registry.collect()
+        files = [str(path) for path in Path(self._directory).glob(f"{kind}_*.db")]
+        merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # it is not
+        return merged
+
+    def answered(self, endpoint: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._note(self._requests[endpoint, str(status)].inc, 1)
+        self._note(self._request_seconds[endpoint,].observe, seconds)
+
+    def answered_parts(self, endpoint: str, status: int, number: int) -> None:
+        """Count requests of a batch."""
+        self._note(self._parts[endpoint, str(status)].inc, number)
+
+    def audited(self, outcome: str, number: int = 1) -> None:
+        """Count lines of the audit log, written or failed."""
+        self._note(self._audit[outcome,].inc, number)
+
+    def waited(self, seconds: float) -> None:
+        """Count a wait for a session."""
+        if current := current_request.current():
+            current.queue_seconds += seconds
+        self._note(self._queue.observe, seconds)
+
+    def called(self, function: str, seconds: float, code: str | None) -> None:
+        """Count a call."""
+        if current := current_request.current():
+            current.hsm_seconds += seconds
+        self._note(self._calls[function,].observe, seconds)
+        if code is not None:
+            self._errors[function, code].inc()
+
+    def connected(self, epoch: int) -> None:
+        """Count a connection, and one that was not the first."""
+        self._connections.inc()
+        if epoch > 1:
+            self._again.inc()
+        self._up.set(1)
+
+    def lost(self, cause: str) -> None:
+        """Count a loss."""
+        self._lost[(cause,)].inc()
+        self._up.set(0)
+
+    def used_registry(self, seconds: float) -> None:
+        """Count a use of the registry."""
+        self._note(self._registry_use.observe, seconds)
+
+    def dropped(self, number: int) -> None:
+        """Count log lines that were dropped."""
+        self._dropped.inc(number)
+
+    def _note(self, count: Callable[[float], None], amount: float) -> None:
+        """Count later, many at a time: between other work each would cost several times as much."""
+        self._noted.append((count, amount))
+        if len(self._noted) > _MOST_NOTED:
+            self._settle()
+
+    def _settle(self) -> None:
+        with suppress(IndexError):  # none is left, or somebody else was faster
+            while True:
+                count, amount = self._noted.popleft()
+                count(amount)
+
+    def _share_on(self, stopping: threading.Event) -> None:
+        while not stopping.wait(_FLUSH_SECONDS):
+            try:
+                self._share()
+            except Exception:  # figures come back when memory or disk does
+                logger.exception("figures cannot be shared now")
+        self._settle()
+        self._buffer.flush()
+
+    def _share(self) -> None:
+        size, lent = self._token.sessions
+        self._settle()
+        self._sessions[("lent",)].set(lent)
+        self._sessions[("idle",)].set(size - lent)
+        self._buffer.flush()
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"{_PREFIX}{name}", text, labels, registry=self._registry)
+
+    def _gauge(self, name: str, text: str, mode: Any, *labels: str) -> Gauge:
+        return Gauge(
+            f"{_PREFIX}{name}", text, labels, registry=self._registry, multiprocess_mode=mode
+        )
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(
+            f"{_PREFIX}{name}", text, labels, registry=self._registry, buckets=_SECONDS
+        )
+
+
+def _stop(thread: threading.Thread, stopping: threading.Event) -> None:
+    stopping.set()
+    thread.join(_STOP_SECONDS)

@@ -1,0 +1,75 @@
+"""The parts of the service that commands work on, and how they print."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from app.audit import AuditLog
+from app.config import Config
+from app.errors import AuditUnavailable
+from app.keys.catalogue import Catalogue
+from app.keys.keyring import Keyring
+from app.registry import Registry
+from app.rights import Principal, Role
+from hsm import Hsm, TokenUnavailable
+
+OPERATOR: Final = Principal("operator", {Role.ADMIN})
+"""Who has the token's PIN and the registry may see and end everything."""
+
+_READY_SECONDS: Final = 30.0
+
+
+def registry_of(config: Config) -> Registry:
+    """Return the registry."""
+    return Registry(config.registry_url, host=config.host)
+
+
+def catalogue_of(config: Config) -> Catalogue:
+    """Return the catalogue."""
+    return Catalogue(registry_of(config))
+
+
+def keyring_of(config: Config) -> Keyring:
+    """Return the keyring; raise ``TokenUnavailable`` if the token does not become ready."""
+    return Keyring(registry_of(config), opened(config), state_dir=config.state_dir)
+
+
+def opened(config: Config) -> Hsm:
+    """Return the token, ready; raise ``TokenUnavailable`` if it does not become so."""
+    token = Hsm(config.hsm_settings)
+    token.start()
+    deadline = time.monotonic() + _READY_SECONDS
+    while token.reason is not None:
+        if time.monotonic() > deadline:
+            raise TokenUnavailable(token.reason)
+        time.sleep(0.05)
+    return token
+
+
+def record(config: Config, command: str, **members: Any) -> None:
+    """Write to the audit log what the operator did; raise ``AuditUnavailable``."""
+    if config.audit_path is None:
+        return
+    log = AuditLog(config.audit_path)
+    try:
+        log.record(is_synced=True, principal=OPERATOR, endpoint=f"cli.{command}", **members)
+    except OSError as error:
+        raise AuditUnavailable from error
+
+
+def print_json(value: Any) -> None:
+    """Print what a script reads."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print columns as wide as they have to be."""
+    lines = [
+        tuple(head),
+        *(tuple("" if cell is None else str(cell) for cell in row) for row in rows),
+    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())

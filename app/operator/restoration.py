@@ -1,0 +1,143 @@
+"""Putting a backup in the place of the registry, so that nothing comes back that must not.
+
+Between a backup and its restoration keys have been used, destroyed and made, and tokens revoked.
+So what was destroyed or revoked by the audit log stays so; a key that was being made is left out,
+for whoever finishes what is unfinished would destroy it on the token; and each AES-GCM key counts
+as having encrypted as often as it can have since.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import hsm
+from app.audit import History
+from app.keys.budget import MOST_ENCRYPTIONS
+from app.operator import backup
+from app.operator.backup import BackupError, Contents
+from app.registry import Age, State, compared, migrate, transfer
+from hsm import CONTENT_ENCRYPTIONS, KeySpec, TokenUnavailable
+
+FASTEST_A_SECOND: Final = 50_000
+"""More encryptions than any service of ours has made with one key, in batches and on all cores."""
+
+_OF_KEYS: Final = ("keys", "grants", "tags", "repetitions")
+
+
+@contextmanager
+def alone(state_dir: Path, url: str) -> Iterator[None]:
+    """Let no service of this host start during one ``with`` block.
+
+    Raises ``BackupError`` if one is running, or if others use the database of the registry.
+    """
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            held.enter_context(hsm.file_lock(serving_lock(state_dir), wait_seconds=0))
+        except TokenUnavailable:
+            raise BackupError("the service is running: stop it first") from None
+        others = transfer.connections_of_others(url)
+        if others:
+            raise BackupError(
+                f"others use the registry ({others} connections): stop all services that share "
+                "it, and close what else is connected"
+            )
+        yield
+
+
+def serving_lock(state_dir: Path) -> Path:
+    """Return the file that every process that serves holds a shared lock on."""
+    return state_dir / "serving.lock"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a restoration will do; ``left_out`` are kids of keys that were being made.
+
+    ``encryptions`` are added to those of each AES-GCM key; ``counted`` are those of the registry
+    that is there, by kid.
+    """
+
+    path: Path
+    contents: Contents
+    left_out: frozenset[str]
+    destroyed: frozenset[str]
+    revoked: frozenset[str]
+    encryptions: int
+    counted: Mapping[str, int]
+
+    def rows(self) -> Iterator[transfer.TableRow]:
+        """Give the rows as they will be."""
+        gone = self.left_out | self.destroyed
+        now = datetime.now(UTC).isoformat()
+        with transfer.brought_up_to_date(
+            self.contents.revision, backup.rows_of(self.path)
+        ) as newest:
+            for table, row in newest:
+                if table in _OF_KEYS and row["kid"] in gone:
+                    continue
+                if table == "keys":
+                    row["encryptions"] = self._encryptions(row)
+                elif table == "tokens" and row["id"] in self.revoked:
+                    row["revoked_at"] = row["revoked_at"] or now
+                yield table, row
+
+    def specs(self) -> Mapping[UUID, KeySpec]:
+        """Return what the keys are that are to be on the token."""
+        return transfer.specs_of(self.rows())
+
+    def _encryptions(self, row: transfer.Row) -> int:
+        enc, counted = CONTENT_ENCRYPTIONS.get(row["alg"]), int(row["encryptions"])
+        if enc is None or not enc.is_counted:
+            return counted
+        since = min(counted + self.encryptions, MOST_ENCRYPTIONS)
+        return max(counted, since, self.counted.get(row["kid"], 0))
+
+
+def plan(path: Path, url: str, history: History, *, encryptions: int | None) -> Plan:
+    """Return what restoring the backup ``path`` to the registry at ``url`` means.
+
+    ``encryptions`` is the most that any key has done since, if that is known. Raises
+    ``BackupError`` if the backup is damaged, of a newer version, or of a time to come.
+    """
+    contents = backup.read(path)
+    if compared(contents.revision).age not in {Age.CURRENT, Age.OLD}:
+        raise BackupError(
+            f"{path} has schema {contents.revision}, which this version does not know: restore it "
+            "with the version that wrote it"
+        )
+    age_seconds = (datetime.now(UTC) - contents.taken_at).total_seconds()
+    if age_seconds < 0:
+        raise BackupError(f"{path} is of {contents.taken_at}, and that is not yet: set the clock")
+    return Plan(
+        path=path,
+        contents=contents,
+        left_out=_kids(path, lambda row: row["state"] == State.PENDING),
+        destroyed=_kids(
+            path, lambda row: bool({row["kid"], row["kid_public"]} & history.destroyed)
+        ),
+        revoked=frozenset(history.revoked),
+        encryptions=int(age_seconds * FASTEST_A_SECOND) if encryptions is None else encryptions,
+        counted=transfer.encryptions(url),
+    )
+
+
+def restore(chosen: Plan, url: str, *, is_forced: bool) -> None:
+    """Carry out a plan, wholly or not at all.
+
+    Raises ``BackupError`` if the registry at ``url`` is not empty, unless ``is_forced``.
+    """
+    if transfer.number_of_rows(url) and not is_forced:
+        raise BackupError("the registry is not empty: back it up, then add --force to replace it")
+    migrate(url)
+    transfer.replace_all(url, chosen.rows())
+
+
+def _kids(path: Path, is_meant: Callable[[transfer.Row], bool]) -> frozenset[str]:
+    return frozenset(
+        row["kid"] for table, row in backup.rows_of(path) if table == "keys" and is_meant(row)
+    )

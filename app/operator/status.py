@@ -1,0 +1,152 @@
+"""What an operator wants to know at a glance. The token is never asked for it."""
+
+import platform
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from itertools import groupby
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import hsm
+from app.config import Config
+from app.errors import Forbidden, RegistryUnavailable
+from app.keys.capabilities import AlgorithmRow, Capabilities, algorithm_rows
+from app.observability import KINDS, Figures, History, Outcomes
+from app.operator.plots import Plot
+from app.registry import Group, Registry, State, Watch
+from app.rights import Principal, Right
+
+Versions = Iterable[tuple[str, str]]
+
+STATES: Final[Mapping[State, str]] = MappingProxyType(
+    {
+        State.ACTIVE: "Active",
+        State.DEACTIVATED: "Deactivated",
+        State.COMPROMISED: "Compromised",
+        State.PENDING: "Being made",
+        State.DESTROYED: "Being destroyed",
+    }
+)
+PLACES: Final[Mapping[str, str]] = MappingProxyType(
+    {"token": "token", "process": "key: token, CEK: process"}
+)
+_ALL: Final = "All requests"
+_PACKAGES: Final = ("python-pkcs11", "cryptography", "gunicorn")
+
+
+class KeysOfType(NamedTuple):
+    """The keys of a type, as ``EC P-256`` or ``RSA 2048``, counted in the order of ``STATES``."""
+
+    title: str
+    numbers: Sequence[int]
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self.numbers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Gathers what is known already, in this process, in the registry and in the files."""
+
+    config: Config
+    token: hsm.Hsm
+    registry: Registry
+    watch: Watch
+    figures: Figures
+    history: History
+    capabilities: Capabilities
+    started: float
+    """In seconds since the epoch."""
+
+    def require_reader(self, principal: Principal) -> None:
+        """Raise ``Forbidden`` unless ``principal`` may read every key, or nobody has a name."""
+        if self.config.auth and not principal.may_on_every_key(Right.READ):
+            raise Forbidden
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the page shows."""
+        keys = self._keys()
+        return {
+            "state": self.token.state,
+            "token": self.config.token_label or self.config.token_serial or self.config.token_uri,
+            "registry_answers": keys is not None and not self.watch.is_lost,
+            "workers": self.figures.workers(),
+            "now": datetime.now(UTC),
+            "uptime": _in_words(timedelta(seconds=time.time() - self.started)),
+            "plots": list(_plots(self.history.hour())),
+            "keys": keys,
+            "states": list(STATES.values()),
+            "algorithms": self._algorithms(),
+            "places": PLACES,
+            "versions": list(self._versions()),
+        }
+
+    def _keys(self) -> Sequence[KeysOfType] | None:
+        """Return all keys by type, or ``None`` while the registry does not answer."""
+        try:
+            return _by_type(self.registry.census.groups())
+        except RegistryUnavailable:
+            return None
+
+    def _algorithms(self) -> Sequence[AlgorithmRow]:
+        """Return what is offered; nothing is known while the token is away."""
+        if self.token.state.phase is not hsm.Phase.READY:  # it would be waited for
+            return ()
+        try:
+            return algorithm_rows(self.capabilities.describe(self.token.offers()))
+        except hsm.TokenUnavailable:
+            return ()
+
+    def _versions(self) -> Versions:
+        yield "jose-hsm", version("jose-hsm")
+        yield "Python", platform.python_version()
+        if product := self.token.product:
+            yield "PKCS#11 library", f"{product.library} {product.library_version}"
+            yield "PKCS#11", product.cryptoki_version
+            yield "Token", product.token
+            yield "Token hardware", product.hardware_version
+            yield "Token firmware", product.firmware_version
+        for package in _PACKAGES:
+            yield package, version(package)
+        yield "Registry schema", self._revision() or "unknown"
+
+    def _revision(self) -> str | None:
+        try:
+            return self.registry.census.revision()
+        except RegistryUnavailable:
+            return None
+
+
+def _by_type(groups: Iterable[Group]) -> list[KeysOfType]:
+    ordered = sorted(groups, key=lambda group: (group.kty, group.crv or "", group.bits or 0))
+    return [
+        KeysOfType(title, [numbers.get(state, 0) for state in STATES])
+        for title, of_type in groupby(ordered, key=_title)
+        for numbers in [{group.state: group.number for group in of_type}]
+    ]
+
+
+def _title(group: Group) -> str:
+    return " ".join(str(part) for part in (group.kty, group.crv or group.bits) if part)
+
+
+def _plots(hour: Mapping[str, Sequence[Outcomes]]) -> Iterator[Plot]:
+    everything = [Outcomes.together(minute) for minute in zip(*hour.values(), strict=True)]
+    yield Plot(_ALL, everything)
+    for kind, title in KINDS.items():
+        yield Plot(title, hour[kind])
+
+
+def _in_words(duration: timedelta) -> str:
+    """Return a duration in its two largest units."""
+    minutes, seconds = divmod(int(duration.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s")]
+    first = next((place for place, (number, _) in enumerate(parts) if number), len(parts) - 1)
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2])

@@ -1,0 +1,77 @@
+"""Requests to create keys that must not be done twice."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Connection, delete, insert, select
+
+from app.idempotency import Asked
+from app.registry.database import Database
+from app.registry.records import State
+from app.registry.tables import keys, repetitions
+
+REMEMBERED: Final = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repetition:
+    """What was answered to a request, or will be once the key ``is_made``."""
+
+    fingerprint: str
+    answer: Mapping[str, Any]
+    is_made: bool
+
+
+class Repetitions:
+    """Answers by principal and request."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, request: Asked) -> Repetition | None:
+        """Return what is remembered of a request with the same Idempotency-Key."""
+        query = (
+            select(repetitions, keys.c.state)
+            .join_from(repetitions, keys, keys.c.kid == repetitions.c.kid, isouter=True)
+            .where(
+                repetitions.c.principal == request.principal,
+                repetitions.c.request == request.request,
+                repetitions.c.created_at > datetime.now(UTC) - REMEMBERED,
+            )
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        is_made = row.state != State.PENDING
+        return Repetition(fingerprint=row.fingerprint, answer=row.answer, is_made=is_made)
+
+    def forget(self, kid: UUID) -> None:
+        """Forget the request that made a key."""
+        with self._database.writing() as connection:
+            connection.execute(delete(repetitions).where(repetitions.c.kid == str(kid)))
+
+
+def remember(connection: Connection, request: Asked, kid: str, answer: Mapping[str, Any]) -> None:
+    """Add a row, in the transaction that adds the key; forget those of yesterday."""
+    now = datetime.now(UTC)
+    connection.execute(delete(repetitions).where(repetitions.c.created_at <= now - REMEMBERED))
+    connection.execute(
+        insert(repetitions).values(
+            principal=request.principal,
+            request=request.request,
+            fingerprint=request.fingerprint,
+            kid=kid,
+            answer=answer,
+            created_at=now,
+        )
+    )
+
+
+def forget(connection: Connection, kid: str) -> None:
+    """Remove the row of a key that has not come to be."""
+    pending = select(keys.c.kid).where(keys.c.kid == kid, keys.c.state == State.PENDING)
+    connection.execute(delete(repetitions).where(repetitions.c.kid.in_(pending)))

@@ -1,0 +1,1 @@
+"""The server: all that reaches into gunicorn."""

@@ -1,0 +1,231 @@
+"""The gunicorn worker: it loads the service with patience, and ends without dropping anybody."""
+
+import ctypes
+import gc
+import mmap
+import os
+import random
+import resource
+import select
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
+
+from flask import Flask, request
+from gunicorn.workers.gthread import ThreadWorker
+
+import hsm
+from app.http import answers, request_body
+
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_PAUSE_OF_A_WORKER_SECONDS: Final = 15.0
+_AT_ONCE_SECONDS: Final = 1.0
+_SOON_SECONDS: Final = 300.0
+_OPENING_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.02
+_PR_SET_DUMPABLE: Final = 4
+_COLLECTED_OBJECTS: Final = 20_000
+_PLACES: Final = 128
+_COURTESY_SECONDS: Final = 0.01
+_GLANCE_SECONDS: Final = 0.0005
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """A threaded worker that answers 503 while the service cannot be loaded, and tries again.
+
+    A worker that dies at once, or soon and without ever having done anything for a client, has a
+    successor that waits before it loads the service: 0.5 s, then twice as long each time. So
+    nothing that kills workers makes the master fork in a tight loop.
+
+    ``slot`` is the smallest number that no other worker of the master has; the service finds it in
+    ``WORKER_SLOT``.
+    """
+
+    slot: int
+    # Counted in the master, where a reload makes no new class.
+    _failures: ClassVar[Counter[int]] = Counter()
+    # One more than the connections of each worker that accepts, by slot; shared by all processes.
+    # Beyond so many workers two have the same place, and connections are spread less evenly.
+    _loads: ClassVar["memoryview[int]"] = memoryview(mmap.mmap(-1, 4 * _PLACES)).cast("I")
+
+    # --- In the master ---
+
+    def take_slot(self, workers: Iterable["Worker"]) -> None:
+        """Take a place that is free among ``workers``, and the patience that goes with it."""
+        taken = {worker.slot for worker in workers}
+        self.slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+        self._pause_seconds = self._pause_after(self._failures[self.slot])
+        self._begins = time.monotonic() + self._pause_seconds
+        # Shared with the process that is forked next.
+        self._is_proven, self._has_ended = mmap.mmap(-1, 1), mmap.mmap(-1, 1)
+
+    def leave_slot(self) -> None:
+        """Note whether the worker died of something that its successor may die of, too."""
+        lived_seconds = time.monotonic() - self._begins
+        long_enough_seconds = _AT_ONCE_SECONDS if self._is_proven[0] else _SOON_SECONDS
+        if self._has_ended[0] or lived_seconds >= long_enough_seconds:
+            self._failures[self.slot] = 0
+        else:
+            self._failures[self.slot] += 1
+        self._is_proven.close()
+        self._has_ended.close()
+        self._loads[self.slot % _PLACES] = 0
+
+    def _pause_after(self, failures: int) -> float:
+        """Return seconds, never so few that all workers together boot six times in a minute."""
+        if failures == 0:
+            return 0.0
+        longest = max(_LONGEST_PAUSE_SECONDS, _PAUSE_OF_A_WORKER_SECONDS * self.cfg.workers)
+        pause: float = min(_FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 16), longest)
+        return pause * random.SystemRandom().uniform(0.75, 1.0)  # so that not all come at once
+
+    # --- In the worker ---
+
+    def init_process(self) -> None:
+        """Run until the end; never leave with the codes 3 and 4, at which gunicorn gives up."""
+        # A terminal sends Ctrl-C to all, and a gthread worker told twice at once locks itself up.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        os.environ["WORKER_SLOT"] = str(self.slot)
+        if os.environ.get("WORKER_DUMPS") != "1":
+            _forbid_dumps()
+        try:
+            super().init_process()
+        except Exception:
+            self.log.exception("the worker cannot go on")
+            sys.exit(os.EX_SOFTWARE)
+
+    def load_wsgi(self) -> None:
+        """Load the service, at once or in the background; until then everything is unavailable."""
+        self.wsgi: Any = _standby()
+        if self._pause_seconds or not self._load():
+            threading.Thread(target=self._load_later, name="load", daemon=True).start()
+
+    def _load_later(self) -> None:
+        failures = 1
+        time.sleep(self._pause_seconds or self._pause_after(failures))
+        while not self._load():
+            failures += 1
+            time.sleep(self._pause_after(failures))
+
+    def _load(self) -> bool:
+        try:
+            self.wsgi = self.app.wsgi()
+        except (Exception, SystemExit):
+            self.log.exception("the service cannot be loaded; trying again")
+            return False
+        # What is loaded stays: the collector need not look through it at every few requests.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_COLLECTED_OBJECTS)
+        return True
+
+    def run(self) -> None:
+        """Serve until told to stop, from when the token has been tried: until then callers wait."""
+        deadline = time.monotonic() + _OPENING_SECONDS
+        while self.alive and _is_opening(self.wsgi) and time.monotonic() < deadline:
+            self.notify()
+            time.sleep(_POLL_SECONDS)
+        super().run()
+        self._has_ended[0] = True
+
+    def note(self, method: str, status: int) -> None:
+        """Look whether a client was served: what has worked once is not held back later."""
+        if status in (HTTPStatus.OK, HTTPStatus.NO_CONTENT) and method != "GET":
+            self._is_proven[0] = True
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to stop."""
+        self._is_told = True
+        super().handle_exit(sig, frame)
+
+    _is_told = False
+
+    def is_parent_alive(self) -> bool:
+        """Look after the master; without one the worker stops."""
+        if super().is_parent_alive():
+            return True
+        self.alive, self._is_told = False, True
+        return False
+
+    @property
+    def nr_conns(self) -> int:
+        """How many connections this worker has; the others see it."""
+        return self._nr_conns
+
+    @nr_conns.setter
+    def nr_conns(self, number: int) -> None:
+        self._nr_conns = number
+        if self._accepting:
+            self._loads[self.slot % _PLACES] = number + 1
+
+    _accepting = False
+
+    def accept(self, listener: Any) -> None:
+        """Accept a connection, unless a worker that has fewer does so in a moment.
+
+        Else whoever wakes first takes all that come together, and its threads stand in line for as
+        long as they are kept alive while the other workers idle.
+        """
+        deadline = time.monotonic() + _COURTESY_SECONDS
+        while self._accepting and self._is_fuller() and time.monotonic() < deadline:
+            time.sleep(_GLANCE_SECONDS)
+            if not select.select([listener], [], [], 0)[0]:
+                return
+        super().accept(listener)
+
+    def _is_fuller(self) -> bool:
+        return any(0 < load <= self._nr_conns for load in self._loads.tolist())
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept or do not; at the end take those who have connected already, and nobody more.
+
+        gunicorn would listen until its last request is answered: whoever connects meanwhile waits
+        for nothing and is then cut off.
+        """
+        super().set_accept_enabled(enabled)
+        self._loads[self.slot % _PLACES] = self._nr_conns + 1 if enabled else 0
+        if self._is_told and not enabled:
+            for listener in self.sockets:
+                with suppress(OSError):
+                    while self._has_accepted(listener):
+                        pass
+                listener.close()
+            self.sockets: list[Any] = []
+
+    def _has_accepted(self, listener: Any) -> bool:
+        connections = self.nr_conns
+        self.accept(listener)
+        return bool(self.nr_conns > connections)
+
+
+def _forbid_dumps() -> None:
+    """Keep what is in memory out of core dumps, and out of the reach of debuggers."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _is_opening(app: Any) -> bool:
+    token = getattr(app, "extensions", {}).get("hsm")
+    return token is not None and token.state.phase is hsm.Phase.STARTING
+
+
+def _standby() -> Flask:
+    """Return what answers while there is no service: the process lives, the rest is unavailable."""
+    app = Flask(__name__, static_folder=None)
+    answers.register(app)
+    request_body.register(app)
+    app.add_url_rule("/health/live", "live", lambda: {"status": "live"})
+
+    @app.before_request
+    def _be_unavailable() -> None:
+        if request.endpoint != "live":
+            raise hsm.TokenUnavailable("the service is starting again")
+
+    return app
