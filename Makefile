@@ -34,11 +34,11 @@ check: ## Lint, formatting, types, the direction of imports, generated files
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	scripts/swagger-ui --check
-	$(BIN)/python -m pytest -q tests/test_boundary.py tests/test_openapi.py
+	$(BIN)/python -m pytest -q tests/unit/test_boundary.py tests/documents/test_openapi.py
 
 load: ## Create, use and destroy keys from 16 clients: [SECONDS=60]
 	@scripts/setup requirements-test.lock
-	@exec $(BIN)/python -m scripts.mixed_load --seconds $(SECONDS)
+	@exec $(BIN)/python -m scripts.trials.mixed_load --seconds $(SECONDS)
 
 faults: ## Run all fault tests, and the long forms of all others: half an hour and more
 	@scripts/setup requirements.lock
@@ -48,23 +48,23 @@ faults: ## Run all fault tests, and the long forms of all others: half an hour a
 
 fuzz: ## Ask everything that docs/openapi.json permits, in each role: [EXAMPLES=50]
 	@scripts/setup requirements-test.lock
-	@exec $(BIN)/python -m scripts.fuzz --examples $(EXAMPLES)
+	@exec $(BIN)/python -m scripts.trials.fuzz --examples $(EXAMPLES)
 
 soak: ## Use keys while everything fails at random; nothing may be wrong or lost: [MINUTES=15]
 	@scripts/setup requirements-test.lock
-	@exec $(BIN)/python -m scripts.soak --minutes $(MINUTES)
+	@exec $(BIN)/python -m scripts.trials.soak --minutes $(MINUTES)
 
 kills: ## Kill workers while keys are created; nothing may be lost or left: [KILLS=50]
 	@scripts/setup requirements-test.lock
-	@exec $(BIN)/python -m scripts.kill_workers --kills $(KILLS)
+	@exec $(BIN)/python -m scripts.trials.kill_workers --kills $(KILLS)
 
 warm: ## Compare one encryption with 10 and with 2,000 keys on the token
 	@scripts/setup requirements-test.lock
-	@exec $(BIN)/python -m scripts.warm_cost
+	@exec $(BIN)/python -m scripts.trials.warm_cost
 
 oracle: ## Compare the times of bad padding and bad tag
 	@scripts/setup requirements-test.lock
-	@exec $(BIN)/python -m scripts.padding_oracle
+	@exec $(BIN)/python -m scripts.trials.padding_oracle
 
 bench: ## Write docs/benchmarks, on a machine that does nothing else: [BENCH_ARGS=--short]
 	@scripts/setup requirements-bench.lock

@@ -14,11 +14,11 @@ from app import create_app
 from app.config import Config
 from hsm import Hsm
 from scripts.throwaway import ROOT, make_token, server
-from tests.api import Api
-from tests.callers import WITH_TOKENS, Callers
-from tests.injector import Injector
-from tests.postgresql import Cluster
-from tests.postgresql import running as running_postgresql
+from tests.shared.api import Api
+from tests.shared.callers import WITH_TOKENS, Callers
+from tests.shared.injector import Injector
+from tests.shared.postgresql import Cluster
+from tests.shared.postgresql import running as running_postgresql
 
 OPENING_SECONDS = 60  # of a machine that does much else
 MEMORY = Path("/dev/shm")
@@ -31,7 +31,7 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
 # Hundreds of services and commands are started; none should compile the same code again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-pytest_plugins = ["tests.vector_counts"]
+pytest_plugins = ["tests.shared.vector_counts"]
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def vectors() -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let all that knows ``environment`` run on another registry (tests/test_postgresql.py)."""
+    """Let all that knows ``environment`` run on another registry (test_postgresql.py)."""
     parser.addoption("--registry", metavar="URL", help="a registry to use instead of SQLite")
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.injector import NAMES, OK, Injector
+from tests.shared.injector import NAMES, OK, Injector
 
 DIRECTORY: Final = "FAULTS_DIR"
 EVERY: Final = "*"

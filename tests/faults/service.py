@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from scripts import uses
 from scripts.throwaway import Server, make_token
 from scripts.throwaway import server as running
-from tests.api import Answer, Api, b64u
-from tests.command import jose_hsm
+from scripts.trials import uses
 from tests.faults.control import Fault, Faults
+from tests.shared.api import Answer, Api, b64u
+from tests.shared.command import jose_hsm
 
 CONFIGURATION: Final = "tests/faults/gunicorn.conf.py"
 RECOVERY_SECONDS: Final = 10  # promised, from the return of what was lost

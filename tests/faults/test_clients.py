@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from scripts.throwaway import make_token, server
-from tests.api import PREFIX, Api
 from tests.faults.service import until
+from tests.shared.api import PREFIX, Api
 
 DATA = "ZGF0YQ"
 SLOW = 8

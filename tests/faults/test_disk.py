@@ -14,8 +14,8 @@ import pytest
 
 from scripts.throwaway import make_token
 from scripts.throwaway import server as running
-from tests.api import Api
 from tests.faults.service import use
+from tests.shared.api import Api
 
 HMAC = {"kty": "oct", "alg": "HS256"}
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import requests
 
-from tests import injector
-from tests.api import Api, b64u
 from tests.faults.control import EVERY, Fault
 from tests.faults.service import protect, until, use
+from tests.shared import injector
+from tests.shared.api import Api, b64u
 
 GONE = Fault(function=EVERY, value=injector.DEVICE_ERROR)
 HANGING = Fault(function="C_Sign", hangs=True, times=1)

@@ -20,8 +20,8 @@ import pytest
 import requests
 
 from scripts.throwaway import LABEL, make_token
-from tests.command import jose_hsm
 from tests.faults.service import BOOT_SECONDS, protect, use
+from tests.shared.command import jose_hsm
 
 CLIENTS = sorted(Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so"))
 KINDS = (

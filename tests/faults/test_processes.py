@@ -24,11 +24,11 @@ import requests
 
 from scripts.bench.keys import registry_of
 from scripts.throwaway import Server, make_token, server
-from tests.api import PREFIX, Api, b64u
 from tests.faults.control import Fault
 from tests.faults.crashing import DEATHS
 from tests.faults.service import serving
-from tests.test_http import api_of
+from tests.http.test_http import api_of
+from tests.shared.api import PREFIX, Api, b64u
 
 UNAVAILABLE = {"error": "unavailable"}
 DATA = b64u(b"data")

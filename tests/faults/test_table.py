@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.documents import rows, shown_by
+from tests.shared.documents import rows, shown_by
 
 ROWS = rows(Path(__file__).with_name("README.md"), "| | Fault |")
 

@@ -1,0 +1,1 @@
+"""Long trials of a whole service: fuzz, load, soak, kills, timing, cost of many keys."""

@@ -1,0 +1,327 @@
+"""Everybody by everything: who calls, what is called, with which key, and what is answered."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from app.auth.api_tokens import _hash
+from app.config import Config
+from app.registry import Registry
+from app.rights import GRANTABLE, Role
+from tests.shared.api import PREFIX, Api, header
+from tests.shared.authority import Certificates
+from tests.shared.callers import token_for
+from tests.shared.issuer import BAD, Issuer
+
+OPEN = "nothing, not even a name"
+CREATE, MANAGE, TAG = "create", "manage", "tag"
+EVERY_KEY = "read every key"
+UNKNOWN_KID = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
+NOT_CONNECTED = "not connected"
+ERRORS = {401: "unauthorized", 403: "forbidden", 404: "not_found"}
+
+# --- What is called ---
+
+Body = Callable[[Mapping[str, Any], str], dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A request about ``key``, and the rights it takes; ``status`` is that of its success."""
+
+    endpoint: str
+    method: str
+    path: str
+    needs: frozenset[str] = frozenset()
+    key: str | None = None
+    body: Body | None = None
+    status: int = 200
+    is_final: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.path} {self.key}"
+
+
+def call(endpoint: str, method: str, path: str, *needs: str, **members: Any) -> Call:
+    path = PREFIX + path
+    return Call(endpoint=endpoint, method=method, path=path, needs=frozenset(needs), **members)
+
+
+def use(endpoint: str, right: str, key: str, **members: Any) -> Call:
+    """A call that names the key in its body."""
+
+    def body(made: Mapping[str, Any], kid: str) -> dict[str, Any]:
+        given = {name: made[key] if value is made else value for name, value in members.items()}
+        return {"kid": kid, "data": "AAAA"} | given
+
+    return call(endpoint, "POST", f"/{endpoint.partition('.')[2]}", right, key=key, body=body)
+
+
+def message(endpoint: str, right: str, key: str, path: str, *needs: str, **names: str) -> Call:
+    """A call that names the key in the protected header of a message made before."""
+
+    def body(made: Mapping[str, Any], kid: str) -> dict[str, Any]:
+        return made[f"message for {key}"] | {"protected": header(**names, kid=kid)}
+
+    return call(endpoint, "POST", path, right, *needs, key=key, body=body)
+
+
+def _mac(made: Mapping[str, Any], kid: str) -> dict[str, Any]:
+    return {"kid": kid, "alg": "HS256", "data": "AAAA", "mac": "AAAA"}
+
+
+def _batch(made: Mapping[str, Any], _kid: str) -> dict[str, Any]:
+    """Each request of a batch needs its own right; the batch itself none."""
+    return {"requests": [{"op": "mac", "body": _mac(made, made["HMAC"])}]}
+
+
+def _new(**members: str) -> Body:
+    return lambda _made, _kid: {"kty": "oct", "alg": "A128GCM"} | members
+
+
+def _just(**members: Any) -> Body:
+    return lambda _made, _kid: members
+
+
+AES = {"alg": "dir", "enc": "A128GCM"}
+OAEP = {"alg": "RSA-OAEP", "enc": "A128GCM"}
+GRANT = "/keys/{kid}/grants/token:somebody"
+CALLS = [
+    call("keys.create", "POST", "/keys", CREATE, body=_new()),
+    replace(call("keys.create", "POST", "/keys", CREATE, body=_new(k="A" * 22)), key="an import"),
+    call("keys.page", "GET", "/keys"),
+    call("keys.page", "GET", "/keys?owner=token:owner"),
+    call("keys.read", "GET", "/keys/{kid}", "read", key="EC"),
+    call("keys.read", "GET", "/keys/{kid}", "read", key="EC public"),
+    call("keys.read", "GET", "/keys/{kid}", "read", key="AES"),
+    call("keys.public_pem", "GET", "/keys/{kid}/public.pem", "read", key="EC"),
+    call("keys.change", "PATCH", "/keys/{kid}", MANAGE, key="EC", body=_just(name="x")),
+    call(
+        *("keys.change", "PATCH", "/keys/{kid}", MANAGE),
+        key="AES",
+        body=_just(owner="token:owner"),
+    ),
+    call(
+        *("keys.change", "PATCH", "/keys/{kid}", MANAGE),
+        key="EC public",
+        body=_just(state="active", expires="2099-12-31T00:00:00Z"),
+    ),
+    call(
+        "keys.destroy", "DELETE", "/keys/{kid}", "destroy", key="final", status=204, is_final=True
+    ),
+    call("keys.tags", "GET", "/keys/{kid}/tags", "read", key="EC"),
+    call("keys.change_tags", "POST", "/keys/{kid}/tags", TAG, key="EC", body=_just(tags=["x"])),
+    call("keys.change_tags", "DELETE", "/keys/{kid}/tags", TAG, key="EC", body=_just(tags=["x"])),
+    call("grants.grants", "GET", "/keys/{kid}/grants", MANAGE, key="EC"),
+    call("grants.grant", "PUT", GRANT, MANAGE, key="EC", body=_just(operations=["read"])),
+    call("grants.revoke", "DELETE", GRANT, MANAGE, key="EC", status=204),
+    use("encryption.encrypt", "encrypt", "AES", **AES),
+    use("encryption.encrypt", "encrypt", "RSA public", **OAEP),
+    message("encryption.decrypt", "decrypt", "AES", "/decrypt", **AES),
+    message("encryption.decrypt", "decrypt", "RSA", "/decrypt", **OAEP),
+    message("keys.unwrap", "unwrap", "RSA", "/keys/unwrap", CREATE, **OAEP),
+    use("signing.sign", "sign", "EC", alg="ES256"),
+    message("signing.verify", "verify", "EC public", "/verify", alg="ES256"),
+    use("signing.mac", "mac", "HMAC", alg="HS256"),
+    call("signing.mac", "POST", "/mac", "mac", key="HMAC", body=_mac),
+    call("capabilities.show", "GET", "/capabilities"),
+    call("batch.answer", "POST", "/batch", body=_batch),
+    Call(endpoint="status.show", method="GET", path="/status", needs=frozenset({EVERY_KEY})),
+    *(
+        Call(endpoint=endpoint, method="GET", path=path, needs=frozenset({OPEN}))
+        for endpoint, path in [
+            ("jwks.jwks", "/.well-known/jwks.json"),
+            ("health.live", "/health/live"),
+            ("health.ready", "/health/ready"),
+            ("health.metrics", "/metrics"),
+            ("docs.page", "/docs"),
+            ("docs.static", "/docs/docs.js"),
+            ("openapi.document", "/openapi.json"),
+        ]
+    ),
+]
+CALLS += [replace(call, method="HEAD") for call in CALLS if call.method == "GET"]
+
+
+# --- Who calls, and the rights that each has to the keys of ``token:owner`` ---
+
+EVERYTHING = frozenset({*GRANTABLE, CREATE, MANAGE, TAG})
+TRUSTED: dict[str, frozenset[str]] = {
+    "the owner": EVERYTHING,
+    **{f"granted {operation}": frozenset({operation}) for operation in GRANTABLE},
+    "granted all": frozenset(GRANTABLE),
+    "granted all, creator": frozenset({*GRANTABLE, CREATE}),
+    "another": frozenset(),
+    "admin": frozenset({CREATE, "read", "destroy", MANAGE, EVERY_KEY}),
+    "auditor": frozenset({"read", EVERY_KEY}),
+    "creator": frozenset({CREATE}),
+    "JWT of the same name": frozenset(),
+    "JWT of an admin": frozenset({CREATE, "read", "destroy", MANAGE, EVERY_KEY}),
+    "unrelated certificate": frozenset(),
+}
+UNTRUSTED = ["anonymous", "expired token", "revoked token", "unknown token"]
+BAD_JWTS = [f"JWT: {name}" for name in BAD]
+STRANGERS = ["rogue", "expired"]
+PRINCIPALS = [*TRUSTED, *UNTRUSTED, *BAD_JWTS, *STRANGERS]
+
+
+def expected(who: str, call: Call, *, is_known: bool = True) -> int | str:
+    """Return the answer to ``call``: the whole rule."""
+    if who in STRANGERS:
+        return NOT_CONNECTED
+    if OPEN in call.needs:
+        return call.status
+    if who not in TRUSTED:
+        return 401
+    if not is_known:
+        return 404
+    return call.status if call.needs <= TRUSTED[who] else 403
+
+
+# --- The service, its keys, and its callers ---
+
+
+@dataclass(frozen=True)
+class Site:
+    url: str
+    environment: Mapping[str, str]
+    issuer: Issuer
+    certificates: Certificates
+    owner: Api
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def create(self, **members: str) -> dict[str, Any]:
+        """Make a key of the owner's, with the grants that the principals have."""
+        key: dict[str, Any] = self.owner.create(**members)
+        for who, rights in TRUSTED.items():
+            if who.startswith("granted "):
+                path = f"/keys/{key['kid']}/grants/token:{who}"
+                body = {"operations": sorted(rights - {CREATE})}
+                assert self.owner.request("PUT", path, json=body).status == 200
+        return key
+
+    def prepare(self) -> None:
+        """Make the keys, and messages for those that are named in headers."""
+        ec = self.create(kty="EC", crv="P-256", alg="ES256")
+        rsa = self.create(kty="RSA", alg="RSA-OAEP")
+        self.made.update(
+            {
+                "EC": ec["kid"],
+                "EC public": ec["kid_public"],
+                "RSA": rsa["kid"],
+                "RSA public": rsa["kid_public"],
+                "AES": self.create(kty="oct", alg="A128GCM")["kid"],
+                "HMAC": self.create(kty="oct", alg="HS256")["kid"],
+                "final": self.create(kty="oct", alg="HS256")["kid"],
+            }
+        )
+        ok, made = self.owner.ok, self.made
+        signed = ok("/sign", {"kid": made["EC"], "alg": "ES256", "data": "AAAA"})
+        made["message for EC public"] = signed | {"data": "AAAA"}
+        for key, names in (("AES", AES), ("RSA", OAEP)):
+            made[f"message for {key}"] = ok("/encrypt", {"kid": made[key], "data": "AAAA"} | names)
+
+    def client(self, who: str) -> requests.Session:
+        """Return a client that comes as ``who``."""
+        session = requests.Session()
+        session.trust_env = False
+        session.verify = str(self.certificates.authority.path)
+        if who in STRANGERS:
+            session.cert = getattr(self.certificates, who)
+        elif who == "unrelated certificate":
+            session.cert = self.certificates.bob
+        elif who != "anonymous":
+            session.headers["Authorization"] = f"Bearer {self._bearer(who)}"
+        return session
+
+    def _bearer(self, who: str) -> str:
+        """Return the credentials of ``who``; not before they are needed, as some are soon late."""
+        if who.startswith("JWT: "):
+            return BAD[who.removeprefix("JWT: ")](self.issuer)
+        special: dict[str, Callable[[], str]] = {
+            "the owner": lambda: self._token("owner", Role.CREATOR),
+            "JWT of the same name": lambda: self.issuer.token("token:owner"),
+            "JWT of an admin": lambda: self.issuer.token("chief", roles=["admin"]),
+            "unknown token": lambda: "jh_" + "A" * 43,
+            "expired token": lambda: self._token("owner", age=timedelta(seconds=1)),
+            "revoked token": self._revoked,
+        }
+        named = [role for role in Role if role in who]
+        return special.get(who, lambda: self._token(who, *named))()
+
+    def _token(self, name: str, *roles: Role, age: timedelta | None = None) -> str:
+        return token_for(self.environment, f"token:{name}", roles=roles, age=age)
+
+    def _revoked(self) -> str:
+        token = self._token("owner", Role.ADMIN)
+        registry = Registry(Config.from_env(self.environment).registry_url, host="test")
+        assert registry.credentials.revoke(_hash(token)[:16])
+        return token
+
+    def ask(self, client: requests.Session, call: Call, *, is_known: bool) -> int | str:
+        """Return the status of the answer, or that there is no connection."""
+        kid = self.made.get(call.key, "") if is_known else UNKNOWN_KID
+        path = call.path.replace("{kid}", kid)
+        body = None if call.body is None else call.body(self.made, kid)
+        try:
+            answer = client.request(call.method, self.url + path, json=body, timeout=60)
+        except requests.ConnectionError:
+            return NOT_CONNECTED
+        if answer.status_code in ERRORS and call.method != "HEAD":
+            assert answer.json()["error"] == ERRORS[answer.status_code]
+        assert ("WWW-Authenticate" in answer.headers) is (answer.status_code == 401)
+        return answer.status_code
+
+
+@pytest.fixture(scope="module")
+def site(environment: Any, serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    directory: Path = tmp_path_factory.mktemp("matrix")
+    issuer, certificates = Issuer(), Certificates(directory / "certificates")
+    jwks = directory / "jwks.json"
+    jwks.write_text(issuer.jwks)
+    settings = {
+        **environment,
+        **certificates.settings,
+        **issuer.settings(jwks),
+        "JOSE_HSM_AUTH": "token,jwt,mtls",
+        "JOSE_HSM_EVERYBODY_CREATES": "0",
+    }
+    bearer = token_for(environment, "token:owner", roles=[Role.CREATOR])
+    with serve(settings, workers=2) as http:
+        url = http.replace("http://", "https://")
+        owner = Api.over_http(url, bearer=bearer, verify=str(certificates.authority.path))
+        site = Site(url, environment, issuer, certificates, owner)
+        site.prepare()
+        yield site
+
+
+@pytest.mark.parametrize("who", PRINCIPALS)
+def test_everybody_gets_the_answer_that_the_rule_gives(site, who):
+    wrong = []
+    with site.client(who) as client:
+        for call in CALLS:
+            for is_known in (True, False) if call.key in site.made else (True,):
+                rule = expected(who, call, is_known=is_known)
+                answer = site.ask(client, call, is_known=is_known)
+                if call.is_final and answer == call.status:  # the next one needs another key
+                    site.made[call.key] = site.create(kty="oct", alg="HS256")["kid"]
+                if answer != rule:
+                    wrong.append((call.name, is_known, answer, rule))
+    assert not wrong
+
+
+def test_no_endpoint_no_operation_and_no_bad_token_is_missing(application):
+    served = {
+        (rule.endpoint, method)
+        for rule in application.url_map.iter_rules()
+        for method in rule.methods
+    }
+    assert {(call.endpoint, call.method) for call in CALLS} == served
+    assert {right for call in CALLS for right in call.needs} == EVERYTHING | {OPEN, EVERY_KEY}
+    assert len(BAD_JWTS) >= 15

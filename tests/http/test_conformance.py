@@ -1,0 +1,41 @@
+"""The service answers as its OpenAPI document says."""
+
+from typing import Any
+
+import pytest
+import requests
+
+from scripts.openapi import examples
+from scripts.openapi.examples import Recorder, play
+from scripts.throwaway import ROOT
+from tests.documents.test_openapi import OPERATIONS, validator
+
+PATH = "/openapi.json"
+
+
+def test_the_document_is_served_as_it_is(server):
+    answer = requests.get(server + PATH, timeout=10)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
+    assert answer.content == (ROOT / "docs" / "openapi.json").read_bytes()
+    assert "max-age" in answer.headers["Cache-Control"]
+    again = requests.get(
+        server + PATH, headers={"If-None-Match": answer.headers["ETag"]}, timeout=10
+    )
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.fixture(scope="module")
+def exchanges(server: str) -> list[dict[str, Any]]:
+    recorder = Recorder(server)
+    play(recorder)
+    return recorder.exchanges
+
+
+def test_everything_can_be_asked_as_the_examples_do(exchanges):
+    """The scenario of the examples, played again: the same answers, and as documented."""
+    assert {told["operation"] for told in exchanges} == OPERATIONS.keys() - {"openapi_document"}
+    for told, then in zip(exchanges, examples.EXCHANGES, strict=True):
+        assert (told["title"], told["status"]) == (then["title"], then["status"])
+        response = OPERATIONS[told["operation"]]["responses"][str(told["status"])]
+        for media in response.get("content", {}).values():
+            validator(media["schema"]).validate(told["response"])

@@ -1,0 +1,119 @@
+"""Health is told from what is known: without the token, without waiting, to everybody."""
+
+import contextlib
+import sqlite3
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from app.registry import watch
+from hsm import Phase, State
+from scripts.throwaway import make_token
+from tests.shared.api import Api
+
+
+def get(url: str, path: str) -> requests.Response:
+    return requests.get(url + path, timeout=10)
+
+
+def eventually(url: str, status: int) -> requests.Response:
+    """Ask /health/ready until it answers ``status``."""
+    deadline = time.monotonic() + 20
+    while (response := get(url, "/health/ready")).status_code != status:
+        assert time.monotonic() < deadline, response.text
+        time.sleep(0.05)
+    return response
+
+
+def test_a_service_with_its_token_is_live_and_ready(server):
+    Api.over_http(server).create(kty="oct", alg="HS256")  # both workers have tried by then
+    assert get(server, "/health/live").json() == {"status": "live"}
+    answer = eventually(server, 200).json()
+    assert (answer["state"], answer["epoch"] >= 1) == ("ready", True)
+
+
+def test_a_service_with_a_wrong_pin_is_live_and_says_why_it_is_not_ready(serve, tmp_path):
+    environment = make_token(tmp_path / "state")
+    Path(environment["JOSE_HSM_PIN_FILE"]).write_text("wrong-4711")
+    with serve(environment, workers=1) as url:
+        assert get(url, "/health/live").status_code == 200
+        deadline = time.monotonic() + 20
+        while "pin" not in (answer := get(url, "/health/ready")).text.lower():
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.05)
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"]
+        assert answer.json().keys() == {"error", "description"}
+        phase, cause, reason = answer.json()["description"].split(": ", 2)
+        assert (phase, cause, bool(reason)) == ("unavailable", "pin", True)
+        assert "4711" not in answer.text
+
+
+@pytest.fixture
+def client(application):
+    return application.test_client()
+
+
+def test_what_is_told_is_the_state_of_the_token(application, client, monkeypatch):
+    class Told:
+        state = State(Phase.STARTING, "starting", "the token is being opened")
+
+        def __getattr__(self, name: str) -> None:
+            pytest.fail(f"the token was asked: {name}")
+
+    monkeypatch.setitem(application.extensions, "hsm", Told())
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json) == (
+        503,
+        {"error": "unavailable", "description": "starting: starting: the token is being opened"},
+    )
+
+
+def test_a_registry_that_is_lost_is_told_and_that_it_is_back(monkeypatch):
+    monkeypatch.setattr(watch, "_PAUSE_SECONDS", 0.01)
+    is_there = threading.Event()
+
+    def find(_kid: object) -> None:
+        if not is_there.is_set():
+            raise watch.RegistryUnavailable
+
+    watched = watch.Watch(find)
+    assert watched.is_lost
+    watched.start()
+    is_there.set()
+    deadline = time.monotonic() + 10
+    while watched.is_lost:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    is_there.clear()
+    while not watched.is_lost:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_registry_that_does_not_come_back_to_us_is_lost(monkeypatch):
+    monkeypatch.setattr(watch, "_PATIENCE_SECONDS", 0.05)
+    go_on = threading.Event()
+    watched = watch.Watch(lambda _kid: go_on.wait(20))
+    watched._has_answered = True
+    watched.start()
+    deadline = time.monotonic() + 10
+    while not watched.is_lost:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    go_on.set()
+
+
+def test_nobody_waits_for_the_registry_to_know_that_it_is_lost(serve, tmp_path):
+    environment = make_token(tmp_path / "state")
+    with serve(environment, workers=1) as url:
+        eventually(url, 200)
+        with contextlib.closing(sqlite3.connect(tmp_path / "state" / "registry.db")) as registry:
+            registry.execute("ALTER TABLE keys RENAME TO gone")
+            answer = eventually(url, 503)
+            assert answer.json()["description"].startswith("unavailable: registry: ")
+            registry.execute("ALTER TABLE gone RENAME TO keys")
+        eventually(url, 200)

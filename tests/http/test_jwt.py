@@ -1,0 +1,261 @@
+"""JWTs: what makes somebody of a token, and everything that does not."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from joserfc.jwk import KeySet, RSAKey
+
+from app.auth.issuer_keys import IssuerKeys
+from app.auth.jwt import JwtWay
+from app.auth.schemes import Refused, Roles
+from app.config import Config, ConfigError
+from app.errors import IssuerUnavailable
+from tests.http.test_attempts import Clock
+from tests.shared.api import Api
+from tests.shared.issuer import BAD, Issuer, jwks_server
+from tests.unit.test_config import GOOD
+
+UNAUTHORIZED = (401, "unauthorized")
+FLASK = Flask("test")
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer()
+
+
+@pytest.fixture(scope="module")
+def jwks(issuer: Issuer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("issuer") / "jwks.json"
+    path.write_text(issuer.jwks)
+    return path
+
+
+@pytest.fixture(scope="module")
+def url(environment: Any, serve: Any, issuer: Issuer, jwks: Path) -> Iterator[str]:
+    with serve(environment | issuer.settings(jwks)) as url:
+        yield url
+
+
+def way_of(issuer: Issuer, location: object, **changed: str) -> JwtWay:
+    settings = GOOD | dict(issuer.settings(str(location)))
+    config = Config.from_env(settings | {f"JOSE_HSM_JWT_{k.upper()}": changed[k] for k in changed})
+    return JwtWay(config, IssuerKeys(str(location)), Roles.of(config))
+
+
+def principal(way: JwtWay, token: str) -> Any:
+    headers = {"Authorization": f"Bearer {token}"}
+    with FLASK.test_request_context(headers=headers) as context:
+        claim = way.claim(context.request)
+    assert claim is not None
+    return claim.prove()
+
+
+@pytest.mark.parametrize(
+    ("key", "header"),
+    [
+        ("rsa", {}),
+        ("rsa", {"alg": "PS256"}),
+        ("ec", {"alg": "ES256", "kid": "ec"}),
+        ("okp", {"alg": "EdDSA", "kid": "okp"}),
+        ("okp", {"alg": "EdDSA", "kid": None}),  # the only one of its kind
+        ("rsa", {"typ": "at+jwt", "x5t": "ignored"}),
+    ],
+)
+def test_a_good_token_is_its_subject(issuer, url, key, header):
+    token = issuer.token(key=getattr(issuer, key), header=header)
+    api = Api.over_http(url, bearer=token)
+    kid = api.create(kty="oct", alg="HS256")["kid"]
+    assert api.get(f"/keys/{kid}").body["owner"] == "jwt:alice"
+    assert Api.over_http(url, bearer=issuer.token("bob")).get(f"/keys/{kid}").status == 403
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_token_is_nobody(issuer, url, name):
+    answer = Api.over_http(url, bearer=BAD[name](issuer)).get("/keys")
+    assert answer.refusal == UNAUTHORIZED
+    assert answer.body["description"] == "Authentication required"
+
+
+def test_a_token_is_not_a_principal_of_another_kind(issuer, url, environment):
+    from tests.shared.callers import token_for  # noqa: PLC0415
+
+    kid = Api.over_http(url, bearer=token_for(environment, "token:alice")).create(
+        kty="oct", alg="HS256"
+    )["kid"]
+    for subject in ("alice", "token:alice"):
+        api = Api.over_http(url, bearer=issuer.token(subject))
+        assert api.get(f"/keys/{kid}").status == 403
+
+
+@pytest.mark.parametrize("seconds", [-59, 59])
+def test_clocks_may_differ_by_a_minute(issuer, jwks, seconds):
+    now = int(time.time())
+    times = {"exp": now + seconds} if seconds < 0 else {"nbf": now + seconds, "iat": now + seconds}
+    assert principal(way_of(issuer, jwks), issuer.token(**times)) == "jwt:alice"
+
+
+@pytest.mark.parametrize("roles", [["admin", "auditor", "root", 1], "admin auditor root"])
+def test_roles_are_in_a_claim(issuer, jwks, roles):
+    found = principal(way_of(issuer, jwks), issuer.token(roles=roles))
+    assert found.roles == {"admin", "auditor", "creator"}
+    found = principal(way_of(issuer, jwks, roles_claim="groups"), issuer.token(roles=roles))
+    assert found.roles == {"creator"}
+
+
+@pytest.mark.parametrize("roles", [None, 1, {"admin": True}, [["admin"]], "ADMIN"])
+def test_what_lists_no_roles_gives_none(issuer, jwks, roles):
+    found = principal(way_of(issuer, jwks), issuer.token(roles=roles))
+    assert found.roles == {"creator"}
+
+
+def test_another_claim_may_name_the_principal(issuer, jwks):
+    way = way_of(issuer, jwks, principal_claim="client_id")
+    assert principal(way, issuer.token(client_id="robot")) == "jwt:robot"
+    for changed in ({"client_id": None}, {"client_id": 7}, {"client_id": "robot", "sub": None}):
+        with pytest.raises(Refused):
+            principal(way, issuer.token(**changed))
+
+
+def test_the_type_is_checked_if_it_is_configured(issuer, jwks):
+    way = way_of(issuer, jwks, typ="at+jwt")
+    for typ in ("at+jwt", "AT+JWT", "application/at+jwt"):
+        assert principal(way, issuer.token(header={"typ": typ})) == "jwt:alice"
+    for typ in (None, "JWT", 1):
+        with pytest.raises(Refused):
+            principal(way, issuer.token(header={"typ": typ}))
+
+
+def test_a_token_is_verified_once_for_each_state_of_the_keys(issuer, tmp_path, monkeypatch):
+    path = tmp_path / "jwks.json"
+    path.write_text(issuer.jwks)
+    way, token = way_of(issuer, path), issuer.token()
+    proofs: list[str] = []
+    prove = way._prove
+    monkeypatch.setattr(way, "_prove", lambda *given: proofs.append("") or prove(*given))
+    for _ in range(3):
+        assert principal(way, token) == "jwt:alice"
+    assert len(proofs) == 1
+    others = KeySet([RSAKey.generate_key(2048, {"kid": "rsa"})]).as_dict(private=False)
+    path.write_text(json.dumps(others) + " ")
+    with pytest.raises(Refused):
+        principal(way, token)
+
+
+def test_what_was_proven_ends_with_the_token(issuer, jwks, monkeypatch):
+    way, token = way_of(issuer, jwks), issuer.token()
+    assert principal(way, token) == "jwt:alice"
+    real = time.time
+    monkeypatch.setattr("time.time", lambda: real() + 661)
+    with pytest.raises(Refused):
+        principal(way, token)
+
+
+def test_a_file_that_is_broken_or_gone_is_no_new_state(issuer, tmp_path):
+    path = tmp_path / "jwks.json"
+    path.write_text(issuer.jwks)
+    way = way_of(issuer, path)
+    assert principal(way, issuer.token()) == "jwt:alice"
+    path.write_text("{")
+    assert principal(way, issuer.token("bob")) == "jwt:bob"
+    path.unlink()
+    assert principal(way, issuer.token("carol")) == "jwt:carol"
+    with pytest.raises(IssuerUnavailable):
+        principal(way_of(issuer, path), issuer.token())
+
+
+# --- Keys from a URL ---
+
+
+class Source:
+    """What an issuer serves now."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self.issuer = issuer
+        self.content: bytes | None = issuer.jwks.encode()
+
+    def __call__(self) -> bytes | None:
+        return self.content
+
+
+def test_keys_are_fetched_once_and_again_when_they_are_old(issuer):
+    clock, source = Clock(), Source(issuer)
+    with jwks_server(source) as (url, fetches):
+        keys = IssuerKeys(url, now=clock)
+        for _ in range(3):
+            keys.current()
+        assert len(fetches) == 1
+        clock.now += 301
+        keys.current()
+        keys.current()
+        assert len(fetches) == 2
+
+
+def test_an_unknown_key_is_looked_for_at_a_bounded_rate(issuer):
+    clock, source = Clock(), Source(issuer)
+    with jwks_server(source) as (url, fetches):
+        keys = IssuerKeys(url, now=clock)
+        state = keys.current()
+        clock.now += 11
+        for _ in range(20):
+            keys.newer_than(state)
+        assert len(fetches) == 2
+        source.content = json.dumps(KeySet([issuer.ec]).as_dict(private=False)).encode()
+        clock.now += 11
+        assert [key.kid for key in keys.newer_than(state).keys] == ["ec"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"keys":[]}', b"[]", b"x" * 2_000_000])
+def test_the_last_good_keys_are_kept_while_the_source_is_down(issuer, content):
+    clock, source = Clock(), Source(issuer)
+    with jwks_server(source) as (url, fetches):
+        keys = IssuerKeys(url, now=clock)
+        state = keys.current()
+        source.content = content
+        clock.now += 3600
+        for _ in range(5):
+            assert keys.current() is state
+        assert len(fetches) == 2  # not with every request
+        source.content = issuer.jwks.encode() + b" "
+        clock.now += 11
+        assert keys.current().version == state.version + 1
+
+
+def test_a_source_that_has_never_answered_is_503_and_then_works(environment, serve, issuer):
+    source = Source(issuer)
+    source.content = None
+    with (
+        jwks_server(source) as (jwks, _),
+        serve(environment | issuer.settings(jwks), workers=1) as url,
+    ):
+        api = Api.over_http(url, bearer=issuer.token())
+        answer = api.get("/keys")
+        assert answer.refusal == (503, "unavailable")
+        assert "Retry-After" in answer.headers
+
+
+def test_redirects_are_not_followed(issuer):
+    keys = IssuerKeys("http://127.0.0.1:1/jwks.json")
+    with pytest.raises(IssuerUnavailable):
+        keys.current()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"JOSE_HSM_JWT_ISSUER": ""}, "set JOSE_HSM_JWT_ISSUER"),
+        ({"JOSE_HSM_JWT_AUDIENCE": ""}, "set JOSE_HSM_JWT_AUDIENCE"),
+        ({"JOSE_HSM_JWT_JWKS": ""}, "set JOSE_HSM_JWT_JWKS"),
+        ({"JOSE_HSM_JWT_JWKS": "http://example.com/"}, "must be a file or an https URL"),
+        ({"JOSE_HSM_JWT_ALGORITHMS": "RS256,HS256"}, "must be a comma list of"),
+        ({"JOSE_HSM_JWT_ALGORITHMS": "none"}, "must be a comma list of"),
+    ],
+)
+def test_settings_that_are_not_safe_are_refused(issuer, changed, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.from_env(GOOD | dict(issuer.settings("/jwks.json")) | changed)

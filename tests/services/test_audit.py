@@ -1,0 +1,294 @@
+"""The audit log: whole, in order, in one chain, whatever happens to processes and files."""
+
+import json
+import multiprocessing
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from app.audit import AuditLog, verify
+from app.audit.log import BEGINNING, digest
+from app.operator import cli
+from tests.shared.api import Api, b64u
+
+PROCESSES = 4
+THREADS = 2
+LINES = 100
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "audit.log"
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write(path: Path, name: str, number: int = LINES) -> None:
+    """Write lines from several threads, as a worker does."""
+    log = AuditLog(path)
+    threads = [
+        threading.Thread(
+            target=lambda thread=thread: [
+                log.record(name=f"{name}.{thread}", number=count) for count in range(number)
+            ]
+        )
+        for thread in range(THREADS)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_the_first_line_begins_the_chain_and_each_holds_the_hash_of_the_one_before(path):
+    log = AuditLog(path)
+    for number in range(3):
+        log.record(number=number)
+    lines = path.read_bytes().splitlines()
+    assert [json.loads(line)["prev"] for line in lines] == [
+        BEGINNING,
+        digest(lines[0]),
+        digest(lines[1]),
+    ]
+    assert verify([path]).head == digest(lines[2])
+
+
+def test_only_its_owner_reads_it(path):
+    AuditLog(path).record(number=1)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_processes_and_threads_share_one_chain_and_lose_no_line(path):
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=write, args=(path, str(process))) for process in range(PROCESSES)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    report = verify([path])
+    assert (report.broken, report.torn) == (None, 0)
+    assert report.lines == PROCESSES * THREADS * LINES
+    seen: dict[str, list[int]] = {}
+    for entry in entries(path):
+        seen.setdefault(entry["name"], []).append(entry["number"])
+    assert set(map(tuple, seen.values())) == {tuple(range(LINES))}
+
+
+def test_a_renamed_file_is_followed_by_one_that_goes_on_from_it(path):
+    first, second = AuditLog(path), AuditLog(path)
+    first.record(number=1)
+    second.record(number=2)
+    old = path.rename(path.with_suffix(".1"))
+    second.record(number=3)
+    first.record(number=4)
+    assert [entry["number"] for entry in entries(path)] == [3, 4]
+    report = verify([old, path])
+    assert (report.broken, report.lines) == (None, 4)
+    assert verify([path, old]).broken
+
+
+def test_a_process_that_slept_through_a_whole_file_goes_on_from_its_last_line(path):
+    sleeper, other = AuditLog(path), AuditLog(path)
+    sleeper.record(number=1)
+    oldest = path.rename(path.with_suffix(".2"))
+    other.record(number=2)
+    old = path.rename(path.with_suffix(".1"))
+    path.touch(0o600)  # as logrotate does with "create"
+    sleeper.record(number=3)
+    report = verify([oldest, old, path])
+    assert (report.broken, report.lines) == (None, 3)
+
+
+@pytest.mark.parametrize("torn", [b'{"time":"2026', b"\x00\xff", b"x" * 20_000])
+def test_a_torn_line_is_ended_chained_over_and_reported(path, torn):
+    first, second = AuditLog(path), AuditLog(path)
+    first.record(number=1)
+    with path.open("ab") as file:
+        file.write(torn)
+    second.record(number=2)
+    first.record(number=3)
+    report = verify([path])
+    assert (report.broken, report.torn, report.lines) == (None, 1, 4)
+
+
+def test_what_is_done_to_a_torn_line_shows_too(path):
+    AuditLog(path).record(number=1)
+    with path.open("ab") as file:
+        file.write(b"torn")
+    AuditLog(path).record(number=2)
+    path.write_bytes(path.read_bytes().replace(b"torn", b"born"))
+    assert verify([path]).broken == f"{path}: line 3 does not follow the line before it"
+
+
+CHANGES = {
+    "a line changed": (lambda lines: [lines[0], lines[1].replace(b"1", b"7", 1), *lines[2:]], 3),
+    "a line removed": (lambda lines: [lines[0], *lines[2:]], 2),
+    "a line repeated": (lambda lines: [lines[0], lines[0], *lines[1:]], 2),
+    "two lines exchanged": (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], 2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_first_broken_line_is_named(path, change):
+    log = AuditLog(path)
+    for number in range(5):
+        log.record(number=number)
+    altered, line = CHANGES[change]
+    path.write_bytes(b"".join(altered(path.read_bytes().splitlines(keepends=True))))
+    assert verify([path]).broken == f"{path}: line {line} does not follow the line before it"
+
+
+def run(capsys: Any, monkeypatch: Any, *arguments: str) -> tuple[int, str]:
+    """Run ``jose-hsm audit verify`` in this process."""
+    for name in [name for name in os.environ if name.startswith("JOSE_HSM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("JOSE_HSM_PKCS11_MODULE", "/none")
+    monkeypatch.setenv("JOSE_HSM_TOKEN_LABEL", "none")
+    monkeypatch.setenv("JOSE_HSM_PIN_FILE", "/none")
+    status = cli.main(["audit", "verify", *arguments])
+    return status, capsys.readouterr().out
+
+
+def test_the_command_tells_of_the_chain_and_of_its_end(path, capsys, monkeypatch):
+    log = AuditLog(path)
+    log.record(number=1)
+    head = digest(path.read_bytes().splitlines()[0])
+    log.record(number=2)
+    status, printed = run(capsys, monkeypatch, str(path))
+    assert (status, "lines: 2, of them torn: 0" in printed) == (0, True)
+    assert f"head: {digest(path.read_bytes().splitlines()[1])}" in printed
+    assert run(capsys, monkeypatch, "--head", head, str(path))[0] == 0
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[1])
+    status, printed = run(capsys, monkeypatch, "--head", head, str(path))
+    assert (status, f"no line has the hash {head}" in printed) == (1, True)
+    path.write_bytes(2 * path.read_bytes())
+    status, printed = run(capsys, monkeypatch, str(path))
+    assert (status, "line 2 does not follow" in printed) == (1, True)
+
+
+@pytest.fixture
+def log(environment: Any, tmp_path: Path) -> dict[str, str]:
+    return {**environment, "JOSE_HSM_AUDIT_LOG": str(tmp_path / "audit.log")}
+
+
+def seen(path: Path) -> list[tuple[str, int, bool]]:
+    return [
+        (entry["endpoint"], entry["status"], entry["kid"] is not None) for entry in entries(path)
+    ]
+
+
+def test_every_use_and_every_refusal_is_in_it_before_the_answer(log, serve, tmp_path):
+    with serve(log) as url:
+        api = Api.over_http(url)
+        key = api.create(kty="oct", alg="A256GCM")
+        jwe = api.ok("/encrypt", {"kid": key["kid"], "alg": "dir", "enc": "A256GCM", "data": ""})
+        api.ok("/decrypt", jwe)
+        jwe["tag"] = b64u(bytes(16))
+        assert api.post("/decrypt", jwe).status == 422
+        assert api.post("/sign", {"kid": key["kid"], "alg": "ES256", "data": ""}).status == 422
+        assert api.post("/mac", {"kid": key["kid"], "alg": "none", "data": ""}).status == 422
+        assert api.post("/mac", {"kid": "unknown", "alg": "HS256", "data": ""}).status == 404
+        assert api.post("/mac", {"kid": key["kid"], "alg": "HS256", "data": "="}).status == 400
+        assert api.delete(key["kid"]).status == 204
+        assert api.delete(key["kid"]).status == 404
+        requests.get(url + "/health/ready", timeout=10)
+        lines = entries(tmp_path / "audit.log")
+    assert seen(tmp_path / "audit.log") == [
+        ("keys.create", 200, False),
+        ("encryption.encrypt", 200, True),
+        ("encryption.decrypt", 200, True),
+        ("encryption.decrypt", 422, True),
+        ("signing.sign", 422, True),
+        ("signing.mac", 422, True),
+        ("signing.mac", 404, False),
+        ("keys.destroy", 204, True),
+        ("keys.destroy", 404, True),
+    ]
+    assert lines[0]["new_kid"] == key["kid"]
+    assert {line["principal"] for line in lines} == {"anonymous"}
+    assert {line["address"] for line in lines} == {"127.0.0.1"}
+    assert (lines[3]["error"], lines[3]["alg"], lines[3]["enc"]) == (
+        "decryption_failed",
+        "dir",
+        "A256GCM",
+    )
+    assert verify([tmp_path / "audit.log"]).broken is None
+
+
+def test_it_says_what_became_of_a_key(log, serve, tmp_path):
+    with serve(log) as url:
+        api = Api.over_http(url)
+        path = f"/keys/{api.create(kty='oct', alg='HS256')['kid']}"
+        operations = {"operations": ["read", "mac"]}
+        expiry = {"expires": "2099-01-01T00:00:00Z", "name": "its name", "state": "deactivated"}
+        assert api.request("PUT", f"{path}/grants/token:bob", json=operations).status == 200
+        assert api.request("DELETE", f"{path}/grants/token:bob").status == 204
+        assert api.request("DELETE", f"{path}/grants/something secret").status == 400
+        assert api.request("PATCH", path, json=expiry).status == 200
+        assert api.request("PATCH", path, json={"owner": "token:bob"}).status == 200
+    _, granted, revoked, changed, handed_over = entries(tmp_path / "audit.log")
+    assert (granted["grantee"], granted["operations"]) == ("token:bob", ["mac", "read"])
+    assert (revoked["grantee"], revoked["operations"]) == ("token:bob", [])
+    assert changed["state"] == "deactivated"
+    assert changed["expires_at"].startswith("2099-01-01")
+    assert handed_over["owner"] == "token:bob"
+    assert "name" not in {*changed, *handed_over}
+
+
+def test_without_a_line_there_is_no_answer_and_no_key(log, serve, tmp_path, application):
+    path, token = tmp_path / "audit.log", application.extensions["hsm"]
+    with serve(log, workers=1) as url:
+        api = Api.over_http(url)
+        key = api.create(kty="oct", alg="HS256")
+        before = token.inventory().keys()
+        old = path.rename(tmp_path / "old")
+        path.mkdir()  # nothing can be written to it
+        use = {"kid": key["kid"], "alg": "HS256", "data": ""}
+        answer = api.post("/mac", use)
+        assert answer.refusal == (503, "unavailable")
+        assert "Retry-After" in answer.headers
+        assert api.post("/keys", {"kty": "oct", "alg": "HS256"}).status == 503
+        assert token.inventory().keys() == before
+        assert (
+            'audit_lines_total{outcome="failed"} 2.0'
+            in requests.get(url + "/metrics", timeout=10).text
+        )
+        path.rmdir()
+        api.ok("/mac", use)
+    assert verify([old, path]).broken is None
+
+
+def test_a_key_told_of_before_outlives_a_repetition_without_a_line(log, serve, tmp_path):
+    path, body = tmp_path / "audit.log", {"kty": "oct", "alg": "HS256"}
+    with serve(log, workers=1) as url:
+        api = Api.over_http(url)
+        told, untold = ({"headers": {"Idempotency-Key": f"{path}{i}"}} for i in range(2))
+        key = api.post("/keys", body, **told).body
+        path.rename(tmp_path / "old")
+        path.mkdir()
+        assert api.post("/keys", body, **told).status == 503
+        assert api.post("/keys", body, **untold).status == 503
+        path.rmdir()
+        assert api.post("/keys", body, **told).body == key
+        assert entries(path)[-1]["kid"] == key["kid"]
+        assert entries(path)[-1]["new_kid"] is None
+        another = api.post("/keys", body, **untold).body  # not the one that was taken back
+        for kid in (key["kid"], another["kid"]):
+            api.ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})
+
+
+def test_it_can_be_switched_off(environment, serve):
+    path = Path(environment["JOSE_HSM_STATE_DIR"]) / "audit.log"
+    before = path.read_bytes() if path.exists() else None
+    with serve({**environment, "JOSE_HSM_AUDIT_LOG": "off"}) as url:
+        Api.over_http(url).create(kty="oct", alg="HS256")
+    assert (path.read_bytes() if path.exists() else None) == before

@@ -1,0 +1,419 @@
+"""``jose-hsm backup`` and ``restore``: whole, of one instant, and nothing comes back to life."""
+
+import gzip
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from app.audit import AuditLog
+from app.errors import RegistryUnavailable
+from app.keys.budget import MOST_ENCRYPTIONS
+from app.operator import backup
+from app.operator.cli import main
+from app.operator.restoration import FASTEST_A_SECOND, alone, serving_lock
+from app.registry import migrate
+from hsm import TokenUnavailable, file_lock
+from scripts.throwaway import make_token, server
+from tests.shared.api import Api
+from tests.shared.callers import WITH_TOKENS, token_for
+from tests.shared.command import jose_hsm
+from tests.shared.postgresql import Cluster
+
+MAC = {"kty": "oct", "alg": "HS256"}
+AES = "11111111-1111-4111-8111-111111111111"
+PENDING = "22222222-2222-4222-8222-222222222222"
+GONE = "33333333-3333-4333-8333-333333333333"
+THEN = "2026-01-02 03:04:05.678900"
+
+
+def run(
+    settings: dict[str, str], *arguments: str | Path, status: int = 0
+) -> "subprocess.CompletedProcess[str]":
+    done = jose_hsm(settings, *map(str, arguments))
+    assert done.returncode == status, done
+    assert "Traceback" not in done.stderr
+    return done
+
+
+class Said(NamedTuple):
+    """What a command has printed."""
+
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command in this process: those that open no token may."""
+
+    def run_here(settings: dict[str, str], *arguments: str | Path, status: int = 0) -> Said:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        assert main(list(map(str, arguments))) == status
+        return Said(*capsys.readouterr())
+
+    return run_here
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Any]:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def everything(url: str) -> dict[str, list[Any]]:
+    with connected(url) as connection:
+        tables = ("keys", "grants", "tags", "tokens", "repetitions")
+        return {name: connection.execute(text(f"SELECT * FROM {name}")).all() for name in tables}
+
+
+def fill(url: str) -> None:
+    """Put one row into each table, and three keys."""
+    migrate(url)
+    with connected(url) as connection:
+        for kid, alg, state in (
+            (AES, "A256GCM", "active"),
+            (PENDING, "A256GCM", "pending"),
+            (GONE, "HS256", "active"),
+        ):
+            connection.execute(
+                text(
+                    "INSERT INTO keys (kid, owner, kty, alg, bits, origin, residency, state, host,"
+                    " created_at, changed_at, encryptions, name, public_jwk) VALUES (:kid, 'x',"
+                    " 'oct', :alg, 256, 'generated', 'token', :state, 'h', :then, :then, 5,"
+                    " 'naïve', NULL)"
+                ),
+                {"kid": kid, "alg": alg, "state": state, "then": f"{THEN}+00:00"},
+            )
+            for statement in (
+                "INSERT INTO grants VALUES (:kid, 'token:bob', 'encrypt')",
+                "INSERT INTO tags VALUES (:kid, 'tag', :then)",
+                "INSERT INTO repetitions VALUES ('x', :kid, 'f', :kid, '{\"kid\": 1}', :then)",
+            ):
+                connection.execute(text(statement), {"kid": kid, "then": f"{THEN}+00:00"})
+        connection.execute(
+            text(
+                "INSERT INTO tokens (id, hash, principal, roles, created_at)"
+                " VALUES ('abcd', 'ffff', 'token:bob', '', :then)"
+            ),
+            {"then": f"{THEN}+00:00"},
+        )
+
+
+@pytest.fixture
+def settings(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """Those of a registry of one's own; the token is that of the session."""
+    own = environment | {"JOSE_HSM_STATE_DIR": str(tmp_path / "own")}
+    own.pop("JOSE_HSM_DATABASE_URL", None)
+    (tmp_path / "own").mkdir(mode=0o700)
+    return own
+
+
+def url_in(settings: dict[str, str]) -> str:
+    return f"sqlite:///{settings['JOSE_HSM_STATE_DIR']}/registry.db"
+
+
+def lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+# --- Under load ---
+
+
+@contextmanager
+def creating(url: str, bearer: str) -> Iterator[list[str]]:
+    """Create keys for one ``with`` block; give the kids that have been returned so far."""
+    returned: list[str] = []
+    is_over = threading.Event()
+
+    def create() -> None:
+        api = Api.over_http(url, bearer=bearer)
+        while not is_over.is_set():
+            if (made := api.post("/keys", MAC)).status == 200:
+                returned.append(made.body["kid"])
+
+    clients = [threading.Thread(target=create) for _ in range(2)]
+    for client in clients:
+        client.start()
+    yield returned
+    is_over.set()
+    for client in clients:
+        client.join()
+
+
+def assert_used(settings: dict[str, str], bearer: str, kids: list[str]) -> None:
+    with server(settings, workers=1) as service:
+        api = Api.over_http(service.url, bearer=bearer)
+        for kid in kids:
+            while (
+                used := api.post("/mac", {"kid": kid, "alg": "HS256", "data": ""})
+            ).status == 503:
+                time.sleep(0.1)
+            assert used.status == 200
+
+
+@pytest.mark.parametrize("source", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+def test_a_backup_under_load_has_every_key_returned_before_and_restores_into_the_other(
+    source: str, postgresql: Cluster, tmp_path: Path
+) -> None:
+    here = make_token(tmp_path / "state") | WITH_TOKENS
+    there = here | {"JOSE_HSM_STATE_DIR": str(tmp_path / "another host")}
+    on_server = here if source == "postgresql" else there
+    on_server["JOSE_HSM_DATABASE_URL"] = postgresql.registry()
+    bearer, file = token_for(here, "token:alice"), tmp_path / "backup"
+    with server(here, workers=1) as service:
+        with creating(service.url, bearer) as returned:
+            while len(returned) < 10:
+                time.sleep(0.05)
+            known = list(returned)
+            run(here, "backup", file)
+        assert "stop it first" in run(here, "restore", file, "--force", status=2).stderr
+        if source == "postgresql":  # the lock of another host tells nothing, the server does
+            elsewhere = there | {"JOSE_HSM_DATABASE_URL": here["JOSE_HSM_DATABASE_URL"]}
+            refused = run(elsewhere, "restore", file, "--force", status=2)
+            assert "stop all services" in refused.stderr
+    assert file.stat().st_mode & 0o777 == 0o600
+    saved = {row["kid"] for table, row in backup.rows_of(file) if table == "keys"}
+    assert set(known) <= saved
+    done = run(there, "restore", file)
+    assert "in the backup and not on the token: 0\n" in done.stdout
+    assert set(returned) - saved <= set(done.stdout.split())
+    assert_used(there, bearer, known)
+
+
+# --- What is restored ---
+
+
+def test_all_rows_come_back_as_they_were_and_only_once(here, settings, database_url, tmp_path):
+    fill(url_in(settings))
+    with connected(url_in(settings)) as connection:
+        connection.execute(text(f"DELETE FROM keys WHERE kid = '{PENDING}'"))
+        for table in ("grants", "tags", "repetitions"):
+            connection.execute(text(f"DELETE FROM {table} WHERE kid = '{PENDING}'"))
+    expected = lines(write(here, settings, tmp_path / "one"))
+    target = settings | {"JOSE_HSM_DATABASE_URL": database_url}
+    arguments = ("restore", tmp_path / "one", "--without-token", "--encryptions", "0")
+    here(target, *arguments)
+    assert "not empty" in here(target, *arguments, status=2).stderr
+    here(target, *arguments, "--force")
+    again = lines(write(here, target, tmp_path / "two"))
+    assert sorted(map(str, again[1:-1])) == sorted(map(str, expected[1:-1]))
+    assert len(again) == len(expected) == 11
+
+
+def write(here: Any, settings: dict[str, str], path: Path) -> Path:
+    here(settings, "backup", path)
+    return path
+
+
+def test_what_must_not_come_back_does_not(here, settings, tmp_path):
+    url, log = url_in(settings), AuditLog(Path(settings["JOSE_HSM_STATE_DIR"]) / "audit.log")
+    fill(url)
+    log.record(endpoint="keys.create", status=200, new_kid=AES)
+    file = write(here, settings, tmp_path / "file")
+    log.record(endpoint="keys.destroy", status=403, kid=AES)
+    log.record(endpoint="keys.destroy", status=204, kid=GONE)
+    log.record(endpoint="cli.token.revoke", token="abcd")
+    log.record(endpoint="grants.revoke", status=204, kid=AES, grantee="token:bob", operations=[])
+    with connected(url) as connection:
+        connection.execute(text(f"UPDATE keys SET encryptions = 77 WHERE kid = '{AES}'"))
+    arguments = ("restore", file, "--without-token", "--force", "--encryptions", "10")
+    done = here(settings, *arguments)
+    assert f"grants.revoke kid={AES} grantee=token:bob" in done.stdout
+    assert "does not reach back" not in done.stderr
+    found = everything(url)
+    (key,) = found["keys"]
+    assert (key.kid, key.encryptions) == (AES, 77)
+    assert [row.kid for name in ("grants", "tags", "repetitions") for row in found[name]] == [
+        *(AES for _ in range(3))
+    ]
+    (token,) = found["tokens"]
+    assert token.revoked_at
+    (line,) = [
+        entry
+        for entry in map(json.loads, (log_path(settings)).read_text().splitlines())
+        if entry["endpoint"] == "cli.restore"
+    ]
+    assert line["left_out"] == [PENDING, GONE]
+
+
+def log_path(settings: dict[str, str]) -> Path:
+    return Path(settings["JOSE_HSM_STATE_DIR"]) / "audit.log"
+
+
+def test_an_aes_gcm_key_counts_as_used_as_often_as_it_can_have_been(here, settings, tmp_path):
+    fill(url_in(settings))
+    file = write(here, settings, tmp_path / "file")
+    rewrite(file, taken_at=datetime.now(UTC) - timedelta(hours=1))
+    done = here(settings, "restore", file, "--without-token", "--force")
+    assert "does not reach back" in done.stderr
+    counted = {row.kid: row.encryptions for row in everything(url_in(settings))["keys"]}
+    assert 3600 * FASTEST_A_SECOND < counted[AES] < 3700 * FASTEST_A_SECOND
+    assert counted[GONE] == 5  # no AES-GCM
+    rewrite(file, taken_at=datetime.now(UTC) - timedelta(days=30))
+    here(settings, "restore", file, "--without-token", "--force")
+    counted = {row.kid: row.encryptions for row in everything(url_in(settings))["keys"]}
+    assert counted[AES] == MOST_ENCRYPTIONS
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """Write a backup anew with another first line."""
+    head, *rows = gzip.decompress(path.read_bytes()).splitlines(keepends=True)[:-1]
+    values = {name: getattr(value, "isoformat", value.__str__)() for name, value in changes.items()}
+    content = [json.dumps(json.loads(head) | values).encode() + b"\n", *rows]
+    digest = backup.hashlib.sha256(b"".join(content)).hexdigest()
+    content.append(json.dumps({"rows": len(rows), "sha256": digest}).encode() + b"\n")
+    path.write_bytes(gzip.compress(b"".join(content)))
+
+
+def test_a_backup_of_an_older_schema_is_migrated_on(here, settings, tmp_path):
+    file = tmp_path / "old"
+    row = {"kid": AES, "owner": "x", "kty": "oct", "alg": "A256GCM", "bits": 256, "host": "h"}
+    row |= {"origin": "generated", "residency": "token", "state": "active", "kid_public": None}
+    row |= {"crv": None, "public_jwk": None}
+    row |= dict.fromkeys(("created_at", "changed_at"), "2026-01-02T03:04:05+00:00")
+    head = {"format": backup.FORMAT, "revision": "0001", "taken_at": "2026-01-02T03:04:05+00:00"}
+    content = "".join(f"{json.dumps(value)}\n" for value in (head, ["keys", row]))
+    file.write_bytes(gzip.compress(content.encode()))
+    rewrite_end(file)
+    here(settings, "restore", file, "--without-token", "--encryptions", "3")
+    (key,) = everything(url_in(settings))["keys"]
+    assert (key.kid, key.encryptions) == (AES, 3)
+    assert key.activated_at == key.created_at  # as the migration has it
+
+
+def rewrite_end(path: Path) -> None:
+    content = gzip.decompress(path.read_bytes())
+    end = {
+        "rows": content.count(b"\n") - 1,
+        "sha256": backup.hashlib.sha256(content).hexdigest(),
+    }
+    path.write_bytes(gzip.compress(content + json.dumps(end).encode() + b"\n"))
+
+
+def test_a_dry_run_says_what_differs_from_the_token_and_changes_nothing(
+    here, settings, live, tmp_path
+):
+    kid = live.create(**MAC)["kid"]
+    fill(url_in(settings))
+    file = write(here, settings, tmp_path / "file")
+    before = everything(url_in(settings))
+    done = run(settings, "restore", file, "--dry-run", status=1)
+    missing, unknown = done.stdout.split("in the backup and not on the token: ")[1].split(
+        "on the token and not in the backup (left alone): "
+    )
+    assert missing.split() == ["2", AES, GONE]
+    assert kid in unknown.split()
+    assert everything(url_in(settings)) == before
+    assert live.post("/mac", {"kid": kid, "alg": "HS256", "data": ""}).status == 200
+
+
+# --- What is refused ---
+
+
+def spoiled(content: bytes) -> bytes:
+    return gzip.compress(gzip.decompress(content).replace(b'"token:bob"', b'"token:eve"'))
+
+
+def shortened(content: bytes) -> bytes:
+    return gzip.compress(b"".join(gzip.decompress(content).splitlines(keepends=True)[:-1]))
+
+
+def lengthened(content: bytes) -> bytes:
+    return gzip.compress(gzip.decompress(content) + b"[]\n")
+
+
+BAD = {
+    "spoiled": (spoiled, "damaged"),
+    "without its end": (shortened, "damaged"),
+    "lengthened": (lengthened, "damaged"),
+    "cut off": (lambda content: content[:-20], "damaged"),
+    "a byte changed": (lambda content: content[:80] + b"\0" + content[81:], "damaged|no backup"),
+    "empty": (lambda _: b"", "no backup"),
+    "not compressed": (gzip.decompress, "no backup"),
+    "another file": (lambda _: gzip.compress(b'{"format": "other"}\n'), "no backup"),
+    "no text": (lambda _: gzip.compress(b"\xff\xfe\n"), "no backup"),
+    "a list": (lambda _: gzip.compress(b"[]\n"), "no backup"),
+}
+
+
+@pytest.fixture(scope="module")
+def good(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("good")
+    url = f"sqlite:///{directory}/registry.db"
+    fill(url)
+    backup.write(directory / "file", url)
+    return directory / "file"
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_not_a_whole_backup_is_refused(name, good, tmp_path):
+    spoil, reason = BAD[name]
+    path = tmp_path / "bad"
+    path.write_bytes(spoil(good.read_bytes()))
+    with pytest.raises(backup.BackupError, match=reason):
+        backup.read(path)
+
+
+def test_a_refused_backup_changes_nothing(here, settings, good, tmp_path):
+    fill(url_in(settings))
+    before = everything(url_in(settings))
+    path = tmp_path / "future"
+    path.write_bytes(good.read_bytes())
+    rewrite(path, revision="9999")
+    arguments = ("--without-token", "--force")
+    assert "9999" in here(settings, "restore", path, *arguments, status=2).stderr
+    rewrite(path, revision="0003", taken_at=datetime.now(UTC) + timedelta(hours=1))
+    assert "set the clock" in here(settings, "restore", path, *arguments, status=2).stderr
+    path.write_bytes(spoiled(good.read_bytes()))
+    assert "damaged" in here(settings, "restore", path, *arguments, status=2).stderr
+    assert everything(url_in(settings)) == before
+
+
+def test_a_token_that_does_not_answer_is_not_taken_for_a_running_service(tmp_path):
+    with pytest.raises(TokenUnavailable), alone(tmp_path, f"sqlite:///{tmp_path}/registry.db"):
+        raise TokenUnavailable
+    with (
+        file_lock(serving_lock(tmp_path), shared=True),
+        pytest.raises(backup.BackupError, match="stop it first"),
+        alone(tmp_path, f"sqlite:///{tmp_path}/registry.db"),
+    ):
+        pytest.fail("it is alone")
+
+
+def test_a_file_is_replaced_only_if_that_is_asked_for(settings, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    migrate(url_in(settings))
+    with pytest.raises(backup.BackupError, match="--force"):
+        backup.write(file, url_in(settings))
+    assert file.read_text() == "mine"
+    backup.write(file, url_in(settings), is_forced=True)
+    assert backup.read(file).rows.total() == 0
+    assert [path.name for path in tmp_path.iterdir() if "file" in path.name] == ["file"]
+
+
+def test_no_file_is_left_of_a_backup_that_fails(tmp_path):
+    with pytest.raises(backup.BackupError, match="no registry"):
+        backup.write(tmp_path / "file", f"sqlite:///{tmp_path}/none.db")
+    migrate(f"sqlite:///{tmp_path}/registry.db")
+    with pytest.raises(backup.BackupError, match="cannot be written"):
+        backup.write(tmp_path / "none" / "file", f"sqlite:///{tmp_path}/registry.db")
+    assert not list(tmp_path.glob("file*"))
+
+
+def test_what_is_no_database_is_a_registry_that_does_not_answer(tmp_path):
+    (tmp_path / "registry.db").write_text("no database")
+    with pytest.raises(RegistryUnavailable):
+        backup.write(tmp_path / "file", f"sqlite:///{tmp_path}/registry.db")

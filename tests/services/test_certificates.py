@@ -1,0 +1,171 @@
+"""TLS client certificates: whom they name, demanded by gunicorn itself."""
+
+import ssl
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from app.auth.certificates import subject_of
+from app.config import Config, ConfigError
+from tests.shared.api import Api
+from tests.shared.authority import Authority, Certificates, dns, email, uri
+from tests.shared.callers import token_for
+from tests.unit.test_config import GOOD
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def https(url: str) -> str:
+    return url.replace("http://", "https://")
+
+
+def caller(url: str, certificates: Certificates, name: str | None, **options: Any) -> Api:
+    verify = str(certificates.authority.path)
+    certificate = getattr(certificates, name) if name else None
+    return Api.over_http(https(url), cert=certificate, verify=verify, **options)
+
+
+@pytest.fixture(scope="module")
+def url(environment: Any, serve: Any, certificates: Certificates) -> Iterator[str]:
+    with serve(environment | certificates.settings) as url:
+        yield url
+
+
+def owner_of_a_new_key(api: Api) -> Any:
+    return api.get(f"/keys/{api.create(kty='oct', alg='HS256')['kid']}").body["owner"]
+
+
+def test_a_certificate_is_its_subject(url, certificates):
+    assert owner_of_a_new_key(caller(url, certificates, "alice")) == "mtls:dns:alice.example"
+    assert owner_of_a_new_key(caller(url, certificates, "bob")) == "mtls:subject:CN=bob,O=Example"
+
+
+@pytest.mark.parametrize("name", [None, "rogue", "expired"])
+def test_who_has_no_good_certificate_is_not_connected(url, certificates, name):
+    with pytest.raises(requests.ConnectionError):
+        caller(url, certificates, name).get("/keys")
+
+
+def test_the_published_keys_too_are_behind_the_certificate(url, certificates):
+    assert caller(url, certificates, "alice").get("/.well-known/jwks.json").status == 200
+
+
+def test_no_header_makes_a_certificate_of_another(url, certificates):
+    pem = Path(certificates.bob[0]).read_text()
+    headers = {
+        "X-Client-Verify": "SUCCESS",
+        "X-Client-Cert": requests.utils.quote(pem),
+        "X-Proxy-Secret": "guess",
+        "X-Real-IP": "127.0.0.1",
+        "X-Forwarded-User": "bob",
+        "SSL-Client-Cert": pem.replace("\n", " "),
+        "X_Client_Cert": requests.utils.quote(pem),
+    }
+    api = caller(url, certificates, "alice", headers=headers)
+    assert owner_of_a_new_key(api) == "mtls:dns:alice.example"
+
+
+def test_plain_http_is_not_spoken(url):
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{url}/v1/crypto/keys", timeout=10)
+
+
+def test_beside_other_ways_a_certificate_is_one_of_several(environment, serve, certificates):
+    both = environment | certificates.settings | {"JOSE_HSM_AUTH": "token,mtls"}
+    with serve(both, workers=1) as url:
+        assert owner_of_a_new_key(caller(url, certificates, "alice")) == "mtls:dns:alice.example"
+        answer = caller(url, certificates, None).get("/keys")
+        assert answer.refusal == (401, "unauthorized")
+        bearer = token_for(environment, "token:carol")
+        for name in (None, "alice"):  # what a request bears counts, not what it comes over
+            assert owner_of_a_new_key(caller(url, certificates, name, bearer=bearer)) == (
+                "token:carol"
+            )
+        spoiled = caller(url, certificates, "alice", bearer="jh_" + "A" * 43)
+        assert spoiled.get("/keys").refusal == (401, "unauthorized")
+        with pytest.raises(requests.ConnectionError):
+            caller(url, certificates, "rogue", bearer=bearer).get("/keys")
+
+
+def test_a_connection_does_not_outlive_its_certificate(environment, serve, tmp_path):
+    certificates = Certificates(tmp_path / "certificates")
+    brief = certificates.authority.issue(
+        "brief", common_name="x", names=[dns("brief.example")], ended=timedelta(seconds=-12)
+    )
+    with serve(environment | certificates.settings, workers=1) as url:
+        api = Api.over_http(https(url), cert=brief, verify=str(certificates.authority.path))
+        assert api.get("/keys").status == 200
+        until = time.monotonic() + 20
+        while (answer := api.get("/keys")).status == 200 and time.monotonic() < until:
+            time.sleep(0.5)
+        assert answer.refusal == (401, "unauthorized")
+
+
+SUBJECTS = [
+    ({"names": [email("a@b.example"), dns("a.example"), uri("spiffe://a/b")]}, "uri:spiffe://a/b"),
+    ({"names": [uri("spiffe://first"), uri("spiffe://second")]}, "uri:spiffe://first"),
+    ({"names": [email("a@b.example"), dns("a.example")]}, "dns:a.example"),
+    ({"names": [email("a@b.example")], "common_name": "admin"}, "email:a@b.example"),
+    ({"common_name": "admin"}, "subject:CN=admin"),
+    ({"common_name": "a,O=b", "organization": "c+d"}, "subject:CN=a\\,O=b,O=c\\+d"),
+    ({"common_name": "dns:a.example"}, "subject:CN=dns:a.example"),
+]
+
+
+@pytest.mark.parametrize(("members", "name"), SUBJECTS, ids=[name for _, name in SUBJECTS])
+def test_a_certificate_names_its_first_uri_name_address_or_whole_subject(tmp_path, members, name):
+    path, _ = Authority(tmp_path, "authority").issue("client", **members)
+    certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
+    assert subject_of(certificate.public_bytes(Encoding.DER)).name == name
+
+
+@pytest.mark.parametrize("members", [{}, {"common_name": "a\nb"}])
+def test_a_certificate_that_names_nobody_is_refused(tmp_path, members):
+    path, _ = Authority(tmp_path, "authority").issue("client", **members)
+    der = ssl.PEM_cert_to_DER_cert(Path(path).read_text())
+    with pytest.raises(ValueError, match="name"):
+        subject_of(der)
+
+
+MTLS = GOOD | {"JOSE_HSM_AUTH": "mtls"}
+DIRECT = {
+    "JOSE_HSM_TLS_CERTIFICATE": "/c",
+    "JOSE_HSM_TLS_KEY": "/k",
+    "JOSE_HSM_TLS_CLIENT_CA": "/ca",
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (MTLS, "JOSE_HSM_TLS_CLIENT_CA"),
+        (MTLS | DIRECT | {"JOSE_HSM_PROXY_SECRET_FILE": "/s"}, "JOSE_HSM_TLS_CLIENT_CA"),
+        (
+            MTLS | {"JOSE_HSM_TLS_CLIENT_CA": "/ca"},
+            "set JOSE_HSM_TLS_CERTIFICATE and JOSE_HSM_TLS_KEY",
+        ),
+        (GOOD | {"JOSE_HSM_TLS_CERTIFICATE": "/c"}, "set both"),
+    ],
+)
+def test_certificates_need_somebody_who_verifies_them(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        Config.from_env(settings)
+
+
+def test_a_secret_that_is_none_is_refused(tmp_path):
+    config = Config.from_env(MTLS | {"JOSE_HSM_PROXY_SECRET_FILE": str(tmp_path / "secret")})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.read_proxy_secret()
+    (tmp_path / "secret").write_text("short\n")
+    with pytest.raises(ConfigError, match="16 characters"):
+        config.read_proxy_secret()

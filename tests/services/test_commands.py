@@ -1,0 +1,126 @@
+"""``jose-hsm keys``: what the operator sees and does, whoever owns the keys."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.audit import verify
+from tests.shared.api import Api
+from tests.shared.callers import WITH_TOKENS, token_for
+from tests.shared.command import jose_hsm
+
+UNKNOWN = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
+
+
+@pytest.fixture
+def settings(environment: Any, tmp_path: Path) -> dict[str, str]:
+    """Those of this session, with an audit log of one's own."""
+    return environment | WITH_TOKENS | {"JOSE_HSM_AUDIT_LOG": str(tmp_path / "audit.log")}
+
+
+@pytest.fixture
+def run(settings: dict[str, str]) -> Any:
+    def run(*arguments: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
+        done = jose_hsm(settings, *arguments)
+        assert done.returncode == status, done
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+def audited(settings: dict[str, str]) -> list[dict[str, Any]]:
+    path = Path(settings["JOSE_HSM_AUDIT_LOG"])
+    assert verify([path]).broken is None
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_key_of_anybody_is_shown_with_its_grants(run, callers):
+    key = callers.alice.create(kty="EC", crv="P-256", alg="ES256")
+    path = f"/keys/{key['kid']}/grants/token:bob"
+    callers.alice.request("PUT", path, json={"operations": ["verify"]})
+    for kid in (key["kid"], key["kid_public"]):
+        shown = json.loads(run("keys", "show", "--json", kid).stdout)
+        assert shown.pop("grants") == {"token:bob": ["verify"]}
+        assert shown == callers.alice.get(f"/keys/{kid}").body
+    table = run("keys", "show", key["kid"]).stdout
+    assert "token:alice" in table
+    assert "token:bob: verify" in table
+    assert key["kid"] in run("keys", "list", "--owner", "token:alice").stdout
+
+
+def test_a_destroyed_key_is_gone_at_once_and_in_the_audit_log(run, callers, settings):
+    key = callers.alice.create(kty="EC", crv="P-256", alg="ES256")
+    assert "destroyed" in run("keys", "destroy", key["kid_public"]).stdout
+    for _ in range(4):  # any worker
+        body = {"kid": key["kid"], "alg": "ES256", "data": ""}
+        assert callers.alice.post("/sign", body).refusal == (404, "not_found")
+    run("keys", "destroy", key["kid"], status=2)
+    [line] = audited(settings)
+    assert (line["principal"], line["endpoint"]) == ("operator", "cli.keys.destroy")
+    assert line["kid"] == key["kid_public"]
+
+
+def test_a_grant_replaces_the_one_before_and_counts_at_once(run, callers, settings):
+    kid = callers.alice.create(kty="oct", alg="HS256")["kid"]
+    body = {"kid": kid, "alg": "HS256", "data": ""}
+    done = run("keys", "grant", "--json", kid, "token:bob", "mac", "read")
+    assert json.loads(done.stdout)["grants"] == {"token:bob": ["mac", "read"]}
+    assert callers.bob.post("/mac", body).status == 200
+    run("keys", "grant", kid, "token:bob", "read")
+    assert callers.bob.post("/mac", body).refusal == (403, "forbidden")
+    assert callers.bob.get(f"/keys/{kid}").status == 200
+    run("keys", "grant", kid, "token:bob")
+    assert callers.bob.get(f"/keys/{kid}").refusal == (403, "forbidden")
+    assert [(line["grantee"], line["operations"]) for line in audited(settings)] == [
+        ("token:bob", ["mac", "read"]),
+        ("token:bob", ["read"]),
+        ("token:bob", []),
+    ]
+
+
+def test_what_is_no_operation_principal_or_key_is_refused_in_one_line(run, callers):
+    kid = callers.alice.create(kty="oct", alg="HS256")["kid"]
+    for arguments in (
+        ("keys", "grant", kid, "token:bob", "manage"),
+        ("keys", "grant", kid, "bob", "mac"),
+        ("keys", "grant", UNKNOWN, "token:bob", "mac"),
+        ("keys", "show", "../x"),
+        ("keys", "destroy", UNKNOWN),
+    ):
+        done = run(*arguments, status=2)
+        assert done.stderr.startswith("jose-hsm: ")
+        assert done.stderr.count("\n") == 1
+    assert callers.bob.post("/mac", {"kid": kid, "alg": "HS256", "data": ""}).status == 403
+
+
+def test_tokens_too_are_in_the_audit_log_and_never_as_such(run, settings):
+    made = json.loads(run("token", "create", "--principal", "x", "--json", "-r", "admin").stdout)
+    run("token", "revoke", made["id"])
+    lines = audited(settings)
+    assert [line["endpoint"] for line in lines] == ["cli.token.create", "cli.token.revoke"]
+    assert [line["token"] for line in lines] == [made["id"], made["id"]]
+    assert (lines[0]["bearer"], lines[0]["roles"]) == ("token:x", ["admin"])
+    assert made["token"] not in json.dumps(lines)
+
+
+def test_settings_name_administrators_and_auditors(environment, serve, callers):
+    named = {
+        "JOSE_HSM_ADMINS": "mtls:subject:CN=x,O=y | token:boss",
+        "JOSE_HSM_AUDITORS": "token:clerk",
+    }
+    kid = callers.alice.create(kty="oct", alg="HS256")["kid"]
+    change = {"json": {"name": "x"}}
+    with serve(environment | WITH_TOKENS | named, workers=1) as url:
+        boss, clerk, bob = (
+            Api.over_http(url, bearer=token_for(environment, f"token:{name}"))
+            for name in ("boss", "clerk", "bob")
+        )
+        assert boss.request("PATCH", f"/keys/{kid}", **change).status == 200
+        assert boss.post("/mac", {"kid": kid, "alg": "HS256", "data": ""}).status == 403
+        assert clerk.get(f"/keys/{kid}").status == 200
+        assert clerk.request("PATCH", f"/keys/{kid}", **change).status == 403
+        assert bob.get(f"/keys/{kid}").status == 403

@@ -1,0 +1,31 @@
+"""Schemathesis finds no answer that the document does not have: a short form, and a long one."""
+
+import pytest
+
+from scripts.trials.fuzz import EVERYTHING, LINKED, ROLES, run
+
+SHORT = {
+    "owner": (("examples", "fuzzing"), LINKED),
+    "admin": (LINKED,),
+    "auditor": (("examples",),),
+    "nobody": (("examples",),),
+}
+"""Without the edges of every schema, 3,000 requests that take as long as all of this."""
+
+
+@pytest.mark.parametrize(
+    ("plan", "examples", "least"),
+    [
+        pytest.param(SHORT, 3, 300, id="short"),
+        pytest.param(EVERYTHING, 50, 15_000, id="long", marks=pytest.mark.long),
+    ],
+)
+def test_no_answer_is_undocumented(plan, examples, least, tmp_path):
+    counts = run(tmp_path, plan, examples=examples, seed=1)
+    for role in ROLES:
+        print(role, sum(count.cases for count in counts if count.role == role), "cases")
+    assert {count.role for count in counts} == ROLES.keys()
+    assert not any(count.failures for count in counts), [
+        count.says for count in counts if count.failures
+    ]
+    assert sum(count.cases for count in counts) > least

@@ -1,0 +1,223 @@
+"""The pages in a real browser: used as people use them, and nothing asked of anybody else.
+
+With ``SCREENSHOTS=DIRECTORY`` what they look like is kept there.
+"""
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from selenium.webdriver.remote.webelement import WebElement
+
+from app.rights import Role
+from tests.shared.browser import CHROMIUM, DRIVER, Browser, chromium
+from tests.shared.callers import Callers, token_for
+
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is not installed")
+
+WIDTHS = (1280, 390)
+SCHEMES = ("light", "dark") if os.environ.get("SCREENSHOTS") else ("light",)
+Answer = tuple[int, Any]
+DATA = "SGVsbG8gdG9rZW4h"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        browser.resize(WIDTHS[0])
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def look(browser: Browser, path: Path, *, of: WebElement | None = None) -> None:
+    """Keep a picture at each width; nothing of the page may be beside the window."""
+    for width in WIDTHS:
+        for scheme in SCHEMES:
+            browser.resize(width, scheme=scheme)
+            (path.parent / f"{path.name}-{scheme}-{width}.png").write_bytes(browser.picture(of))
+            assert browser.width == width
+    browser.resize(WIDTHS[0])
+
+
+def require_own(browser: Browser, url: str, *, expected: tuple[str, ...] = ()) -> list[str]:
+    """Nobody but the service at ``url`` was asked, and all complaints are ``expected``."""
+    seen = browser.seen()
+    origins = {urlsplit(asked).netloc.rpartition("@")[2] for asked in seen.urls}
+    assert {urlsplit(asked).scheme for asked in seen.urls} <= {"http", "data"}
+    assert origins - {""} == {urlsplit(url).netloc}
+    complaints = [text for text in seen.complaints if not any(known in text for known in expected)]
+    assert complaints == []
+    return seen.urls
+
+
+class ApiPage:
+    """The page /docs, where somebody tries requests."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self._browser = browser
+        browser.open(f"{url}/docs")
+
+    def authorize(self, token: str) -> None:
+        """Give an API token, instead of the one before."""
+        press, find = self._browser.press, self._browser.find
+        press(".auth-wrapper .authorize")
+        form = find(".auth-container")
+        if not form.find_elements("css selector", "input"):
+            press(".btn-done, .auth-btn-wrapper button:first-child", form)
+        find(".auth-container input").send_keys(token)
+        press(".auth-container .authorize")
+        press(".modal-ux .close-modal")
+
+    def ask(self, operation: str, body: dict[str, Any]) -> Answer:
+        """Send ``body``; return the status and the body that the page shows."""
+        block = self._block(operation)
+        if "is-open" not in str(block.get_attribute("class")):
+            self._browser.press(".opblock-summary-control", block)
+        field = self._browser.find("textarea.body-param__text", block)
+        self._write(field, json.dumps(body))
+        if block.find_elements("css selector", ".btn-clear"):
+            self._browser.press(".btn-clear", block)
+        self._browser.press(".execute", block)
+        shown = self._browser.find(".live-responses-table .response", block)
+        status = self._browser.find(".response-col_status", shown).text.split()[0]
+        text = self._browser.find(".response-col_description code", shown)
+        return int(status), json.loads(str(text.get_property("textContent")))
+
+    def curl(self, operation: str) -> str:
+        """Return the command that the button copies."""
+        command = self._browser.find(".curl-command", self._block(operation))
+        self._browser.click(".copy-to-clipboard button", command)
+        return self._browser.clipboard()
+
+    def _block(self, operation: str) -> WebElement:
+        return self._browser.find(f"#operations-{operation.partition('_')[0]}-{operation}")
+
+    def _write(self, field: Any, text: str) -> None:
+        """Type, but at once: the page only believes what is set as its own script sets it."""
+        self._browser.run(
+            "Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, 'value')"
+            ".set.call(arguments[0], arguments[1]);"
+            "arguments[0].dispatchEvent(new Event('input', {bubbles: true}))",
+            field,
+            text,
+        )
+
+
+class Tried(NamedTuple):
+    """What somebody saw on /docs who made a key, signed, verified, and let bob sign, too."""
+
+    key: dict[str, Any]
+    signed: Answer
+    verified: Answer
+    refused: Answer
+    curl: str
+    kept: list[Any]
+    """Cookies and all else that a browser keeps, while a token was typed in."""
+
+
+@pytest.fixture(scope="module")
+def tried(browser: Browser, callers: Callers, environment: Any, shots: Path) -> Tried:
+    alice, bob = (token_for(environment, f"token:{name}") for name in ("alice", "bob"))
+    page = ApiPage(browser, callers.url)
+    page.authorize(alice)
+    _, key = page.ask("keys_create", {"kty": "EC", "crv": "P-256", "alg": "ES256"})
+    curl = page.curl("keys_create")
+    to_sign = {"kid": key["kid"], "alg": "ES256", "data": DATA}
+    signed = page.ask("signing_sign", to_sign)
+    look(browser, shots / "docs-tried", of=browser.find("#operations-signing-signing_sign"))
+    verified = page.ask("signing_verify", signed[1] | {"data": DATA})
+    kept = browser.run("return [document.cookie, localStorage.length, sessionStorage.length]")
+    page.authorize(bob)
+    refused = page.ask("signing_sign", to_sign)
+    require_own(browser, callers.url, expected=("status of 403",))
+    return Tried(key, signed, verified, refused, curl, kept)
+
+
+def test_the_api_can_be_tried_with_ones_token(tried):
+    assert tried.key["crv"] == "P-256"
+    assert tried.signed[0] == 200
+    assert tried.verified == (200, {"kid": tried.key["kid_public"], "valid": True})
+    assert tried.refused == (403, {"error": "forbidden", "description": "Access denied"})
+
+
+def test_what_was_tried_can_be_copied_as_curl(tried, callers):
+    assert tried.curl.startswith("curl ")
+    done = subprocess.run(
+        ["bash", "-c", f"{tried.curl} --silent --show-error"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    kid = json.loads(done.stdout)["kid"]
+    assert kid != tried.key["kid"]
+    assert callers.alice.get(f"/keys/{kid}").body["alg"] == "ES256"
+
+
+def test_a_token_that_was_typed_in_is_not_kept(browser, callers, tried, shots):
+    assert tried.kept == ["", 0, 0]
+    browser.open(f"{callers.url}/docs")
+    assert browser.find(".auth-wrapper .authorize.unlocked")
+    look(browser, shots / "docs")
+    require_own(browser, callers.url)
+
+
+def test_the_state_of_the_service_is_seen(browser, callers, environment, shots):
+    auditor = token_for(environment, "token:auditor", roles=[Role.AUDITOR])
+    before = computed(callers, auditor)
+    kid = callers.alice.create(kty="oct", alg="HS256")["kid"]
+    for _ in range(20):
+        callers.alice.ok("/mac", {"kid": kid, "alg": "HS256", "data": DATA})
+    assert callers.alice.post("/mac", {"kid": kid, "alg": "HS384", "data": DATA}).status == 422
+    deadline = time.monotonic() + 20
+    while computed(callers, auditor) < before + 20:  # until the next sample
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    host = urlsplit(callers.url).netloc
+    browser.open(f"http://whoever:{auditor}@{host}/status")
+    assert browser.find("#state").text == "ready"
+    assert browser.find("#registry").text == "ready"
+    assert browser.find("#workers").text == "2"
+    assert "seen by token:auditor" in browser.find("header").text
+    (mac,) = (each for each in browser.find_all("figure") if each.text.startswith("MAC"))
+    bars = mac.find_elements("css selector", "rect")
+    assert {bar.get_attribute("class") for bar in bars} >= {"done", "refused"}
+    assert all(bar.size["height"] > 1 for bar in bars)
+    assert "refused" in mac.text
+    rows = (each.text for each in browser.find_all("#keys ~ table tbody tr"))
+    (numbers,) = (row.split()[2:] for row in rows if row.startswith("oct 256 "))
+    assert int(numbers[0]) >= 1
+    assert int(numbers[-1]) == sum(map(int, numbers[:-1]))
+    look(browser, shots / "status")
+    urls = require_own(browser, callers.url)
+    assert not [url for url in urls if "/v1/" in url]
+
+
+def computed(callers: Callers, auditor: str) -> int:
+    """Return how many MACs the page says have been computed in the last hour."""
+    headers = {"Authorization": f"Bearer {auditor}"}
+    page = requests.get(f"{callers.url}/status", headers=headers, timeout=10).text
+    found = re.search(r"<b>MAC</b> ([\d,]+) done", page)
+    assert found, page
+    return int(found[1].replace(",", ""))
+
+
+def test_the_state_of_the_service_is_not_for_everybody(browser, callers, environment):
+    host = urlsplit(callers.url).netloc
+    bob = token_for(environment, "token:bob")
+    browser.open(f"http://whoever:{bob}@{host}/status")
+    assert json.loads(browser.find("body").text)["error"] == "forbidden"
+    require_own(browser, callers.url, expected=("status of 403", "favicon.ico"))

@@ -1,0 +1,41 @@
+"""The long trials of the Makefile, in their short form."""
+
+import subprocess
+import sys
+
+import pytest
+
+from scripts.throwaway import ROOT
+
+
+def run(*command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_sixteen_clients_create_use_and_destroy_and_nothing_is_wrong():
+    done = run("scripts.trials.mixed_load", "--seconds", "2", "--clients", "16")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("together", ["0", "3"])
+def test_the_comparison_of_padding_and_tag_prints_its_t(together):
+    done = run("scripts.trials.padding_oracle", "--requests", "100", "--together", together)
+    assert done.returncode in {0, 1}, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count('"t":') == 3
+
+
+@pytest.mark.long
+def test_the_comparison_of_few_and_many_keys_prints_its_ratio():
+    done = run("scripts.trials.warm_cost", "--few", "2", "--many", "4", "--requests", "20")
+    assert done.returncode in {0, 1}, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ratio:" in done.stdout

@@ -1,0 +1,22 @@
+"""Bodies that have keys made, by the algorithms that they are for."""
+
+import hsm
+
+# ``RSA1_5`` is switched off unless the settings say otherwise (tests/http/test_rsa1_5.py).
+TRANSPORTS = tuple(name for name, row in hsm.KEY_MANAGEMENTS.items() if not row.is_opt_in)
+RSA_TRANSPORTS = tuple(name for name in TRANSPORTS if hsm.KEY_MANAGEMENTS[name].kind.name == "RSA")
+
+
+def crvs_of(name: str) -> tuple[str, ...]:
+    """The curves that keys of an algorithm can be on."""
+    return tuple(curve.crv for curve in hsm.ALGORITHMS[name].curves)
+
+
+def body_of(name: str, crv: str | None = None) -> dict[str, str]:
+    """What generates a key for an algorithm, on ``crv`` or on the first of its curves."""
+    row = hsm.ALGORITHMS[name]
+    kind, curve = next(
+        (kind, curve) for kind, curve in row.keys if crv is None or (curve and curve.crv == crv)
+    )
+    members = {"kty": kind.ktys[0], "alg": name}
+    return members | {"crv": curve.crv} if curve else members

@@ -1,0 +1,364 @@
+"""What the token says is looked at before anybody gets it, and nobody waits for it for ever."""
+
+import ctypes
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+import hsm
+from hsm import Hsm, KeySpec
+from hsm.life.rsa_lane import Generations
+from hsm.life.watchdog import EXIT_STATUS
+from hsm.operations import signing
+from tests.shared import injector
+from tests.shared.injector import Injector
+from tests.token.test_connection import (
+    AES,
+    ES256,
+    _injector,
+    _outcome,
+    _started,
+    _until,
+    alone,
+    result_of,
+)
+
+SPECS = {
+    "RS256": KeySpec(kty="RSA", alg="RS256", bits=2048),
+    "PS384": KeySpec(kty="RSA", alg="PS384", bits=2048),
+    "ES256": ES256,
+    "ES384": KeySpec(kty="EC", alg="ES384", crv="P-384"),
+    "ES512": KeySpec(kty="EC", alg="ES512", crv="P-521"),
+    "EdDSA": KeySpec(kty="OKP", alg="EdDSA", crv="Ed25519"),
+    "HS256": KeySpec(kty="oct", alg="HS256", bits=256),
+    "A256GCM": AES,
+    "A128CBC-HS256": KeySpec(kty="oct", alg="A128CBC-HS256", bits=256),
+    "RSA-OAEP": KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048),
+    "RSA-OAEP-256": KeySpec(kty="RSA", alg="RSA-OAEP-256", bits=2048),
+    "A192KW": KeySpec(kty="oct", alg="A192KW", bits=192),
+    "ECDH-ES": KeySpec(kty="EC", alg="ECDH-ES", crv="P-256"),
+    "ECDH-ES+A128KW": KeySpec(kty="OKP", alg="ECDH-ES+A128KW", crv="X25519"),
+}
+
+
+def flip_once(original: Callable[..., int], output: int, *words: int) -> int:
+    """Call ``original`` and flip a bit of what it has put out."""
+    answer = int(original(*words))
+    if words[output]:
+        ctypes.c_ubyte.from_address(words[output]).value ^= 1
+    return answer
+
+
+def corrupt(chaos: Injector, function: str, output: int) -> None:
+    chaos.replace(function, lambda original, *words: flip_once(original, output, *words))
+
+
+def use(token: Hsm, kid: UUID, alg: str) -> Any:
+    if alg in hsm.CONTENT_ENCRYPTIONS:
+        return token.encrypt(kid, "dir", alg, b"plain", lambda _: b"aad")
+    if alg in hsm.KEY_MANAGEMENTS:
+        return token.encrypt(kid, alg, "A256GCM", b"plain", lambda _: b"aad")
+    if alg.startswith("HS"):
+        return token.mac(kid, alg, b"data")
+    return token.sign(kid, alg, b"data")
+
+
+@pytest.mark.parametrize("alg", SPECS)
+def test_a_result_with_a_flipped_bit_is_given_to_nobody(token, chaos, alg):
+    kid = uuid4()
+    token.generate(kid, SPECS[alg])
+    once = []
+
+    def flip(output: int) -> Callable[..., int]:
+        def call(original: Callable[..., int], *words: int) -> int:
+            if once or not words[output]:
+                return int(original(*words))
+            once.append(True)
+            return flip_once(original, output, *words)
+
+        return call
+
+    for function in ("C_Encrypt", "C_Sign"):
+        chaos.replace(function, flip(3))
+    chaos.replace("C_WrapKey", flip(4))
+    with pytest.raises(hsm.WrongResult) as raised:
+        use(token, kid, alg)
+    assert once
+    assert str(raised.value) == "Internal server error"
+    chaos.heal()
+    use(token, kid, alg)
+    token.destroy(kid, SPECS[alg])
+
+
+def test_a_wrong_hash_of_what_was_agreed_on_is_given_to_nobody(token, chaos):
+    kid = uuid4()
+    token.generate(kid, SPECS["ECDH-ES"])
+    hashes = []
+
+    def flip_first(original: Callable[..., int], *words: int) -> int:
+        if words[1]:  # else it is asked for the length only
+            hashes.append(words[1])
+        return flip_once(original, 1, *words) if len(hashes) == 1 else int(original(*words))
+
+    chaos.replace("C_DigestFinal", flip_first)
+    with pytest.raises(hsm.WrongResult):
+        use(token, kid, "ECDH-ES")
+    assert len(hashes) == 2
+    chaos.heal()
+    use(token, kid, "ECDH-ES")
+    token.destroy(kid, SPECS["ECDH-ES"])
+
+
+def test_a_wrong_signature_is_an_internal_error_over_http(local, application, chaos):
+    kid = local.create(kty="EC", crv="P-256", alg="ES256")["kid"]
+    corrupt(chaos, "C_Sign", 3)
+    answer = local.post("/sign", {"kid": kid, "alg": "ES256", "data": ""})
+    assert answer.refusal == (500, "internal_error")
+
+
+@pytest.mark.parametrize(
+    ("error", "refusal"),
+    [
+        (OSError(errno.EMFILE, "as of an import"), (503, "unavailable")),
+        (OSError(errno.ENOMEM, "as of a thread"), (503, "unavailable")),
+        (MemoryError(), (503, "unavailable")),
+        (OSError(errno.EINVAL, "of our own making"), (500, "internal_error")),
+    ],
+    ids=str,
+)
+def test_what_the_host_lacks_is_not_our_fault(local, monkeypatch, error, refusal):
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    key = {"kid": local.create(kty="EC", crv="P-256", alg="ES256")["kid"], "alg": "ES256"}
+    with monkeypatch.context() as patched:
+        patched.setattr(signing, "is_valid", fail)
+        answer = local.post("/sign", key | {"data": ""})
+    assert answer.refusal == refusal
+    assert ("Retry-After" in answer.headers) == (answer.status == 503)
+    assert local.post("/sign", key | {"data": ""}).status == 200
+
+
+def test_without_random_bytes_nothing_is_encrypted(token, chaos):
+    kid = uuid4()
+    token.generate(kid, AES)
+    chaos.fail("C_GenerateRandom", 0x121)  # CKR_RANDOM_NO_RNG
+    with pytest.raises(hsm.TokenUnavailable):
+        token.encrypt(kid, "dir", "A256GCM", b"plain", lambda _: b"aad")
+    chaos.heal()
+    _until(lambda: _outcome(lambda: token.destroy(kid, AES)) == "done")
+
+
+def hang(function: str) -> str:
+    """Have ``function`` hang; the process is not to come back from here."""
+    token, kid = _started(call_seconds=2.0, generation_seconds=8.0), uuid4()
+    token.generate(kid, ES256)
+    chaos = _injector()
+    print('"before"', flush=True)
+    chaos.replace(function, lambda *_: time.sleep(60) or injector.OK)
+    _outcome(lambda: token.sign(kid, "ES256", b"data"))
+    _outcome(lambda: token.generate(uuid4(), SPECS["RS256"]))
+    return "came back"
+
+
+@pytest.mark.parametrize("function", ["C_SignInit", "C_GenerateKeyPair"])
+def test_a_call_that_hangs_ends_the_process(environment, function):
+    with alone(environment, hang, function) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.strip()) == (EXIT_STATUS, '"before"')
+    assert "does not come back from the token" in err
+
+
+def test_a_canary_that_falls_silent_is_noticed_without_any_request(environment):
+    assert result_of(environment, silence_the_canary) == "noticed"
+
+
+def silence_the_canary() -> str:
+    """Have the token lose its keys while nobody asks for anything."""
+    token, chaos = _started(), _injector()
+    epoch = token.state.epoch
+    chaos.fail("C_EncryptInit", injector.DEVICE_ERROR)
+    _until(lambda: token.state.phase is hsm.Phase.UNAVAILABLE, seconds=15)
+    assert token.state.cause in {"lost", "token"}
+    chaos.heal()
+    _until(lambda: token.state.phase is hsm.Phase.READY)
+    assert token.state.epoch == epoch + 1
+    return "noticed"
+
+
+def serve_without_gcm() -> dict[str, Any]:
+    """Open a token that has no AES-GCM and no AES key wrap."""
+    chaos = _injector()
+
+    def without(*mechanisms: int) -> Callable[..., int]:
+        def start(original: Callable[..., int], *words: int) -> int:
+            mechanism = ctypes.c_ulong.from_address(words[1]).value if words[1] else None
+            return 0x70 if mechanism in mechanisms else int(original(*words))
+
+        return start
+
+    for function in ("C_EncryptInit", "C_DecryptInit", "C_WrapKey", "C_UnwrapKey"):
+        chaos.replace(function, without(0x1087, 0x2109))  # CKM_AES_GCM, CKM_AES_KEY_WRAP
+    token, kid = _started(), uuid4()
+    token.generate(kid, ES256)
+    outcome = _outcome(lambda: token.sign(kid, "ES256", b"data"))
+    token.destroy(kid, ES256)
+    return {
+        "sign": outcome,
+        "offered": sorted(name for name, offer in token.offers().items() if offer.is_offered),
+        "unknown": _outcome(lambda: token.sign(uuid4(), "ES256", b"data")),
+    }
+
+
+def test_a_token_without_aes_gcm_serves_what_it_can(tmp_path):
+    from scripts.throwaway import make_token  # noqa: PLC0415  # drivers do without
+
+    found = result_of(make_token(tmp_path / "state"), serve_without_gcm)
+    assert found["sign"] == "done"
+    assert found["unknown"] == "KeyNotFound"
+    assert found["offered"] == sorted(
+        name
+        for name in hsm.ALGORITHMS
+        if (name != "MLDSA44" and (name in hsm.SIGNATURES or name in hsm.MACS)) or "CBC" in name
+    )
+
+
+def test_what_was_hidden_when_it_was_looked_for_is_destroyed_all_the_same(token, chaos):
+    kid = uuid4()
+    token.generate(kid, AES)
+    hidden = [3]  # as many searches as are made before the canary is looked for
+
+    def find(original: Callable[..., int], *words: int) -> int:
+        hidden[0] -= 1
+        if hidden[0] < 0:
+            return int(original(*words))
+        ctypes.c_ulong.from_address(words[3]).value = 0
+        return injector.OK
+
+    chaos.replace("C_FindObjects", find)
+    token.destroy(kid, AES)
+    chaos.heal()
+    assert kid not in token.inventory()
+
+
+def spoil_the_proof(says: int | None) -> list[str]:
+    """Have the token refuse with ``says``, or spoil, what it signs for a second of its opening."""
+    chaos, spoiled = _injector(), []
+
+    def spoil(original: Callable[..., int], *words: int) -> int:
+        spoiled.append(time.monotonic())
+        if spoiled[-1] > spoiled[0] + 1:
+            return int(original(*words))
+        return flip_once(original, 3, *words) if says is None else says
+
+    chaos.replace("C_Sign", spoil)
+    token = _started()
+    return sorted(name for name, offer in token.offers().items() if not offer.is_offered)
+
+
+@pytest.mark.parametrize("says", [None, injector.GENERAL_ERROR])
+def test_a_token_that_errs_for_a_second_is_not_believed_to_lack_algorithms(environment, says):
+    assert result_of(environment, spoil_the_proof, says) == ["MLDSA44", "RSA1_5"]
+
+
+def test_generations_beyond_the_few_that_may_wait_are_refused_at_once():
+    lane, free, started = Generations(1), threading.Event(), threading.Semaphore(0)
+    outcomes: list[str] = []
+
+    def generate() -> None:
+        started.release()
+        free.wait(30)
+
+    threads = [
+        threading.Thread(target=lambda: outcomes.append(_outcome(lambda: lane.run(generate))))
+        for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    started.acquire()
+    _until(lambda: len(outcomes) == 20 - 8)
+    assert set(outcomes) == {"TokenUnavailable"}
+    free.set()
+    for thread in threads:
+        thread.join()
+    assert outcomes.count("done") == 8
+
+
+@pytest.mark.parametrize("niceness", [0, 10])
+def test_the_lane_gives_way_and_starves_not(niceness):
+    def found():
+        os.nice(niceness)  # of a service that is started so, which the lane must not undo
+        return niceness_here(), Generations(1).run(niceness_here), niceness_here()
+
+    with ThreadPoolExecutor(1) as own_thread:
+        own, of_the_lane, afterwards = own_thread.submit(found).result()
+    assert (of_the_lane, afterwards) == (own + 5, own)
+
+
+def niceness_here():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+class Noted(hsm.Observer):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str | None]] = []
+        self.epochs: list[int] = []
+        self.causes: list[str] = []
+
+    def called(self, function: str, seconds: float, code: str | None) -> None:
+        assert 0 <= seconds < 60
+        self.calls.append((function, code))
+
+    def connected(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+    def lost(self, cause: str) -> None:
+        self.causes.append(cause)
+
+
+def observe() -> dict[str, Any]:
+    """Tell an observer of one signature, one failure and one loss."""
+    noted = Noted()
+    token, chaos, kid = _started(observer=noted), _injector(), uuid4()
+    booted = {function for function, _ in noted.calls}
+    token.generate(kid, ES256)
+    noted.calls.clear()
+    token.sign(kid, "ES256", b"data")
+    signing = [call for call in noted.calls if call[0] != "C_OpenSession"]
+    chaos.fail("C_SignInit", injector.SESSION_HANDLE_INVALID, times=1)
+    noted.calls.clear()
+    token.sign(kid, "ES256", b"data")
+    failing = [call for call in noted.calls if call[0] == "C_Sign"]
+    chaos.fail_all(injector.DEVICE_ERROR)
+    _outcome(lambda: token.sign(kid, "ES256", b"data"))
+    _until(lambda: noted.causes)
+    chaos.heal()
+    _until(lambda: len(noted.epochs) == 2)
+    _until(lambda: token.reason is None)
+    token.destroy(kid, ES256)
+    return {
+        "booted": sorted(booted & {"C_Login", "C_OpenSession", "C_FindObjects", "C_GenerateKey"}),
+        "signing": signing,
+        "failing": failing,
+        "epochs": noted.epochs,
+        "causes": noted.causes,
+    }
+
+
+def test_an_observer_is_told_of_calls_failures_and_epochs(environment):
+    assert result_of(environment, observe) == {
+        "booted": ["C_FindObjects", "C_GenerateKey", "C_Login", "C_OpenSession"],
+        "signing": [["C_Sign", None]],
+        "failing": [["C_Sign", "SessionHandleInvalid"], ["C_Sign", None]],
+        "epochs": [1, 2],
+        "causes": ["lost"],
+    }
