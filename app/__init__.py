@@ -13,7 +13,7 @@ from app.audit import AuditLog
 from app.auth import authenticator
 from app.config import Config
 from app.http import answers, request_body
-from app.http.audit_hook import Uses
+from app.http.audit_hook import AuditHook
 from app.http.json_answers import Responses
 from app.http.views import (
     batch,
@@ -32,7 +32,7 @@ from app.keys.capabilities import Capabilities
 from app.keys.catalogue import Catalogue
 from app.keys.janitor import Janitor
 from app.keys.keyring import Keyring
-from app.observability import Figures, History, Stream
+from app.observability import LastHour, Metrics, Stream
 from app.observability.multiprocess import shared_directory, started_at
 from app.operator.restoration import serving_lock
 from app.operator.status import Status
@@ -50,8 +50,8 @@ def create_app(config: Config | None = None) -> Flask:
     Raises ``ConfigError``. The token is opened in the background: until then requests get 503.
     """
     config = config or Config.from_env()
-    figures = Figures()
-    stream = Stream(_STDOUT, dropped=figures.dropped)
+    metrics = Metrics()
+    stream = Stream(_STDOUT, dropped=metrics.dropped)
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.json = Responses(app)
@@ -61,10 +61,10 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions["serving"] = serving = ExitStack()  # held for the life of the process
     lock = serving_lock(config.state_dir)
     serving.enter_context(file_lock(lock, shared=True, wait_seconds=_RESTORATION_SECONDS))
-    registry = Registry(config.registry_url, host=config.host, observe=figures.used_registry)
+    registry = Registry(config.registry_url, host=config.host, observe=metrics.used_registry)
     shared_dir = Path(directory) if (directory := shared_directory()) else None
-    token = Hsm(replace(config.hsm_settings, observer=figures, shared_dir=shared_dir))
-    app.extensions["figures"] = figures
+    token = Hsm(replace(config.hsm_settings, observer=metrics, shared_dir=shared_dir))
+    app.extensions["metrics"] = metrics
     app.extensions["hsm"] = token
     app.extensions["registry_watch"] = watch = Watch(registry.find)
     keyring = app.extensions["keyring"] = Keyring(
@@ -72,22 +72,22 @@ def create_app(config: Config | None = None) -> Flask:
     )
     app.extensions["catalogue"] = Catalogue(registry, published_keys=config.jwks_keys)
     app.extensions["capabilities"] = Capabilities(config=config)
-    history = History(
-        config.state_dir / "history.json", source=figures.source, counts=figures.counts
+    history = LastHour(
+        config.state_dir / "history.json", source=metrics.source, counts=metrics.counts
     )
     app.extensions["status"] = Status(
         config=config,
         token=token,
         registry=registry,
         watch=watch,
-        figures=figures,
+        metrics=metrics,
         history=history,
         capabilities=app.extensions["capabilities"],
         started=started_at(),
     )
     app.extensions["audit"] = audit_log = AuditLog(config.audit_path) if config.audit_path else None
-    app.extensions["uses"] = uses = Uses(audit_log, figures)
-    observability.register(app, config, stream, figures, uses.end)  # the outermost hooks
+    app.extensions["audit_hook"] = audit_hook = AuditHook(audit_log, metrics)
+    observability.register(app, config, stream, metrics, audit_hook.end)  # the outermost hooks
     app.before_request(_require_exact_path)
     authenticator.register(app, config, registry.credentials)
     route(app)
@@ -102,9 +102,9 @@ def create_app(config: Config | None = None) -> Flask:
     app.extensions["janitor"] = janitor = Janitor(keyring)
     janitor.start()
     watch.start()
-    figures.start(token)
+    metrics.start(token)
     if config.pages:
-        history.start(figures.turn)
+        history.start(metrics.turn)
     return app
 
 

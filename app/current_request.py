@@ -14,7 +14,7 @@ _KID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _ALGS: Final = frozenset({hsm.DIRECT, *hsm.ALGORITHMS})
 
 
-class Exchange:
+class RequestRecord:
     """What is known of one request for logs and figures.
 
     What a caller calls a kid or an algorithm is kept only if it can be one: anything else might
@@ -50,11 +50,13 @@ class Exchange:
         self.parts: dict[str, int] | None = None
         """Of a batch: how many were answered by which endpoint with which status."""
 
-    def part(self) -> "Exchange":
+    def part(self) -> "RequestRecord":
         """Return the exchange of one part of the request."""
-        return Exchange(self.request_id)
+        return RequestRecord(self.request_id)
 
-    def gather(self, answered: Mapping[tuple[str, int], int], parts: Iterable["Exchange"]) -> None:
+    def gather(
+        self, answered: Mapping[tuple[str, int], int], parts: Iterable["RequestRecord"]
+    ) -> None:
         """Note how many parts were answered how, by endpoint and status, and their times."""
         self.parts = {
             f"{endpoint} {status}": number for (endpoint, status), number in answered.items()
@@ -73,12 +75,12 @@ class Exchange:
             self.enc = enc
 
 
-_current: Final[ContextVar[Exchange | None]] = ContextVar("exchange", default=None)
+_current: Final[ContextVar[RequestRecord | None]] = ContextVar("exchange", default=None)
 
 
-def begin(request_id: str) -> Exchange:
+def begin(request_id: str) -> RequestRecord:
     """Start the exchange of this thread; an id that is not well-formed is replaced."""
-    exchange = Exchange(request_id)
+    exchange = RequestRecord(request_id)
     _current.set(exchange)
     return exchange
 
@@ -88,12 +90,12 @@ def end() -> None:
     _current.set(None)
 
 
-def switch(exchange: Exchange) -> None:
+def switch(exchange: RequestRecord) -> None:
     """Go on with the exchange of a part of the request, or of the whole again."""
     _current.set(exchange)
 
 
-def current() -> Exchange | None:
+def current() -> RequestRecord | None:
     """Return the exchange of this thread, ``None`` outside of requests."""
     return _current.get()
 

@@ -11,7 +11,7 @@ _LONGEST: Final = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class IdempotentRequest:
     """Who asked, a hash of the Idempotency-Key, and a fingerprint of what was asked.
 
     The body of an import holds a key. Its fingerprint is made under the Idempotency-Key, of which
@@ -23,7 +23,9 @@ class Asked:
     fingerprint: str
 
     @classmethod
-    def of(cls, principal: str, idempotency_key: str, path: str, body: bytes) -> "Asked":
+    def of(
+        cls, principal: str, idempotency_key: str, path: str, body: bytes
+    ) -> "IdempotentRequest":
         """Return what names the request; raise ``BadRequest`` for a key that is none."""
         is_text = idempotency_key.isascii() and idempotency_key.isprintable()
         if not (is_text and 0 < len(idempotency_key) <= _LONGEST):

@@ -33,7 +33,7 @@ from hsm.errors import (
     WrongResult,
 )
 from hsm.examination.adoption import Adoptable
-from hsm.examination.examination import Examination, Look, is_whole
+from hsm.examination.examination import Examination, Finding, is_whole
 from hsm.examination.rates import RATES
 from hsm.life.state import Phase, State
 from hsm.life.token import Offer
@@ -63,11 +63,11 @@ __all__ = [
     "DecryptionFailed",
     "Encrypted",
     "Examination",
+    "Finding",
     "Hsm",
     "HsmError",
     "KeyNotFound",
     "KeySpec",
-    "Look",
     "Observer",
     "Offer",
     "Phase",

@@ -32,7 +32,7 @@ from hsm.operations import content, mac, signing
 from hsm.operations.cek import Outcome
 from hsm.operations.content import Cek, Sealed
 from hsm.operations.ecdh import Agreement
-from hsm.operations.timing import Lateness
+from hsm.operations.timing import FailureDelay
 from hsm.settings import Settings
 from hsm.storage.token_store import Halves
 
@@ -62,7 +62,7 @@ class Hsm:
     def __init__(self, settings: Settings) -> None:
         self._connection = Connection(settings)
         self._generations = Generations(settings.generations)
-        self._lateness = Lateness()
+        self._failure_delay = FailureDelay()
 
     def start(self) -> None:
         """Connect to the token in the background. Call after fork, never before."""
@@ -99,7 +99,7 @@ class Hsm:
         They share a session, which others get in between, and what fails to decrypt is held back
         at the end. Each has a deadline of its own, as ever.
         """
-        with self._lateness.together(), self._connection.sharing():
+        with self._failure_delay.together(), self._connection.sharing():
             yield
 
     def generate(self, kid: UUID, spec: KeySpec) -> PublicKey | None:
@@ -292,7 +292,7 @@ class Hsm:
             with path.unwrapped(key, row, enc_row, encrypted_key, said) as unwrapped:
                 return content.decrypt(unwrapped.cek, enc_row, sealed, aad, token.canary)
 
-        with self._lateness.of(encrypted_key):
+        with self._failure_delay.of(encrypted_key):
             return self._with_key(kid, _halves(row)[1], alg, decrypt)
 
     def unwrap(  # noqa: PLR0913, PLR0917  # the parts of a JWE, and what becomes of it

@@ -1,7 +1,7 @@
 """The audit log: who used which key for what, in lines that hold one another in place."""
 
 from app.audit.chain import Report, verify
-from app.audit.changes_since import History, since
+from app.audit.changes_since import ChangesSince, since
 from app.audit.log import AuditLog
 
-__all__ = ["AuditLog", "History", "Report", "since", "verify"]
+__all__ = ["AuditLog", "ChangesSince", "Report", "since", "verify"]

@@ -18,7 +18,7 @@ _MEMBERS: Final = ("kid", "new_kid", "grantee", "operations", "state", "owner", 
 
 
 @dataclass(kw_only=True)
-class History:
+class ChangesSince:
     """Kids destroyed and API tokens revoked; ``changes`` are other lines, in short.
 
     ``is_whole`` says whether the log begins before the instant.
@@ -30,9 +30,9 @@ class History:
     is_whole: bool = False
 
 
-def since(paths: Iterable[Path], instant: datetime) -> History:
+def since(paths: Iterable[Path], instant: datetime) -> ChangesSince:
     """Return what the lines of ``paths`` say of the time from ``instant``; files may be missing."""
-    history = History()
+    history = ChangesSince()
     for entry in _entries(paths):
         if datetime.fromisoformat(entry["time"]) < instant:
             history.is_whole = True
@@ -41,7 +41,7 @@ def since(paths: Iterable[Path], instant: datetime) -> History:
     return history
 
 
-def _add(history: History, entry: dict[str, Any]) -> None:
+def _add(history: ChangesSince, entry: dict[str, Any]) -> None:
     endpoint = entry.get("endpoint")
     if entry.get("status", HTTPStatus.OK) >= HTTPStatus.BAD_REQUEST:
         return

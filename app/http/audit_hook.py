@@ -11,10 +11,10 @@ from flask import Request, Response, current_app
 
 from app import auth
 from app.audit.log import AuditLog
-from app.current_request import Exchange
+from app.current_request import RequestRecord
 from app.errors import AuditUnavailable, RegistryUnavailable
 from app.http.batches import Part
-from app.observability import Figures
+from app.observability import Metrics
 from hsm import HsmError
 
 logger = logging.getLogger(__name__)
@@ -26,14 +26,14 @@ _SERVER_ERRORS: Final = 500
 _REFUSED: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
-class Uses:
+class AuditHook:
     """Writes the line before the answer leaves: without a line there is no answer."""
 
-    def __init__(self, log: AuditLog | None, figures: Figures) -> None:
+    def __init__(self, log: AuditLog | None, metrics: Metrics) -> None:
         self._log = log
-        self._figures = figures
+        self._metrics = metrics
 
-    def end(self, request: Request, current: Exchange, response: Response) -> Response:
+    def end(self, request: Request, current: RequestRecord, response: Response) -> Response:
         """Return ``response``, or 503 if its line cannot be written."""
         status = response.status_code
         blueprint = request.blueprint
@@ -52,7 +52,7 @@ class Uses:
             return current_app.make_response(
                 current_app.handle_user_exception(AuditUnavailable())  # as every error
             )
-        self._figures.audited("written")
+        self._metrics.audited("written")
         return response
 
     def end_parts(self, request: Request, parts: Iterable[Part]) -> None:
@@ -75,10 +75,10 @@ class Uses:
             for _, part in audited:
                 part.fail(AuditUnavailable())
         else:
-            self._figures.audited("written", len(audited))
+            self._metrics.audited("written", len(audited))
 
     def _failed(self) -> None:
-        self._figures.audited("failed")
+        self._metrics.audited("failed")
         logger.exception("the audit log cannot be written")
 
 
@@ -94,7 +94,7 @@ def _is_audited(blueprint: str | None, status: int) -> bool:
 
 
 def _members(
-    request: Request, endpoint: str | None, current: Exchange, status: int
+    request: Request, endpoint: str | None, current: RequestRecord, status: int
 ) -> dict[str, Any]:
     return {
         "request_id": current.request_id,
@@ -111,7 +111,7 @@ def _members(
     }
 
 
-def _take_back(current: Exchange) -> None:
+def _take_back(current: RequestRecord) -> None:
     """Undo the key that the request made: nobody is told of it."""
     if current.new_kid:
         with suppress(HsmError, RegistryUnavailable):  # then it stays, and nobody knows its name

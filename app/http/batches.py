@@ -23,7 +23,7 @@ Request = Mapping[str, Any]
 class Part:
     """One request of a batch: its operation, what logs know of it, and its answer."""
 
-    def __init__(self, request: Request, whole: current_request.Exchange) -> None:
+    def __init__(self, request: Request, whole: current_request.RequestRecord) -> None:
         self._operation = OPERATIONS[request["op"]]
         self._body: dict[str, Any] | None = None
         self._id = {"id": request["id"]} if request.get("id") is not None else {}
@@ -77,7 +77,7 @@ def run(
     principal: Principal,
     requests: Sequence[Request],
     offers: Offers,
-    whole: current_request.Exchange,
+    whole: current_request.RequestRecord,
 ) -> list[Part]:
     """Answer all ``requests``, in order."""
     deadline = time.monotonic() + LONGEST_SECONDS

@@ -12,7 +12,7 @@ from app.auth import principal
 from app.errors import NOT_AN_OBJECT, BadRequest
 from app.http import request_body
 from app.http.operations import Operation
-from app.idempotency import Asked
+from app.idempotency import IdempotentRequest
 from app.jose import strict_json
 from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
@@ -53,7 +53,7 @@ def members() -> dict[str, Any]:
     if environ.get("HTTP_CONTENT_ENCODING") or not _is_json(environ.get("CONTENT_TYPE", "")):
         raise UnsupportedMediaType
     text = request_body.read()
-    g.asked = _asked(text)
+    g.idempotent = _idempotent(text)
     try:
         return strict_json.loads(text)
     except ValueError:
@@ -72,15 +72,15 @@ def load_query(schema: Schema) -> Any:
     return schema.load(request.args.to_dict())
 
 
-def asked() -> Asked | None:
+def idempotent() -> IdempotentRequest | None:
     """Return what makes the loaded request one to be answered once, if the client wants that."""
-    found: Asked | None = g.get("asked")
+    found: IdempotentRequest | None = g.get("asked")
     return found
 
 
-def _asked(body: bytes) -> Asked | None:
+def _idempotent(body: bytes) -> IdempotentRequest | None:
     key = request.headers.get("Idempotency-Key")
-    return None if key is None else Asked.of(principal(), key, request.path, body)
+    return None if key is None else IdempotentRequest.of(principal(), key, request.path, body)
 
 
 def offers() -> Offers:

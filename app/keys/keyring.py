@@ -20,12 +20,12 @@ from app.errors import (
     RequestInProgress,
     RequestReused,
 )
-from app.idempotency import Asked
+from app.idempotency import IdempotentRequest
 from app.jose import encoding
 from app.keys import access
 from app.keys.access import Access
 from app.keys.budget import EncryptionBudget
-from app.registry import AlreadyAsked, Key, Origin, Registry, Residency, State
+from app.registry import AlreadyRequested, Key, Origin, Registry, Residency, State
 from app.rights import Principal, Right
 from app.schemas.fields import Header
 from app.schemas.keys import KeyRequest
@@ -82,14 +82,14 @@ class Keyring:
         self._unfinished = state_dir / "unfinished.lock"
 
     def create(
-        self, principal: Principal, request: KeyRequest, asked: Asked | None = None
+        self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None = None
     ) -> dict[str, Any]:
-        """Generate or import a key; return its description, the first one if ``asked`` before."""
+        """Generate or import a key; return its description, or what the first request got."""
         _require_creator(principal)
-        return self._once(asked, lambda: self._create(principal, request, asked))
+        return self._once(idempotent, lambda: self._create(principal, request, idempotent))
 
     def _create(
-        self, principal: Principal, request: KeyRequest, asked: Asked | None
+        self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None
     ) -> dict[str, Any]:
         spec, material = request.spec, request.material
         key = Key(
@@ -101,7 +101,7 @@ class Keyring:
             residency=Residency.TOKEN if material is None else Residency.PROCESS,
         )
         self._hsm.offers()  # while the token is away not even a row is made
-        with self._two_phases(key, asked):
+        with self._two_phases(key, idempotent):
             public = self._make(key, material)
             if material is not None and not self._hsm.works(key.kid, spec):
                 raise BadRequest("The key material is refused: a trial of it in the token failed")
@@ -123,12 +123,14 @@ class Keyring:
         principal: Principal,
         header: Header,
         encrypted_key: bytes,
-        asked: Asked | None = None,
+        idempotent: IdempotentRequest | None = None,
     ) -> dict[str, Any]:
         """Keep the CEK of ``encrypted_key`` as a key; return its description, as ``create``."""
         key = self._access.find(principal, header.kid, Right.UNWRAP)
         _require_creator(principal)
-        return self._once(asked, lambda: self._unwrap(principal, key, header, encrypted_key, asked))
+        return self._once(
+            idempotent, lambda: self._unwrap(principal, key, header, encrypted_key, idempotent)
+        )
 
     def _unwrap(
         self,
@@ -136,7 +138,7 @@ class Keyring:
         key: Key,
         header: Header,
         encrypted_key: bytes,
-        asked: Asked | None,
+        idempotent: IdempotentRequest | None,
     ) -> dict[str, Any]:
         self._require_fit(key, header.alg)
         _require_on_curve(key, header.agreement)
@@ -150,7 +152,7 @@ class Keyring:
             origin=Origin.UNWRAPPED,
             residency=Residency(residency),
         )
-        with self._two_phases(cek, asked):
+        with self._two_phases(cek, idempotent):
             self._use(
                 key,
                 lambda: self._hsm.unwrap(
@@ -165,7 +167,7 @@ class Keyring:
         key = self._registry.find(kid)
         if key is not None:
             with self._unfinished_here():
-                self._registry.repetitions.forget(key.kid)
+                self._registry.idempotency.forget(key.kid)
                 self._undo(key.kid, key.spec)
 
     @contextmanager
@@ -295,14 +297,14 @@ class Keyring:
         _require_permitted(key, alg)
         return self._use(key, lambda: self._hsm.verify_mac(key.kid, alg, data, mac))
 
-    def reconcile(self, *, is_dry_run: bool) -> Reconciliation:
+    def reconcile(self, *, dry_run: bool) -> Reconciliation:
         """Finish or undo what killed processes left, and tell what else differs.
 
         A key without a row is never destroyed: it may be that of a registry restored too old.
         """
         with hsm.file_lock(self._unfinished):
             settled = self._unfinished_for(timedelta(0))
-            if not is_dry_run:
+            if not dry_run:
                 self._undo_all(settled)
             missing, unknown = self._hsm.differences(self._registry.specs())
             return Reconciliation(
@@ -331,25 +333,27 @@ class Keyring:
         for kid, spec in unfinished.items():
             self._undo(kid, spec)
 
-    def _once(self, asked: Asked | None, create: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _once(
+        self, idempotent: IdempotentRequest | None, create: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
         """Return what was answered to the same request before, or what ``create`` returns."""
-        if asked is None:
+        if idempotent is None:
             return create()
-        answer = self._first_answer(asked)
+        answer = self._first_answer(idempotent)
         if answer is not None:
             return answer
         try:
             return create()
-        except AlreadyAsked:  # by another one, at the same time
-            answer = self._first_answer(asked)
+        except AlreadyRequested:  # by another one, at the same time
+            answer = self._first_answer(idempotent)
         if answer is None:  # and in vain
             raise RequestInProgress
         return answer
 
-    def _first_answer(self, asked: Asked) -> dict[str, Any] | None:
+    def _first_answer(self, idempotent: IdempotentRequest) -> dict[str, Any] | None:
         deadline = time.monotonic() + _FIRST_ANSWER_SECONDS
-        while (first := self._registry.repetitions.find(asked)) is not None:
-            if first.fingerprint != asked.fingerprint:
+        while (first := self._registry.idempotency.find(idempotent)) is not None:
+            if first.fingerprint != idempotent.fingerprint:
                 raise RequestReused
             if first.is_made:
                 current_request.name(kid=first.answer["kid"])
@@ -390,11 +394,11 @@ class Keyring:
             raise KeyNotFound from None
 
     @contextmanager
-    def _two_phases(self, key: Key, asked: Asked | None) -> Iterator[None]:
+    def _two_phases(self, key: Key, idempotent: IdempotentRequest | None) -> Iterator[None]:
         """Add ``key`` as pending for one ``with`` block, which activates it; undo after errors."""
         tag = self._tag if key.kid_public else None
         with self._unfinished_here():
-            self._registry.insert(key, tag=tag, request=asked, answer=describe(key))
+            self._registry.insert(key, tag=tag, request=idempotent, answer=describe(key))
             try:
                 yield
             except BaseException:

@@ -1,16 +1,16 @@
 """What an operator sees of the service: lines on stdout, figures, request ids."""
 
 from app.observability.kinds import KINDS, Outcomes
-from app.observability.last_hour import History
+from app.observability.last_hour import LastHour
 from app.observability.logs import configure
-from app.observability.metrics import Figures
+from app.observability.metrics import Metrics
 from app.observability.requests import register
 from app.observability.stream import Stream
 
 __all__ = [
     "KINDS",
-    "Figures",
-    "History",
+    "LastHour",
+    "Metrics",
     "Outcomes",
     "Stream",
     "configure",

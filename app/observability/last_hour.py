@@ -32,7 +32,7 @@ class Known(NamedTuple):
     seen: dict[str, Tally]
 
 
-class History:
+class LastHour:
     """What was answered in each of the last ``MINUTES`` minutes.
 
     ``path`` is its file, of some kilobytes, written whole or not at all. ``source`` names the

@@ -50,7 +50,7 @@ class Children(dict[tuple[str, ...], Any]):
         return child
 
 
-class Figures(hsm.Observer):
+class Metrics(hsm.Observer):
     """Counts what happens in this process; shows what has happened in all of the service."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Figures(hsm.Observer):
         if self._directory:
             stopping = threading.Event()
             thread = threading.Thread(
-                target=self._share_on, args=(stopping,), name="figures", daemon=True
+                target=self._share_on, args=(stopping,), name="metrics", daemon=True
             )
             thread.start()
             atexit.register(_stop, thread, stopping)

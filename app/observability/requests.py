@@ -9,12 +9,12 @@ from flask.globals import request as flask_request
 
 from app import auth, current_request
 from app.config import Config
-from app.current_request import Exchange
+from app.current_request import RequestRecord
 from app.observability.logs import line
-from app.observability.metrics import Figures
+from app.observability.metrics import Metrics
 from app.observability.stream import Stream
 
-Audit = Callable[[Request, Exchange, Response], Response]
+Audit = Callable[[Request, RequestRecord, Response], Response]
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _WATCHING: Final = frozenset({"health.live", "health.ready", "health.metrics"})  # all day long
@@ -23,9 +23,9 @@ _WATCHING: Final = frozenset({"health.live", "health.ready", "health.metrics"}) 
 class Requests:
     """Watches every request from the first hook to the last."""
 
-    def __init__(self, config: Config, stream: Stream, figures: Figures, audit: Audit) -> None:
+    def __init__(self, config: Config, stream: Stream, metrics: Metrics, audit: Audit) -> None:
         self._stream = stream
-        self._figures = figures
+        self._metrics = metrics
         self._audit = audit
         self._levels = {"debug": ("debug", "info"), "info": ("info",)}.get(config.log_level, ())
         self._is_timing_sent = config.server_timing
@@ -46,7 +46,7 @@ class Requests:
         response.headers.add("X-Request-Id", current.request_id)
         if self._is_timing_sent:
             response.headers["Server-Timing"] = _timing(current, seconds)
-        self._figures.answered(endpoint or "none", response.status_code, seconds)
+        self._metrics.answered(endpoint or "none", response.status_code, seconds)
         level = "debug" if endpoint in _WATCHING else "info"
         if level in self._levels:
             members = _members(request, current, response.status_code, seconds)
@@ -55,9 +55,9 @@ class Requests:
         return response
 
 
-def register(app: Flask, config: Config, stream: Stream, figures: Figures, audit: Audit) -> None:
+def register(app: Flask, config: Config, stream: Stream, metrics: Metrics, audit: Audit) -> None:
     """Watch the requests of ``app``; call before other hooks are registered."""
-    requests = Requests(config, stream, figures, audit)
+    requests = Requests(config, stream, metrics, audit)
     app.before_request(requests.begin)
     app.after_request(requests.end)
 
@@ -68,7 +68,9 @@ def _request() -> Request:
     return request
 
 
-def _members(request: Request, current: Exchange, status: int, seconds: float) -> dict[str, Any]:
+def _members(
+    request: Request, current: RequestRecord, status: int, seconds: float
+) -> dict[str, Any]:
     members = {
         "request_id": current.request_id,
         "principal": auth.caller(),
@@ -86,7 +88,7 @@ def _members(request: Request, current: Exchange, status: int, seconds: float) -
     return members if current.parts is None else members | {"parts": current.parts}
 
 
-def _timing(current: Exchange, seconds: float) -> str:
+def _timing(current: RequestRecord, seconds: float) -> str:
     return (
         f"queue;dur={_ms(current.queue_seconds)}, token;dur={_ms(current.hsm_seconds)}, "
         f"total;dur={_ms(seconds)}"

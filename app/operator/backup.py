@@ -38,13 +38,13 @@ class Contents:
     sha256: str
 
 
-def write(path: Path, url: str, *, is_forced: bool = False) -> Contents:
+def write(path: Path, url: str, *, force: bool = False) -> Contents:
     """Write the registry at ``url`` as it is at one instant, while others use it.
 
     The file is there whole or not at all, for its owner alone. Raises ``BackupError`` if there is
-    one already, unless ``is_forced``, or if it cannot be written.
+    one already, unless ``force``, or if it cannot be written.
     """
-    if path.exists() and not is_forced:
+    if path.exists() and not force:
         raise BackupError(f"{path} exists: choose another name, or add --force")
     age = revision_at(url).age
     if age not in {Age.CURRENT, Age.OLD}:

@@ -15,7 +15,7 @@ from typing import Final
 from uuid import UUID
 
 import hsm
-from app.audit import History
+from app.audit import ChangesSince
 from app.keys.budget import MOST_ENCRYPTIONS
 from app.operator import backup
 from app.operator.backup import BackupError, Contents
@@ -98,7 +98,7 @@ class Plan:
         return max(counted, since, self.counted.get(row["kid"], 0))
 
 
-def plan(path: Path, url: str, history: History, *, encryptions: int | None) -> Plan:
+def plan(path: Path, url: str, history: ChangesSince, *, encryptions: int | None) -> Plan:
     """Return what restoring the backup ``path`` to the registry at ``url`` means.
 
     ``encryptions`` is the most that any key has done since, if that is known. Raises
@@ -126,12 +126,12 @@ def plan(path: Path, url: str, history: History, *, encryptions: int | None) -> 
     )
 
 
-def restore(chosen: Plan, url: str, *, is_forced: bool) -> None:
+def restore(chosen: Plan, url: str, *, force: bool) -> None:
     """Carry out a plan, wholly or not at all.
 
-    Raises ``BackupError`` if the registry at ``url`` is not empty, unless ``is_forced``.
+    Raises ``BackupError`` if the registry at ``url`` is not empty, unless ``force``.
     """
-    if transfer.number_of_rows(url) and not is_forced:
+    if transfer.number_of_rows(url) and not force:
         raise BackupError("the registry is not empty: back it up, then add --force to replace it")
     migrate(url)
     transfer.replace_all(url, chosen.rows())

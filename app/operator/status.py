@@ -14,7 +14,7 @@ import hsm
 from app.config import Config
 from app.errors import Forbidden, RegistryUnavailable
 from app.keys.capabilities import AlgorithmRow, Capabilities, algorithm_rows
-from app.observability import KINDS, Figures, History, Outcomes
+from app.observability import KINDS, LastHour, Metrics, Outcomes
 from app.operator.plots import Plot
 from app.registry import Group, Registry, State, Watch
 from app.rights import Principal, Right
@@ -57,8 +57,8 @@ class Status:
     token: hsm.Hsm
     registry: Registry
     watch: Watch
-    figures: Figures
-    history: History
+    metrics: Metrics
+    history: LastHour
     capabilities: Capabilities
     started: float
     """In seconds since the epoch."""
@@ -75,7 +75,7 @@ class Status:
             "state": self.token.state,
             "token": self.config.token_label or self.config.token_serial or self.config.token_uri,
             "registry_answers": keys is not None and not self.watch.is_lost,
-            "workers": self.figures.workers(),
+            "workers": self.metrics.workers(),
             "now": datetime.now(UTC),
             "uptime": _in_words(timedelta(seconds=time.time() - self.started)),
             "plots": list(_plots(self.history.hour())),

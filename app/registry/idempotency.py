@@ -8,10 +8,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, delete, insert, select
 
-from app.idempotency import Asked
+from app.idempotency import IdempotentRequest
 from app.registry.database import Database
 from app.registry.records import State
-from app.registry.tables import keys, repetitions
+from app.registry.tables import idempotency, keys
 
 REMEMBERED: Final = timedelta(hours=24)
 
@@ -25,21 +25,21 @@ class Repetition:
     is_made: bool
 
 
-class Repetitions:
+class IdempotentAnswers:
     """Answers by principal and request."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(self, request: Asked) -> Repetition | None:
+    def find(self, request: IdempotentRequest) -> Repetition | None:
         """Return what is remembered of a request with the same Idempotency-Key."""
         query = (
-            select(repetitions, keys.c.state)
-            .join_from(repetitions, keys, keys.c.kid == repetitions.c.kid, isouter=True)
+            select(idempotency, keys.c.state)
+            .join_from(idempotency, keys, keys.c.kid == idempotency.c.kid, isouter=True)
             .where(
-                repetitions.c.principal == request.principal,
-                repetitions.c.request == request.request,
-                repetitions.c.created_at > datetime.now(UTC) - REMEMBERED,
+                idempotency.c.principal == request.principal,
+                idempotency.c.request == request.request,
+                idempotency.c.created_at > datetime.now(UTC) - REMEMBERED,
             )
         )
         with self._database.reading() as connection:
@@ -52,15 +52,17 @@ class Repetitions:
     def forget(self, kid: UUID) -> None:
         """Forget the request that made a key."""
         with self._database.writing() as connection:
-            connection.execute(delete(repetitions).where(repetitions.c.kid == str(kid)))
+            connection.execute(delete(idempotency).where(idempotency.c.kid == str(kid)))
 
 
-def remember(connection: Connection, request: Asked, kid: str, answer: Mapping[str, Any]) -> None:
+def remember(
+    connection: Connection, request: IdempotentRequest, kid: str, answer: Mapping[str, Any]
+) -> None:
     """Add a row, in the transaction that adds the key; forget those of yesterday."""
     now = datetime.now(UTC)
-    connection.execute(delete(repetitions).where(repetitions.c.created_at <= now - REMEMBERED))
+    connection.execute(delete(idempotency).where(idempotency.c.created_at <= now - REMEMBERED))
     connection.execute(
-        insert(repetitions).values(
+        insert(idempotency).values(
             principal=request.principal,
             request=request.request,
             fingerprint=request.fingerprint,
@@ -74,4 +76,4 @@ def remember(connection: Connection, request: Asked, kid: str, answer: Mapping[s
 def forget(connection: Connection, kid: str) -> None:
     """Remove the row of a key that has not come to be."""
     pending = select(keys.c.kid).where(keys.c.kid == kid, keys.c.state == State.PENDING)
-    connection.execute(delete(repetitions).where(repetitions.c.kid.in_(pending)))
+    connection.execute(delete(idempotency).where(idempotency.c.kid.in_(pending)))

@@ -20,11 +20,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import RegistryUnavailable
-from app.idempotency import Asked
+from app.idempotency import IdempotentRequest
 from app.registry.counts import Census
 from app.registry.database import Database, engine_of, instant, translated
 from app.registry.grants import Grants
-from app.registry.idempotency import Repetitions, forget, remember
+from app.registry.idempotency import IdempotentAnswers, forget, remember
 from app.registry.pages import Pages
 from app.registry.records import VISIBLE, Key, State, record_of, spec_of, values_of
 from app.registry.revisions import alembic_config, require_known, revision_at
@@ -60,7 +60,7 @@ _FIND_ALL_FOR: Final = (
 )
 
 
-class AlreadyAsked(Exception):
+class AlreadyRequested(Exception):
     """A request with the same Idempotency-Key has been remembered meanwhile."""
 
 
@@ -95,7 +95,7 @@ class Registry:
         self.pages = Pages(database)
         self.census = Census(database)
         self.credentials = Credentials(database)
-        self.repetitions = Repetitions(database)
+        self.idempotency = IdempotentAnswers(database)
 
     def find(self, kid: UUID) -> Key | None:
         """Return the visible key that ``kid`` names, as its kid or as its public one."""
@@ -139,19 +139,23 @@ class Registry:
         key: Key,
         *,
         tag: str | None = None,
-        request: Asked | None = None,
+        request: IdempotentRequest | None = None,
         answer: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add a row; raise ``AlreadyAsked`` if ``request`` is remembered."""
+        """Add a row; raise ``AlreadyRequested`` if ``request`` is remembered."""
         try:
             self._insert(key, tag, request, answer)
         except IntegrityError as error:
             if request is None:
                 raise
-            raise AlreadyAsked from error
+            raise AlreadyRequested from error
 
     def _insert(
-        self, key: Key, tag: str | None, request: Asked | None, answer: Mapping[str, Any] | None
+        self,
+        key: Key,
+        tag: str | None,
+        request: IdempotentRequest | None,
+        answer: Mapping[str, Any] | None,
     ) -> None:
         now = datetime.now(UTC)
         row = values_of(key) | {"host": self._host, "created_at": now, "changed_at": now}

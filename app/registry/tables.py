@@ -78,7 +78,7 @@ tokens: Final = Table(
     Column("revoked_at", DateTime(timezone=True)),
 )
 
-repetitions: Final = Table(
+idempotency: Final = Table(
     "repetitions",
     metadata,
     Column("principal", String(512), primary_key=True),

@@ -34,7 +34,7 @@ class RequestSchema(Schema):
 
         unknown = EXCLUDE
 
-    def taken_apart(self, members: dict[str, Any]) -> dict[str, Any]:
+    def expand_compact(self, members: dict[str, Any]) -> dict[str, Any]:
         """Return the members that one in Compact Serialization stands for; others as they are."""
         return members
 

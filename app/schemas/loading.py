@@ -17,7 +17,7 @@ def load(schema: RequestSchema, members: dict[str, Any], offers: Offers) -> Any:
 
     What a protected header names is noted also if it is refused.
     """
-    members = schema.taken_apart(members)
+    members = schema.expand_compact(members)
     current_request.name(**{name: members.get(name) for name in _NAMES if name in schema.fields})
     try:
         with Context(offers):

@@ -102,7 +102,7 @@ class DecryptRequest(RequestSchema):
     aad = Base64UrlText(load_default=None, allow_none=True)
     kid = Text(load_default=None, allow_none=True)
 
-    def taken_apart(self, members: dict[str, Any]) -> dict[str, Any]:
+    def expand_compact(self, members: dict[str, Any]) -> dict[str, Any]:
         """See ``RequestSchema``."""
         return _taken_apart(members, "jwe", JWE_PARTS, "aad")
 
@@ -176,7 +176,7 @@ class VerifyRequest(RequestSchema):
     kid = Text(load_default=None, allow_none=True)
     jwk = PublicJwkField(load_default=None, allow_none=True)
 
-    def taken_apart(self, members: dict[str, Any]) -> dict[str, Any]:
+    def expand_compact(self, members: dict[str, Any]) -> dict[str, Any]:
         """See ``RequestSchema``."""
         members = _taken_apart(members, "jws", JWS_PARTS, "payload")
         _refuse_beside(members, "data", "payload")

@@ -87,11 +87,11 @@ class Lane:
         for _ in range(self._size):
             self._idle.get()
 
-    def take(self, *, is_waited_for: bool = True) -> Session | None:
+    def take(self, *, wait: bool = True) -> Session | None:
         """Return a session, or nothing in the place of one that is to be opened."""
         started = time.perf_counter()
         try:
-            return self._idle.get(timeout=self._wait_seconds if is_waited_for else 0)
+            return self._idle.get(timeout=self._wait_seconds if wait else 0)
         except queue.Empty:
             raise TokenUnavailable("all sessions are busy", cause=Cause.BUSY) from None
         finally:
@@ -122,7 +122,7 @@ class Loan:
             return self._session
         self.end()
         is_patient, self._is_patient = self._is_patient, False
-        session = lane.take(is_waited_for=is_patient)
+        session = lane.take(wait=is_patient)
         self._is_patient = True
         self._until = time.monotonic() + _TURN_SECONDS
         return session

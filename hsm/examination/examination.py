@@ -32,7 +32,7 @@ from hsm.cryptoki.session import Session
 from hsm.errors import HsmError, TokenUnavailable
 from hsm.examination.known_answers import Example, KnownAnswers, NotImported, examples
 from hsm.examination.rates import RATES, Bench, measure
-from hsm.life.proof_cache import Findings
+from hsm.life.proof_cache import ProofCache
 from hsm.life.token import FORBIDDEN, WRONG_RESULT, Policy, Token, known_attributes
 from hsm.settings import Settings
 from hsm.storage.token_store import Halves
@@ -56,7 +56,7 @@ _REFUSED: Final = {
 }
 
 
-class Look(NamedTuple):
+class Finding(NamedTuple):
     """What one look has found: ``symptom`` is a word for what is wrong, empty if nothing is."""
 
     symptom: str = ""
@@ -64,22 +64,22 @@ class Look(NamedTuple):
 
 
 def _answered(
-    look: Callable[Concatenate["Examination", Arguments], Look],
-) -> Callable[Concatenate["Examination", Arguments], Look]:
+    look: Callable[Concatenate["Examination", Arguments], Finding],
+) -> Callable[Concatenate["Examination", Arguments], Finding]:
     """Take an answer that the look has no word for as the symptom ``error``."""
 
     @wraps(look)
     def answered(
         self: "Examination", /, *arguments: Arguments.args, **named: Arguments.kwargs
-    ) -> Look:
+    ) -> Finding:
         try:
             return look(self, *arguments, **named)
         except PKCS11Error as error:
-            return Look("error", {"answer": name_of(error)})
+            return Finding("error", {"answer": name_of(error)})
         except HsmError as error:
-            return Look("error", {"answer": error.subject or "a wrong result"})
+            return Finding("error", {"answer": error.subject or "a wrong result"})
         except OSError as error:
-            return Look("error", {"answer": f"{error.filename}: {error.strerror}"})
+            return Finding("error", {"answer": f"{error.filename}: {error.strerror}"})
 
     return answered
 
@@ -118,21 +118,21 @@ class Examination:
             yield
 
     @_answered
-    def module(self) -> Look:
+    def module(self) -> Finding:
         """Load the library and initialise it."""
         path = self._settings.module
         if not path.is_file():
-            return Look("missing", {"path": str(path)})
+            return Finding("missing", {"path": str(path)})
         try:
             self._module = Module(path)
         except TokenUnavailable:
-            return Look("not_a_module", {"path": str(path)})
+            return Finding("not_a_module", {"path": str(path)})
         self._first_aid.restore()
         self._module.initialize()
-        return Look(facts={"path": str(path)})
+        return Finding(facts={"path": str(path)})
 
     @_answered
-    def token(self) -> Look:
+    def token(self) -> Finding:
         """Find the token."""
         settings = self._settings
         wanted = {"label": settings.token_label, "serial": settings.token_serial}
@@ -144,79 +144,81 @@ class Examination:
                 label=settings.token_label, serial=settings.token_serial
             )
         except TokenUnavailable as error:
-            return Look("several" if "more" in error.subject else "missing", facts)
+            return Finding("several" if "more" in error.subject else "missing", facts)
         serial = self._found.serial.decode("ascii", "replace")
         named = {"label": self._found.label, "serial": serial}
-        return Look(facts=named | self._module.product(self._found)._asdict())
+        return Finding(facts=named | self._module.product(self._found)._asdict())
 
     @_answered
-    def flags(self) -> Look:
+    def flags(self) -> Finding:
         """See what the token says of itself and its PIN."""
         info = self._module.token_info(self._found)
         facts = {"flags": " ".join(str(flag.name) for flag in info.flags)}
         if TokenFlag.USER_PIN_INITIALIZED not in info.flags:
-            return Look("no_pin", facts)
-        return Look(next((word for flag, word in _FLAGS if flag in info.flags), ""), facts)
+            return Finding("no_pin", facts)
+        return Finding(next((word for flag, word in _FLAGS if flag in info.flags), ""), facts)
 
     @_answered
-    def latch(self) -> Look:
+    def latch(self) -> Finding:
         """See whether the PIN has been refused before; it is not tried."""
         is_closed = self._latch.is_closed(self._found.serial, read_pin(self._settings))
-        return Look("closed" if is_closed else "")
+        return Finding("closed" if is_closed else "")
 
     @_answered
-    def login(self) -> Look:
+    def login(self) -> Finding:
         """Log in, once; what is refused is remembered for the service too."""
         try:
             self._pool = log_in(self._found, self._settings, self._latch)
         except TokenUnavailable as error:
-            return Look(_REFUSED.get(error.subject, "error"), {"answer": error.subject})
+            return Finding(_REFUSED.get(error.subject, "error"), {"answer": error.subject})
         self._first_aid.save()
-        return Look()
+        return Finding()
 
     @_answered
-    def sessions(self, number: int) -> Look:
+    def sessions(self, number: int) -> Finding:
         """Open ``number`` sessions at once, unless the token says that there are not so many."""
         info = self._module.token_info(self._found)
         facts = {"number": number, "open": info.sessions, "most": info.most_sessions}
         if info.most_sessions is not None and number + info.sessions > info.most_sessions:
-            return Look("too_few", facts)
+            return Finding("too_few", facts)
         opened: list[Any] = []
         try:
             opened.extend(self._found.open(rw=True) for _ in range(number))
         except PKCS11Error as error:
-            return Look("refused", facts | {"opened": len(opened), "answer": name_of(error)})
+            return Finding("refused", facts | {"opened": len(opened), "answer": name_of(error)})
         finally:
             for session in opened:
                 with suppress(PKCS11Error):
                     session.close()
-        return Look(facts=facts)
+        return Finding(facts=facts)
 
     @_answered
-    def random(self) -> Look:
+    def random(self) -> Finding:
         """Ask for random bytes, twice."""
         first, second = (self._anchor.generate_random(8 * _RANDOM_BYTES) for _ in range(2))
         is_random = first != second and len(set(first)) > 1 and len(first) == _RANDOM_BYTES
-        return Look("" if is_random else "constant")
+        return Finding("" if is_random else "constant")
 
     @_answered
-    def canary(self) -> Look:
+    def canary(self) -> Finding:
         """Use the key by which the service sees that the token is well; it may not be there yet."""
         self._templates = known_attributes(self._pool)
         self._canary = Canary(self._pool.anchor, self._templates, is_kept=False)
-        return Look(facts={"was_there": self._canary.was_there})
+        return Finding(facts={"was_there": self._canary.was_there})
 
     @_answered
-    def proof(self) -> Look:
+    def proof(self) -> Finding:
         """Try every algorithm, as the service does when it opens the token."""
-        findings = Findings(None, self._found)
-        self._token = Token.prove(self._pool, self._templates, self._canary, self._policy, findings)
+        proof_cache = ProofCache(None, self._found)
+        self._token = Token.prove(
+            self._pool, self._templates, self._canary, self._policy, proof_cache
+        )
         offers = self._token.offers.values()
         offered = sum(offer.is_offered for offer in offers)
-        return Look("" if offered else "none", {"offered": offered, "tried": len(offers)})
+        return Finding("" if offered else "none", {"offered": offered, "tried": len(offers)})
 
     @_answered
-    def algorithm(self, name: str) -> Look:
+    def algorithm(self, name: str) -> Finding:
         """Compare what the token makes with what is known, if it offers ``name``."""
         row, offer = ALGORITHMS[name], self._token.offers[name]
         if offer.reason is not None:
@@ -224,25 +226,25 @@ class Examination:
             symptoms = dict.fromkeys(reasons, "switched_off")
             if not isinstance(row, KeyManagement):  # there a refusal looks like bad padding
                 symptoms[WRONG_RESULT] = "wrong"
-            return Look(symptoms.get(offer.reason, "lacking"), {"reason": offer.reason})
+            return Finding(symptoms.get(offer.reason, "lacking"), {"reason": offer.reason})
         chosen = [example for example in examples().get(name, ()) if self._is_offered(example)]
         try:
             self._compare(chosen)
         except NotImported as error:
-            return Look("not_imported", {"answer": str(error)})
+            return Finding("not_imported", {"answer": str(error)})
         sources = ", ".join(example.source for example in chosen)
         symptom = {"token": "", "process": "in_process"}[offer.residency]
-        return Look(symptom if chosen else "no_example", {"compared_with": sources})
+        return Finding(symptom if chosen else "no_example", {"compared_with": sources})
 
     @_answered
-    def rate(self, name: str, seconds: float) -> Look:
+    def rate(self, name: str, seconds: float) -> Finding:
         """Measure how often in a second the token performs an operation."""
         rate = RATES[name]
         if not self._token.offers[rate.alg].is_offered:
-            return Look("not_offered", {"alg": rate.alg})
+            return Finding("not_offered", {"alg": rate.alg})
         with self._pool.operations.session() as session:
             bench = Bench(session, self._templates, self._canary)
-            return Look(facts={"per_second": round(measure(rate, bench, seconds), 1)})
+            return Finding(facts={"per_second": round(measure(rate, bench, seconds), 1)})
 
     def inventory(self) -> Mapping[UUID, Halves]:
         """Return the kids of all objects on the token that carry our label, with their halves.

@@ -21,7 +21,7 @@ from hsm.cryptoki.module import Module, Product
 from hsm.cryptoki.pool import Loan, Sessions
 from hsm.cryptoki.session import Session
 from hsm.errors import Cause, HsmError, TokenUnavailable, WrongResult
-from hsm.life.proof_cache import Findings
+from hsm.life.proof_cache import ProofCache
 from hsm.life.state import Phase, State
 from hsm.life.token import Policy, Token, known_attributes
 from hsm.life.watchdog import Watchdog
@@ -216,9 +216,9 @@ class Connection:
             canary = Canary(pool.anchor, templates)
         policy = Policy.of(settings, self._first_aid.announce_change)
         with self._watchdog.watching("the proof of the algorithms", seconds):
-            findings = Findings(settings.shared_dir, pool.token)
-            with findings.shared(are_believed=not self._state.epoch):
-                self._token = Token.prove(pool, templates, canary, policy, findings)
+            proof_cache = ProofCache(settings.shared_dir, pool.token)
+            with proof_cache.shared(believe=not self._state.epoch):
+                self._token = Token.prove(pool, templates, canary, policy, proof_cache)
         self._state = State(Phase.READY, epoch=self._state.epoch + 1)
         settings.observer.connected(self._state.epoch)
         logger.info("the token is ready")

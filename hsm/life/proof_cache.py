@@ -15,7 +15,7 @@ from hsm.cryptoki.locks import file_lock
 _VALID_SECONDS: Final = 3600.0
 
 
-class Findings:
+class ProofCache:
     """Why the token does not do what was tried, by the name of the trial; ``None`` if it does.
 
     They are kept in ``directory``, which lives as long as the service whose processes share it,
@@ -24,11 +24,11 @@ class Findings:
     """
 
     def __init__(self, directory: Path | None, token: Token) -> None:
-        self._path = directory and directory / f"findings-{_identity(token)}.json"
+        self._path = directory and directory / f"proofs-{_identity(token)}.json"
         self._known: dict[str, str | None] = {}
 
     @contextmanager
-    def shared(self, *, are_believed: bool) -> Iterator[None]:
+    def shared(self, *, believe: bool) -> Iterator[None]:
         """Begin with what others have found, if it is believed; let others have what is found.
 
         Whoever comes meanwhile waits: to try all takes the processor for most of a second.
@@ -37,7 +37,7 @@ class Findings:
             yield
             return
         with file_lock(self._path.with_suffix(".lock")):
-            if are_believed:
+            if believe:
                 self._known = _read(self._path)
             number = len(self._known)
             yield

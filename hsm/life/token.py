@@ -21,7 +21,7 @@ from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
 from hsm.errors import HsmError, TokenUnavailable, UnsupportedAlgorithm
 from hsm.life.proof import Proof
-from hsm.life.proof_cache import Findings
+from hsm.life.proof_cache import ProofCache
 from hsm.operations.cek import Path, generate_kek
 from hsm.operations.cek_paths import paths
 from hsm.settings import Settings
@@ -153,13 +153,13 @@ class Token:
         templates: Templates,
         canary: Canary,
         policy: Policy,
-        findings: Findings,
+        proof_cache: ProofCache,
     ) -> "Token":
         """Try every algorithm of which there are no findings; return the token with its offers.
 
         Raises ``PKCS11Error`` if the token fails in a way that says nothing of its abilities.
         """
-        trials = _Trials(pool, templates, canary, policy, findings)
+        trials = _Trials(pool, templates, canary, policy, proof_cache)
         offers = {name: trials.offer(row) for name, row in ALGORITHMS.items()}
         trials.close()
         _log(offers)
@@ -185,7 +185,7 @@ class _Trials:
         templates: Templates,
         canary: Canary,
         policy: Policy,
-        findings: Findings,
+        proof_cache: ProofCache,
     ) -> None:
         kek = generate_kek(pool.anchor, templates).remembered
         bare = {row.name for row in KEY_MANAGEMENTS.values() if paths(row)[-1].takes_bare_rsa}
@@ -194,7 +194,7 @@ class _Trials:
         self._pool = pool
         self._canary = canary
         self._policy = policy
-        self._findings = findings
+        self._proof_cache = proof_cache
         self.taken: dict[tuple[str, str], Path] = {}
 
     def offer(self, row: Algorithm) -> Offer:
@@ -235,7 +235,7 @@ class _Trials:
         return {crv: reason for crv, reason in found.items() if reason is not None}
 
     def _refusal(self, attempt: Attempt, name: str, curve: Curve | None) -> str | None:
-        return self._findings.of(
+        return self._proof_cache.of(
             f"{name} {curve.crv}" if curve else name,
             lambda: _refusal(self._pool, partial(attempt, curve), self._canary.sings),
         )

@@ -33,7 +33,7 @@ class _Failures:
         return seconds - self.spent_seconds
 
 
-class Lateness(threading.local):
+class FailureDelay(threading.local):
     """Holds failed decryptions back, one by one or many of one thread together.
 
     The steps are the same for every failure, and their times nearly so: what a token spends on

@@ -28,7 +28,7 @@ class Slice(NamedTuple):
         return (self.requests - self.refused) / self.seconds
 
 
-class Figures(NamedTuple):
+class Metrics(NamedTuple):
     """Several slices together: of the rate the mean, of each percentile the median."""
 
     per_second: float

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from scripts.bench import bare
 from scripts.bench.keys import registry_of
-from scripts.bench.load import Figures, Load, Slice
+from scripts.bench.load import Load, Metrics, Slice
 from scripts.bench.points import Client, Point
 from scripts.bench.token_rate import TokenRate, token_rate
 from scripts.throwaway import make_token, server
@@ -74,7 +74,7 @@ def measure(plan: Plan, say: Callable[[str], None]) -> list[dict[str, Any]]:
             "token_per_second": sum(token[point.name]) / plan.rounds,
             **{
                 label: {
-                    str(connections): Figures.of(slices[point.name, label, connections])._asdict()
+                    str(connections): Metrics.of(slices[point.name, label, connections])._asdict()
                     for connections in plan.connections
                 }
                 for label in ("bare", "service")

@@ -11,7 +11,7 @@ from uuid import UUID
 import requests
 
 from scripts.bench.keys import fill
-from scripts.bench.load import Figures, Load, Slice
+from scripts.bench.load import Load, Metrics, Slice
 from scripts.bench.points import Body, Client
 from scripts.throwaway import Server, make_token, server
 
@@ -74,7 +74,7 @@ class Scale(NamedTuple):
             "boot_seconds": self.boot_seconds,
             "booted_kib": self.booted_kib,
             "used_kib": _resident_kib(self.running),
-            **Figures.of(self.slices)._asdict(),
+            **Metrics.of(self.slices)._asdict(),
         }
 
 

@@ -19,8 +19,8 @@ from flask import Flask
 from app import current_request, observability
 from app.audit import AuditLog
 from app.config import Config
-from app.http.audit_hook import Uses
-from app.observability import Figures, Stream, multiprocess
+from app.http.audit_hook import AuditHook
+from app.observability import Metrics, Stream, multiprocess
 
 REQUESTS: Final = 500
 ROUNDS: Final = 40
@@ -52,22 +52,22 @@ def _watched(directory: Path) -> Flask:
         pin_file=directory,
         state_dir=directory,
     )
-    figures = Figures()
-    stream = Stream(os.open(os.devnull, os.O_WRONLY), dropped=figures.dropped)
+    metrics = Metrics()
+    stream = Stream(os.open(os.devnull, os.O_WRONLY), dropped=metrics.dropped)
 
     def view() -> dict[str, Any]:
         current_request.name(kid=KID, alg="HS256")
-        figures.used_registry(0.0004)
-        figures.waited(0.00001)
+        metrics.used_registry(0.0004)
+        metrics.waited(0.00001)
         for function in CALLS:
-            figures.called(function, 0.0001, None)
+            metrics.called(function, 0.0001, None)
         return {"kid": KID, "mac": "x" * 43}
 
     app = _app(view)
-    uses = Uses(AuditLog(directory / "audit.log"), figures)
-    observability.register(app, config, stream, figures, uses.end)
+    audit_hook = AuditHook(AuditLog(directory / "audit.log"), metrics)
+    observability.register(app, config, stream, metrics, audit_hook.end)
     stream.start()
-    figures.start(Token())  # type: ignore[arg-type]  # see above
+    metrics.start(Token())  # type: ignore[arg-type]  # see above
     return app
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from app.config import settings_table
-from app.observability.metrics import Figures
+from app.observability.metrics import Metrics
 from scripts.throwaway import ROOT, make_token, server
 from tests.shared.documents import DOCUMENTS, NOT_RUN, rows, shown_by, typed
 
@@ -110,7 +110,7 @@ def test_the_settings_are_those_of_the_code():
 
 def test_the_alerts_name_figures_that_there_are():
     named = set(re.findall(r"jose_hsm_\w+", DOCUMENTS["docs/operating.md"].text))
-    families = Figures()._registry.collect()
+    families = Metrics()._registry.collect()
     samples = {f"{family.name}{end}" for family in families for end in ("", "_total", "_bucket")}
     assert len(named) > 5
     assert named <= samples

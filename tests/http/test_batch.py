@@ -19,7 +19,7 @@ from app.http.operations import OPERATIONS
 from app.schemas.batch import MOST_REQUESTS
 from app.schemas.batch import OPERATIONS as NAMES
 from hsm import DecryptionFailed
-from hsm.operations.timing import FAILURE_SECONDS, Lateness
+from hsm.operations.timing import FAILURE_SECONDS, FailureDelay
 from tests.shared.api import Answer, Api, b64u, header, unb64u
 from tests.shared.callers import Callers
 
@@ -390,7 +390,7 @@ def test_failures_together_take_a_time_that_depends_on_their_number_and_size(
     clock, slept = [0.0], []
     own_time = SimpleNamespace(monotonic=lambda: clock[0], sleep=slept.append)
     monkeypatch.setattr("hsm.operations.timing.time", own_time)
-    lateness = Lateness()
+    lateness = FailureDelay()
     with lateness.together():
         for _ in range(number):
             with suppress(DecryptionFailed), lateness.of(bytes(encrypted_key)):

@@ -399,7 +399,7 @@ def test_a_file_is_replaced_only_if_that_is_asked_for(settings, tmp_path):
     with pytest.raises(backup.BackupError, match="--force"):
         backup.write(file, url_in(settings))
     assert file.read_text() == "mine"
-    backup.write(file, url_in(settings), is_forced=True)
+    backup.write(file, url_in(settings), force=True)
     assert backup.read(file).rows.total() == 0
     assert [path.name for path in tmp_path.iterdir() if "file" in path.name] == ["file"]
 

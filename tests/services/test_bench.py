@@ -41,10 +41,10 @@ def test_every_point_is_measured_three_times_and_without_errors(results):
     for entry in results["points"]:
         assert entry["token_per_second"] > 0
         for label in ("bare", "service"):
-            figures = entry[label]["2"]
-            assert figures["requests"] > 0
-            assert figures["errors"] == 0
-            assert 0 < figures["p50_us"] <= figures["p95_us"] <= figures["p99_us"]
+            metrics = entry[label]["2"]
+            assert metrics["requests"] > 0
+            assert metrics["errors"] == 0
+            assert 0 < metrics["p50_us"] <= metrics["p95_us"] <= metrics["p99_us"]
 
 
 @pytest.mark.long

@@ -18,7 +18,7 @@ import requests
 from sqlalchemy import create_engine, text
 
 from app.config import ConfigError
-from app.operator.doctor.advice import COMMON, WORDS
+from app.operator.doctor.advice import ADVICE, COMMON
 from app.registry import migrate
 from hsm import ALGORITHMS, RATES
 from hsm.examination.known_answers import examples
@@ -147,7 +147,7 @@ def test_a_good_installation_is_good_beside_its_service_and_nothing_is_left(serv
         *(f"algorithm {name}" for name in ALGORITHMS),
         *(f"rate {name}" for name in RATES),
     }
-    assert {name.partition(" ")[0] for name in steps} == set(WORDS)
+    assert {name.partition(" ")[0] for name in steps} == set(ADVICE)
     assert all(steps[f"rate {name}"]["facts"]["per_second"] > 0 for name in RATES)
     assert "RFC 7515 A.2" in steps["algorithm RS256"]["seen"]
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == list(steps)
@@ -159,15 +159,16 @@ def test_each_algorithm_that_takes_keys_has_a_known_answer():
     assert set(ALGORITHMS) - examples().keys() == {"MLDSA44"}
 
 
-def test_there_are_words_for_every_symptom():
-    sources = [ROOT / "hsm" / "examination.py", *(ROOT / "app" / "doctor").glob("*.py")]
+def test_there_is_advice_for_every_symptom():
+    rooms = (ROOT / "hsm" / "examination", ROOT / "app" / "operator" / "doctor")
+    sources = [source for room in rooms for source in room.glob("*.py")]
     named = {
         symptom
         for source in sources
-        for symptom in re.findall(r'Look\(\s*"(\w+)"', source.read_text())
+        for symptom in re.findall(r'Finding\(\s*"(\w+)"', source.read_text())
     }
     assert len(named) > 20
-    assert named <= {symptom for words in (*WORDS.values(), COMMON) for symptom in words}
+    assert named <= {symptom for words in (*ADVICE.values(), COMMON) for symptom in words}
 
 
 # --- Broken ones ---

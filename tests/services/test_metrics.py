@@ -25,7 +25,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield running
 
 
-def figures(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+def metrics(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     response = requests.get(url + "/metrics", timeout=10)
     text = response.text if response.status_code == 200 else ""  # 503: a worker is starting again
     return {
@@ -36,13 +36,13 @@ def figures(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 def value(url: str, name: str, **labels: str) -> float:
-    return figures(url).get((name, frozenset(labels.items())), 0.0)
+    return metrics(url).get((name, frozenset(labels.items())), 0.0)
 
 
 def eventually(url: str, expected: float, name: str, **labels: str) -> None:
     deadline = time.monotonic() + 20
     while (found := value(url, name, **labels)) != expected:
-        assert time.monotonic() < deadline, (found, figures(url))
+        assert time.monotonic() < deadline, (found, metrics(url))
         time.sleep(0.1)
 
 
@@ -72,7 +72,7 @@ def test_errors_of_the_token_are_counted_by_function_and_code(started):
     while not (
         codes := {
             dict(labels)["code"]
-            for (name, labels), _ in figures(started.url).items()
+            for (name, labels), _ in metrics(started.url).items()
             if name == "pkcs11_errors_total" and ("function", "C_Decrypt") in labels
         }
     ):
@@ -91,7 +91,7 @@ def test_no_label_names_a_key_or_a_principal(started):
 
 def test_every_live_worker_and_only_those_say_that_they_have_their_token(started):
     def up() -> set[frozenset[tuple[str, str]]]:
-        found = figures(started.url)
+        found = metrics(started.url)
         return {labels for (name, labels), on in found.items() if name == "token_up" and on}
 
     def wait(number: int) -> None:

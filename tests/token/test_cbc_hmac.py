@@ -346,7 +346,7 @@ def test_half_a_key_does_nothing_and_is_told_and_destroyed(gone, local, token, a
     destroy_half(token, kid, gone)
     assert local.post("/encrypt", request).refusal == UNAVAILABLE  # 404 would be a lie
     assert local.post("/decrypt", jwe).refusal == UNAVAILABLE
-    assert kid in application.extensions["keyring"].reconcile(is_dry_run=True).missing
+    assert kid in application.extensions["keyring"].reconcile(dry_run=True).missing
     assert local.delete(str(kid)).status == 204
     assert objects(token, kid) == {}
 
@@ -378,7 +378,7 @@ def test_what_dies_between_the_halves_leaves_nothing_that_can_be_reached(
     assert len(objects(token, kid)) == 1
     request = {"kid": str(kid), "alg": "dir", "enc": "A128CBC-HS256", "data": ""}
     assert local.post("/encrypt", request).refusal == NOT_FOUND
-    assert kid in keyring.reconcile(is_dry_run=False).settled
+    assert kid in keyring.reconcile(dry_run=False).settled
     assert objects(token, kid) == {}
     assert kid not in keyring._registry.specs()
 

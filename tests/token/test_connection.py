@@ -475,7 +475,7 @@ def test_what_one_process_has_found_the_others_of_its_service_believe_at_their_s
 
 def test_what_was_found_long_ago_or_is_not_readable_is_found_anew(environment, tmp_path):
     first = result_of(environment, try_in_turn, str(tmp_path))
-    (found,) = tmp_path.glob("findings-*.json")
+    (found,) = tmp_path.glob("proofs-*.json")
     os.utime(found, (0, 0))
     assert result_of(environment, try_in_turn, str(tmp_path)) == first
     found.write_text("[")

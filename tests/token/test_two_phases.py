@@ -209,11 +209,11 @@ def pending(request: Any, new: Contents, local: Any, monkeypatch: Any) -> UUID:
 
 def test_a_creation_that_cannot_be_undone_is_reachable_by_nobody(pending, local, keyring):
     _assert_unreachable(local, str(pending))
-    keyring.reconcile(is_dry_run=False)
+    keyring.reconcile(dry_run=False)
 
 
 def test_reconcile_undoes_a_creation_that_could_not_be_undone(pending, new, keyring):
-    assert pending in keyring.reconcile(is_dry_run=False).settled
+    assert pending in keyring.reconcile(dry_run=False).settled
     assert (new.rows, new.objects) == (frozenset(), frozenset())
 
 
@@ -256,11 +256,11 @@ def test_the_janitor_lets_those_pass_who_make_keys(pending, keyring, aged):
 
 
 def test_a_dry_run_tells_and_changes_nothing(pending, new, keyring):
-    found = keyring.reconcile(is_dry_run=True)
+    found = keyring.reconcile(dry_run=True)
     assert pending in found.settled
     assert pending not in (*found.missing, *found.unknown)
     assert (new.rows, new.objects) == ({pending}, {pending})
-    keyring.reconcile(is_dry_run=False)
+    keyring.reconcile(dry_run=False)
 
 
 def test_a_row_that_may_have_been_written_is_reachable_by_nobody(new, local, keyring, monkeypatch):
@@ -269,7 +269,7 @@ def test_a_row_that_may_have_been_written_is_reachable_by_nobody(new, local, key
         assert local.post("/keys", AES).refusal == UNAVAILABLE
     for kid in new.rows:
         _assert_unreachable(local, str(kid))
-    keyring.reconcile(is_dry_run=False)
+    keyring.reconcile(dry_run=False)
     assert (new.rows, new.objects) == (frozenset(), frozenset())
 
 
@@ -286,7 +286,7 @@ def test_reconcile_ends_a_destruction(owner, name, error, body, new, local, keyr
         assert local.delete(key["kid"]).refusal == UNAVAILABLE
     assert new.rows == {UUID(key["kid"])}
     _assert_unreachable(local, key["kid"])
-    assert UUID(key["kid"]) in keyring.reconcile(is_dry_run=False).settled
+    assert UUID(key["kid"]) in keyring.reconcile(dry_run=False).settled
     assert (new.rows, new.objects) == (frozenset(), frozenset())
 
 
@@ -327,7 +327,7 @@ def orphan(application: Any) -> Iterator[UUID]:
 
 def test_keys_without_a_row_are_told_and_never_destroyed(orphan, keyring, application):
     for _ in range(2):
-        assert orphan in keyring.reconcile(is_dry_run=False).unknown
+        assert orphan in keyring.reconcile(dry_run=False).unknown
         assert orphan in application.extensions["hsm"].inventory()
 
 
@@ -335,7 +335,7 @@ def test_rows_without_objects_are_told_and_kept(local, keyring, application):
     kid = UUID(local.create(**PAIR)["kid"])
     application.extensions["hsm"].destroy(kid, KeySpec(kty="EC", crv="P-256"))
     for _ in range(2):
-        assert kid in keyring.reconcile(is_dry_run=False).missing
+        assert kid in keyring.reconcile(dry_run=False).missing
     answer = local.post("/sign", {"kid": str(kid), "alg": "ES256", "data": ""})
     assert answer.refusal == UNAVAILABLE  # it exists: 404 would be a lie
     assert local.delete(str(kid)).status == 204
@@ -352,7 +352,7 @@ def test_rows_whose_private_half_is_gone_are_told(local, keyring, application):
 
     token._connection.perform(destroy_private)
     try:
-        assert kid in keyring.reconcile(is_dry_run=True).missing
+        assert kid in keyring.reconcile(dry_run=True).missing
     finally:
         assert local.delete(str(kid)).status == 204
 
@@ -377,7 +377,7 @@ def test_reconcile_waits_for_a_creation_that_is_under_way(new, local, keyring, m
     with ThreadPoolExecutor(2) as threads:
         creation = threads.submit(local.create, **AES)
         assert begun.wait(timeout=30)
-        reconciliation = threads.submit(keyring.reconcile, is_dry_run=False)
+        reconciliation = threads.submit(keyring.reconcile, dry_run=False)
         go_on.set()
         kid = UUID(creation.result(timeout=30)["kid"])
         assert kid not in reconciliation.result(timeout=30).settled
@@ -397,7 +397,7 @@ def test_reconcile_has_its_turn_while_keys_are_made_all_the_time(keyring):
         for _ in range(6):
             threads.submit(make_and_make)
         time.sleep(0.1)
-        keyring.reconcile(is_dry_run=True)
+        keyring.reconcile(dry_run=True)
         had_its_turn = time.monotonic() < enough
         over.set()
     assert had_its_turn
@@ -434,7 +434,7 @@ def _write_row(engine: Any, **values: Any) -> UUID:
 def test_what_another_host_is_doing_is_left_alone_until_it_is_old(write_row, keyring):
     fresh = write_row()
     old = write_row(changed_at=datetime.now(UTC) - timedelta(hours=1))
-    settled = keyring.reconcile(is_dry_run=False).settled
+    settled = keyring.reconcile(dry_run=False).settled
     assert (fresh in settled, old in settled) == (False, True)
     keyring._registry.remove(fresh)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.observability import History, Outcomes
+from app.observability import LastHour, Outcomes
 from app.observability.kinds import Count, tally
 
 NOON = 1_800_000_000.0 // 60 * 60
@@ -35,20 +35,20 @@ def counters() -> Counters:
     return Counters()
 
 
-Sampler = Callable[..., History]
+Sampler = Callable[..., LastHour]
 
 
 @pytest.fixture
 def sampler(path: Path, counters: Counters) -> Sampler:
     """A process that samples; each call is another one."""
 
-    def sampler(source: str = "master", counts: Counters = counters) -> History:
-        return History(path, source=source, counts=counts, now=lambda: counters.now)
+    def sampler(source: str = "master", counts: Counters = counters) -> LastHour:
+        return LastHour(path, source=source, counts=counts, now=lambda: counters.now)
 
     return sampler
 
 
-def signed(history: History) -> list[int]:
+def signed(history: LastHour) -> list[int]:
     return [outcomes.done for outcomes in history.hour()["sign"]]
 
 

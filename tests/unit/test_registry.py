@@ -15,8 +15,8 @@ from sqlalchemy import text
 
 from app.auth import api_tokens
 from app.errors import RegistryUnavailable
-from app.idempotency import Asked
-from app.registry import AlreadyAsked, Key, Origin, Registry, Residency, State, migrate
+from app.idempotency import IdempotentRequest
+from app.registry import AlreadyRequested, Key, Origin, Registry, Residency, State, migrate
 from app.registry.tables import keys, metadata
 from app.rights import Role
 from hsm import KeyNotFound, KeySpec
@@ -182,12 +182,12 @@ def test_grants_and_tags_come_in_the_order_of_their_code_points(registry):
 
 
 def test_a_request_is_remembered_once(registry):
-    asked = Asked(principal="token:a", request="r", fingerprint="f")
+    asked = IdempotentRequest(principal="token:a", request="r", fingerprint="f")
     registry.insert(SECRET, request=asked, answer={"kid": "k", "alg": None})
-    with pytest.raises(AlreadyAsked):
+    with pytest.raises(AlreadyRequested):
         registry.insert(PAIR, request=asked, answer={})
     assert registry.find(PAIR.kid) is None
-    found = registry.repetitions.find(asked)
+    found = registry.idempotency.find(asked)
     assert (found.fingerprint, found.answer) == ("f", {"kid": "k", "alg": None})
 
 

@@ -35,6 +35,6 @@ def ready() -> ResponseReturnValue:
 @blueprint.get("/metrics")
 def metrics() -> ResponseReturnValue:
     """Return the figures of all workers, in the format of Prometheus."""
-    figures = current_app.extensions["figures"]
-    text, content_type = figures.show(request.headers.get("Accept", ""))
+    metrics = current_app.extensions["metrics"]
+    text, content_type = metrics.show(request.headers.get("Accept", ""))
     return Response(text, content_type=content_type)

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
 from app.auth import principal
-from app.http.request import asked, catalogue, keyring, load, load_query
+from app.http.request import catalogue, idempotent, keyring, load, load_query
 from app.schemas.catalogue import (
     ChangeRequest,
     DescriptionResponse,
@@ -36,14 +36,14 @@ _TAGS: Final = TagsResponse()
 def create() -> ResponseReturnValue:
     """Generate a key, or import one if the body holds key material."""
     body = load(_CREATE)
-    return dict(_KEY.dump(keyring().create(principal(), body, asked())))
+    return dict(_KEY.dump(keyring().create(principal(), body, idempotent())))
 
 
 @blueprint.post("/keys/unwrap")
 def unwrap() -> ResponseReturnValue:
     """Keep the CEK of a JWE as a key of its own."""
     body = load(_UNWRAP)
-    key = keyring().unwrap(principal(), body["protected"], body["encrypted_key"], asked())
+    key = keyring().unwrap(principal(), body["protected"], body["encrypted_key"], idempotent())
     return dict(_KEY.dump(key))
 
 

@@ -69,7 +69,7 @@ def _migrate(config: Config, _: argparse.Namespace) -> int:
 
 
 def _reconcile(config: Config, options: argparse.Namespace) -> int:
-    found = keyring_of(config).reconcile(is_dry_run=options.dry_run)
+    found = keyring_of(config).reconcile(dry_run=options.dry_run)
     if found.settled and not options.dry_run:
         record(config, "reconcile", settled=list(map(str, found.settled)))
     verb = "would settle" if options.dry_run else "settled"

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from app.audit import History, since
+from app.audit import ChangesSince, since
 from app.config import Config
 from app.operator import backup, restoration
 from app.operator.cli.service import opened, record
@@ -58,7 +58,7 @@ def _count(text: str) -> int:
 
 
 def _backup(config: Config, options: argparse.Namespace) -> int:
-    contents = backup.write(options.file, config.registry_url, is_forced=options.force)
+    contents = backup.write(options.file, config.registry_url, force=options.force)
     record(config, "backup", file=str(options.file.absolute()), sha256=contents.sha256)
     _describe(contents)
     return 0
@@ -78,7 +78,7 @@ def _restore(config: Config, options: argparse.Namespace) -> int:
         is_different = not options.without_token and _compare(config, plan)
         if options.dry_run:
             return int(is_different)
-        restoration.restore(plan, url, is_forced=options.force)
+        restoration.restore(plan, url, force=options.force)
         record(
             config,
             "restore",
@@ -104,7 +104,7 @@ def _describe(contents: backup.Contents) -> None:
     print(f"schema {contents.revision}, sha256 {contents.sha256}")
 
 
-def _tell(history: History) -> None:
+def _tell(history: ChangesSince) -> None:
     _list("changed since, by the audit log; to be done again", history.changes)
     if not history.is_whole:
         print(

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from app.config import PREFIX
-from hsm import Look
+from hsm import Finding
 
 
 class Result(StrEnum):
@@ -18,7 +18,7 @@ class Result(StrEnum):
     SKIPPED = "skipped"
 
 
-class Words(NamedTuple):
+class Advice(NamedTuple):
     """``seen`` and ``advice`` are filled with the facts and the settings."""
 
     result: Result
@@ -37,20 +37,20 @@ class Check(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def _ok(seen: str) -> Words:
-    return Words(Result.OK, seen)
+def _ok(seen: str) -> Advice:
+    return Advice(Result.OK, seen)
 
 
-def _warning(seen: str, advice: str) -> Words:
-    return Words(Result.WARNING, seen, advice)
+def _warning(seen: str, advice: str) -> Advice:
+    return Advice(Result.WARNING, seen, advice)
 
 
-def _failed(seen: str, advice: str) -> Words:
-    return Words(Result.FAILED, seen, advice)
+def _failed(seen: str, advice: str) -> Advice:
+    return Advice(Result.FAILED, seen, advice)
 
 
-def _skipped(seen: str) -> Words:
-    return Words(Result.SKIPPED, seen)
+def _skipped(seen: str) -> Advice:
+    return Advice(Result.SKIPPED, seen)
 
 
 _IN_TROUBLE: Final = "The token is in trouble: look into its own log, then run this again."
@@ -68,7 +68,7 @@ COMMON: Final = {
     "skipped": _skipped("needs: {needs}"),
 }
 
-_WORDS: Final[Mapping[str, Mapping[str, Words]]] = {
+_ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
     "settings": {"": _ok("token {token}, STATE_DIR {state_dir}, {workers} workers")},
     "state_dir": {
         "": _ok("{state_dir}, ours alone"),
@@ -349,13 +349,13 @@ _WORDS: Final[Mapping[str, Mapping[str, Words]]] = {
     },
 }
 
-WORDS: Final = MappingProxyType(_WORDS)
+ADVICE: Final = MappingProxyType(_ADVICE)
 """By step, and by the symptom of its look."""
 
 
-def check_of(step: str, look: Look, settings: Mapping[str, Any]) -> Check:
+def check_of(step: str, look: Finding, settings: Mapping[str, Any]) -> Check:
     """Put ``look`` into words; ``step`` is a row of the table, and a name after a blank."""
-    table = WORDS[step.partition(" ")[0]]
+    table = ADVICE[step.partition(" ")[0]]
     words = table.get(look.symptom) or COMMON[look.symptom]
     filling = {**settings, **look.facts}
     seen, advice = (text.format_map(filling) for text in (words.seen, words.advice))

@@ -13,7 +13,7 @@ from typing import Any, Final
 from app.config import Config
 from app.errors import RegistryUnavailable
 from app.registry import Age, Registry, revision_at
-from hsm import Look
+from hsm import Finding
 
 _LEAST_FREE_BYTES: Final = 2**20
 _LOW_FREE_BYTES: Final = 2**26
@@ -26,48 +26,48 @@ def user() -> str:
     return _user_of(os.geteuid())
 
 
-def state_dir(config: Config) -> Look:
+def state_dir(config: Config) -> Finding:
     """See whether the directory is there, and ours alone."""
     path = config.state_dir
     if not path.is_dir():
-        return Look("missing")
+        return Finding("missing")
     found = path.stat()
     facts = {"owner": _user_of(found.st_uid), "mode": f"{stat.S_IMODE(found.st_mode):04o}"}
     if found.st_uid != os.geteuid():
-        return Look("not_ours", facts)
+        return Finding("not_ours", facts)
     if not os.access(path, os.W_OK | os.X_OK):
-        return Look("not_writable", facts)
-    return Look("open" if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else "", facts)
+        return Finding("not_writable", facts)
+    return Finding("open" if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else "", facts)
 
 
-def disk(path: Path | None) -> Look:
+def disk(path: Path | None) -> Finding:
     """See how much room there is where ``path`` is."""
     if path is None or not path.is_dir():
-        return Look("unknown")
+        return Finding("unknown")
     found = os.statvfs(path)
     free = found.f_bavail * found.f_frsize
     facts = {"path": str(path), "free_mib": free // 2**20, "free_kib": free // 2**10}
     if free < _LEAST_FREE_BYTES or (found.f_files and not found.f_favail):
-        return Look("full", facts)
-    return Look("low" if free < _LOW_FREE_BYTES else "", facts)
+        return Finding("full", facts)
+    return Finding("low" if free < _LOW_FREE_BYTES else "", facts)
 
 
-def pin_file(config: Config) -> Look:
+def pin_file(config: Config) -> Finding:
     """See whether there is a PIN."""
     if config.pin_file is None:
-        return Look("environment")
+        return Finding("environment")
     if not config.pin_file.exists():
-        return Look("missing")
+        return Finding("missing")
     try:
-        return Look("" if config.read_pin() else "empty")
+        return Finding("" if config.read_pin() else "empty")
     except (OSError, UnicodeDecodeError):
-        return Look("unreadable")
+        return Finding("unreadable")
 
 
-def pin_mode(config: Config) -> Look:
+def pin_mode(config: Config) -> Finding:
     """See who else can read or change the PIN."""
     if config.pin_file is None:
-        return Look("unknown")
+        return Finding("unknown")
     found = config.pin_file.stat()
     facts = {
         "mode": f"{stat.S_IMODE(found.st_mode):04o}",
@@ -75,35 +75,35 @@ def pin_mode(config: Config) -> Look:
         "group": _group_of(found.st_gid),
     }
     if found.st_mode & stat.S_IRWXO:
-        return Look("world", facts)
+        return Finding("world", facts)
     if found.st_mode & stat.S_IRWXG:
-        return Look("group", facts)
-    return Look("" if found.st_uid in {0, os.geteuid()} else "owner", facts)
+        return Finding("group", facts)
+    return Finding("" if found.st_uid in {0, os.geteuid()} else "owner", facts)
 
 
-def registry(config: Config) -> Look:
+def registry(config: Config) -> Finding:
     """See whether the registry answers, and whether its schema is the one of this version."""
     try:
         revision = revision_at(config.registry_url)
         facts: dict[str, Any] = {"found": revision.found, "newest": revision.newest}
         if revision.age is not Age.CURRENT:
-            return Look(str(revision.age), facts)
-        return Look(facts=facts | {"keys": len(_registry(config).specs())})
+            return Finding(str(revision.age), facts)
+        return Finding(facts=facts | {"keys": len(_registry(config).specs())})
     except RegistryUnavailable:
-        return Look("error")
+        return Finding("error")
 
 
-def audit_log(config: Config) -> Look:
+def audit_log(config: Config) -> Finding:
     """See whether the audit log can be written, and write nothing."""
     path = config.audit_path
     if path is None:
-        return Look("off")
+        return Finding("off")
     beside = path.with_name(f"{path.name}.lock")
     is_writable = all(
         os.access(each, os.W_OK) if each.exists() else os.access(path.parent, os.W_OK | os.X_OK)
         for each in (path, beside)
     )
-    return Look("" if is_writable else "not_writable", {"path": str(path)})
+    return Finding("" if is_writable else "not_writable", {"path": str(path)})
 
 
 class Clock:
@@ -112,20 +112,20 @@ class Clock:
     def __init__(self) -> None:
         self._begun = time.time(), time.monotonic()
 
-    def look(self, config: Config, token: datetime | None, *, has_registry: bool) -> Look:
+    def look(self, config: Config, token: datetime | None, *, has_registry: bool) -> Finding:
         """See whether the clock is behind what has happened, was set, or differs from the token."""
         now = time.time()
         facts: dict[str, Any] = {"now": _shown(now)}
         for what, then in _events(config, has_registry=has_registry):
             if now < then - _SKEW_SECONDS:
-                return Look("behind", facts | {"what": what, "then": _shown(then)})
+                return Finding("behind", facts | {"what": what, "then": _shown(then)})
         wall, monotonic = self._begun
         leap = (now - wall) - (time.monotonic() - monotonic)
         if abs(leap) > _LEAP_SECONDS:
-            return Look("set", facts | {"seconds": round(leap, 1)})
+            return Finding("set", facts | {"seconds": round(leap, 1)})
         if token and abs(token.timestamp() - now) > _SKEW_SECONDS:
-            return Look("token", facts | {"seconds": round(token.timestamp() - now)})
-        return Look(facts=facts)
+            return Finding("token", facts | {"seconds": round(token.timestamp() - now)})
+        return Finding(facts=facts)
 
 
 def _events(config: Config, *, has_registry: bool) -> list[tuple[str, float]]:

@@ -12,7 +12,7 @@ from app.config import PREFIX, Config
 from app.operator.doctor import checks
 from app.operator.doctor.advice import Check, Result, check_of
 from app.registry import VISIBLE, Registry
-from hsm import ALGORITHMS, RATES, Examination, KeySpec, Look, TokenUnavailable, is_whole
+from hsm import ALGORITHMS, RATES, Examination, Finding, KeySpec, TokenUnavailable, is_whole
 
 _RATE_SECONDS: Final = 0.5
 _LOCK_SECONDS: Final = 30.0
@@ -23,7 +23,7 @@ class Step(NamedTuple):
     """A look, and the steps that must not have failed before; ``asks_token`` if it does."""
 
     name: str
-    look: Callable[[], Look]
+    look: Callable[[], Finding]
     needs: tuple[str, ...] = ()
     asks_token: bool = False
 
@@ -81,7 +81,7 @@ class Doctor:
 
     def _steps_to_the_token(self) -> Iterator[Step]:
         config, token = self._config, self._examination
-        yield Step("settings", Look)
+        yield Step("settings", Finding)
         yield Step("state_dir", partial(checks.state_dir, config))
         yield Step("disk.state", partial(checks.disk, config.state_dir))
         yield Step("disk.token", lambda: checks.disk(token.token_directory))
@@ -114,57 +114,59 @@ class Doctor:
             look = partial(token.rate, name, _RATE_SECONDS)
             yield Step(f"rate {name}", look, ("proof",), asks_token=True)
 
-    def _taken(self, step: Step) -> Look:
+    def _taken(self, step: Step) -> Finding:
         broken = [
             name for name in step.needs if self._results[name] in {Result.FAILED, Result.SKIPPED}
         ]
         if broken or (self.is_stuck and step.asks_token):
-            return Look("skipped", {"needs": ", ".join(broken) or "a token that answers"})
+            return Finding("skipped", {"needs": ", ".join(broken) or "a token that answers"})
         return self._in_time(step.look) if step.asks_token else _guarded(step.look)
 
-    def _in_time(self, look: Callable[[], Look]) -> Look:
+    def _in_time(self, look: Callable[[], Finding]) -> Finding:
         """Take a look in a thread of its own: nothing gets one out of the library."""
         seconds = self._config.generation_seconds
-        found: list[Look] = []
+        found: list[Finding] = []
         thread = threading.Thread(target=lambda: found.append(_guarded(look)), daemon=True)
         thread.start()
         thread.join(seconds)
         self.is_stuck = not found
-        return found[0] if found else Look("hangs", {"seconds": seconds})
+        return found[0] if found else Finding("hangs", {"seconds": seconds})
 
-    def _lock(self) -> Look:
+    def _lock(self) -> Finding:
         try:
             self._opening.enter_context(self._examination.alone(_LOCK_SECONDS))
         except TokenUnavailable:
-            return Look("busy", {"seconds": _LOCK_SECONDS})
-        return Look()
+            return Finding("busy", {"seconds": _LOCK_SECONDS})
+        return Finding()
 
-    def _canary(self) -> Look:
+    def _canary(self) -> Finding:
         found = self._examination.canary()
-        return found if found.symptom or found.facts["was_there"] else Look("absent", found.facts)
+        return (
+            found if found.symptom or found.facts["was_there"] else Finding("absent", found.facts)
+        )
 
-    def _algorithm(self, name: str, *, is_needed: bool) -> Look:
+    def _algorithm(self, name: str, *, is_needed: bool) -> Finding:
         found = self._examination.algorithm(name)
         if found.symptom not in {"lacking", "switched_off"}:
             return found
         if is_needed:
-            return Look("needed", found.facts)
-        return Look("rare", found.facts) if name in _RARE else found
+            return Finding("needed", found.facts)
+        return Finding("rare", found.facts) if name in _RARE else found
 
-    def _keys(self) -> Look:
+    def _keys(self) -> Finding:
         """Compare registry and token; what is being made or destroyed meanwhile does not count."""
         before = self._specs()
         try:
             found = self._examination.inventory()
         except TokenUnavailable as error:
-            return Look("error", {"answer": error.subject})
+            return Finding("error", {"answer": error.subject})
         after = self._specs()
         missing = {
             kid for kid in before.keys() & after if not is_whole(before[kid], found.get(kid))
         }
         unknown = found.keys() - before.keys() - after.keys()
         facts = {"rows": len(after), "missing": len(missing), "unknown": len(unknown)}
-        return Look("missing" if missing else "unknown" if unknown else "", facts)
+        return Finding("missing" if missing else "unknown" if unknown else "", facts)
 
     def _specs(self) -> dict[UUID, KeySpec]:
         """Return what the keys are that are neither being made nor destroyed."""
@@ -174,7 +176,7 @@ class Doctor:
         """Return the algorithms that keys of the registry are bound to."""
         return frozenset(spec.alg for spec in self._specs().values() if spec.alg)
 
-    def _time(self) -> Look:
+    def _time(self) -> Finding:
         has_registry = self._results["registry"] is Result.OK
         has_token = self._results["token"] is Result.OK and not self.is_stuck
         token = self._examination.clock if has_token else None
@@ -186,9 +188,9 @@ def workers() -> int:
     return int(os.environ.get("WEB_CONCURRENCY", len(os.sched_getaffinity(0))))
 
 
-def _guarded(look: Callable[[], Any]) -> Look:
+def _guarded(look: Callable[[], Any]) -> Finding:
     """Take a look; whatever happens, the examination goes on."""
     try:
-        return Look(*look())
+        return Finding(*look())
     except Exception as error:  # noqa: BLE001  # see above
-        return Look("unexpected", {"type": type(error).__name__})
+        return Finding("unexpected", {"type": type(error).__name__})
