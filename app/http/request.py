@@ -74,7 +74,7 @@ def load_query(schema: Schema) -> Any:
 
 def idempotent() -> IdempotentRequest | None:
     """Return what makes the loaded request one to be answered once, if the client wants that."""
-    found: IdempotentRequest | None = g.get("asked")
+    found: IdempotentRequest | None = g.get("idempotent")
     return found
 
 
