@@ -52,7 +52,7 @@ _SETTINGS: Final = {
     "JOSE_HSM_AUTH_FAILURES": "1000000",
     "JOSE_HSM_EVERYBODY_CREATES": "0",
 }
-_CONFIGURATION: Final = ROOT / "scripts" / "fuzz.toml"
+_CONFIGURATION: Final = ROOT / "scripts" / "trials" / "fuzz.toml"
 _COMMAND: Final = (sys.executable, "-m", "schemathesis.cli", "--config-file", _CONFIGURATION)
 # Who comes without credentials gets 401, whatever he asks: not 405 for a method that is none.
 _OF_NOBODY: Final = ("--exclude-checks", "unsupported_method")
