@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app import create_app
 from app.config import Config
+from app.factory import create_app
 from hsm import Hsm
 from scripts.throwaway import ROOT, make_token, server
 from tests.shared.api import Api

@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 from flask import Flask
 from marshmallow import Schema
 
-import app
 import hsm
+from app import factory
 from app.auth.authenticator import OPEN
 from app.schemas.catalogue import ListQuery
 from scripts.openapi import failures
@@ -357,7 +357,7 @@ ROWS: Final[Mapping[str, Row]] = MappingProxyType(
 def operations() -> Mapping[str, Operation]:
     """Return every operation of the url map, by name; raise ``KeyError`` for one without a row."""
     flask = Flask(__name__, static_folder=None)
-    app.route(flask)
+    factory.route(flask)
     found = (
         _operation(flask, rule, method, is_only=len(methods) == 1)
         for rule in flask.url_map.iter_rules()

@@ -8,8 +8,8 @@ import jsonschema_rs
 import pytest
 from flask import Flask
 
-import app
 import hsm
+from app import factory
 from app.http.answers import HTTP_ERRORS, STATUS
 from app.http.views import health
 from app.jose import encoding
@@ -51,7 +51,7 @@ def served(flask: Flask) -> set[tuple[str, str]]:
 
 def test_every_method_of_every_rule_is_in_it_and_nothing_else():
     flask = Flask(__name__, static_folder=None)
-    app.route(flask)
+    factory.route(flask)
     assert served(flask) == documented()
     assert OPERATIONS.keys() == ROWS.keys()
 
