@@ -180,7 +180,8 @@ def public_jwk(key: Key) -> dict[str, Any]:
     """Return the public half as a JWK (RFC 7517 §4), under the name that verifies with it."""
     alg = key.spec.alg
     named = {"kid": str(key.kid_public or key.kid), "use": _use(alg)}
-    return {**(key.public_jwk or {}), **({"alg": alg} if alg else {}), **named}
+    bound = {"alg": hsm.ALGORITHMS[alg].jwk_alg or alg} if alg else {}
+    return {**(key.public_jwk or {}), **bound, **named}
 
 
 def _use(alg: str | None) -> str:

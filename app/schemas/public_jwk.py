@@ -31,7 +31,8 @@ class PublicJwk:
 
     def permits(self, alg: str) -> bool:
         """Tell whether a signature of ``alg`` may be verified with it."""
-        is_meant = self.is_for_signatures and self.alg in {None, alg}
+        names = {None, alg, hsm.SIGNATURES[alg].jwk_alg}
+        is_meant = self.is_for_signatures and self.alg in names
         return is_meant and hsm.KeySpec(kty=self.kty, crv=self.crv).permits(alg)
 
 

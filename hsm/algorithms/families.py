@@ -30,7 +30,8 @@ class Algorithm:
     ``kind`` is that of its keys, unless they are on ``curves``: each has its own. ``usages`` are
     the CKA_* usage attributes that the algorithm needs, of either half. ``fips`` says whether FIPS
     mode offers it. With ``is_bound_only`` no key without ``alg`` performs it, and with
-    ``is_opt_in`` nobody does unless the settings say so.
+    ``is_opt_in`` nobody does unless the settings say so. ``jwk_alg`` is what a JWK calls it, where
+    that is not its ``name``.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Algorithm:
     fips: bool = True
     is_bound_only: bool = False
     is_opt_in: bool = False
+    jwk_alg: str | None = None
 
     @property
     def keys(self) -> tuple[tuple[KeyKind, Curve | None], ...]:

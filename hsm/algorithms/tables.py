@@ -95,6 +95,7 @@ SIGNATURES: Final = _table(
         mechanism=Mechanism.ML_DSA,
         parameter_set=1,  # CKP_ML_DSA_44
         signature_bytes=2420,  # FIPS 204, table 2
+        jwk_alg="ML-DSA-44",  # RFC 9964
         fips=False,
     ),
 )

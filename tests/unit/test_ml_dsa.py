@@ -1,0 +1,116 @@
+"""JWKs of ML-DSA-44 (RFC 9964). SoftHSM 2.6.1 has none, so the keys are those of a library."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import mldsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+import hsm
+from app.errors import BadRequest
+from app.http.operations import OPERATIONS
+from app.jose import encoding, strict_json
+from app.keys.catalogue import Catalogue
+from app.registry import Key, Origin, Registry, Residency, State, migrate
+from app.rights import Principal
+from hsm import KeySpec
+from tests.shared.api import b64u
+
+DATA = b64u(b"message")
+
+
+@pytest.fixture(scope="module")
+def key() -> mldsa.MLDSA44PrivateKey:
+    return mldsa.MLDSA44PrivateKey.generate()
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
+    url = f"sqlite:///{tmp_path / 'registry.db'}"
+    migrate(url)
+    registry = Registry(url, host="host")
+    yield Catalogue(registry)
+    registry._database.engine.dispose()
+
+
+@pytest.fixture(params=["AKP", "OKP"])
+def row(request: pytest.FixtureRequest, catalogue: Catalogue, key: mldsa.MLDSA44PrivateKey) -> Key:
+    """A published key of ``alg`` MLDSA44, made under either ``kty`` that the service takes."""
+    row = Key(
+        kid=uuid4(),
+        kid_public=uuid4(),
+        owner="anonymous",
+        spec=KeySpec(kty=request.param, alg="MLDSA44"),
+        origin=Origin.GENERATED,
+        residency=Residency.TOKEN,
+        state=State.ACTIVE,
+        public_jwk=encoding.public_jwk(key.public_key()),
+    )
+    catalogue._registry.insert(row, tag="jwks")
+    return row
+
+
+def signed(key: mldsa.MLDSA44PrivateKey, **jwk: Any) -> dict[str, Any]:
+    """A request to verify with ``jwk``, whose signature is good."""
+    protected = b64u(strict_json.dumps({"alg": "MLDSA44"}))
+    signature = key.sign(encoding.signing_input(protected, DATA))
+    return {"protected": protected, "data": DATA, "signature": b64u(signature), "jwk": jwk}
+
+
+def verified(members: dict[str, Any]) -> Any:
+    operation = OPERATIONS["verify"]
+    return operation.perform(None, None, operation.load(members, {}))
+
+
+def test_a_published_key_has_the_registered_alg(row, catalogue, key):
+    (jwk,) = catalogue.published()
+    assert jwk == {
+        "kty": "AKP",
+        "alg": "ML-DSA-44",
+        "pub": b64u(key.public_key().public_bytes_raw()),
+        "kid": str(row.kid_public),
+        "use": "sig",
+    }
+
+
+def test_a_key_that_is_read_has_it_in_its_jwk_and_its_own_name_beside(row, catalogue):
+    description = catalogue.read(Principal(row.owner), str(row.kid))
+    assert (description["alg"], description["jwk"]["alg"]) == ("MLDSA44", "ML-DSA-44")
+
+
+def test_a_published_key_verifies_what_it_signed(row, catalogue, key):
+    (jwk,) = catalogue.published()
+    assert verified(signed(key, **jwk)) == {"valid": True}
+
+
+@pytest.mark.parametrize("named", [{"alg": "ML-DSA-44"}, {"alg": "MLDSA44"}, {}, {"alg": None}])
+def test_a_jwk_of_a_caller_verifies_under_both_names_and_under_none(named, key):
+    jwk = {"kty": "AKP", "pub": b64u(key.public_key().public_bytes_raw())} | named
+    assert verified(signed(key, **jwk)) == {"valid": True}
+    forged = signed(key, **jwk) | {"data": b64u(b"massage")}
+    assert verified(forged) == {"valid": False}
+
+
+@pytest.mark.parametrize("alg", ["ML-DSA-65", "ml-dsa-44", "EdDSA", "ES256", ""])
+def test_a_jwk_of_another_alg_is_not_for_it(alg, key):
+    jwk = {"kty": "AKP", "alg": alg, "pub": b64u(key.public_key().public_bytes_raw())}
+    with pytest.raises(hsm.CryptoFailure, match="The key does not permit MLDSA44"):
+        verified(signed(key, **jwk))
+
+
+@pytest.mark.parametrize("size", [0, 1311, 1313, 1952])
+def test_a_public_key_of_another_size_is_refused(size, key):
+    with pytest.raises(BadRequest, match="Field 'pub' is not an ML-DSA-44 public key"):
+        verified(signed(key, kty="AKP", alg="ML-DSA-44", pub=b64u(bytes(size))))
+
+
+def test_it_is_shown_in_pem(row, catalogue, key):
+    pem = catalogue.public_pem(Principal(row.owner), str(row.kid))
+    assert load_pem_public_key(pem) == key.public_key()
+
+
+def test_no_other_alg_has_another_name_in_a_jwk():
+    assert [name for name, row in hsm.ALGORITHMS.items() if row.jwk_alg] == ["MLDSA44"]
