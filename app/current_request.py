@@ -78,7 +78,7 @@ class RequestRecord:
 _current: Final[ContextVar[RequestRecord | None]] = ContextVar("exchange", default=None)
 
 
-def begin(request_id: str) -> RequestRecord:
+def begin(request_id: str = "") -> RequestRecord:
     """Start the exchange of this thread; an id that is not well-formed is replaced."""
     exchange = RequestRecord(request_id)
     _current.set(exchange)

@@ -99,7 +99,7 @@ def create_app(config: Config | None = None) -> Flask:
     observability.configure(stream, config.log_level)
     stream.start()
     token.start()
-    app.extensions["janitor"] = janitor = Janitor(keyring)
+    app.extensions["janitor"] = janitor = Janitor(keyring, audit_log)
     janitor.start()
     watch.start()
     metrics.start(token)

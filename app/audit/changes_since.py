@@ -8,7 +8,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
-_DESTRUCTIONS: Final = ("keys.destroy", "cli.keys.destroy")
+_DESTRUCTIONS_BEFORE: Final = ("keys.destroy", "cli.keys.destroy")
+"""Endpoints of lines that had no member ``destroyed`` yet."""
+
 _REVOCATIONS: Final = ("cli.token.revoke",)
 _CHANGES: Final = (
     *("keys.change", "keys.change_tags", "grants.grant", "grants.revoke"),
@@ -43,10 +45,14 @@ def since(paths: Iterable[Path], instant: datetime) -> ChangesSince:
 
 def _add(history: ChangesSince, entry: dict[str, Any]) -> None:
     endpoint = entry.get("endpoint")
-    if entry.get("status", HTTPStatus.OK) >= HTTPStatus.BAD_REQUEST:
+    if "destroyed" in entry:  # whatever was answered
+        history.destroyed.add(str(entry["destroyed"]))
+    elif entry.get("status", HTTPStatus.OK) >= HTTPStatus.BAD_REQUEST:
         return
-    if endpoint in _DESTRUCTIONS:
+    elif endpoint in _DESTRUCTIONS_BEFORE:
         history.destroyed.add(str(entry["kid"]))
+    elif "settled" in entry:  # of ``reconcile``, which did not say ``destroyed`` yet
+        history.destroyed.update(map(str, entry["settled"]))
     elif endpoint in _REVOCATIONS:
         history.revoked.add(str(entry["token"]))
     elif endpoint in _CHANGES:

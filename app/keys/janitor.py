@@ -5,8 +5,10 @@ import logging
 import random
 import threading
 from typing import Final
+from uuid import UUID
 
-from app.errors import RegistryUnavailable
+from app.audit import AuditLog
+from app.errors import AuditUnavailable, RegistryUnavailable
 from app.keys.keyring import Keyring
 from hsm import HsmError
 
@@ -16,10 +18,16 @@ _STOP_SECONDS: Final = 5.0
 
 
 class Janitor:
-    """Settles now and then; what cannot be settled now is left for the next time."""
+    """Settles now and then; what cannot be settled now is left for the next time.
 
-    def __init__(self, keyring: Keyring, *, pause_seconds: float = 60.0) -> None:
+    Each destruction that it finishes has a line in ``audit_log``.
+    """
+
+    def __init__(
+        self, keyring: Keyring, audit_log: AuditLog | None, *, pause_seconds: float = 60.0
+    ) -> None:
         self._keyring = keyring
+        self._audit_log = audit_log
         self._pause_seconds = pause_seconds
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="janitor", daemon=True)
@@ -39,8 +47,19 @@ class Janitor:
         while not self._is_stopping.wait(
             self._pause_seconds * random.SystemRandom().uniform(0.5, 1.0)
         ):
+            self.settle()
+
+    def settle(self) -> None:
+        """Finish or undo what can be now."""
+        try:
+            for kid in self._keyring.settle(self._record):
+                logger.warning("key %s, begun and not ended, is cleared away", kid)
+        except (HsmError, RegistryUnavailable, AuditUnavailable) as error:
+            logger.info("nothing is cleared away now: %s", error)
+
+    def _record(self, kid: UUID) -> None:
+        if self._audit_log is not None:
             try:
-                for kid in self._keyring.settle():
-                    logger.warning("key %s, begun and not ended, is cleared away", kid)
-            except (HsmError, RegistryUnavailable) as error:
-                logger.info("nothing is cleared away now: %s", error)
+                self._audit_log.record(is_synced=True, endpoint="janitor", destroyed=str(kid))
+            except OSError as error:
+                raise AuditUnavailable from error

@@ -53,6 +53,12 @@ _FIRST_ANSWER_SECONDS: Final = 10.0
 _PUBLISHED: Final = "jwks"
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
+Record = Callable[[UUID], None]
+
+
+def _no_record(_kid: UUID) -> None:
+    pass
+
 
 class Reconciliation(NamedTuple):
     """What ``reconcile`` found: kids finished or undone, rows without key, keys without row."""
@@ -115,6 +121,7 @@ class Keyring:
         with self._unfinished_here():
             if not self._registry.mark_destroyed(key.kid):
                 raise KeyNotFound
+            current_request.change(destroyed=str(key.kid))  # whatever is answered
             self._hsm.destroy(key.kid, key.spec)
             self._registry.remove(key.kid)
 
@@ -297,15 +304,16 @@ class Keyring:
         _require_permitted(key, alg)
         return self._use(key, lambda: self._hsm.verify_mac(key.kid, alg, data, mac))
 
-    def reconcile(self, *, dry_run: bool) -> Reconciliation:
+    def reconcile(self, *, dry_run: bool, record: Record = _no_record) -> Reconciliation:
         """Finish or undo what killed processes left, and tell what else differs.
 
+        ``record`` is called with each kid whose objects are destroyed, before its row goes.
         A key without a row is never destroyed: it may be that of a registry restored too old.
         """
         with hsm.file_lock(self._unfinished):
             settled = self._unfinished_for(timedelta(0))
             if not dry_run:
-                self._undo_all(settled)
+                self._undo_all(settled, record)
             missing, unknown = self._hsm.differences(self._registry.specs())
             return Reconciliation(
                 settled=sorted(settled),
@@ -313,25 +321,26 @@ class Keyring:
                 unknown=sorted(unknown),
             )
 
-    def settle(self) -> list[UUID]:
+    def settle(self, record: Record = _no_record) -> list[UUID]:
         """Finish or undo what was begun minutes ago and not ended; return the kids.
 
+        ``record`` is called with each kid whose objects are destroyed, before its row goes.
         Raises ``TokenUnavailable`` if keys are being made or destroyed: then it can wait.
         """
         if not self._unfinished_for(_GRACE):
             return []
         with hsm.file_lock(self._unfinished, wait_seconds=_SETTLE_WAIT_SECONDS):
             settled = self._unfinished_for(_GRACE)
-            self._undo_all(settled)
+            self._undo_all(settled, record)
             return sorted(settled)
 
     def _unfinished_for(self, grace: timedelta) -> Mapping[UUID, KeySpec]:
         now = datetime.now(UTC)
         return self._registry.unfinished(here_before=now - grace, before=now - _OTHER_HOST_GRACE)
 
-    def _undo_all(self, unfinished: Mapping[UUID, KeySpec]) -> None:
+    def _undo_all(self, unfinished: Mapping[UUID, KeySpec], record: Record) -> None:
         for kid, spec in unfinished.items():
-            self._undo(kid, spec)
+            self._undo(kid, spec, record)
 
     def _once(
         self, idempotent: IdempotentRequest | None, create: Callable[[], dict[str, Any]]
@@ -411,9 +420,10 @@ class Keyring:
         """Keep ``reconcile`` out for one ``with`` block; 503 while it is at work."""
         return hsm.file_lock(self._unfinished, shared=True, wait_seconds=_RECONCILE_WAIT_SECONDS)
 
-    def _undo(self, kid: UUID, spec: KeySpec) -> None:
+    def _undo(self, kid: UUID, spec: KeySpec, record: Record = _no_record) -> None:
         self._registry.abandon(kid)
         self._hsm.destroy(kid, spec)
+        record(kid)  # a row that stays is found again, and so is one without a record
         self._registry.remove(kid)
 
     def _make(self, key: Key, material: bytes | hsm.PrivateKey | None) -> hsm.PublicKey | None:

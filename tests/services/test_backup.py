@@ -10,18 +10,21 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from app.audit import AuditLog
+from app.audit import AuditLog, since
+from app.config import Config
 from app.errors import RegistryUnavailable
+from app.keys import keyring as keyring_module
 from app.keys.budget import MOST_ENCRYPTIONS
 from app.operator import backup
-from app.operator.cli import main
-from app.operator.restoration import FASTEST_A_SECOND, alone, serving_lock
+from app.operator.cli import keys, main
+from app.operator.restoration import FASTEST_A_SECOND, alone, plan, serving_lock
 from app.registry import migrate
-from hsm import TokenUnavailable, file_lock
+from hsm import Hsm, TokenUnavailable, file_lock
 from scripts.throwaway import make_token, server
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS, token_for
@@ -217,13 +220,24 @@ def write(here: Any, settings: dict[str, str], path: Path) -> Path:
     return path
 
 
-def test_what_must_not_come_back_does_not(here, settings, tmp_path):
+LINES_OF_DESTRUCTIONS: list[dict[str, Any]] = [
+    {"endpoint": "keys.destroy", "status": 204, "kid": GONE},  # as it was written up to 0.1.0
+    {"endpoint": "cli.keys.destroy", "kid": GONE},  # likewise
+    {"endpoint": "cli.reconcile", "settled": [PENDING, GONE]},  # likewise
+    {"endpoint": "keys.destroy", "status": 503, "kid": "either half", "destroyed": GONE},
+    {"endpoint": "janitor", "destroyed": GONE},
+]
+
+
+@pytest.mark.parametrize("destroyed", LINES_OF_DESTRUCTIONS, ids=str)
+def test_what_must_not_come_back_does_not(destroyed, here, settings, tmp_path):
     url, log = url_in(settings), AuditLog(Path(settings["JOSE_HSM_STATE_DIR"]) / "audit.log")
     fill(url)
     log.record(endpoint="keys.create", status=200, new_kid=AES)
     file = write(here, settings, tmp_path / "file")
     log.record(endpoint="keys.destroy", status=403, kid=AES)
-    log.record(endpoint="keys.destroy", status=204, kid=GONE)
+    log.record(endpoint="keys.destroy", status=503, kid=AES)  # not begun
+    log.record(**destroyed)
     log.record(endpoint="cli.token.revoke", token="abcd")
     log.record(endpoint="grants.revoke", status=204, kid=AES, grantee="token:bob", operations=[])
     with connected(url) as connection:
@@ -250,6 +264,91 @@ def test_what_must_not_come_back_does_not(here, settings, tmp_path):
 
 def log_path(settings: dict[str, str]) -> Path:
     return Path(settings["JOSE_HSM_STATE_DIR"]) / "audit.log"
+
+
+def lost(*_arguments: object) -> None:
+    raise TokenUnavailable("the token does not answer")
+
+
+def unwritable(*_arguments: object, **_members: object) -> None:
+    raise OSError("no room")
+
+
+class Saved(NamedTuple):
+    """A key of the service in this process, and a backup that has it."""
+
+    kid: str
+    file: Path
+    config: Config
+    keyring: Any
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether a restoration would leave it out, for it has been destroyed."""
+        history = since(filter(None, [self.config.audit_path]), backup.read(self.file).taken_at)
+        planned = plan(self.file, self.config.registry_url, history, encryptions=None)
+        assert planned.destroyed <= {self.kid}
+        return self.kid in planned.destroyed
+
+    @property
+    def has_row(self) -> bool:
+        """Whether the registry has anything of it."""
+        return UUID(self.kid) in self.keyring._registry.specs()
+
+
+@pytest.fixture
+def saved(application: Any, local: Api, config: Config, tmp_path: Path) -> Saved:
+    kid, file = local.create(**MAC)["kid"], tmp_path / "file"
+    backup.write(file, config.registry_url)
+    return Saved(kid, file, config, application.extensions["keyring"])
+
+
+@pytest.fixture
+def clear_away(application: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the janitor finish also what was begun just now."""
+    monkeypatch.setattr(keyring_module, "_GRACE", timedelta(0))
+    return application.extensions["janitor"].settle
+
+
+def answered_503(saved: Saved, api: Api) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hsm, "destroy", lost)
+        assert api.delete(saved.kid).refusal == (503, "unavailable")
+
+
+def killed(saved: Saved, _api: Api) -> None:
+    """Leave what a worker does that is killed after its first step."""
+    assert saved.keyring._registry.mark_destroyed(UUID(saved.kid))
+
+
+@pytest.mark.parametrize("interrupt", [answered_503, killed])
+def test_what_the_janitor_has_destroyed_does_not_come_back(interrupt, saved, local, clear_away):
+    assert not saved.is_left_out
+    interrupt(saved, local)
+    assert saved.is_left_out is (interrupt is answered_503)
+    clear_away()
+    assert not saved.has_row
+    assert saved.is_left_out
+
+
+def test_without_a_line_the_janitor_leaves_the_row(saved, local, clear_away, monkeypatch):
+    killed(saved, local)
+    with monkeypatch.context() as patch:
+        patch.setattr(AuditLog, "record_all", unwritable)
+        clear_away()
+    assert saved.has_row
+    clear_away()
+    assert not saved.has_row
+
+
+def test_a_command_that_loses_the_token_has_destroyed_the_key(
+    saved, environment, here, monkeypatch
+):
+    monkeypatch.setattr(keys, "keyring_of", lambda _config: saved.keyring)
+    with monkeypatch.context() as patch:
+        patch.setattr(Hsm, "destroy", lost)
+        here(environment, "keys", "destroy", saved.kid, status=2)
+    assert saved.is_left_out
 
 
 def test_an_aes_gcm_key_counts_as_used_as_often_as_it_can_have_been(here, settings, tmp_path):

@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLR0913, PLR0917  # fixtures
 
+import json
 import random
 import subprocess
 import sys
@@ -234,7 +235,7 @@ def aged(config: Any) -> Iterator[Callable[[UUID], None]]:
 
 
 def test_the_janitor_clears_away_what_is_a_minute_old(pending, new, keyring, aged):
-    janitor = Janitor(keyring, pause_seconds=0.05)
+    janitor = Janitor(keyring, None, pause_seconds=0.05)
     janitor.start()
     time.sleep(0.5)
     assert (new.rows, new.objects) == ({pending}, {pending})
@@ -458,6 +459,8 @@ def test_the_command_tells_what_it_settled(tmp_path):
     done = jose_hsm(environment, "reconcile")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"settled: 1\n  {old}\n" + tail.format(missing=0)
+    (line,) = (tmp_path / "state" / "audit.log").read_text().splitlines()
+    assert json.loads(line)["destroyed"] == str(old)
 
     missing = _write_row(engine, state="active")
     done = jose_hsm(environment, "reconcile")

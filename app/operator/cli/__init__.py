@@ -69,9 +69,10 @@ def _migrate(config: Config, _: argparse.Namespace) -> int:
 
 
 def _reconcile(config: Config, options: argparse.Namespace) -> int:
-    found = keyring_of(config).reconcile(dry_run=options.dry_run)
-    if found.settled and not options.dry_run:
-        record(config, "reconcile", settled=list(map(str, found.settled)))
+    found = keyring_of(config).reconcile(
+        dry_run=options.dry_run,
+        record=lambda kid: record(config, "reconcile", destroyed=str(kid)),
+    )
     verb = "would settle" if options.dry_run else "settled"
     for title, kids in (
         (verb, found.settled),

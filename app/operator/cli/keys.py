@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
+from app import current_request
 from app.config import Config
 from app.keys.adoption import adopt
 from app.operator.cli.service import (
@@ -86,8 +87,13 @@ def _show(config: Config, options: argparse.Namespace) -> int:
 
 
 def _destroy(config: Config, options: argparse.Namespace) -> int:
-    keyring_of(config).destroy(OPERATOR, options.kid)
-    record(config, "keys.destroy", kid=options.kid)
+    current = current_request.begin()
+    try:
+        keyring_of(config).destroy(OPERATOR, options.kid)
+    finally:
+        if current.change:  # it is destroyed, even if the token has gone away meanwhile
+            record(config, "keys.destroy", kid=options.kid, **current.change)
+        current_request.end()
     _print({"kid": options.kid, "state": "destroyed"}, as_json=options.json)
     return 0
 
