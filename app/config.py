@@ -162,7 +162,7 @@ class Config:
     )
     auth_failures: int = _setting(
         _whole,
-        "failed attempts a minute that a worker answers per principal and address, then 429",
+        "failed attempts a minute that a worker answers with 401 per address, then 429",
         default=10,
     )
     everybody_creates: bool = _setting(

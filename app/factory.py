@@ -11,6 +11,8 @@ from werkzeug.exceptions import NotFound
 from app import observability
 from app.audit import AuditLog
 from app.auth import authenticator
+from app.auth.certificates import Proxy
+from app.auth.client_address import ClientAddress
 from app.config import Config
 from app.http import answers, request_body
 from app.http.audit_hook import AuditHook
@@ -85,11 +87,13 @@ def create_app(config: Config | None = None) -> Flask:
         capabilities=app.extensions["capabilities"],
         started=started_at(),
     )
+    proxy = Proxy.of(config)
+    address = ClientAddress(proxy)
     app.extensions["audit"] = audit_log = AuditLog(config.audit_path) if config.audit_path else None
-    app.extensions["audit_hook"] = audit_hook = AuditHook(audit_log, metrics)
+    app.extensions["audit_hook"] = audit_hook = AuditHook(audit_log, metrics, address)
     observability.register(app, config, stream, metrics, audit_hook.end)  # the outermost hooks
     app.before_request(_require_exact_path)
-    authenticator.register(app, config, registry.credentials)
+    authenticator.register(app, config, registry.credentials, proxy, address)
     route(app)
     if config.pages:
         for page in (docs, status):

@@ -11,6 +11,7 @@ from app.auth import ANONYMOUS
 from app.auth.api_tokens import TokenWay
 from app.auth.attempts import Attempts
 from app.auth.certificates import CertificateWay, Proxy, of_connection
+from app.auth.client_address import ClientAddress
 from app.auth.issuer_keys import IssuerKeys
 from app.auth.jwt import JwtWay
 from app.auth.schemes import PASSWORD, Claim, Refused, Roles, Way
@@ -27,9 +28,15 @@ OPEN: Final = frozenset({"jwks", "health", "openapi", "docs"})
 _REALM: Final = 'realm="jose-hsm"'
 
 
-def register(app: Flask, config: Config, credentials: Credentials) -> None:
+def register(
+    app: Flask,
+    config: Config,
+    credentials: Credentials,
+    proxy: Proxy | None,
+    address: ClientAddress,
+) -> None:
     """Authenticate every request of ``app``, apart from those to ``OPEN``."""
-    authenticator = Authenticator(config, credentials)
+    authenticator = Authenticator(config, credentials, proxy, address)
 
     def authenticate() -> None:
         if request.blueprint not in OPEN:
@@ -46,12 +53,23 @@ def register(app: Flask, config: Config, credentials: Credentials) -> None:
 
 
 class Authenticator:
-    """Knows the principal of a request in the configured ways, the first that applies."""
+    """Knows the principal of a request in the configured ways, the first that applies.
 
-    def __init__(self, config: Config, credentials: Credentials) -> None:
+    Failures are counted for the address alone: whom a request merely claims to come from is for
+    anybody to choose. They are answered with 429 when they are too many, and a good credential is
+    accepted all the same, so that nobody locks out whoever shares his address.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        credentials: Credentials,
+        proxy: Proxy | None,
+        address: ClientAddress,
+    ) -> None:
         self._roles = Roles.of(config)
-        secret = config.read_proxy_secret()
-        self._proxy = Proxy(secret) if secret else None
+        self._proxy = proxy
+        self._address = address
         self._attempts = Attempts(config.auth_failures)
         self._ways = self._ways_of(config, credentials)
         self._takes_tokens = bool({"token", "jwt"} & set(config.auth))
@@ -71,12 +89,11 @@ class Authenticator:
         """Return who is calling; raise ``Unauthorized`` or ``TooManyFailures``."""
         if not self._ways:
             return self._roles.principal(ANONYMOUS)
-        address = self._address(request)
         for way in self._ways:
             claim = way.claim(request)
             if claim is not None:
-                return self._proven(claim, address)
-        logger.warning("refused a request from %s: no credentials", address)
+                return self._proven(claim, request)
+        logger.warning("refused a request from %s: no credentials", self._address.of(request))
         raise Unauthorized
 
     def challenges(self, request: Request) -> Iterator[str]:
@@ -85,16 +102,11 @@ class Authenticator:
         if self._takes_tokens and request.blueprint in PASSWORD:
             yield f'Basic {_REALM}, charset="UTF-8"'
 
-    def _proven(self, claim: Claim, address: str) -> Principal:
-        who = (claim.principal, address)
-        self._attempts.require(who)
+    def _proven(self, claim: Claim, request: Request) -> Principal:
         try:
             return claim.prove()
         except Refused as refused:
-            self._attempts.failed(who)
+            address = self._address.of(request)
+            self._attempts.fail(address)
             logger.warning("refused %r from %s: %s", claim.principal, address, refused)
             raise Unauthorized from None
-
-    def _address(self, request: Request) -> str:
-        told = self._proxy.address(request) if self._proxy else None
-        return told or request.remote_addr or "a local socket"

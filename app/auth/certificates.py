@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 from urllib.parse import unquote
 
 from cryptography import x509
@@ -13,13 +13,13 @@ from cryptography.x509.oid import ExtensionOID
 from flask import Request
 
 from app.auth.schemes import Claim, Refused, Roles, refusing
+from app.config import Config
 from app.rights import Principal
 
 KIND: Final = "mtls:"
 SECRET_HEADER: Final = "X-Proxy-Secret"  # noqa: S105  # a name
 VERIFY_HEADER: Final = "X-Client-Verify"
 CERTIFICATE_HEADER: Final = "X-Client-Cert"
-ADDRESS_HEADER: Final = "X-Real-IP"
 
 _UNKNOWN: Final = f"{KIND}?"
 _LONGEST: Final = 500
@@ -125,6 +125,12 @@ class Proxy:
     def __init__(self, secret: str) -> None:
         self._secret = secret.encode()
 
+    @classmethod
+    def of(cls, config: Config) -> Self | None:
+        """Return the proxy of ``config``, if there is one; raise ``ConfigError``."""
+        secret = config.read_proxy_secret()
+        return cls(secret) if secret else None
+
     def is_it(self, request: Request) -> bool:
         """Tell whether ``request`` comes through the proxy."""
         given = request.headers.get(SECRET_HEADER, "").encode("utf-8", "surrogateescape")
@@ -142,7 +148,3 @@ class Proxy:
         if verified != "SUCCESS":
             raise Refused("not verified by the proxy")
         return _only_certificate(unquote(request.headers.get(CERTIFICATE_HEADER, "")))
-
-    def address(self, request: Request) -> str | None:
-        """Return the address of the client, if the proxy tells it."""
-        return request.headers.get(ADDRESS_HEADER) if self.is_it(request) else None

@@ -11,6 +11,7 @@ from flask import Request, Response, current_app
 
 from app import auth
 from app.audit.log import AuditLog
+from app.auth.client_address import ClientAddress
 from app.current_request import RequestRecord
 from app.errors import AuditUnavailable, RegistryUnavailable
 from app.http.batches import Part
@@ -29,9 +30,10 @@ _REFUSED: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROC
 class AuditHook:
     """Writes the line before the answer leaves: without a line there is no answer."""
 
-    def __init__(self, log: AuditLog | None, metrics: Metrics) -> None:
+    def __init__(self, log: AuditLog | None, metrics: Metrics, address: ClientAddress) -> None:
         self._log = log
         self._metrics = metrics
+        self._address = address
 
     def end(self, request: Request, current: RequestRecord, response: Response) -> Response:
         """Return ``response``, or 503 if its line cannot be written."""
@@ -44,7 +46,7 @@ class AuditHook:
         is_change = blueprint not in _USES and status not in _REFUSED
         try:
             self._log.record(
-                is_synced=is_change, **_members(request, request.endpoint, current, status)
+                is_synced=is_change, **self._members(request, request.endpoint, current, status)
             )
         except OSError:
             self._failed()
@@ -66,7 +68,7 @@ class AuditHook:
             return
         try:
             self._log.record_all(
-                _members(request, part.endpoint, part.exchange, part.answer.status)
+                self._members(request, part.endpoint, part.exchange, part.answer.status)
                 | {"part": number}
                 for number, part in audited
             )
@@ -76,6 +78,23 @@ class AuditHook:
                 part.fail(AuditUnavailable())
         else:
             self._metrics.audited("written", len(audited))
+
+    def _members(
+        self, request: Request, endpoint: str | None, current: RequestRecord, status: int
+    ) -> dict[str, Any]:
+        return {
+            "request_id": current.request_id,
+            "principal": auth.caller(),
+            "address": self._address.of(request),
+            "endpoint": endpoint,
+            "kid": current.kid,
+            "new_kid": current.new_kid,
+            "alg": current.alg,
+            "enc": current.enc,
+            **current.change,
+            "status": status,
+            "error": current.error,
+        }
 
     def _failed(self) -> None:
         self._metrics.audited("failed")
@@ -91,24 +110,6 @@ def _is_audited(blueprint: str | None, status: int) -> bool:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return blueprint not in _USES
     return status in _REFUSED or not HTTPStatus.BAD_REQUEST <= status < _SERVER_ERRORS
-
-
-def _members(
-    request: Request, endpoint: str | None, current: RequestRecord, status: int
-) -> dict[str, Any]:
-    return {
-        "request_id": current.request_id,
-        "principal": auth.caller(),
-        "address": request.remote_addr,
-        "endpoint": endpoint,
-        "kid": current.kid,
-        "new_kid": current.new_kid,
-        "alg": current.alg,
-        "enc": current.enc,
-        **current.change,
-        "status": status,
-        "error": current.error,
-    }
 
 
 def _take_back(current: RequestRecord) -> None:

@@ -126,8 +126,8 @@ CODES: Final[Mapping[str, Advice]] = MappingProxyType(
             "Make sure that the key, `aad` and every part of the message are those of the sender.",
         ),
         "too_many_requests": Advice(
-            "Too many attempts to authenticate as this principal from this address have failed, or "
-            "a proxy limits the rate.",
+            "Too many attempts to authenticate from this address have failed, or a proxy limits "
+            "the rate.",
             "Wait as many seconds as `Retry-After` says, and mend the credentials first.",
         ),
         "internal_error": Advice(

@@ -18,6 +18,7 @@ from flask import Flask
 
 from app import current_request, observability
 from app.audit import AuditLog
+from app.auth.client_address import ClientAddress
 from app.config import Config
 from app.http.audit_hook import AuditHook
 from app.observability import Metrics, Stream, multiprocess
@@ -64,7 +65,7 @@ def _watched(directory: Path) -> Flask:
         return {"kid": KID, "mac": "x" * 43}
 
     app = _app(view)
-    audit_hook = AuditHook(AuditLog(directory / "audit.log"), metrics)
+    audit_hook = AuditHook(AuditLog(directory / "audit.log"), metrics, ClientAddress(None))
     observability.register(app, config, stream, metrics, audit_hook.end)
     stream.start()
     metrics.start(Token())  # type: ignore[arg-type]  # see above
