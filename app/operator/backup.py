@@ -17,15 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
+from app.operator.errors import BackupError
 from app.registry import Age, revision_at
 from app.registry.transfer import TableRow, snapshot
 
 FORMAT: Final = "jose-hsm registry 1"
 _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
-
-
-class BackupError(Exception):
-    """A backup cannot be written, read or restored; the text says why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ import hsm
 from app.audit import ChangesSince
 from app.keys.budget import MOST_ENCRYPTIONS
 from app.operator import backup
-from app.operator.backup import BackupError, Contents
+from app.operator.backup import Contents
+from app.operator.errors import BackupError
 from app.registry import Age, State, compared, migrate, transfer
 from hsm import CONTENT_ENCRYPTIONS, KeySpec, TokenUnavailable
 

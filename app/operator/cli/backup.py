@@ -1,88 +1,85 @@
 """``jose-hsm backup`` and ``jose-hsm restore``: the registry in a file, and back."""
 
-import argparse
 import sys
-from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+
+import click
 
 from app.audit import ChangesSince, since
 from app.config import Config
-from app.operator import backup, restoration
+from app.operator import restoration
+from app.operator.backup import Contents, read, write
+from app.operator.cli.command import configured
+from app.operator.cli.output import print_list
 from app.operator.cli.service import opened, record
 
 
-def add_to(commands: Any) -> None:
-    """Add the commands."""
-    command = commands.add_parser(
-        "backup", help="write the registry to a file, while the service serves"
-    )
-    command.add_argument("file", type=Path)
-    command.add_argument("--force", action="store_true", help="replace the file if there is one")
-    command.set_defaults(command=_backup)
-
-    command = commands.add_parser(
-        "restore",
-        help="put a backup in the place of the registry; the service must not run",
-        description="Prints first how the backup differs from the token. Nothing on the token is "
-        "changed. Exit status of --dry-run: 1 if they differ.",
-    )
-    command.add_argument("file", type=Path)
-    command.add_argument("--dry-run", action="store_true", help="compare only; change nothing")
-    command.add_argument("--force", action="store_true", help="replace a registry with rows")
-    command.add_argument(
-        "--without-token", action="store_true", help="do not compare with the token"
-    )
-    command.add_argument(
-        "--audit",
-        action="append",
-        type=Path,
-        metavar="FILE",
-        help="an audit log since the backup, of each host; by default the one of this host",
-    )
-    command.add_argument(
-        "--encryptions",
-        type=_count,
-        metavar="N",
-        help="the most AES-GCM encryptions that any key has done since the backup; by default "
-        f"{restoration.FASTEST_A_SECOND:,} for each second",
-    )
-    command.set_defaults(command=_restore)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError("must be a whole number")
-    return int(text)
-
-
-def _backup(config: Config, options: argparse.Namespace) -> int:
-    contents = backup.write(options.file, config.registry_url, force=options.force)
-    record(config, "backup", file=str(options.file.absolute()), sha256=contents.sha256)
+@click.command()
+@click.argument("file", type=Path)
+@click.option("--force", is_flag=True, help="Replace the file if there is one.")
+@configured
+def backup(config: Config, *, file: Path, force: bool) -> int:
+    """Write the registry to a file, while the service serves."""
+    contents = write(file, config.registry_url, force=force)
+    record(config, "backup", file=str(file.absolute()), sha256=contents.sha256)
     _describe(contents)
     return 0
 
 
-def _restore(config: Config, options: argparse.Namespace) -> int:
+@click.command()
+@click.argument("file", type=Path)
+@click.option("--dry-run", is_flag=True, help="Compare only; change nothing.")
+@click.option("--force", is_flag=True, help="Replace a registry with rows.")
+@click.option("--without-token", is_flag=True, help="Do not compare with the token.")
+@click.option(
+    "--audit",
+    multiple=True,
+    type=Path,
+    metavar="FILE",
+    help="An audit log since the backup, of each host; by default the one of this host.",
+)
+@click.option(
+    "--encryptions",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="The most AES-GCM encryptions that any key has done since the backup; by default "
+    f"{restoration.FASTEST_A_SECOND:,} for each second.",
+)
+@configured
+def restore(
+    config: Config,
+    *,
+    file: Path,
+    dry_run: bool,
+    force: bool,
+    without_token: bool,
+    audit: tuple[Path, ...],
+    encryptions: int | None,
+) -> int:
+    """Put a backup in the place of the registry.
+
+    The service must not run. Prints first how the backup differs from the token. Nothing on the
+    token is changed. Exit status of --dry-run: 1 if they differ.
+    """
     url = config.registry_url
-    with nullcontext() if options.dry_run else restoration.alone(config.state_dir, url):
-        contents = backup.read(options.file)
-        history = since(options.audit or filter(None, [config.audit_path]), contents.taken_at)
-        plan = restoration.plan(options.file, url, history, encryptions=options.encryptions)
+    with nullcontext() if dry_run else restoration.alone(config.state_dir, url):
+        contents = read(file)
+        history = since(audit or filter(None, [config.audit_path]), contents.taken_at)
+        plan = restoration.plan(file, url, history, encryptions=encryptions)
         _describe(contents)
-        _list("left out, for they were being made", plan.left_out)
-        _list("left out, for they have been destroyed since", plan.destroyed)
+        print_list("left out, for they were being made", sorted(plan.left_out))
+        print_list("left out, for they have been destroyed since", sorted(plan.destroyed))
         print(f"counted for each AES-GCM key since the backup: {plan.encryptions:,} encryptions")
         _tell(history)
-        is_different = not options.without_token and _compare(config, plan)
-        if options.dry_run:
+        is_different = not without_token and _compare(config, plan)
+        if dry_run:
             return int(is_different)
-        restoration.restore(plan, url, force=options.force)
+        restoration.restore(plan, url, force=force)
         record(
             config,
             "restore",
-            file=str(options.file.absolute()),
+            file=str(file.absolute()),
             sha256=contents.sha256,
             left_out=sorted(plan.left_out | plan.destroyed),
         )
@@ -93,19 +90,19 @@ def _restore(config: Config, options: argparse.Namespace) -> int:
 def _compare(config: Config, plan: restoration.Plan) -> bool:
     """Print how the backup differs from the token, and return whether it does."""
     missing, unknown = opened(config).differences(plan.specs())
-    _list("in the backup and not on the token", map(str, missing))
-    _list("on the token and not in the backup (left alone)", map(str, unknown))
+    print_list("in the backup and not on the token", sorted(map(str, missing)))
+    print_list("on the token and not in the backup (left alone)", sorted(map(str, unknown)))
     return bool(missing or unknown)
 
 
-def _describe(contents: backup.Contents) -> None:
+def _describe(contents: Contents) -> None:
     counts = ", ".join(f"{table} {number}" for table, number in sorted(contents.rows.items()))
     print(f"registry of {contents.taken_at.isoformat(timespec='seconds')}: {counts or 'no rows'}")
     print(f"schema {contents.revision}, sha256 {contents.sha256}")
 
 
 def _tell(history: ChangesSince) -> None:
-    _list("changed since, by the audit log; to be done again", history.changes)
+    print_list("changed since, by the audit log; to be done again", sorted(history.changes))
     if not history.is_whole:
         print(
             "jose-hsm: the audit log does not reach back to the backup. What was destroyed, "
@@ -113,10 +110,3 @@ def _tell(history: ChangesSince) -> None:
             "files with --audit.",
             file=sys.stderr,
         )
-
-
-def _list(title: str, items: Iterable[str]) -> None:
-    listed = sorted(items)
-    print(f"{title}: {len(listed)}")
-    for item in listed:
-        print(f"  {item}")

@@ -1,66 +1,53 @@
 """``jose-hsm doctor``: what is wrong with this installation, and what to do about it."""
 
-import argparse
 import os
 import sys
 import textwrap
 from collections import Counter
-from typing import Any, Final
+from typing import Final
+
+import click
 
 from app.config import Config
-from app.operator.cli.service import print_json, print_table
+from app.operator.cli.command import as_json, configured
+from app.operator.cli.output import print_json, print_table, spinner
 from app.operator.doctor import Check, Doctor, Result, workers
 
 _MARKS: Final = {Result.OK: "✓", Result.WARNING: "!", Result.FAILED: "✗", Result.SKIPPED: "-"}
 
 
-def add_to(commands: Any) -> None:
-    """Add the command."""
-    command = commands.add_parser(
-        "doctor",
-        help="examine the installation and say what to do; tries the PIN once at most",
-        description="Exit status: 0 if nothing has failed, 1 if something has.",
-    )
-    command.add_argument("--quick", action="store_true", help="measure no rates")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(command=_examine)
+@click.command()
+@click.option("--quick", is_flag=True, help="Measure no rates.")
+@as_json
+@configured
+def doctor(config: Config, *, quick: bool, as_json: bool) -> int:
+    """Examine the installation and say what to do.
 
-
-def _examine(config: Config, options: argparse.Namespace) -> int:
-    progress = _Progress()
-    doctor = Doctor(config, workers=workers(), is_quick=options.quick, begin=progress.begin)
+    Tries the PIN once at most. Exit status: 0 if nothing has failed, 1 if something has.
+    """
     checks = []
-    for check in doctor.checks():
-        checks.append(check)
-        progress.end(check)
+    with spinner("") as show:
+        examiner = Doctor(config, workers=workers(), is_quick=quick, begin=show)
+        for check in examiner.checks():
+            checks.append(check)
+            _tell(check)
     worst = _worst(checks)
-    if options.json:
+    if as_json:
         print_json({"result": worst, "steps": [check._asdict() for check in checks]})
     else:
         _print(checks)
     status = 1 if worst is Result.FAILED else 0
-    if doctor.is_stuck:  # the interpreter must not be torn down around a call into the library
+    if examiner.is_stuck:  # the interpreter must not be torn down around a call into the library
         sys.stdout.flush()
         os._exit(status)
     return status
 
 
-class _Progress:
-    """Prints a line for each step to stderr; on a terminal also for the one under way."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
-
-    def begin(self, step: str) -> None:
-        """Show what is looked at."""
-        if self._is_terminal:
-            print(f"… {step}", end="\r", file=sys.stderr, flush=True)
-
-    def end(self, check: Check) -> None:
-        """Show how it ended."""
-        line = f"{_MARKS[check.result]} {check.step}"
-        plain = f"{check.step}: {check.result}"
-        print(line if self._is_terminal else plain, file=sys.stderr, flush=True)
+def _tell(check: Check) -> None:
+    """Print to stderr how a step ended."""
+    line = f"{_MARKS[check.result]} {check.step}"
+    plain = f"{check.step}: {check.result}"
+    print(line if sys.stderr.isatty() else plain, file=sys.stderr, flush=True)
 
 
 def _worst(checks: list[Check]) -> Result:

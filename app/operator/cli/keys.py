@@ -1,20 +1,20 @@
 """``jose-hsm keys``: what an operator sees and does of all keys, whoever owns them."""
 
-import argparse
-import sys
 from collections.abc import Iterator
 from typing import Any, Final
+
+import click
 
 from app import current_request
 from app.config import Config
 from app.keys.adoption import adopt
+from app.operator.cli.command import CommandFailed, as_json, configured
+from app.operator.cli.output import print_json, print_table
 from app.operator.cli.service import (
     OPERATOR,
     catalogue_of,
     keyring_of,
     opened,
-    print_json,
-    print_table,
     record,
     registry_of,
 )
@@ -22,49 +22,30 @@ from app.rights import GRANTABLE, Right
 from app.schemas.catalogue import MOST_KEYS, STATES, DescriptionResponse
 
 _DESCRIPTION: Final = DescriptionResponse()
-_FILTERS: Final = ("kty", "alg", "state", "tag", "owner")
 _COLUMNS: Final = ("kid", "kty", "alg", "state", "owner", "name", "tags", "expires")
+_kid: Final = click.argument("kid")
 
 
-def add_to(commands: Any) -> None:
-    """Add the command and what belongs to it."""
-    keys = commands.add_parser("keys", help="list, show, destroy, grant and adopt keys")
-    verbs = keys.add_subparsers(required=True, metavar="command")
-
-    def verb(name: str, text: str, run: Any, *, names_key: bool = True) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = verbs.add_parser(name, help=text)
-        parser.add_argument("--json", action="store_true", help="print JSON")
-        if names_key:
-            parser.add_argument("kid")
-        parser.set_defaults(command=run)
-        return parser
-
-    listing = verb("list", "list keys", _list, names_key=False)
-    for name in _FILTERS:
-        choices = STATES if name == "state" else None
-        listing.add_argument(f"--{name}", choices=choices, help=f"only those with this {name}")
-    verb("show", "show everything that is known of a key", _show)
-    verb("destroy", "destroy a key for ever, both halves of a pair", _destroy)
-    grant = verb("grant", "let a principal do these operations and no others", _grant)
-    grant.add_argument("principal", help="as token:NAME, jwt:SUBJECT, mtls:dns:NAME or '*'")
-    grant.add_argument(
-        *("operations",), nargs="*", metavar="operation", help=" ".join(GRANTABLE) + "; or none"
-    )
-    adoption = verb(
-        "adopt", "take a key of the token into the registry, as it is", _adopt, names_key=False
-    )
-    adoption.add_argument("key", help="CKA_ID in hexadecimal, label, or RFC 7512 URI")
-    adoption.add_argument("--owner", required=True, help="as token:NAME")
-    adoption.add_argument("--alg", help="the one algorithm it is for, if it can do several")
+@click.group()
+def keys() -> None:
+    """List, show, destroy, grant and adopt keys."""
 
 
-def _list(config: Config, options: argparse.Namespace) -> int:
-    filters = {name: getattr(options, name) for name in _FILTERS if getattr(options, name)}
-    keys = list(_all(config, filters))
-    if options.json:
-        print_json(keys)
+@keys.command("list")
+@click.option("--kty", help="Only those with this kty.")
+@click.option("--alg", help="Only those with this alg.")
+@click.option("--state", type=click.Choice(STATES), help="Only those with this state.")
+@click.option("--tag", help="Only those with this tag.")
+@click.option("--owner", help="Only those with this owner.")
+@as_json
+@configured
+def list_(config: Config, /, *, as_json: bool, **filters: str | None) -> int:
+    """List keys."""
+    found = list(_all(config, {name: value for name, value in filters.items() if value}))
+    if as_json:
+        print_json(found)
     else:
-        print_table(_COLUMNS, ([_cell(key.get(name)) for name in _COLUMNS] for key in keys))
+        print_table(_COLUMNS, ([_cell(key.get(name)) for name in _COLUMNS] for key in found))
     return 0
 
 
@@ -78,48 +59,69 @@ def _all(config: Config, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
         after = page.after
 
 
-def _show(config: Config, options: argparse.Namespace) -> int:
+@keys.command()
+@as_json
+@_kid
+@configured
+def show(config: Config, *, kid: str, as_json: bool) -> int:
+    """Show everything that is known of a key."""
     catalogue = catalogue_of(config)
-    key = dict(_DESCRIPTION.dump(catalogue.read(OPERATOR, options.kid)))
-    grants = catalogue.grants(OPERATOR, options.kid)
-    _print(key | {"grants": grants}, as_json=options.json)
+    key = dict(_DESCRIPTION.dump(catalogue.read(OPERATOR, kid)))
+    _print(key | {"grants": catalogue.grants(OPERATOR, kid)}, as_json=as_json)
     return 0
 
 
-def _destroy(config: Config, options: argparse.Namespace) -> int:
+@keys.command()
+@as_json
+@_kid
+@configured
+def destroy(config: Config, *, kid: str, as_json: bool) -> int:
+    """Destroy a key for ever, both halves of a pair."""
     current = current_request.begin()
     try:
-        keyring_of(config).destroy(OPERATOR, options.kid)
+        keyring_of(config).destroy(OPERATOR, kid)
     finally:
         if current.change:  # it is destroyed, even if the token has gone away meanwhile
-            record(config, "keys.destroy", kid=options.kid, **current.change)
+            record(config, "keys.destroy", kid=kid, **current.change)
         current_request.end()
-    _print({"kid": options.kid, "state": "destroyed"}, as_json=options.json)
+    _print({"kid": kid, "state": "destroyed"}, as_json=as_json)
     return 0
 
 
-def _grant(config: Config, options: argparse.Namespace) -> int:
-    unknown = set(options.operations) - set(GRANTABLE)
+@keys.command()
+@as_json
+@_kid
+@click.argument("principal", help="As token:NAME, jwt:SUBJECT, mtls:dns:NAME or '*'.")
+@click.argument(
+    "operations", nargs=-1, metavar="[OPERATION]...", help=f"{' '.join(GRANTABLE)}; or none."
+)
+@configured
+def grant(
+    config: Config, *, kid: str, principal: str, operations: tuple[str, ...], as_json: bool
+) -> int:
+    """Let a principal do these operations and no others."""
+    unknown = set(operations) - set(GRANTABLE)
     if unknown:
-        print(f"jose-hsm: not an operation: {' '.join(sorted(unknown))}", file=sys.stderr)
-        return 2
+        raise CommandFailed(f"not an operation: {' '.join(sorted(unknown))}")
     catalogue = catalogue_of(config)
-    operations = [Right(name) for name in options.operations]
-    catalogue.grant(OPERATOR, options.kid, options.principal, operations)
-    grantee, granted = options.principal, sorted(operations)
-    record(config, "keys.grant", kid=options.kid, grantee=grantee, operations=granted)
-    grants = catalogue.grants(OPERATOR, options.kid)
-    _print({"kid": options.kid, "grants": grants}, as_json=options.json)
+    catalogue.grant(OPERATOR, kid, principal, list(map(Right, operations)))
+    record(config, "keys.grant", kid=kid, grantee=principal, operations=sorted(operations))
+    _print({"kid": kid, "grants": catalogue.grants(OPERATOR, kid)}, as_json=as_json)
     return 0
 
 
-def _adopt(config: Config, options: argparse.Namespace) -> int:
-    key = adopt(
-        registry_of(config), opened(config), options.key, owner=options.owner, alg=options.alg
-    )
-    record(config, "keys.adopt", new_kid=str(key.kid), owner=options.owner, key=options.key)
-    described = catalogue_of(config).read(OPERATOR, str(key.kid))
-    _print(dict(_DESCRIPTION.dump(described)), as_json=options.json)
+@keys.command("adopt")
+@as_json
+@click.argument("key", help="CKA_ID in hexadecimal, label, or RFC 7512 URI.")
+@click.option("--owner", required=True, help="As token:NAME.")
+@click.option("--alg", help="The one algorithm it is for, if it can do several.")
+@configured
+def adopt_(config: Config, *, key: str, owner: str, alg: str | None, as_json: bool) -> int:
+    """Take a key of the token into the registry, as it is."""
+    adopted = adopt(registry_of(config), opened(config), key, owner=owner, alg=alg)
+    record(config, "keys.adopt", new_kid=str(adopted.kid), owner=owner, key=key)
+    described = catalogue_of(config).read(OPERATOR, str(adopted.kid))
+    _print(dict(_DESCRIPTION.dump(described)), as_json=as_json)
     return 0
 
 

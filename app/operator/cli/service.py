@@ -1,8 +1,6 @@
-"""The parts of the service that commands work on, and how they print."""
+"""The parts of the service that commands work on."""
 
-import json
 import time
-from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from app.audit import AuditLog
@@ -10,6 +8,7 @@ from app.config import Config
 from app.errors import AuditUnavailable
 from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
+from app.operator.cli.output import spinner
 from app.registry import Registry
 from app.rights import Principal, Role
 from hsm import Hsm, TokenUnavailable
@@ -40,10 +39,11 @@ def opened(config: Config) -> Hsm:
     token = Hsm(config.hsm_settings)
     token.start()
     deadline = time.monotonic() + _READY_SECONDS
-    while token.reason is not None:
-        if time.monotonic() > deadline:
-            raise TokenUnavailable(token.reason)
-        time.sleep(0.05)
+    with spinner("opening the token"):
+        while token.reason is not None:
+            if time.monotonic() > deadline:
+                raise TokenUnavailable(token.reason)
+            time.sleep(0.05)
     return token
 
 
@@ -56,20 +56,3 @@ def record(config: Config, command: str, **members: Any) -> None:
         log.record(is_synced=True, principal=OPERATOR, endpoint=f"cli.{command}", **members)
     except OSError as error:
         raise AuditUnavailable from error
-
-
-def print_json(value: Any) -> None:
-    """Print what a script reads."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print columns as wide as they have to be."""
-    lines = [
-        tuple(head),
-        *(tuple("" if cell is None else str(cell) for cell in row) for row in rows),
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())

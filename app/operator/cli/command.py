@@ -1,0 +1,54 @@
+"""What all commands have in common: the settings, and how they fail."""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import IO, Any, Concatenate, Final, ParamSpec
+
+import click
+
+from app.config import PREFIX, Config, ConfigError
+from app.errors import AppError
+from app.operator.errors import BackupError
+from hsm import HsmError
+
+_Arguments = ParamSpec("_Arguments")
+
+as_json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class CommandFailed(click.ClickException):
+    """A command cannot do what it shall: one line on stderr says why."""
+
+    exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the reason."""
+        print(f"jose-hsm: {self.message}", file=file or sys.stderr)
+
+
+def configured(
+    command: Callable[Concatenate[Config, _Arguments], int],
+) -> Callable[_Arguments, int]:
+    """Give ``command`` the settings, read when it is run; its errors are ``CommandFailed``."""
+
+    @wraps(command)
+    def run(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> int:
+        _take_settings_of_run()
+        try:
+            return command(Config.from_env(), *arguments, **named)
+        except (BackupError, ConfigError, AppError, HsmError) as error:
+            raise CommandFailed(str(error)) from error
+
+    return run
+
+
+def _take_settings_of_run() -> None:
+    """Set what is not set as ``make run`` has left it in its ``STATE_DIR``."""
+    settings = Path(os.environ.get(f"{PREFIX}STATE_DIR", "var")) / "settings"
+    if settings.is_file():
+        for line in settings.read_text("utf-8").splitlines():
+            name, _, value = line.partition("=")
+            os.environ.setdefault(name, value)

@@ -1,0 +1,67 @@
+"""What commands print: plain lines for scripts, a table and a spinner for a terminal."""
+
+# ruff: noqa: PLC0415  # rich takes a tenth of a second to import, and scripts have no use for it
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    """Print what a script reads."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_list(title: str, items: Iterable[object]) -> None:
+    """Print how many items there are, and each on a line of its own."""
+    listed = list(items)
+    print(f"{title}: {len(listed)}")
+    for item in listed:
+        print(f"  {item}")
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print columns as wide as they have to be; a terminal folds them into its width."""
+    lines = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _print_for_people(head, lines)
+    else:
+        _print_for_scripts([head, *lines])
+
+
+def _print_for_scripts(lines: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _print_for_people(head: Sequence[str], lines: Iterable[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in head:
+        table.add_column(title, overflow="fold")  # no kid loses its end
+    for line in lines:
+        table.add_row(*map(Text, line))  # a name in brackets is no markup
+    Console().print(table)
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal what is under way, for one ``with`` block.
+
+    Gives the function that changes the text. Lines printed meanwhile stand above it.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text) as status:
+        yield status.update

@@ -1,0 +1,135 @@
+"""The command line imports what a command needs, and prints for people or for scripts."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from app.operator.cli import jose_hsm, main
+from app.operator.cli.output import print_table, spinner
+from scripts.throwaway import ROOT
+
+SERVICE = {"flask", "werkzeug", "sqlalchemy", "marshmallow", "prometheus_client", "rich"}
+LOADED = """
+import json, sys
+from app.operator.cli import main
+status = main(json.loads(sys.argv[1]))
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def imported(*arguments: str) -> set[str]:
+    """The modules that a process has at the end of a command."""
+    settings = {"PKCS11_MODULE": "/none", "TOKEN_LABEL": "none", "PIN_FILE": "/none"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, json.dumps(arguments)],
+        env={**os.environ, **{f"JOSE_HSM_{name}": text for name, text in settings.items()}},
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return set(json.loads(done.stderr))
+
+
+def test_the_list_of_commands_needs_nothing_but_click():
+    assert imported("--help") & (SERVICE | {"hsm", "pkcs11", "cryptography"}) == set()
+
+
+def test_the_audit_log_is_verified_without_the_service(tmp_path):
+    (tmp_path / "audit.log").touch()
+    modules = imported("audit", "verify", str(tmp_path / "audit.log"))
+    assert "app.audit.chain" in modules
+    assert modules & SERVICE == set()
+
+
+@pytest.mark.parametrize("name", jose_hsm.commands)
+def test_the_list_says_of_a_command_what_the_command_says(name):
+    listed: Any = jose_hsm.commands[name]
+    command = listed.load()
+    assert command.name == name
+    assert command.help.partition("\n")[0] == listed.help
+
+
+@pytest.mark.parametrize("arguments", [(), ("keys",), ("keys", "list", "--state", "x"), ("x",)])
+def test_what_is_no_command_has_the_status_of_wrong_usage(capsys, arguments):
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("Usage: jose-hsm ")
+
+
+def test_help_is_no_failure(capsys):
+    for arguments in (["-h"], ["keys", "list", "--help"]):
+        assert main(arguments) == 0
+    assert "--owner" in capsys.readouterr().out
+
+
+def test_interruption_has_the_status_of_a_signal(monkeypatch, capsys):
+    def interrupted(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("app.operator.cli.import_module", interrupted)
+    assert main(["migrate"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "jose-hsm: interrupted"
+
+
+HEAD, ROWS = ("kid", "name"), (("0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11", "[red]x"), ("-", None))
+
+
+def test_a_table_for_scripts_is_columns_of_text(capsys):
+    print_table(HEAD, ROWS)
+    assert capsys.readouterr().out.splitlines() == [
+        "kid                                   name",
+        "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11  [red]x",
+        "-",
+    ]
+
+
+class Terminal:
+    """A pseudo-terminal of so many columns, and what is written to it."""
+
+    def __init__(self) -> None:
+        self._master, self._slave = pty.openpty()
+        self.file = os.fdopen(self._slave, "w", buffering=1)
+
+    def written(self) -> str:
+        self.file.close()
+        chunks = []
+        try:
+            while chunk := os.read(self._master, 65_536):
+                chunks.append(chunk)
+        except OSError:  # the end, as Linux has it
+            os.close(self._master)
+        return b"".join(chunks).decode()
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "60")
+    return Terminal()
+
+
+def test_a_table_for_people_loses_nothing_and_takes_no_name_for_markup(monkeypatch, terminal):
+    monkeypatch.setattr(sys, "stdout", terminal.file)
+    print_table(HEAD, ROWS)
+    written = terminal.written()
+    assert ROWS[0][0] in written
+    assert "[red]x" in written
+    assert "─" in written
+
+
+def test_a_terminal_shows_what_is_under_way_and_a_script_does_not(monkeypatch, terminal, capsys):
+    with spinner("opening") as show:
+        show("opened")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "stderr", terminal.file)
+    with spinner("opening") as show:
+        show("opened")
+    assert "opened" in terminal.written()
