@@ -19,7 +19,7 @@ PREFIX: Final = "JOSE_HSM_"
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024  # of a request
 ASYMMETRIC: Final = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "EdDSA"),
+    *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
 )
 _SHORTEST_SECRET: Final = 16
 
@@ -179,16 +179,26 @@ class Config:
     jwt_jwks: str | None = _setting(
         _text, "JWK set of the issuer: a file or an https URL", default=None
     )
+    jwt_jwks_seconds: float = _setting(
+        _seconds,
+        "how long the last good JWK set is believed while it cannot be read anew, in seconds; "
+        "then 503",
+        default=86400.0,
+    )
     jwt_algorithms: tuple[str, ...] = _setting(
         _several(*ASYMMETRIC),
         "`alg` that JWTs may have",
-        default=("RS256", "PS256", "ES256", "EdDSA"),
+        default=("RS256", "PS256", "ES256", "EdDSA", "Ed25519"),
     )
     jwt_typ: str | None = _setting(
         _text, "`typ` that JWTs must have, as `at+jwt`; by default any", default=None
     )
-    jwt_principal_claim: str = _setting(_text, "claim that names the principal", default="sub")
-    jwt_roles_claim: str = _setting(_text, "claim that lists roles", default="roles")
+    jwt_principal_claim: str = _setting(
+        _text, "claim that names the principal; dots lead into nested claims", default="sub"
+    )
+    jwt_roles_claim: str = _setting(
+        _text, "claim that lists roles, likewise: `realm_access.roles`", default="roles"
+    )
     jwt_lifetime_seconds: float = _setting(
         _seconds, "longest lifetime of a JWT in seconds", default=86400.0
     )

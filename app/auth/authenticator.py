@@ -79,7 +79,8 @@ class Authenticator:
         if "token" in config.auth:
             ways.append(TokenWay(credentials, self._roles))
         if "jwt" in config.auth:
-            ways.append(JwtWay(config, IssuerKeys(str(config.jwt_jwks)), self._roles))
+            keys = IssuerKeys(str(config.jwt_jwks), believed_seconds=config.jwt_jwks_seconds)
+            ways.append(JwtWay(config, keys, self._roles))
         if "mtls" in config.auth:
             find = self._proxy.certificate if self._proxy else of_connection
             ways.append(CertificateWay(find, self._roles))

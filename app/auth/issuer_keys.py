@@ -1,17 +1,18 @@
-"""The public keys of the issuer of JWTs, from a file or a URL."""
+"""The public keys of the issuer of JWTs, as they are published."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from threading import Lock
+from http.client import HTTPException
+from threading import Event, Lock
 from typing import Any, Final
-from urllib.request import HTTPRedirectHandler, build_opener
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey
+from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
 
+from app.auth.jwks_source import mark_of, reader_of
 from app.errors import IssuerUnavailable
 from app.jose import strict_json
 
@@ -19,10 +20,11 @@ logger = logging.getLogger(__name__)
 
 PublicKey = RSAKey | ECKey | OKPKey
 
-_MAX_AGE_SECONDS: Final = 300.0
+_FRESH_SECONDS: Final = 300.0
 _PAUSE_SECONDS: Final = 10.0
-_FETCH_SECONDS: Final = 3.0
-_MOST_BYTES: Final = 1024 * 1024
+_PATIENCE_SECONDS: Final = 1.0
+_LONGEST_KID: Final = 100
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, JoseError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,27 +39,36 @@ class Keys:
 class IssuerKeys:
     """The keys as last read.
 
-    A file is read again when it changes. A URL is fetched again when what is known is old or lacks
-    a key, never more often than every few seconds, and by one request while others go on. What
-    was read last is kept while the source is away.
+    The set is read again when it is old or lacks a key, and a file when it changes, never more
+    often than every few seconds, and by one request while others go on. Who has no keys waits for
+    that one, but not for a slow issuer. What was read last is kept while the source is away, and
+    believed for ``believed_seconds``.
     """
 
-    def __init__(self, location: str, *, now: Callable[[], float] = time.monotonic) -> None:
-        self._read = _reader_of(location)
-        self._mark = _mark_of(location)
+    def __init__(
+        self,
+        location: str,
+        *,
+        believed_seconds: float = 86400.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._read = reader_of(location)
+        self._mark = mark_of(location)
+        self._believed_seconds = believed_seconds
         self._now = now
-        self._lock = Lock()
+        self._turn = Lock()
+        self._has_ended = Event()
+        self._has_ended.set()
         self._keys: Keys | None = None
         self._marked: object = None
         self._read_at = self._tried_at = float("-inf")
 
     def current(self) -> Keys:
-        """Return the keys; raise ``IssuerUnavailable`` if they have never been read."""
+        """Return the keys; raise ``IssuerUnavailable`` if there are none, or none to believe."""
         mark = self._mark()
-        is_old = self._now() - self._read_at > _MAX_AGE_SECONDS
-        if self._keys is None or mark != self._marked or (mark is None and is_old):
+        if mark != self._marked or self._age_seconds > _FRESH_SECONDS:
             self._refresh(mark, is_urgent=mark != self._marked)
-        if self._keys is None:
+        if self._keys is None or self._age_seconds > self._believed_seconds:
             raise IssuerUnavailable
         return self._keys
 
@@ -66,70 +77,55 @@ class IssuerKeys:
         self._refresh(self._marked, is_urgent=False)
         return self._keys or keys
 
+    @property
+    def _age_seconds(self) -> float:
+        return self._now() - self._read_at
+
     def _refresh(self, mark: object, *, is_urgent: bool) -> None:
-        # Who has keys does not wait for those who fetch.
-        if not self._lock.acquire(blocking=self._keys is None):
-            return
+        """Read the set if it is time to; who has no keys waits a moment for who does."""
+        now = self._now()
+        with self._turn:
+            is_due = is_urgent or now - self._tried_at >= _PAUSE_SECONDS
+            reads = is_due and self._has_ended.is_set()
+            if reads:
+                self._has_ended.clear()
+                self._tried_at = now
+        if reads:
+            self._load(mark)
+        elif self._keys is None:
+            self._has_ended.wait(max(0.0, self._tried_at + _PATIENCE_SECONDS - now))
+
+    def _load(self, mark: object) -> None:
         try:
-            if is_urgent or self._now() - self._tried_at >= _PAUSE_SECONDS:
-                self._tried_at = self._now()
-                self._load()
-                self._read_at = self._now()
-                self._marked = mark
-        except (OSError, ValueError, KeyError, TypeError, JoseError) as error:
-            self._marked = mark
+            content = self._read()
+            before = self._keys
+            if before is None or content != before.content:
+                version = before.version + 1 if before else 0
+                self._keys = Keys(version=version, content=content, keys=_parse(content))
+            self._read_at = self._now()
+        except (OSError, HTTPException, *_UNREADABLE) as error:
             logger.warning("the JWK set of the issuer cannot be read: %s", type(error).__name__)
         finally:
-            self._lock.release()
-
-    def _load(self) -> None:
-        content = self._read()
-        before = self._keys
-        if before is None or content != before.content:
-            version = before.version + 1 if before else 0
-            self._keys = Keys(version=version, content=content, keys=_parse(content))
+            self._marked = mark
+            self._has_ended.set()
 
 
 def _parse(content: bytes) -> Sequence[PublicKey]:
-    members: Any = strict_json.loads(content)
-    keys = KeySet.import_key_set(members)
-    return [key for key in keys if isinstance(key, RSAKey | ECKey | OKPKey)]
+    """Return the keys that can be read of a set; raise one of ``_UNREADABLE`` if none can."""
+    found = map(_imported, strict_json.loads(content)["keys"])
+    keys = [key for key in found if key is not None]
+    if not keys:
+        raise ValueError("there is no key that can be read")
+    return keys
 
 
-class _NoRedirects(HTTPRedirectHandler):
-    def redirect_request(self, *_args: Any) -> None:
-        """Follow nothing: the configured URL is the one that is trusted."""
-
-
-def _is_url(location: str) -> bool:
-    return location.startswith(("http://", "https://"))
-
-
-def _reader_of(location: str) -> Callable[[], bytes]:
-    if not _is_url(location):
-        return Path(location).read_bytes
-    opener = build_opener(_NoRedirects)
-
-    def fetch() -> bytes:
-        with opener.open(location, timeout=_FETCH_SECONDS) as response:
-            content: bytes = response.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise ValueError("too long")
-        return content
-
-    return fetch
-
-
-def _mark_of(location: str) -> Callable[[], object]:
-    """Return what tells, without reading, whether a file has changed; nothing does for a URL."""
-    if _is_url(location):
-        return lambda: None
-
-    def mark() -> object:
-        try:
-            found = Path(location).stat()
-        except OSError:
-            return "away"
-        return found.st_mtime_ns, found.st_size, found.st_ino
-
-    return mark
+def _imported(jwk: Any) -> PublicKey | None:
+    """Return a key; ``None`` of one that is not for us, which spoils no other (RFC 7517 §5)."""
+    try:
+        key = JWKRegistry.import_key(jwk)
+    except (*_UNREADABLE, UnsupportedAlgorithm) as error:
+        kid = str(jwk.get("kid"))[:_LONGEST_KID] if isinstance(jwk, dict) else None
+        logger.warning("the key %r of the issuer is left out: %s", kid, type(error).__name__)
+        return None
+    key.ensure_kid()
+    return key if isinstance(key, RSAKey | ECKey | OKPKey) else None

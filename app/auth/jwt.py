@@ -8,11 +8,11 @@ from threading import Lock
 from typing import Any, Final, NamedTuple
 
 from flask import Request
-from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwt import JWTClaimsRegistry
 
 from app.auth.issuer_keys import IssuerKeys, Keys, PublicKey
+from app.auth.jwt_algorithms import is_meant, verifies
 from app.auth.schemes import Claim, Refused, Roles, bearer, refusing, roles_of
 from app.config import Config
 from app.jose import encoding, strict_json
@@ -24,9 +24,25 @@ _LEEWAY_SECONDS: Final = 60
 _MOST_PROVEN: Final = 4096
 _LONGEST: Final = 500
 _UNKNOWN: Final = f"{KIND}?"
-# Each names keys, or demands an understanding, that we do not take from a token.
-_REFUSED_MEMBERS: Final = ("crit", "jku", "jwk", "x5u", "b64", "zip")
-_KTY: Final = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+# Each demands an understanding. What only names keys (jku, jwk, x5c, x5u) is ignored like all else
+# that is not known: keys come from the issuer alone.
+_REFUSED_MEMBERS: Final = ("crit", "b64")
+
+
+class _Jwt(NamedTuple):
+    """A token, read strictly and not yet believed."""
+
+    header: dict[str, Any]
+    claims: dict[str, Any]
+    signing_input: bytes
+    signature: bytes
+
+    @classmethod
+    def of(cls, token: str) -> "_Jwt":
+        """Return ``token`` in its parts (RFC 7515 §7.1); raise ``ValueError``."""
+        header, claims, signature = (encoding.decode(part) for part in token.split("."))
+        signing_input = token.rpartition(".")[0].encode("ascii")
+        return cls(strict_json.loads(header), strict_json.loads(claims), signing_input, signature)
 
 
 class _Proven(NamedTuple):
@@ -48,7 +64,6 @@ class JwtWay:
             leeway=_LEEWAY_SECONDS,
             iss={"essential": True, "value": config.jwt_issuer or ""},
             aud={"essential": True, "value": config.jwt_audience or ""},
-            sub={"essential": True},
             exp={"essential": True},
         )
 
@@ -62,13 +77,11 @@ class JwtWay:
         if proven is not None:
             return Claim(principal=proven, prove=lambda: proven)
         try:
-            header, claims = _parts(token)
+            jwt = _Jwt.of(token)
         except ValueError:
             return Claim(principal=_UNKNOWN, prove=refusing("not a JWT"))
-        return Claim(
-            principal=f"{KIND}{claims.get(self._config.jwt_principal_claim)}"[:_LONGEST],
-            prove=lambda: self._prove(token, digest, header, claims),
-        )
+        name = _found(jwt.claims, self._config.jwt_principal_claim)
+        return Claim(principal=f"{KIND}{name}"[:_LONGEST], prove=lambda: self._prove(jwt, digest))
 
     def _remembered(self, digest: bytes) -> Principal | None:
         with self._lock:
@@ -83,19 +96,19 @@ class JwtWay:
             if len(self._proven) > _MOST_PROVEN:
                 self._proven.popitem(last=False)
 
-    def _prove(
-        self, token: str, digest: bytes, header: Mapping[str, Any], claims: dict[str, Any]
-    ) -> Principal:
-        self._require_header(header)
-        keys, key = self._key(header)
+    def _prove(self, jwt: _Jwt, digest: bytes) -> Principal:
+        self._require_header(jwt.header)
+        keys, key = self._key(jwt.header)
         try:
-            jws.deserialize_compact(token, key, algorithms=[header["alg"]])
-            self._claims.validate(claims)
+            if not verifies(key, jwt.header["alg"], jwt.signing_input, jwt.signature):
+                raise Refused("JWT: the signature is none of the issuer")
+            self._claims.validate(jwt.claims)
         except (JoseError, ValueError, TypeError) as error:
             raise Refused(f"JWT: {error}") from None
-        self._require_lifetime(claims)
-        principal = self._principal(claims)
-        self._remember(digest, _Proven(principal, keys.version, claims["exp"] + _LEEWAY_SECONDS))
+        self._require_lifetime(jwt.claims)
+        principal = self._principal(jwt.claims)
+        until = jwt.claims["exp"] + _LEEWAY_SECONDS
+        self._remember(digest, _Proven(principal, keys.version, until))
         return principal
 
     def _require_header(self, header: Mapping[str, Any]) -> None:
@@ -113,7 +126,7 @@ class JwtWay:
         keys = self._keys.current()
         for known in (keys, None):
             keys = known or self._keys.newer_than(keys)
-            found = [key for key in keys.keys if _is_meant(key, header)]
+            found = [key for key in keys.keys if is_meant(key, header)]
             if len(found) == 1:
                 return keys, found[0]
         raise Refused("JWT: no key, or more than one, is the one that is meant")
@@ -126,30 +139,22 @@ class JwtWay:
             raise Refused("JWT: lifetime is too long")
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
-        name = claims.get(self._config.jwt_principal_claim)
+        name = _found(claims, self._config.jwt_principal_claim)
         if not (isinstance(name, str) and 0 < len(name) <= _LONGEST and name.isprintable()):
             raise Refused("JWT: the claim of the principal is not a name")
-        roles = claims.get(self._config.jwt_roles_claim, [])
+        roles = _found(claims, self._config.jwt_roles_claim)
         listed = roles.split() if isinstance(roles, str) else roles
         return self._roles.principal(
             f"{KIND}{name}", roles_of(listed if isinstance(listed, list) else [])
         )
 
 
-def _parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return header and claims, read strictly and not yet believed; raise ``ValueError``."""
-    header, claims, _signature = (encoding.decode(part) for part in token.split("."))
-    return strict_json.loads(header), strict_json.loads(claims)
-
-
-def _is_meant(key: PublicKey, header: Mapping[str, Any]) -> bool:
-    members = key.as_dict(private=False)
-    return (
-        header.get("kid", members.get("kid")) == members.get("kid")
-        and members.get("kty") == _KTY[header["alg"][:2]]
-        and members.get("use", "sig") == "sig"
-        and members.get("alg", header["alg"]) == header["alg"]
-    )
+def _found(claims: Mapping[str, Any], name: str) -> Any:
+    """Return the claim ``name``, or the one that its parts between dots lead to, if any."""
+    found: Any = claims
+    for part in (name,) if name in claims else name.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
 
 
 def _media_type(typ: object) -> str:

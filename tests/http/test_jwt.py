@@ -1,23 +1,28 @@
 """JWTs: what makes somebody of a token, and everything that does not."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
-from joserfc.jwk import KeySet, RSAKey
+from joserfc.jwk import KeySet, OKPKey, RSAKey
 
 from app.auth.issuer_keys import IssuerKeys
+from app.auth.jwks_source import reader_of
 from app.auth.jwt import JwtWay
 from app.auth.schemes import Refused, Roles
 from app.config import Config, ConfigError
 from app.errors import IssuerUnavailable
 from tests.http.test_attempts import Clock
-from tests.shared.api import Api
-from tests.shared.issuer import BAD, Issuer, jwks_server
+from tests.shared.api import Api, b64u
+from tests.shared.callers import token_for
+from tests.shared.issuer import BAD, Issuer, http_answer, jwks_server, slow_server
 from tests.unit.test_config import GOOD
 
 UNAUTHORIZED = (401, "unauthorized")
@@ -64,7 +69,11 @@ def principal(way: JwtWay, token: str) -> Any:
         ("ec", {"alg": "ES256", "kid": "ec"}),
         ("okp", {"alg": "EdDSA", "kid": "okp"}),
         ("okp", {"alg": "EdDSA", "kid": None}),  # the only one of its kind
+        ("okp", {"alg": "Ed25519", "kid": "okp"}),  # RFC 9864
         ("rsa", {"typ": "at+jwt", "x5t": "ignored"}),
+        ("rsa", {"ver": "1.0", "cat": "x", "url": 7, "zip": None}),  # RFC 7515 §4
+        ("rsa", {"jku": "https://evil.example/jwks", "x5u": "no URL"}),
+        ("rsa", {"jwk": {"kty": "RSA"}, "x5c": ["A" * 1500], "x5t#S256": 7}),
     ],
 )
 def test_a_good_token_is_its_subject(issuer, url, key, header):
@@ -75,6 +84,14 @@ def test_a_good_token_is_its_subject(issuer, url, key, header):
     assert Api.over_http(url, bearer=issuer.token("bob")).get(f"/keys/{kid}").status == 403
 
 
+def test_no_header_of_a_token_makes_the_service_fetch(issuer, jwks):
+    with jwks_server(issuer.jwks.encode) as (url, fetches):
+        for header in ({"jku": url}, {"x5u": url}, {"jku": url, "kid": "unknown"}):
+            with suppress(Refused):
+                principal(way_of(issuer, jwks), issuer.token(header=header))
+        assert not fetches
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_token_is_nobody(issuer, url, name):
     answer = Api.over_http(url, bearer=BAD[name](issuer)).get("/keys")
@@ -83,8 +100,6 @@ def test_a_bad_token_is_nobody(issuer, url, name):
 
 
 def test_a_token_is_not_a_principal_of_another_kind(issuer, url, environment):
-    from tests.shared.callers import token_for  # noqa: PLC0415
-
     kid = Api.over_http(url, bearer=token_for(environment, "token:alice")).create(
         kty="oct", alg="HS256"
     )["kid"]
@@ -108,6 +123,15 @@ def test_roles_are_in_a_claim(issuer, jwks, roles):
     assert found.roles == {"creator"}
 
 
+@pytest.mark.parametrize("roles", [["auditor"], "auditor"])
+def test_the_claim_of_the_roles_may_be_nested(issuer, jwks, roles):
+    way = way_of(issuer, jwks, roles_claim="realm_access.roles")
+    for claims in ({"realm_access": {"roles": roles}}, {"realm_access.roles": roles}):
+        assert principal(way, issuer.token(**claims)).roles == {"auditor", "creator"}
+    for claims in ({"realm_access": roles}, {"realm_access": {}}, {"roles": roles}):
+        assert principal(way, issuer.token(**claims)).roles == {"creator"}
+
+
 @pytest.mark.parametrize("roles", [None, 1, {"admin": True}, [["admin"]], "ADMIN"])
 def test_what_lists_no_roles_gives_none(issuer, jwks, roles):
     found = principal(way_of(issuer, jwks), issuer.token(roles=roles))
@@ -117,7 +141,8 @@ def test_what_lists_no_roles_gives_none(issuer, jwks, roles):
 def test_another_claim_may_name_the_principal(issuer, jwks):
     way = way_of(issuer, jwks, principal_claim="client_id")
     assert principal(way, issuer.token(client_id="robot")) == "jwt:robot"
-    for changed in ({"client_id": None}, {"client_id": 7}, {"client_id": "robot", "sub": None}):
+    assert principal(way, issuer.token(client_id="robot", sub=None)) == "jwt:robot"
+    for changed in ({"client_id": None}, {"client_id": 7}, {"client_id": "robot", "sub": 7}):
         with pytest.raises(Refused):
             principal(way, issuer.token(**changed))
 
@@ -147,6 +172,32 @@ def test_a_token_is_verified_once_for_each_state_of_the_keys(issuer, tmp_path, m
         principal(way, token)
 
 
+KEY_ALGS = [None, "EdDSA", "Ed25519"]
+
+
+@pytest.mark.parametrize("key_alg", KEY_ALGS)
+@pytest.mark.parametrize("alg", ["EdDSA", "Ed25519"])
+def test_ed25519_has_two_names(issuer, tmp_path, key_alg, alg):
+    members = {"kid": "two"} | ({"alg": key_alg} if key_alg else {})
+    key = OKPKey.generate_key("Ed25519", members)
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
+    signing = OKPKey.import_key(key.as_dict(private=True) | {"alg": alg})
+    token = issuer.token(key=signing, header={"alg": alg, "kid": "two"})
+    assert principal(way_of(issuer, path), token) == "jwt:alice"
+
+
+def test_another_curve_is_not_ed25519(issuer, tmp_path):
+    key = OKPKey.generate_key("Ed448", {"kid": "448"})
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
+    way = way_of(issuer, path)
+    token = issuer.token(key=key, header={"alg": "EdDSA", "kid": "448"})
+    assert principal(way, token) == "jwt:alice"
+    with pytest.raises(Refused):
+        principal(way, issuer.token(key=key, header={"alg": "Ed25519", "kid": "448"}))
+
+
 def test_what_was_proven_ends_with_the_token(issuer, jwks, monkeypatch):
     way, token = way_of(issuer, jwks), issuer.token()
     assert principal(way, token) == "jwt:alice"
@@ -167,6 +218,44 @@ def test_a_file_that_is_broken_or_gone_is_no_new_state(issuer, tmp_path):
     assert principal(way, issuer.token("carol")) == "jwt:carol"
     with pytest.raises(IssuerUnavailable):
         principal(way_of(issuer, path), issuer.token())
+
+
+# --- A set with keys that are not for us ---
+
+X = b64u(b"\1" * 32)
+UNREADABLE: dict[str, Any] = {
+    "brainpool": {"kty": "EC", "crv": "brainpoolP256r1", "x": X, "y": X, "kid": "odd"},
+    "certificate only": {"kty": "RSA", "x5c": ["MIIB"], "kid": "odd"},
+    "off the curve": {"kty": "EC", "crv": "P-256", "x": X, "y": X, "kid": "odd"},
+    "no kty": {"n": X, "e": "AQAB", "kid": "odd"},
+    "unknown kty": {"kty": "AKP", "alg": "ML-DSA-44", "pub": X, "kid": "odd"},
+    "numeric kid": {"kty": "RSA", "n": b64u(b"\xff" * 256), "e": "AQAB", "kid": 7},
+    "base64 of nothing": {"kty": "OKP", "crv": "Ed25519", "x": "!", "kid": "odd"},
+    "curve of another type": {"kty": "EC", "crv": ["P-256"], "x": X, "y": X, "kid": "odd"},
+    "no object": "odd",
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_key_that_cannot_be_read_is_left_out_and_named_once(issuer, tmp_path, caplog, name):
+    path = tmp_path / "jwks.json"
+    readable = json.loads(issuer.jwks)["keys"]
+    path.write_text(json.dumps({"keys": [UNREADABLE[name], *readable]}))
+    way = way_of(issuer, path)
+    for subject in ("alice", "bob"):
+        assert principal(way, issuer.token(subject)) == f"jwt:{subject}"
+    kid = {"numeric kid": "'7'", "no object": "None"}.get(name, "'odd'")
+    (line,) = caplog.messages
+    assert line.startswith(f"the key {kid} of the issuer is left out: ")
+
+
+def test_a_set_without_a_key_that_can_be_read_is_no_new_state(issuer, tmp_path):
+    path = tmp_path / "jwks.json"
+    path.write_text(issuer.jwks)
+    way = way_of(issuer, path)
+    assert principal(way, issuer.token()) == "jwt:alice"
+    path.write_text(json.dumps({"keys": [UNREADABLE["brainpool"]]}))
+    assert principal(way, issuer.token("bob")) == "jwt:bob"
 
 
 # --- Keys from a URL ---
@@ -224,6 +313,111 @@ def test_the_last_good_keys_are_kept_while_the_source_is_down(issuer, content):
         source.content = issuer.jwks.encode() + b" "
         clock.now += 11
         assert keys.current().version == state.version + 1
+
+
+def test_kept_keys_are_believed_for_a_day(issuer):
+    clock, source = Clock(), Source(issuer)
+    with jwks_server(source) as (url, _):
+        keys = IssuerKeys(url, now=clock)
+        state = keys.current()
+        source.content = None
+        clock.now += 86400
+        assert keys.current() is state
+        clock.now += 1
+        with pytest.raises(IssuerUnavailable):
+            keys.current()
+        source.content = issuer.jwks.encode()
+        clock.now += 11
+        assert keys.current() is state
+
+
+def test_a_file_is_believed_as_long_as_it_is_there(issuer, tmp_path):
+    clock, path = Clock(), tmp_path / "jwks.json"
+    path.write_text(issuer.jwks)
+    keys = IssuerKeys(str(path), now=clock, believed_seconds=1000)
+    state = keys.current()
+    for _ in range(10):
+        clock.now += 900
+        assert keys.current() is state
+    path.unlink()
+    clock.now += 900
+    assert keys.current() is state
+    clock.now += 101
+    with pytest.raises(IssuerUnavailable):
+        keys.current()
+
+
+SLOW = {
+    "head": lambda jwks: http_answer(jwks, head="X-Padding: " + 3000 * "x" + "\r\n"),
+    "body": lambda jwks: http_answer(3000 * " " + jwks),
+}
+
+
+@pytest.mark.parametrize("part", SLOW)
+def test_the_time_of_a_fetch_is_that_of_the_whole(issuer, monkeypatch, part):
+    monkeypatch.setattr("app.auth.jwks_source._FETCH_SECONDS", 0.3)
+    answer = SLOW[part](issuer.jwks)
+    with slow_server(answer, pieces=1, pause_seconds=0) as url:
+        assert len(IssuerKeys(url).current().keys) == 4
+    with (
+        slow_server(answer, pieces=40, pause_seconds=0.1) as url,
+        pytest.raises(IssuerUnavailable),
+    ):
+        IssuerKeys(url).current()
+
+
+def test_a_source_that_speaks_no_http_is_as_one_that_is_down(issuer):
+    clock = Clock()
+    with (
+        jwks_server(Source(issuer)) as (url, _),
+        slow_server(b"nonsense\r\n\r\n", pieces=1, pause_seconds=0) as nonsense,
+    ):
+        keys = IssuerKeys(url, now=clock)
+        state = keys.current()
+        keys._read = reader_of(nonsense)
+        clock.now += 301
+        assert keys.current() is state
+
+
+def test_who_has_no_keys_waits_a_second_of_a_fetch_and_no_longer(issuer):
+    clock, begun, goes_on = Clock(), threading.Event(), threading.Event()
+    keys = IssuerKeys("http://127.0.0.1:1/jwks.json", now=clock)
+
+    def read() -> bytes:
+        begun.set()
+        goes_on.wait(60)
+        return issuer.jwks.encode()
+
+    keys._read = read
+    first = threading.Thread(target=keys.current)
+    first.start()
+    assert begun.wait(60)
+    with pytest.raises(IssuerUnavailable):  # after a second, while the first goes on
+        keys.current()
+    clock.now += 5
+    with pytest.raises(IssuerUnavailable):
+        keys.current()
+    with ThreadPoolExecutor() as pool:
+        clock.now -= 4.9
+        second = pool.submit(keys.current)
+        goes_on.set()
+        assert len(second.result().keys) == 4
+    first.join()
+
+
+def test_a_slow_issuer_holds_up_nobody_else(environment, serve, issuer):
+    answer = http_answer(issuer.jwks)
+    with (
+        slow_server(answer, pieces=len(answer), pause_seconds=0.5) as jwks,
+        serve(environment | issuer.settings(jwks), workers=1) as url,
+        ThreadPoolExecutor(max_workers=40) as pool,
+    ):
+        good = Api.over_http(url, bearer=token_for(environment, "token:alice"))
+        waiting = [
+            pool.submit(Api.over_http(url, bearer=issuer.token()).get, "/keys") for _ in range(40)
+        ]
+        assert good.get("/keys").status == 200
+        assert {request.result().refusal for request in waiting} == {(503, "unavailable")}
 
 
 def test_a_source_that_has_never_answered_is_503_and_then_works(environment, serve, issuer):

@@ -5,10 +5,11 @@ import hashlib
 import hmac
 import http.server
 import json
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,7 @@ BAD: Mapping[str, Bad] = {
     "key for encryption": lambda issuer: issuer.token(key=issuer.encrypting, header={"kid": "enc"}),
     "alg not allowed": lambda issuer: issuer.token(header={"alg": "RS512"}),
     "crit": lambda issuer: issuer.token(header={"crit": ["exp"], "exp": 1}),
-    "jku": lambda issuer: issuer.token(header={"jku": "https://evil.example/jwks"}),
-    "x5u": lambda issuer: issuer.token(header={"x5u": "https://evil.example/cert"}),
+    "b64": lambda issuer: issuer.token(header={"b64": False}),
     "a key of its own": _own_key,
     "expired": lambda issuer: issuer.token(iat=_now() - 600, exp=_now() - 61),
     "no exp": lambda issuer: issuer.token(exp=None),
@@ -173,3 +173,36 @@ def jwks_server(content: Callable[[], bytes | None]) -> Iterator[tuple[str, list
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def slow_server(answer: bytes, *, pieces: int, pause_seconds: float) -> Iterator[str]:
+    """Send ``answer``, head and all, in so many pieces with a pause after each; give the URL."""
+    size = -(-len(answer) // pieces)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            with suppress(OSError):  # who waits no longer has gone
+                for start in range(0, len(answer), size):
+                    self.request.sendall(answer[start : start + size])
+                    if is_over.wait(pause_seconds):
+                        return
+
+    is_over = threading.Event()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/jwks.json"
+        finally:
+            is_over.set()
+            server.shutdown()
+            thread.join()
+
+
+def http_answer(content: str, *, head: str = "") -> bytes:
+    """Return an answer of 200 with ``content``, and ``head`` among its header fields."""
+    fields = f"HTTP/1.1 200 OK\r\n{head}Content-Length: {len(content)}\r\n\r\n"
+    return fields.encode() + content.encode()
