@@ -24,7 +24,6 @@ run: ## Serve on 127.0.0.1 with a development token: [PORT=8000] [STATE_DIR=var]
 	@exec scripts/run
 
 test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n 4]
-	@scripts/setup requirements.lock # the README's commands, which the tests run, ask for it
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -41,7 +40,6 @@ load: ## Create, use and destroy keys from 16 clients: [SECONDS=60]
 	@exec $(BIN)/python -m scripts.trials.mixed_load --seconds $(SECONDS)
 
 faults: ## Run all fault tests, and the long forms of all others: half an hour and more
-	@scripts/setup requirements.lock
 	@scripts/setup requirements-test.lock
 	@$(BIN)/python -m pytest -m "long or not long" tests/faults
 	@exec $(BIN)/python -m pytest -m long tests --ignore tests/faults
