@@ -1,10 +1,12 @@
+"""Key material of imports. Primes that take long to find are in ``rsa_numbers.json``."""
+
 import base64
 import itertools
 import json
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from math import gcd, isqrt, lcm, prod
+from math import gcd, isqrt, lcm
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from hypothesis import strategies as st
 from app.errors import BadRequest
 from app.jwk import key_material
 from tests.shared.sealing import CEK_BYTES
+from tests.unit.rsa_numbers import DISTANCE_BITS, FILE
 
 Members = Mapping[str, bytes | None]
 
+NUMBERS = json.loads(FILE.read_text("utf-8"))
 MEMBERS = ("n", "e", "d", "p", "q", "dp", "dq", "qi")
 HASH_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 CURVES = {
@@ -234,50 +238,8 @@ def members_from(p: int, q: int, e: int = 65537, order: int | None = None) -> di
     return {name: octets(value) for name, value in zip(MEMBERS, values, strict=True)}
 
 
-def is_probable_prime(n: int) -> bool:
-    if gcd(n, SIEVE) != 1:
-        return False
-    return all(pow(base, n - 1, n) == 1 for base in (2, 3))
-
-
-def next_prime(n: int) -> int:
-    """The next prime p after ``n`` with p - 1 not a multiple of 3, 17 or 65537."""
-    return next(
-        candidate
-        for candidate in itertools.count(n | 1, 2)
-        if gcd(candidate - 1, 3 * 17 * 65537) == 1 and is_probable_prime(candidate)
-    )
-
-
-def random_prime(bits: int) -> int:
-    """A prime whose top two bits are set, so that products have the full length."""
-    return next_prime(secrets.randbits(bits - 2) | 3 << bits - 2)
-
-
-def roca_prime(bits: int) -> int:
-    """A prime k*M + (65537**a mod M) as the faulty RSALib made them: M of the first 126 primes."""
-    modulus = prod(SMALL_PRIMES[:126])
-    low, high = (3 << bits - 2) // modulus, (1 << bits) // modulus
-    while True:
-        k, a = low + 1 + secrets.randbelow(high - low - 2), secrets.randbits(64)
-        candidate = k * modulus + pow(65537, a, modulus)
-        if is_probable_prime(candidate) and gcd(candidate - 1, 65537) == 1:
-            return candidate
-
-
-def composite() -> int:
-    """A product of two primes that fits e = 65537 as if it were a prime of 1024 bits itself.
-
-    Its two highest bits are set, as those of ``random_prime`` are, so that a modulus has 2048 bits.
-    """
-    products = (random_prime(512) * random_prime(512) for _ in itertools.count())
-    return next(
-        product for product in products if product >> 1022 == 3 and gcd(product - 1, 65537) == 1
-    )
-
-
-SMALL_PRIMES = [n for n in range(2, 2000) if all(n % f for f in range(2, isqrt(n) + 1))]
-SIEVE = prod(SMALL_PRIMES)
+def number(name: str) -> int:
+    return int(NUMBERS[name], 16)
 
 
 @pytest.fixture(scope="session")
@@ -288,7 +250,7 @@ def good() -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def primes() -> tuple[int, int]:
     """Two primes of 1024 bits that fit e = 3, 17 and 65537."""
-    return random_prime(1024), random_prime(1024)
+    return number("p"), number("q")
 
 
 def assert_refused(members: Members, reason: str) -> None:
@@ -388,7 +350,7 @@ def test_a_congruent_but_unreduced_member_is_refused(name: str, good: dict[str, 
 
 
 def test_a_working_exponent_larger_than_the_modulus_is_refused() -> None:
-    p, q = next_prime(3 << 1022), next_prime((3 << 1022) + (1 << 1000))
+    p, q = number("smallest"), number("smallest + 2**1000")
     order = lcm(p - 1, q - 1)
     members = members_from(q, p)
     d = int.from_bytes(members["d"])
@@ -507,45 +469,43 @@ def test_the_sizes_at_both_ends_are_within_the_limits(n: int, good: dict[str, by
 
 @pytest.mark.parametrize("factor", [743, 1021])
 def test_a_modulus_with_a_small_factor_is_refused_though_openssl_accepts_it(factor: int) -> None:
-    cofactor = random_prime(2048)
-    members = members_from(cofactor, factor)
+    members = members_from(number("of 2048 bits"), factor)
     openssl_accepts(members)
     assert_refused(members, "Field 'n' is a weak modulus: it has a small factor")
 
 
 def test_primes_too_different_in_size_are_refused_though_openssl_accepts_them() -> None:
-    members = members_from(random_prime(1800), random_prime(256))
+    members = members_from(number("of 1800 bits"), number("of 256 bits"))
     openssl_accepts(members)
     assert_refused(members, "'p' and 'q' are too different in size")
 
 
 def test_a_roca_modulus_is_refused_though_openssl_accepts_it() -> None:
-    members = members_from(roca_prime(1024), roca_prime(1024))
+    members = members_from(number("first of ROCA"), number("second of ROCA"))
     openssl_accepts(members)
     assert_refused(members, "Field 'n' is a weak modulus: it has the fingerprint of CVE-2017-15361")
 
 
 def test_close_primes_are_refused_though_openssl_accepts_them(primes: tuple[int, int]) -> None:
-    p, q = primes[0], next_prime(primes[0] + 2)
+    p, q = primes[0], number("next to p")
     assert fermat_finds_a_factor(p * q, rounds=100)
     members = members_from(q, p)
     openssl_accepts(members)
     assert_refused(members, "Field 'n' is a weak modulus: 'p' and 'q' are too close")
 
 
-@pytest.mark.parametrize("distance_bits", [511, 515, 600, 923])
+@pytest.mark.parametrize("distance_bits", DISTANCE_BITS)
 def test_whatever_fermat_finds_in_100_rounds_is_too_close(
     distance_bits: int, primes: tuple[int, int]
 ) -> None:
     p = primes[0]
-    q = next_prime(p + 2**distance_bits)
+    q = number(f"p + 2**{distance_bits}")
     assert fermat_finds_a_factor(p * q, rounds=100) == (distance_bits <= 515)
     assert_refused(members_from(q, p), "too close")
 
 
 def test_primes_at_the_distance_fips_186_5_wants_are_accepted(primes: tuple[int, int]) -> None:
-    p = primes[0]
-    key_material.rsa_private_key(members_from(next_prime(p - 2**924 - 2**900), p))
+    key_material.rsa_private_key(members_from(number("p - 2**924 - 2**900"), primes[0]))
 
 
 def fermat_finds_a_factor(n: int, rounds: int) -> bool:
@@ -572,12 +532,13 @@ def test_equal_primes_are_refused(primes: tuple[int, int]) -> None:
 def test_a_composite_prime_is_refused_in_an_otherwise_consistent_key(
     composite_first: bool, primes: tuple[int, int]
 ) -> None:
-    pair = (composite(), primes[0]) if composite_first else (primes[0], composite())
+    composite = number("r") * number("s")
+    pair = (composite, primes[0]) if composite_first else (primes[0], composite)
     assert_refused(members_from(*pair), "Fields 'p' and 'q' must be prime numbers")
 
 
 def test_a_working_key_of_three_primes_is_refused_with_two_of_them_multiplied() -> None:
-    r, s, q = random_prime(512), random_prime(512), random_prime(1024)
+    r, s, q = (number(name) for name in ("r", "s", "q"))
     order = lcm(r - 1, s - 1, q - 1)
     assert pow(2, 65537 * pow(65537, -1, order), r * s * q) == 2
     members = members_from(r * s, q, order=order)
@@ -593,7 +554,7 @@ def test_a_modulus_as_its_own_factor_is_refused(good: dict[str, bytes]) -> None:
 
 
 def test_a_refusal_shows_no_secret_and_chains_no_exception() -> None:
-    members = members_from(composite(), random_prime(1024))
+    members = members_from(number("r") * number("s"), number("p"))
     with pytest.raises(BadRequest) as caught:
         key_material.rsa_private_key(members)
     assert caught.value.__cause__ is None
