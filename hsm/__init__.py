@@ -7,7 +7,7 @@ may use.
 from hsm.adapter import Encrypted, Hsm, is_valid
 from hsm.algorithms.families import Algorithm
 from hsm.algorithms.keyspec import KeySpec, algorithms_by_crv
-from hsm.algorithms.kinds import CURVES, WEIERSTRASS_CURVES
+from hsm.algorithms.kinds import CURVES, CURVES_BY_CRV, WEIERSTRASS_CURVES
 from hsm.algorithms.tables import (
     ALGORITHMS,
     CONTENT_ENCRYPTIONS,
@@ -46,6 +46,7 @@ __all__ = [
     "ALGORITHMS",
     "CONTENT_ENCRYPTIONS",
     "CURVES",
+    "CURVES_BY_CRV",
     "DIRECT",
     "KEY_AGREEMENTS",
     "KEY_MANAGEMENTS",

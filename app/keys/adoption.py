@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import hsm
 from app.errors import BadRequest
-from app.jose import encoding
+from app.jwk import write_public
 from app.keys.catalogue import is_principal
 from app.registry import Key, Origin, Registry, Residency, State
 from hsm import Hsm, KeySpec
@@ -83,5 +83,5 @@ def _record(found: hsm.Adoptable, kid: UUID, spec: KeySpec, owner: str) -> Key:
         origin=Origin.GENERATED if found.is_local else Origin.IMPORTED,
         residency=Residency.TOKEN if found.is_local else Residency.PROCESS,
         state=State.ACTIVE,
-        public_jwk=encoding.public_jwk(found.public) if found.public else None,
+        public_jwk=write_public(found.public) if found.public else None,
     )

@@ -10,13 +10,12 @@ from typing import Any, Final, NamedTuple
 
 import hsm
 from app.config import MAX_BODY_BYTES, Config
-from app.jwk import key_material
+from app.jwk import KEY_TYPES
 from app.keys import budget
 from app.rights import Right
 from app.schemas.batch import MOST_REQUESTS
 from app.schemas.catalogue import MOST_KEYS
 from app.schemas.fields import KEY_TRANSPORT, Offers
-from app.schemas.keys import RSA_BITS
 
 Members = dict[str, Any]
 
@@ -103,16 +102,11 @@ def _keys_of(row: hsm.Algorithm, offer: hsm.Offer) -> Members:
 
 def _bits_of(row: hsm.Algorithm) -> Members:
     """Return the sizes of keys that are made, and of those that are imported."""
-    if row.name in key_material.SECRET_SIZES:
-        allowed = key_material.SECRET_SIZES[row.name].allowed_bytes
-        return _bits([8 * allowed[0]], 8 * allowed[0], 8 * allowed[-1])
-    if "RSA" in row.kind.ktys:
-        return _bits(RSA_BITS, key_material.MODULUS_BITS[0], key_material.MODULUS_BITS[-1])
-    return {}
-
-
-def _bits(generated: Sequence[int], smallest: int, largest: int) -> Members:
-    return {"bits": {"generated": list(generated), "imported": {"min": smallest, "max": largest}}}
+    sizes = KEY_TYPES[row.kind.ktys[0]].sizes(row.name)
+    if sizes is None:
+        return {}
+    imported = {"min": sizes.imported[0], "max": sizes.imported[-1]}
+    return {"bits": {"generated": list(sizes.generated), "imported": imported}}
 
 
 # --- For people ---

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import hsm
 from app import current_request
 from app.errors import BadRequest, RegistryUnavailable
-from app.jose import encoding
+from app.jwk import public_pem
 from app.keys.access import Access
 from app.keys.keyring import describe
 from app.registry import Filters, Key, Registry, State
@@ -71,7 +71,7 @@ class Catalogue:
         key = self._access.find(principal, kid, Right.READ)
         if key.public_jwk is None:
             raise CryptoFailure("The key has no public half")
-        return encoding.public_pem(key.public_jwk)
+        return public_pem(key.public_jwk)
 
     def change(self, principal: Principal, kid: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Set ``values`` by column; return everything that is known of the key then."""

@@ -22,6 +22,7 @@ from app.errors import (
 )
 from app.idempotency import IdempotentRequest
 from app.jose import encoding
+from app.jwk import write_public
 from app.keys import access
 from app.keys.access import Access
 from app.keys.budget import EncryptionBudget
@@ -111,7 +112,7 @@ class Keyring:
             public = self._make(key, material)
             if material is not None and not self._hsm.works(key.kid, spec):
                 raise BadRequest("The key material is refused: a trial of it in the token failed")
-            self._registry.activate(key.kid, encoding.public_jwk(public) if public else None)
+            self._registry.activate(key.kid, write_public(public) if public else None)
         return describe(key)
 
     def destroy(self, principal: Principal, kid: str) -> None:
@@ -210,7 +211,7 @@ class Keyring:
         named = {"alg": alg, "enc": enc, "kid": kid if alg == hsm.DIRECT else str(key.kid)}
 
         def protected(epk: hsm.AgreementKey | None) -> str:
-            agreed = {"epk": epk and encoding.public_jwk(epk), "apu": apu, "apv": apv}
+            agreed = {"epk": epk and write_public(epk), "apu": apu, "apv": apv}
             return _header({**_present(agreed), **media_types}, **named)
 
         made = self._use(
@@ -474,7 +475,7 @@ def _require_permitted(key: Key, algorithm: str) -> None:
 
 
 def _require_on_curve(key: Key, agreement: hsm.Agreement) -> None:
-    if agreement.epk and encoding.public_jwk(agreement.epk)["crv"] != key.spec.crv:
+    if agreement.epk and write_public(agreement.epk)["crv"] != key.spec.crv:
         raise CryptoFailure("Header member 'epk' is not on the curve of the key")
 
 

@@ -1,16 +1,15 @@
 """Bodies of the keys resource (wire contract §3): what may be created, and what is an import."""
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from marshmallow import fields, post_load
 
 import hsm
 from app.errors import BadRequest
-from app.jwk import key_material
+from app.jwk import KEY_TYPES, type_of
+from app.jwk.key_type import Material
 from app.schemas.fields import (
     SHOWN,
     Base64Url,
@@ -22,20 +21,10 @@ from app.schemas.fields import (
 )
 from hsm import KeySpec
 
-RSA_BITS: Final = (2048, 3072, 4096)
-
-KTYS: Final = ("oct", "RSA", "EC", "OKP", "AKP")
-ALG_REQUIRED: Final = ("oct", "AKP")
-CRV_OPTIONAL: Final = ("OKP",)
-PRIVATE_MEMBERS: Final = ("k", "d", "priv")
-_SECRET_BITS: Final[Mapping[str, int]] = MappingProxyType(
-    {name: 8 * row.key_bytes for name, row in hsm.CONTENT_ENCRYPTIONS.items()}
-    | {name: 8 * row.key_bytes for name, row in hsm.KEY_WRAPPINGS.items()}
-    | {name: 8 * row.mac_bytes for name, row in hsm.MACS.items()}
-)
+_IMPORTS: Final = frozenset(row.private_members[0] for row in KEY_TYPES.values())
+"""Members that make a body an import."""
 
 Body = Mapping[str, Any]
-Material = bytes | hsm.PrivateKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +87,9 @@ class KeyResponse(ResponseSchema):
 
 def _spec(body: Body) -> KeySpec:
     kty, alg = body["kty"], body["alg"]
-    if kty not in KTYS:
-        raise BadRequest(f"Field 'kty' must be one of: {', '.join(KTYS)}")
-    if alg is None and kty in ALG_REQUIRED:
+    if kty not in KEY_TYPES:
+        raise BadRequest(f"Field 'kty' must be one of: {', '.join(KEY_TYPES)}")
+    if alg is None and KEY_TYPES[kty].is_alg_required:
         raise BadRequest(f"Field 'alg' is required for key type '{kty}'")
     crvs = list(hsm.algorithms_by_crv(kty, alg))
     if not crvs:
@@ -112,7 +101,7 @@ def _spec(body: Body) -> KeySpec:
 def _crv(kty: str, crv: str | None, crvs: list[str | None]) -> str | None:
     if crvs == [None]:
         return None
-    crv = crvs[0] if crv is None and kty in CRV_OPTIONAL else crv
+    crv = crvs[0] if crv is None and KEY_TYPES[kty].is_crv_optional else crv
     if crv is None:
         raise BadRequest(f"Field 'crv' is required for key type '{kty}'")
     if crv not in crvs:
@@ -123,7 +112,7 @@ def _crv(kty: str, crv: str | None, crvs: list[str | None]) -> str | None:
 
 
 def _is_import(given: Set[str]) -> bool:
-    if given and given.isdisjoint(PRIVATE_MEMBERS):
+    if given and given.isdisjoint(_IMPORTS):
         raise BadRequest(
             f"Field '{next(iter(given))}' is of a key to import, and its 'd' or 'k' is missing; "
             "to generate a key leave it out"
@@ -132,67 +121,15 @@ def _is_import(given: Set[str]) -> bool:
 
 
 def _generation(spec: KeySpec, body: Body) -> KeyRequest:
-    if spec.kty == "RSA":
-        bits = RSA_BITS[0] if body["bits"] is None else body["bits"]
-        if bits not in RSA_BITS:
-            raise BadRequest(f"Field 'bits' must be one of: {', '.join(map(str, RSA_BITS))}")
-        return KeyRequest(spec=replace(spec, bits=bits))
-    return KeyRequest(spec=replace(spec, bits=_SECRET_BITS.get(spec.alg or "")))
+    sizes = type_of(spec).sizes(spec.alg)
+    bits = sizes.chosen(body["bits"]) if sizes else None
+    return KeyRequest(spec=replace(spec, bits=bits))
 
 
 def _import(spec: KeySpec, body: Body) -> KeyRequest:
-    material = _IMPORTS[spec.kind.name](spec, body)
-    return KeyRequest(spec=replace(spec, bits=_bits(material)), material=material)
-
-
-def _bits(material: Material) -> int | None:
-    if isinstance(material, bytes):
-        return 8 * len(material)
-    return material.key_size if isinstance(material, RSAPrivateKey) else None
-
-
-def _required(body: Body, name: str) -> bytes:
-    if body[name] is None:
-        raise BadRequest(f"Field '{name}' is required to import a key of type '{body['kty']}'")
-    value: bytes = body[name]
-    return value
-
-
-def _import_secret(spec: KeySpec, body: Body) -> Material:
-    return key_material.secret(str(spec.alg), _required(body, "k"))
-
-
-def _import_rsa(_: KeySpec, body: Body) -> Material:
-    return key_material.rsa_private_key(body)
-
-
-def _import_ec(spec: KeySpec, body: Body) -> Material:
-    return key_material.ec_private_key(str(spec.crv), _required(body, "d"), body["x"], body["y"])
-
-
-def _import_edwards(_: KeySpec, body: Body) -> Material:
-    return key_material.ed25519_private_key(_required(body, "d"), body["x"])
-
-
-def _import_montgomery(_: KeySpec, body: Body) -> Material:
-    return key_material.x25519_private_key(_required(body, "d"), body["x"])
-
-
-def _refuse_import(spec: KeySpec, _: Body) -> Material:
-    raise BadRequest(f"Field 'alg': keys of algorithm '{spec.alg}' cannot be imported")
-
-
-_IMPORTS: Final[Mapping[str, Callable[[KeySpec, Body], Material]]] = MappingProxyType(
-    {
-        "AES": _import_secret,
-        "HMAC": _import_secret,
-        "RSA": _import_rsa,
-        "EC": _import_ec,
-        "Ed25519": _import_edwards,
-        "X25519": _import_montgomery,
-        "ML-DSA": _refuse_import,
-    }
-)
+    key_type = type_of(spec)
+    material = key_type.read_private(spec, body)
+    return KeyRequest(spec=replace(spec, bits=key_type.bits_of(material)), material=material)
 
 
 def _require_offered(spec: KeySpec) -> None:

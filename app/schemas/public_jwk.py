@@ -1,18 +1,16 @@
 """A public key that a caller brings along (RFC 7517): checked like one that is imported."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final
 
 from marshmallow import fields
 
 import hsm
 from app.errors import BadRequest
-from app.jwk import key_material
+from app.jwk import PAIR_TYPES, PRIVATE_MEMBERS
 from app.schemas.fields import fail, require_bytes
 
-PRIVATE: Final = ("k", "d", "p", "q", "dp", "dq", "qi", "oth", "priv")
 _SIGNATURE: Final = "sig"
 _VERIFY: Final = "verify"
 
@@ -51,15 +49,17 @@ class PublicJwkField(fields.Field[Any]):
 
 
 def _public_jwk(jwk: Jwk) -> PublicJwk:
-    for name in PRIVATE:
+    for name in PRIVATE_MEMBERS:
         if jwk.get(name) is not None:
             raise BadRequest(f"it holds the private member '{name}'")
     kty = _text(jwk, "kty")
-    if kty not in _READERS:
-        raise BadRequest(f"Field 'kty' must be one of: {', '.join(_READERS)}")
-    crv = _text(jwk, "crv") if kty in _ON_CURVES else None
+    if kty not in PAIR_TYPES:
+        raise BadRequest(f"Field 'kty' must be one of: {', '.join(PAIR_TYPES)}")
+    key_type = PAIR_TYPES[kty]
+    crv = _text(jwk, "crv") if key_type.crvs else None
     alg = None if jwk.get("alg") is None else _text(jwk, "alg")
-    key = _READERS[kty](jwk)
+    octets = {name: _octets(jwk, name) for name in key_type.public_members}
+    key = key_type.read_public(crv or "", octets)
     return PublicJwk(
         key=key,
         kty=kty,
@@ -88,26 +88,3 @@ def _text(jwk: Jwk, name: str) -> str:
 
 def _octets(jwk: Jwk, name: str) -> bytes:
     return require_bytes(_text(jwk, name), name)
-
-
-def _rsa(jwk: Jwk) -> hsm.PublicKey:
-    return key_material.rsa_public_key(_octets(jwk, "n"), _octets(jwk, "e"))
-
-
-def _ec(jwk: Jwk) -> hsm.PublicKey:
-    x, y = _octets(jwk, "x"), _octets(jwk, "y")
-    return key_material.ec_public_key(_text(jwk, "crv"), x, y)
-
-
-def _okp(jwk: Jwk) -> hsm.PublicKey:
-    return key_material.ed25519_public_key(_text(jwk, "crv"), _octets(jwk, "x"))
-
-
-def _akp(jwk: Jwk) -> hsm.PublicKey:
-    return key_material.ml_dsa_public_key(_octets(jwk, "pub"))
-
-
-_READERS: Final[Mapping[str, Callable[[Jwk], hsm.PublicKey]]] = MappingProxyType(
-    {"RSA": _rsa, "EC": _ec, "OKP": _okp, "AKP": _akp}
-)
-_ON_CURVES: Final = ("EC", "OKP")

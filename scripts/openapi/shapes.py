@@ -6,11 +6,10 @@ from typing import Final
 
 import hsm
 from app.http.operations import OPERATIONS
-from app.jwk import key_material
+from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, rsa
 from app.registry import Origin, Residency
 from app.rights import GRANTABLE
-from app.schemas import batch, catalogue, keys, messages
-from app.schemas.public_jwk import PRIVATE
+from app.schemas import batch, catalogue, messages
 from scripts.openapi.endpoints import ROWS, Row
 from scripts.openapi.failures import statuses
 from scripts.openapi.types import BASE64URL, JsonSchema, compact, nullable, one_of, reference
@@ -38,29 +37,18 @@ def _map(values: JsonSchema) -> JsonSchema:
 
 # --- Keys ---
 
-_MATERIAL: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "oct": ("k",),
-        "RSA": key_material.RSA_MEMBERS,
-        "EC": ("d", "x", "y"),
-        "OKP": ("d", "x"),
-        "AKP": (),
-    }
-)
-"""What a JWK of each type holds of a key that can be imported (RFC 7518 §6, RFC 8037 §2)."""
-
 
 def _creation(kty: str) -> JsonSchema:
     """Return what the type of a new key demands of the other members."""
     algs = [name for name in hsm.ALGORITHMS if hsm.algorithms_by_crv(kty, name)]
-    needs_alg = kty in keys.ALG_REQUIRED
+    needs_alg = KEY_TYPES[kty].is_alg_required
     alg: JsonSchema = {"type": "string", "enum": algs}
     crvs = [
         crv
         for crv in dict.fromkeys(crv for name in algs for crv in hsm.algorithms_by_crv(kty, name))
         if crv is not None
     ]
-    needs_crv = bool(crvs) and kty not in keys.CRV_OPTIONAL
+    needs_crv = bool(crvs) and not KEY_TYPES[kty].is_crv_optional
     crv: JsonSchema = {"type": "string", "enum": crvs}
     return {
         "title": kty,
@@ -75,29 +63,27 @@ def _creation(kty: str) -> JsonSchema:
 
 
 def _together(kty: str) -> dict[str, list[str]]:
-    """Return which members come only with others: all of RSA, the public ones with ``d``."""
-    members = _MATERIAL[kty]
-    if kty == "RSA":
-        return {name: [other for other in members if other != name] for name in members}
-    private = [name for name in members if name in keys.PRIVATE_MEMBERS]
-    return {name: private for name in members if name not in private}
+    """Return which members come only with others: those that every import has."""
+    row = KEY_TYPES[kty]
+    with_others = {
+        name: [other for other in row.imported_members if other != name]
+        for name in (*row.public_members, *row.imported_members)
+    }
+    return {name: others for name, others in with_others.items() if others}
 
 
-_JWK_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "AKP": ("pub",)}
-)
-_JWK_CURVES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"EC": tuple(hsm.WEIERSTRASS_CURVES), "OKP": ("Ed25519",)}
+_PUBLIC_OCTETS: Final = tuple(
+    dict.fromkeys(name for row in PAIR_TYPES.values() for name in row.public_members)
 )
 
 
 def _public_jwk() -> JsonSchema:
     """Return a public key that a caller brings along."""
-    octets = dict.fromkeys(("n", "e", "x", "y", "pub"), _OCTETS)
+    octets = dict.fromkeys(_PUBLIC_OCTETS, _OCTETS)
     text = {name: nullable(_TEXT) for name in ("use", "alg", "kid")}
     jwk = _object(
         *("crv", *octets, *text, "key_ops"),
-        kty={"type": "string", "enum": list(_JWK_MEMBERS)},
+        kty={"type": "string", "enum": list(PAIR_TYPES)},
         crv=_TEXT,
         **octets,
         **text,
@@ -108,22 +94,22 @@ def _public_jwk() -> JsonSchema:
             "title": kty,
             "properties": {
                 "kty": {"const": kty},
-                **({"crv": {"enum": list(_JWK_CURVES[kty])}} if kty in _JWK_CURVES else {}),
+                **({"crv": {"enum": list(row.signing_crvs)}} if row.crvs else {}),
             },
-            "required": list(members),
+            "required": [*(("crv",) if row.crvs else ()), *row.public_members],
         }
-        for kty, members in _JWK_MEMBERS.items()
+        for kty, row in PAIR_TYPES.items()
     ]
-    return jwk | {"oneOf": by_kty, "not": _any_of(PRIVATE)}
+    return jwk | {"oneOf": by_kty, "not": _any_of(PRIVATE_MEMBERS)}
 
 
 def _jwk() -> JsonSchema:
     """Return a public key as we show it."""
-    octets = dict.fromkeys(("n", "e", "x", "y", "pub"), _OCTETS)
+    octets = dict.fromkeys(_PUBLIC_OCTETS, _OCTETS)
     return _object(
         *("crv", "alg", *octets),
-        kty={"type": "string", "enum": list(_JWK_MEMBERS)},
-        crv={"type": "string", "enum": [*hsm.WEIERSTRASS_CURVES, "Ed25519", "X25519"]},
+        kty={"type": "string", "enum": list(PAIR_TYPES)},
+        crv={"type": "string", "enum": [crv for row in PAIR_TYPES.values() for crv in row.crvs]},
         **octets,
         alg=_TEXT,
         kid=_UUID,
@@ -211,7 +197,7 @@ def own() -> dict[str, JsonSchema]:
         "Jwk": _jwk(),
         "JwkSet": _object(keys=_array(reference("Jwk"))),
         "KeyKind": _object(
-            "crv", kty={"type": "string", "enum": list(keys.KTYS)}, crv={"type": "string"}
+            "crv", kty={"type": "string", "enum": list(KEY_TYPES)}, crv={"type": "string"}
         ),
         "Sizes": _object(generated=_array(_INTEGER), imported=_object(min=_INTEGER, max=_INTEGER)),
         "Offered": _object("reason", offered=_FLAG, reason=_TEXT),
@@ -247,7 +233,7 @@ def own() -> dict[str, JsonSchema]:
 def demands() -> dict[str, JsonSchema]:
     """Return what schemas demand beyond the types of their members, by name."""
     return {
-        "CreateKeyRequest": {"oneOf": [_creation(kty) for kty in keys.KTYS]},
+        "CreateKeyRequest": {"oneOf": [_creation(kty) for kty in KEY_TYPES]},
         "DecryptRequest": {"not": _any_of(("jwe",))},
         "CompactDecryptRequest": {"not": _any_of((*messages.JWE_PARTS, "aad"))},
         "VerifyRequest": {"not": _any_of(("jws", "payload"))},
@@ -259,8 +245,11 @@ def demands() -> dict[str, JsonSchema]:
 def members() -> dict[str, JsonSchema]:
     """Return what single members are beyond their types: ``schema.member``."""
     return {
-        "CreateKeyRequest.kty": {"enum": list(keys.KTYS)},
-        "CreateKeyRequest.bits": {"enum": [*keys.RSA_BITS, None], "default": keys.RSA_BITS[0]},
+        "CreateKeyRequest.kty": {"enum": list(KEY_TYPES)},
+        "CreateKeyRequest.bits": {
+            "enum": [*rsa.SIZES.generated, None],
+            "default": rsa.SIZES.generated[0],
+        },
         "BatchRequest.requests": {
             "maxItems": batch.MOST_REQUESTS,
             "items": {"oneOf": [_part(op) for op in OPERATIONS]},

@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from sqlalchemy import event, insert, update
 
-from app.jose import encoding
+from app.jwk import write_public
 from app.registry import Filters, Key, Origin, Registry, Residency, State, migrate
 from app.registry.tables import grants, keys, repetitions, tags
 from hsm import KeySpec
@@ -318,7 +318,7 @@ def test_the_public_half_is_there_in_pem(callers, members):
     assert answer.headers["Content-Type"].startswith("application/x-pem-file")
     key = load_pem_public_key(answer.content)
     jwk = callers.alice.get(f"/keys/{kid}").body["jwk"]
-    assert encoding.public_jwk(key).items() <= jwk.items()
+    assert write_public(key).items() <= jwk.items()
 
 
 def test_a_secret_key_has_no_public_half(callers):

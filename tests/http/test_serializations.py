@@ -12,7 +12,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc import jwe, jwk, jws
 
-from app.jwk import edwards25519
 from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.vector_counts import RecordProperty, count
 from tests.token.test_agreement import with_x_not_reduced
@@ -378,14 +377,6 @@ def test_a_mac_is_not_verified_with_a_jwk(live):
     jws = f"{header(alg='HS256')}.{DATA}.AAAA"
     answer = live.post("/verify", {"jws": jws, "jwk": jwk})
     assert answer.refusal == (422, "unsupported_algorithm")
-
-
-def test_public_keys_of_edwards25519_are_points_of_large_order():
-    base = bytes.fromhex("58" + "66" * 31)  # RFC 8032 §5.1: y = 4/5
-    assert edwards25519.is_public_key(base)
-    of_order_8 = bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")
-    assert not edwards25519.is_public_key(of_order_8)
-    assert not edwards25519.is_public_key(b"\x01" + bytes(30) + b"\x80")  # -0
 
 
 # --- With other libraries ---

@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import app.jwk.rsa
 from app.errors import BadRequest
-from app.jwk import key_material
+from app.jwk import EC, OCT, OKP, RSA
+from hsm import KeySpec
 from tests.shared.sealing import CEK_BYTES
 from tests.unit.rsa_numbers import DISTANCE_BITS, FILE
 
@@ -51,23 +53,27 @@ def octets(value: int) -> bytes:
 # --- oct ---
 
 
+def secret(alg: str, k: bytes) -> bytes:
+    return OCT.read_private(KeySpec(kty="oct", alg=alg), {"k": k})
+
+
 @pytest.mark.parametrize(("alg", "size"), CEK_BYTES.items())
 def test_an_aes_key_of_the_exact_size_is_returned_unchanged(alg: str, size: int) -> None:
     k = secrets.token_bytes(size)
-    assert key_material.secret(alg, k) == k
+    assert secret(alg, k) == k
 
 
 @pytest.mark.parametrize("delta", [-16, -8, -1, 1, 8])
 @pytest.mark.parametrize(("alg", "size"), CEK_BYTES.items())
 def test_an_aes_key_of_any_other_size_is_refused(alg: str, size: int, delta: int) -> None:
     with pytest.raises(BadRequest, match=f"Field 'k' must be exactly {size} bytes for {alg}"):
-        key_material.secret(alg, bytes(size + delta))
+        secret(alg, bytes(size + delta))
 
 
 @pytest.mark.parametrize(("alg", "size"), HASH_BYTES.items())
 def test_an_hmac_key_may_be_as_long_as_the_hash_and_up_to_4096_bytes(alg: str, size: int) -> None:
     for accepted in (size, size + 1, 4096):
-        assert key_material.secret(alg, bytes(accepted)) == bytes(accepted)
+        assert secret(alg, bytes(accepted)) == bytes(accepted)
 
 
 @pytest.mark.parametrize(("alg", "size"), HASH_BYTES.items())
@@ -76,13 +82,13 @@ def test_an_hmac_key_shorter_than_the_hash_or_longer_than_4096_bytes_is_refused(
 ) -> None:
     for refused in (0, size - 1, 4097):
         with pytest.raises(BadRequest, match=f"Field 'k' must be {size} to 4096 bytes for {alg}"):
-            key_material.secret(alg, bytes(refused))
+            secret(alg, bytes(refused))
 
 
 @pytest.mark.parametrize("alg", ["none", "", "A256GCMKW", "hs256", "RS256", "dir"])
 def test_an_algorithm_without_secret_keys_is_refused(alg: str) -> None:
     with pytest.raises(BadRequest, match=f"'{alg}' is not compatible with key type 'oct'"):
-        key_material.secret(alg, bytes(32))
+        secret(alg, bytes(32))
 
 
 # --- EC ---
@@ -101,7 +107,15 @@ def ec_members(crv: str, d: int | None = None) -> dict[str, bytes]:
 
 
 def ec_import(crv: str, **members: bytes | None) -> ec.EllipticCurvePrivateKey:
-    return key_material.ec_private_key(crv, members["d"] or b"", members.get("x"), members.get("y"))
+    return EC.read_private(KeySpec(kty="EC", crv=crv), members)
+
+
+def ed25519_import(d: bytes, x: bytes | None) -> ed25519.Ed25519PrivateKey:
+    return OKP.read_private(KeySpec(kty="OKP", crv="Ed25519"), {"d": d, "x": x})
+
+
+def rsa_import(members: Members) -> rsa.RSAPrivateKey:
+    return RSA.read_private(KeySpec(kty="RSA"), members)
 
 
 def flipped(value: bytes) -> bytes:
@@ -190,7 +204,7 @@ def test_the_mirrored_point_is_refused(crv: str) -> None:
 @pytest.mark.parametrize("crv", ["P-224", "secp256k1", "p-256", "Ed25519", ""])
 def test_an_unknown_curve_is_refused(crv: str) -> None:
     with pytest.raises(BadRequest, match="'crv' must be one of these for key type 'EC'"):
-        key_material.ec_private_key(crv, bytes(32), None, None)
+        ec_import(crv, d=bytes(32))
 
 
 # --- OKP ---
@@ -200,13 +214,13 @@ def test_an_ed25519_key_is_imported_with_or_without_its_public_key() -> None:
     key = ed25519.Ed25519PrivateKey.generate()
     d, x = key.private_bytes_raw(), key.public_key().public_bytes_raw()
     for given_x in (None, x):
-        assert key_material.ed25519_private_key(d, given_x).private_bytes_raw() == d
+        assert ed25519_import(d, given_x).private_bytes_raw() == d
 
 
 @pytest.mark.parametrize("size", [0, 31, 33, 57, 64])
 def test_an_ed25519_seed_of_any_other_length_is_refused(size: int) -> None:
     with pytest.raises(BadRequest, match="Field 'd' must be exactly 32 bytes"):
-        key_material.ed25519_private_key(bytes(size), None)
+        ed25519_import(bytes(size), None)
 
 
 def test_an_ed25519_public_key_that_is_not_of_the_seed_is_refused() -> None:
@@ -214,10 +228,10 @@ def test_an_ed25519_public_key_that_is_not_of_the_seed_is_refused() -> None:
     right, wrong = key.public_key().public_bytes_raw(), other.public_key().public_bytes_raw()
     for x in (wrong, flipped(right), bytes(32)):
         with pytest.raises(BadRequest, match="Field 'x' does not match"):
-            key_material.ed25519_private_key(key.private_bytes_raw(), x)
+            ed25519_import(key.private_bytes_raw(), x)
     for x in (b"", right[:-1], right + b"\0", b"\0" + right):
         with pytest.raises(BadRequest, match="Field 'x' must be exactly 32 bytes"):
-            key_material.ed25519_private_key(key.private_bytes_raw(), x)
+            ed25519_import(key.private_bytes_raw(), x)
 
 
 # --- RSA: the keys ---
@@ -255,7 +269,7 @@ def primes() -> tuple[int, int]:
 
 def assert_refused(members: Members, reason: str) -> None:
     with pytest.raises(BadRequest, match=reason):
-        key_material.rsa_private_key(members)
+        rsa_import(members)
 
 
 # --- RSA: accepted ---
@@ -264,7 +278,7 @@ def assert_refused(members: Members, reason: str) -> None:
 @pytest.mark.parametrize("bits", [2048, 3072, 4096])
 def test_an_rsa_key_of_an_accepted_size_is_returned_with_all_its_members(bits: int) -> None:
     members = members_of(rsa.generate_private_key(65537, bits))
-    assert members_of(key_material.rsa_private_key(members)) == members
+    assert members_of(rsa_import(members)) == members
 
 
 @every_member
@@ -272,18 +286,18 @@ def test_leading_zero_octets_change_neither_value_nor_size(
     name: str, good: dict[str, bytes]
 ) -> None:
     padded = good | {name: bytes(700) + good[name]}
-    assert members_of(key_material.rsa_private_key(padded)) == good
+    assert members_of(rsa_import(padded)) == good
 
 
 def test_an_unused_member_is_ignored(good: dict[str, bytes]) -> None:
-    assert key_material.rsa_private_key(good | {"oth": b"", "k": None}).key_size == 2048
+    assert rsa_import(good | {"oth": b"", "k": None}).key_size == 2048
 
 
 @pytest.mark.parametrize("order", ["lcm", "phi"])
 def test_both_usual_private_exponents_are_accepted(order: str, primes: tuple[int, int]) -> None:
     p, q = primes
     orders = {"lcm": lcm(p - 1, q - 1), "phi": (p - 1) * (q - 1)}
-    key_material.rsa_private_key(members_from(p, q, order=orders[order]))
+    rsa_import(members_from(p, q, order=orders[order]))
 
 
 def test_swapped_primes_are_accepted_when_everything_else_is_swapped_too(
@@ -291,13 +305,13 @@ def test_swapped_primes_are_accepted_when_everything_else_is_swapped_too(
 ) -> None:
     p, q = int.from_bytes(good["p"]), int.from_bytes(good["q"])
     swapped = {"p": good["q"], "q": good["p"], "dp": good["dq"], "dq": good["dp"]}
-    key_material.rsa_private_key(good | swapped | {"qi": octets(pow(p, -1, q))})
+    rsa_import(good | swapped | {"qi": octets(pow(p, -1, q))})
 
 
 def test_a_public_exponent_just_below_the_limit_is_accepted(primes: tuple[int, int]) -> None:
     p, q = primes
     e = next(e for e in itertools.count(2**256 - 1, -2) if gcd(e, (p - 1) * (q - 1)) == 1)
-    key_material.rsa_private_key(members_from(p, q, e))
+    rsa_import(members_from(p, q, e))
 
 
 # --- RSA: a member missing or altered ---
@@ -420,7 +434,7 @@ def no_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_members: int) -> None:
         pytest.fail("a member of a key that is too large became an integer")
 
-    monkeypatch.setattr(key_material, "_RsaMembers", fail)
+    monkeypatch.setattr(app.jwk.rsa, "_Numbers", fail)
 
 
 @pytest.mark.usefixtures("no_arithmetic")
@@ -505,7 +519,7 @@ def test_whatever_fermat_finds_in_100_rounds_is_too_close(
 
 
 def test_primes_at_the_distance_fips_186_5_wants_are_accepted(primes: tuple[int, int]) -> None:
-    key_material.rsa_private_key(members_from(number("p - 2**924 - 2**900"), primes[0]))
+    rsa_import(members_from(number("p - 2**924 - 2**900"), primes[0]))
 
 
 def fermat_finds_a_factor(n: int, rounds: int) -> bool:
@@ -556,7 +570,7 @@ def test_a_modulus_as_its_own_factor_is_refused(good: dict[str, bytes]) -> None:
 def test_a_refusal_shows_no_secret_and_chains_no_exception() -> None:
     members = members_from(number("r") * number("s"), number("p"))
     with pytest.raises(BadRequest) as caught:
-        key_material.rsa_private_key(members)
+        rsa_import(members)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     shown = repr(caught.value) + str(caught.value)
@@ -569,8 +583,8 @@ def test_the_record_of_the_members_does_not_show_them(
     monkeypatch: pytest.MonkeyPatch, good: dict[str, bytes]
 ) -> None:
     seen: list[str] = []
-    monkeypatch.setattr(key_material, "_rsa_primes", lambda key: seen.append(repr(key)))
-    key_material.rsa_private_key(good)
+    monkeypatch.setattr(app.jwk.rsa, "_of_primes", lambda key: seen.append(repr(key)))
+    rsa_import(good)
     (shown,) = seen
     assert not any(str(int.from_bytes(good[name])) in shown for name in MEMBERS)
 
@@ -586,11 +600,11 @@ def test_every_exception_of_the_library_becomes_a_bad_request(
     monkeypatch.setattr(rsa, "RSAPrivateNumbers", fail)
     monkeypatch.setattr(ed25519.Ed25519PrivateKey, "from_private_bytes", fail)
     with pytest.raises(BadRequest):
-        key_material.ec_private_key("P-256", b"\1" * 32, None, None)
+        ec_import("P-256", d=b"\1" * 32)
     with pytest.raises(BadRequest):
-        key_material.ed25519_private_key(bytes(32), None)
+        ed25519_import(bytes(32), None)
     with pytest.raises(BadRequest):
-        key_material.rsa_private_key(good)
+        rsa_import(good)
 
 
 # --- Random bytes ---
@@ -610,7 +624,7 @@ optional_bytes = st.none() | st.binary(max_size=80)
     k=st.binary(max_size=200),
 )
 def test_random_secrets_raise_nothing_but_bad_request(alg: str, k: bytes) -> None:
-    only_bad_request(lambda: key_material.secret(alg, k))
+    only_bad_request(lambda: secret(alg, k))
 
 
 @randomly
@@ -620,13 +634,13 @@ def test_random_ec_members_raise_nothing_but_bad_request(
 ) -> None:
     size = CURVES[crv][1]
     d = data.draw(st.binary(min_size=size, max_size=size) | st.binary(max_size=80))
-    only_bad_request(lambda: key_material.ec_private_key(crv, d, x, y))
+    only_bad_request(lambda: ec_import(crv, d=d, x=x, y=y))
 
 
 @randomly
 @given(d=st.binary(min_size=32, max_size=32) | st.binary(max_size=80), x=optional_bytes)
 def test_random_ed25519_members_raise_nothing_but_bad_request(d: bytes, x: bytes | None) -> None:
-    only_bad_request(lambda: key_material.ed25519_private_key(d, x))
+    only_bad_request(lambda: ed25519_import(d, x))
 
 
 any_member = st.none() | st.binary(max_size=600)
@@ -637,7 +651,7 @@ any_member = st.none() | st.binary(max_size=600)
 def test_random_members_in_a_good_rsa_key_raise_nothing_but_bad_request(
     changes: dict[str, bytes | None], good: dict[str, bytes]
 ) -> None:
-    only_bad_request(lambda: key_material.rsa_private_key(good | changes))
+    only_bad_request(lambda: rsa_import(good | changes))
 
 
 @randomly
@@ -648,7 +662,7 @@ def test_random_members_in_a_good_rsa_key_raise_nothing_but_bad_request(
 def test_wholly_random_rsa_members_raise_nothing_but_bad_request(
     n: bytes, rest: dict[str, bytes]
 ) -> None:
-    only_bad_request(lambda: key_material.rsa_private_key({**rest, "n": n}))
+    only_bad_request(lambda: rsa_import({**rest, "n": n}))
 
 
 small = st.integers(min_value=0, max_value=5).map(octets)
@@ -661,7 +675,7 @@ def test_degenerate_rsa_members_raise_nothing_but_bad_request_in_any_row(
 ) -> None:
     n = octets(int.from_bytes(p) * int.from_bytes(q) << 2048)
     only_bad_request(
-        lambda: key_material.rsa_private_key(
+        lambda: rsa_import(
             {**rest, "n": n, "e": b"\1\0\1", "p": octets(int.from_bytes(p) << 2048), "q": q}
         )
     )
@@ -703,9 +717,9 @@ def jwk_import(jwk: dict[str, str]) -> object:
     encoded = ("k", "x", "y", *MEMBERS)
     octet = {name: decoded(jwk[name]) for name in encoded if name in jwk}
     imports: dict[str, Callable[[], Any]] = {
-        "oct": lambda: key_material.secret(jwk["alg"], octet["k"]),
+        "oct": lambda: secret(jwk["alg"], octet["k"]),
         "EC": lambda: ec_import(jwk["crv"], **octet),
-        "RSA": lambda: key_material.rsa_private_key(octet),
+        "RSA": lambda: rsa_import(octet),
     }
     return imports[jwk["kty"]]()
 

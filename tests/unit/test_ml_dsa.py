@@ -13,6 +13,7 @@ import hsm
 from app.errors import BadRequest
 from app.http.operations import OPERATIONS
 from app.jose import encoding, strict_json
+from app.jwk import write_public
 from app.keys.catalogue import Catalogue
 from app.registry import Key, Origin, Registry, Residency, State, migrate
 from app.rights import Principal
@@ -47,7 +48,7 @@ def row(request: pytest.FixtureRequest, catalogue: Catalogue, key: mldsa.MLDSA44
         origin=Origin.GENERATED,
         residency=Residency.TOKEN,
         state=State.ACTIVE,
-        public_jwk=encoding.public_jwk(key.public_key()),
+        public_jwk=write_public(key.public_key()),
     )
     catalogue._registry.insert(row, tag="jwks")
     return row
