@@ -10,7 +10,7 @@ from werkzeug.exceptions import NotFound
 
 from app import observability
 from app.audit import AuditLog
-from app.auth import authenticator
+from app.auth.authenticator import Authenticator
 from app.auth.certificates import Proxy
 from app.auth.client_address import ClientAddress
 from app.config import Config
@@ -39,6 +39,7 @@ from app.observability.multiprocess import shared_directory, started_at
 from app.operator.restoration import serving_lock
 from app.operator.status import Status
 from app.registry import Registry, Watch
+from app.service import Service
 from hsm import Hsm, file_lock
 
 _URL_PREFIX: Final = "/v1/crypto"
@@ -51,65 +52,106 @@ def create_app(config: Config | None = None) -> Flask:
 
     Raises ``ConfigError``. The token is opened in the background: until then requests get 503.
     """
-    config = config or Config.from_env()
+    service = _service(config or Config.from_env())
+    app = _flask()
+    service.serve(app)
+    _register_hooks(app, service)
+    route(app)
+    if service.config.pages:
+        for page in (docs, status):
+            app.register_blueprint(page.blueprint)
+    _start(service)
+    return app
+
+
+def _service(config: Config) -> Service:
+    """Return the parts, none of which has begun to work."""
+    locks = _locks(config)
     metrics = Metrics()
-    stream = Stream(_STDOUT, dropped=metrics.dropped)
+    hsm = _hsm(config, metrics)
+    registry = Registry(config.registry_url, host=config.host, observe=metrics.used_registry)
+    watch = Watch(registry.find)
+    keyring = Keyring(registry, hsm, state_dir=config.state_dir, publishes=config.jwks_tagging)
+    capabilities = Capabilities(config=config)
+    last_hour = LastHour(
+        config.state_dir / "history.json", source=metrics.source, counts=metrics.counts
+    )
+    proxy = Proxy.of(config)
+    address = ClientAddress(proxy)
+    audit_log = AuditLog(config.audit_path) if config.audit_path else None
+    return Service(
+        config=config,
+        hsm=hsm,
+        registry=registry,
+        watch=watch,
+        keyring=keyring,
+        catalogue=Catalogue(registry, published_keys=config.jwks_keys),
+        capabilities=capabilities,
+        janitor=Janitor(keyring, audit_log),
+        authenticator=Authenticator(config, registry.credentials, proxy, address),
+        audit_log=audit_log,
+        audit_hook=AuditHook(audit_log, metrics, address, keyring.take_back),
+        metrics=metrics,
+        last_hour=last_hour,
+        status=Status(
+            config=config,
+            hsm=hsm,
+            registry=registry,
+            watch=watch,
+            metrics=metrics,
+            history=last_hour,
+            capabilities=capabilities,
+            started=started_at(),
+        ),
+        stream=Stream(_STDOUT, dropped=metrics.dropped),
+        locks=locks,
+    )
+
+
+def _locks(config: Config) -> ExitStack:
+    """Keep ``restore`` out; raise ``TokenUnavailable`` if it is at work for long."""
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    locks = ExitStack()
+    lock = serving_lock(config.state_dir)
+    locks.enter_context(file_lock(lock, shared=True, wait_seconds=_RESTORATION_SECONDS))
+    return locks
+
+
+def _hsm(config: Config, metrics: Metrics) -> Hsm:
+    shared_dir = Path(directory) if (directory := shared_directory()) else None
+    return Hsm(replace(config.hsm_settings, observer=metrics, shared_dir=shared_dir))
+
+
+def _flask() -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.json = Responses(app)
     # A path is a name, not a hint: no redirects to what it might have meant.
     app.url_map.merge_slashes = False
-    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    app.extensions["serving"] = serving = ExitStack()  # held for the life of the process
-    lock = serving_lock(config.state_dir)
-    serving.enter_context(file_lock(lock, shared=True, wait_seconds=_RESTORATION_SECONDS))
-    registry = Registry(config.registry_url, host=config.host, observe=metrics.used_registry)
-    shared_dir = Path(directory) if (directory := shared_directory()) else None
-    token = Hsm(replace(config.hsm_settings, observer=metrics, shared_dir=shared_dir))
-    app.extensions["metrics"] = metrics
-    app.extensions["hsm"] = token
-    app.extensions["registry_watch"] = watch = Watch(registry.find)
-    keyring = app.extensions["keyring"] = Keyring(
-        registry, token, state_dir=config.state_dir, publishes=config.jwks_tagging
+    return app
+
+
+def _register_hooks(app: Flask, service: Service) -> None:
+    """Register what is done before and after every view; what comes first is outermost."""
+    observability.register(
+        app, service.config, service.stream, service.metrics, service.audit_hook.end
     )
-    app.extensions["catalogue"] = Catalogue(registry, published_keys=config.jwks_keys)
-    app.extensions["capabilities"] = Capabilities(config=config)
-    history = LastHour(
-        config.state_dir / "history.json", source=metrics.source, counts=metrics.counts
-    )
-    app.extensions["status"] = Status(
-        config=config,
-        token=token,
-        registry=registry,
-        watch=watch,
-        metrics=metrics,
-        history=history,
-        capabilities=app.extensions["capabilities"],
-        started=started_at(),
-    )
-    proxy = Proxy.of(config)
-    address = ClientAddress(proxy)
-    app.extensions["audit"] = audit_log = AuditLog(config.audit_path) if config.audit_path else None
-    app.extensions["audit_hook"] = audit_hook = AuditHook(audit_log, metrics, address)
-    observability.register(app, config, stream, metrics, audit_hook.end)  # the outermost hooks
     app.before_request(_require_exact_path)
-    authenticator.register(app, config, registry.credentials, proxy, address)
-    route(app)
-    if config.pages:
-        for page in (docs, status):
-            app.register_blueprint(page.blueprint)
+    service.authenticator.register(app)
     answers.register(app)
     request_body.register(app)
-    observability.configure(stream, config.log_level)
-    stream.start()
-    token.start()
-    app.extensions["janitor"] = janitor = Janitor(keyring, audit_log)
-    janitor.start()
-    watch.start()
-    metrics.start(token)
-    if config.pages:
-        history.start(metrics.turn)
-    return app
+
+
+def _start(service: Service) -> None:
+    """Begin to work in the background."""
+    observability.configure(service.stream, service.config.log_level)
+    service.stream.start()
+    service.hsm.start()
+    service.janitor.start()
+    service.watch.start()
+    service.metrics.start(service.hsm)
+    if service.config.pages:
+        service.last_hour.start(service.metrics.turn)
 
 
 def route(app: Flask) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from app.config import Config
 from app.factory import create_app
+from app.service import service_of
 from hsm import Hsm
 from scripts.throwaway import ROOT, make_token, server
 from tests.shared.api import Api
@@ -85,8 +86,8 @@ def config(environment: Mapping[str, str]) -> Config:
 def application(config: Config) -> Any:
     """The service in this process. A process has one PKCS#11 library, so there is one of it."""
     application = create_app(config)
-    wait_for(application.extensions["hsm"])
-    application.extensions["janitor"].stop()  # tests look at what it would clear away
+    wait_for(service_of(application).hsm)
+    service_of(application).janitor.stop()  # tests look at what it would clear away
     return application
 
 
@@ -101,7 +102,7 @@ def wait_for(token: Hsm) -> None:
 @pytest.fixture
 def token(application: Any) -> Hsm:
     """The token of this process."""
-    return application.extensions["hsm"]
+    return service_of(application).hsm
 
 
 @pytest.fixture

@@ -28,30 +28,6 @@ OPEN: Final = frozenset({"jwks", "health", "openapi", "docs"})
 _REALM: Final = 'realm="jose-hsm"'
 
 
-def register(
-    app: Flask,
-    config: Config,
-    credentials: Credentials,
-    proxy: Proxy | None,
-    address: ClientAddress,
-) -> None:
-    """Authenticate every request of ``app``, apart from those to ``OPEN``."""
-    authenticator = Authenticator(config, credentials, proxy, address)
-
-    def authenticate() -> None:
-        if request.blueprint not in OPEN:
-            g.principal = authenticator.principal(request)
-
-    def challenge(response: Response) -> Response:
-        if response.status_code == HTTPStatus.UNAUTHORIZED:
-            for challenge in authenticator.challenges(request):
-                response.headers.add("WWW-Authenticate", challenge)
-        return response
-
-    app.before_request(authenticate)
-    app.after_request(challenge)
-
-
 class Authenticator:
     """Knows the principal of a request in the configured ways, the first that applies.
 
@@ -73,6 +49,21 @@ class Authenticator:
         self._attempts = Attempts(config.auth_failures)
         self._ways = self._ways_of(config, credentials)
         self._takes_tokens = bool({"token", "jwt"} & set(config.auth))
+
+    def register(self, app: Flask) -> None:
+        """Authenticate every request of ``app``, apart from those to ``OPEN``."""
+        app.before_request(self._authenticate)
+        app.after_request(self._challenge)
+
+    def _authenticate(self) -> None:
+        if request.blueprint not in OPEN:
+            g.principal = self.principal(request)
+
+    def _challenge(self, response: Response) -> Response:
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
+            for challenge in self.challenges(request):
+                response.headers.add("WWW-Authenticate", challenge)
+        return response
 
     def _ways_of(self, config: Config, credentials: Credentials) -> Sequence[Way]:
         ways: list[Way] = []

@@ -1,7 +1,7 @@
 """Which requests are audited: those that name or make a key, once their answer is known."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
@@ -28,12 +28,22 @@ _REFUSED: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROC
 
 
 class AuditHook:
-    """Writes the line before the answer leaves: without a line there is no answer."""
+    """Writes the line before the answer leaves: without a line there is no answer.
 
-    def __init__(self, log: AuditLog | None, metrics: Metrics, address: ClientAddress) -> None:
+    ``take_back`` is called with the kid of a key that was made and has no line.
+    """
+
+    def __init__(
+        self,
+        log: AuditLog | None,
+        metrics: Metrics,
+        address: ClientAddress,
+        take_back: Callable[[UUID], None],
+    ) -> None:
         self._log = log
         self._metrics = metrics
         self._address = address
+        self._take_back = take_back
 
     def end(self, request: Request, current: RequestRecord, response: Response) -> Response:
         """Return ``response``, or 503 if its line cannot be written."""
@@ -50,7 +60,7 @@ class AuditHook:
             )
         except OSError:
             self._failed()
-            _take_back(current)
+            self._undo(current)
             return current_app.make_response(
                 current_app.handle_user_exception(AuditUnavailable())  # as every error
             )
@@ -96,6 +106,12 @@ class AuditHook:
             "error": current.error,
         }
 
+    def _undo(self, current: RequestRecord) -> None:
+        """Undo the key that the request made: nobody is told of it."""
+        if current.new_kid:
+            with suppress(HsmError, RegistryUnavailable):  # then it stays, and nobody can name it
+                self._take_back(UUID(current.new_kid))
+
     def _failed(self) -> None:
         self._metrics.audited("failed")
         logger.exception("the audit log cannot be written")
@@ -110,10 +126,3 @@ def _is_audited(blueprint: str | None, status: int) -> bool:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return blueprint not in _USES
     return status in _REFUSED or not HTTPStatus.BAD_REQUEST <= status < _SERVER_ERRORS
-
-
-def _take_back(current: RequestRecord) -> None:
-    """Undo the key that the request made: nobody is told of it."""
-    if current.new_kid:
-        with suppress(HsmError, RegistryUnavailable):  # then it stays, and nobody knows its name
-            current_app.extensions["keyring"].take_back(UUID(current.new_kid))

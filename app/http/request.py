@@ -1,7 +1,7 @@
 """The current request as views see it: its body, its query, and who serves it."""
 
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from flask import current_app, g, request
 from marshmallow import Schema
@@ -18,22 +18,23 @@ from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
 from app.schemas import loading
 from app.schemas.fields import Offers, RequestSchema
-from hsm import Hsm, TokenUnavailable
+from app.service import Service, service_of
+from hsm import TokenUnavailable
+
+
+def service() -> Service:
+    """Return the service that serves the request."""
+    return service_of(current_app)
 
 
 def keyring() -> Keyring:
-    """Return the keyring of this application."""
-    return cast(Keyring, current_app.extensions["keyring"])
+    """Return its keyring."""
+    return service().keyring
 
 
 def catalogue() -> Catalogue:
-    """Return the catalogue of this application."""
-    return cast(Catalogue, current_app.extensions["catalogue"])
-
-
-def token() -> Hsm:
-    """Return the token of this application."""
-    return cast(Hsm, current_app.extensions["hsm"])
+    """Return its catalogue."""
+    return service().catalogue
 
 
 def perform(operation: Operation) -> dict[str, Any]:
@@ -86,6 +87,6 @@ def _idempotent(body: bytes) -> IdempotentRequest | None:
 def offers() -> Offers:
     """Return what the token offers; nothing is known while it is away."""
     try:
-        return token().offers()
+        return service().hsm.offers()
     except TokenUnavailable:
         return {}

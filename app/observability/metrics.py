@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
-import hsm
 from app import current_request
 from app.observability.kinds import Count
 from app.observability.multiprocess import Buffer, shared_directory
+from hsm import Hsm, Observer
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Children(dict[tuple[str, ...], Any]):
         return child
 
 
-class Metrics(hsm.Observer):
+class Metrics(Observer):
     """Counts what happens in this process; shows what has happened in all of the service."""
 
     def __init__(self) -> None:
@@ -90,9 +90,9 @@ class Metrics(hsm.Observer):
         self._audit = Children(self._counter("audit_lines", "Lines for the audit log", "outcome"))
         self._up.set(0)
 
-    def start(self, token: hsm.Hsm) -> None:
+    def start(self, hsm: Hsm) -> None:
         """Begin to share what is counted. Call after fork, never before."""
-        self._token = token
+        self._hsm = hsm
         if self._directory:
             stopping = threading.Event()
             thread = threading.Thread(
@@ -217,7 +217,7 @@ class Metrics(hsm.Observer):
         self._buffer.flush()
 
     def _share(self) -> None:
-        size, lent = self._token.sessions
+        size, lent = self._hsm.sessions
         self._settle()
         self._sessions[("lent",)].set(lent)
         self._sessions[("idle",)].set(size - lent)

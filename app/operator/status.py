@@ -10,7 +10,6 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-import hsm
 from app.config import Config
 from app.errors import Forbidden, RegistryUnavailable
 from app.keys.capabilities import AlgorithmRow, Capabilities, algorithm_rows
@@ -18,6 +17,7 @@ from app.observability import KINDS, LastHour, Metrics, Outcomes
 from app.operator.plots import Plot
 from app.registry import Group, Registry, State, Watch
 from app.rights import Principal, Right
+from hsm import Hsm, Phase, TokenUnavailable
 
 Versions = Iterable[tuple[str, str]]
 
@@ -54,7 +54,7 @@ class Status:
     """Gathers what is known already, in this process, in the registry and in the files."""
 
     config: Config
-    token: hsm.Hsm
+    hsm: Hsm
     registry: Registry
     watch: Watch
     metrics: Metrics
@@ -72,7 +72,7 @@ class Status:
         """Return what the page shows."""
         keys = self._keys()
         return {
-            "state": self.token.state,
+            "state": self.hsm.state,
             "token": self.config.token_label or self.config.token_serial or self.config.token_uri,
             "registry_answers": keys is not None and not self.watch.is_lost,
             "workers": self.metrics.workers(),
@@ -95,17 +95,17 @@ class Status:
 
     def _algorithms(self) -> Sequence[AlgorithmRow]:
         """Return what is offered; nothing is known while the token is away."""
-        if self.token.state.phase is not hsm.Phase.READY:  # it would be waited for
+        if self.hsm.state.phase is not Phase.READY:  # it would be waited for
             return ()
         try:
-            return algorithm_rows(self.capabilities.describe(self.token.offers()))
-        except hsm.TokenUnavailable:
+            return algorithm_rows(self.capabilities.describe(self.hsm.offers()))
+        except TokenUnavailable:
             return ()
 
     def _versions(self) -> Versions:
         yield "jose-hsm", version("jose-hsm")
         yield "Python", platform.python_version()
-        if product := self.token.product:
+        if product := self.hsm.product:
             yield "PKCS#11 library", f"{product.library} {product.library_version}"
             yield "PKCS#11", product.cryptoki_version
             yield "Token", product.token

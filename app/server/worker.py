@@ -22,6 +22,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 import hsm
 from app.http import answers, request_body
+from app.service import service_of
 
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -212,8 +213,11 @@ def _forbid_dumps() -> None:
 
 
 def _is_opening(app: Any) -> bool:
-    token = getattr(app, "extensions", {}).get("hsm")
-    return token is not None and token.state.phase is hsm.Phase.STARTING
+    """Tell whether ``app``, which may be any WSGI application, is opening its token."""
+    try:
+        return service_of(app).hsm.state.phase is hsm.Phase.STARTING
+    except (AttributeError, KeyError):
+        return False
 
 
 def _standby() -> Flask:

@@ -65,7 +65,8 @@ def _watched(directory: Path) -> Flask:
         return {"kid": KID, "mac": "x" * 43}
 
     app = _app(view)
-    audit_hook = AuditHook(AuditLog(directory / "audit.log"), metrics, ClientAddress(None))
+    log = AuditLog(directory / "audit.log")
+    audit_hook = AuditHook(log, metrics, ClientAddress(None), lambda _kid: None)
     observability.register(app, config, stream, metrics, audit_hook.end)
     stream.start()
     metrics.start(Token())  # type: ignore[arg-type]  # see above

@@ -18,6 +18,7 @@ from app.audit import verify
 from app.http.operations import OPERATIONS
 from app.schemas.batch import MOST_REQUESTS
 from app.schemas.batch import OPERATIONS as NAMES
+from app.service import service_of
 from hsm import DecryptionFailed
 from hsm.operations.timing import FAILURE_SECONDS, FailureDelay
 from tests.shared.api import Answer, Api, b64u, header, unb64u
@@ -283,7 +284,7 @@ def test_all_keys_are_read_with_one_query(local, application):
         {"op": "mac", "body": {"kid": UNKNOWN, "alg": "HS256", "data": ""}},
         {"op": "mac", "body": {"kid": "odd", "alg": "HS256", "data": ""}},
     ]
-    registry = application.extensions["keyring"]._registry
+    registry = service_of(application).registry
     queries: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
@@ -310,7 +311,7 @@ def test_all_keys_are_read_with_one_query(local, application):
 
 @pytest.fixture
 def lane(application: Any) -> Any:
-    return application.extensions["hsm"]._connection.token.pool.operations
+    return service_of(application).hsm._connection.token.pool.operations
 
 
 def test_a_batch_gives_its_session_back(local, lane):

@@ -9,6 +9,7 @@ import pytest
 import hsm
 from app.config import Config
 from app.keys.capabilities import Capabilities, algorithm_table
+from app.service import service_of
 from hsm import Offer
 from scripts.throwaway import ROOT
 from tests.shared.api import Api, b64u
@@ -31,7 +32,7 @@ def test_every_algorithm_of_the_tables_is_there(told):
 
 
 def test_it_says_what_the_proof_has_shown(told, application):
-    for name, offer in application.extensions["hsm"].offers().items():
+    for name, offer in service_of(application).hsm.offers().items():
         members = (told["signatures"] | told["macs"]).get(name)
         if members is not None:
             for status in members["operations"].values():
@@ -95,7 +96,7 @@ def describe(config: Config, offers: Mapping[str, Offer]) -> Members:
 
 
 def test_where_a_cek_is_and_why_not_are_those_of_the_offer(application, config):
-    offers = dict(application.extensions["hsm"].offers())
+    offers = dict(service_of(application).hsm.offers())
     offers["RSA-OAEP"] = Offer(None, "process")
     offers["RSA-OAEP-256"] = Offer("switched off")
     offers["A192GCM"] = Offer("the token lacks it")
@@ -116,7 +117,7 @@ def test_where_a_cek_is_and_why_not_are_those_of_the_offer(application, config):
 
 
 def test_the_settings_are_in_it(application, config):
-    offers = application.extensions["hsm"].offers()
+    offers = service_of(application).hsm.offers()
     told = describe(replace(config, fips=True, cek="token", jwks_keys=7), offers)
     assert (told["fips"], told["cek"], told["limits"]["published_keys"]) == (True, "token", 7)
 
@@ -129,5 +130,5 @@ def test_while_the_token_is_away_nothing_is_said(environment, serve):
 
 
 def test_the_table_of_the_readme_is_made_of_it(application, config):
-    offers = application.extensions["hsm"].offers()
+    offers = service_of(application).hsm.offers()
     assert algorithm_table(describe(config, offers)) in (ROOT / "README.md").read_text("utf-8")

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import hsm
+from app.service import service_of
 from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.bodies import RSA_TRANSPORTS
 from tests.shared.sealing import CEK_BYTES, IV_BYTES, TAG_BYTES, ciphertext_bytes, seal
@@ -240,7 +241,7 @@ def test_verification_covers_a_foreign_header_as_received(
 ) -> None:
     kid = local.create(**ED25519_JWK)["kid"]
     protected = b64u(text.format(alg="EdDSA", kid=kid))
-    adapter: hsm.Hsm = application.extensions["hsm"]  # signs under headers that no caller chooses
+    adapter: hsm.Hsm = service_of(application).hsm  # signs under headers that no caller chooses
     signature = b64u(adapter.sign(UUID(kid), "EdDSA", f"{protected}.AAAA".encode()))
     jws = {"protected": protected, "data": "AAAA", "signature": signature}
     assert local.ok("/verify", jws) == {"kid": kid, "valid": True}

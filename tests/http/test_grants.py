@@ -9,6 +9,7 @@ import pytest
 
 from app.keys.access import Access
 from app.rights import GRANTABLE, Principal, Right
+from app.service import service_of
 from hsm import KeyNotFound
 from tests.shared.api import Api
 from tests.shared.callers import Callers
@@ -174,7 +175,7 @@ def test_grants_die_with_their_key(callers, application):
 
 
 def test_one_statement_finds_the_key_and_the_grant(application):
-    registry = application.extensions["keyring"]._registry
+    registry = service_of(application).registry
     if registry._database.engine.dialect.name != "sqlite":
         pytest.skip("only SQLite tells what it is asked; the statement is the same everywhere")
 

@@ -4,12 +4,14 @@ import contextlib
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import requests
 
 from app.registry import watch
+from app.service import service_of
 from hsm import Phase, State
 from scripts.throwaway import make_token
 from tests.shared.api import Api
@@ -64,7 +66,8 @@ def test_what_is_told_is_the_state_of_the_token(application, client, monkeypatch
         def __getattr__(self, name: str) -> None:
             pytest.fail(f"the token was asked: {name}")
 
-    monkeypatch.setitem(application.extensions, "hsm", Told())
+    service = replace(service_of(application), hsm=Told())
+    monkeypatch.setitem(application.extensions, "jose_hsm", service)
     answer = client.get("/health/ready")
     assert (answer.status_code, answer.json) == (
         503,

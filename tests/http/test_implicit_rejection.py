@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from app.jose import encoding
+from app.service import service_of
 from tests.shared.api import b64u, unb64u
 from tests.shared.sealing import CEK_BYTES
 from tests.unit.test_oaep import OAEPS, block_of, encoded
@@ -23,7 +24,7 @@ def failures(request, row, live, application):
     """Requests to /decrypt that fail, by cause, with one key of each algorithm."""
     enc = request.param
     kid = live.create(kty="RSA", alg=row.name)["kid"]
-    jwk = application.extensions["keyring"]._registry.find(UUID(kid)).public_jwk
+    jwk = service_of(application).registry.find(UUID(kid)).public_jwk
     n, e = (int.from_bytes(encoding.decode(jwk[name]), "big") for name in ("n", "e"))
     jwe = live.ok("/encrypt", {"kid": kid, "alg": row.name, "enc": enc, "data": b64u("hi")})
 

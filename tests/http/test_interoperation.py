@@ -17,6 +17,7 @@ from joserfc import jwe, jwk, jws
 from joserfc.errors import JoseError
 
 import hsm
+from app.service import service_of
 from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.bodies import RSA_TRANSPORTS, body_of
 
@@ -167,8 +168,8 @@ class Service:
 
     def __init__(self, live: Api, application: Any) -> None:
         self.api = live
-        self.adapter: hsm.Hsm = application.extensions["hsm"]
-        registry = application.extensions["keyring"]._registry
+        self.adapter: hsm.Hsm = service_of(application).hsm
+        registry = service_of(application).registry
         self._find = registry.find
         self._generated: dict[str, str] = {}
         self._shared: dict[tuple[object, ...], Any] = {}

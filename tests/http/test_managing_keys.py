@@ -20,6 +20,7 @@ from sqlalchemy import event, insert, update
 from app.jwk import write_public
 from app.registry import Filters, Key, Origin, Registry, Residency, State, migrate
 from app.registry.tables import grants, keys, repetitions, tags
+from app.service import service_of
 from hsm import KeySpec
 from scripts.throwaway import make_token
 from tests.shared.api import Api, b64u
@@ -591,7 +592,7 @@ def test_an_idempotency_key_that_is_none_is_refused(callers, key):
 def test_a_day_later_the_request_is_a_new_one(callers, application):
     key = str(uuid4())
     first = repeat(callers.alice, "/keys", MAC, key).body["kid"]
-    registry = application.extensions["keyring"]._registry
+    registry = service_of(application).registry
     with registry._database.writing() as connection:
         yesterday = datetime.now(UTC) - timedelta(hours=24, seconds=1)
         connection.execute(
@@ -603,7 +604,7 @@ def test_a_day_later_the_request_is_a_new_one(callers, application):
 def test_the_registry_keeps_no_hash_of_an_imported_key_alone(callers, application):
     key = str(uuid4())
     kid = repeat(callers.alice, "/keys", IMPORT, key).body["kid"]
-    registry = application.extensions["keyring"]._registry
+    registry = service_of(application).registry
     with registry._database.reading() as connection:
         query = repetitions.select().where(repetitions.c.kid == kid)
         row = connection.execute(query).one()

@@ -12,6 +12,7 @@ from app.observability import Outcomes
 from app.operator.plots import HEIGHT, Plot
 from app.registry import Key, Origin, Registry, Residency, State, migrate
 from app.rights import Principal, Role
+from app.service import service_of
 from hsm import Hsm, KeySpec
 from tests.shared.api import PREFIX
 from tests.shared.callers import token_for
@@ -135,7 +136,7 @@ def test_keys_are_counted_by_type_and_state(application, database_url):
     late = key("oct", State.ACTIVE, bits=256)
     registry.insert(late)
     assert registry.change(late, expires_at=datetime.now(UTC) - timedelta(days=1))
-    shown = replace(application.extensions["status"], registry=registry).describe()
+    shown = replace(service_of(application).status, registry=registry).describe()
     assert [(line.title, list(line.numbers), line.total) for line in shown["keys"]] == [
         ("EC P-256", [2, 0, 1, 0, 0], 3),
         ("RSA 2048", [1, 0, 0, 0, 0], 1),
@@ -147,7 +148,7 @@ def test_keys_are_counted_by_type_and_state(application, database_url):
 
 
 def test_it_says_which_versions_there_are(application):
-    versions = dict(application.extensions["status"].describe()["versions"])
+    versions = dict(service_of(application).status.describe()["versions"])
     assert versions["jose-hsm"]
     assert versions["PKCS#11 library"].startswith("SoftHSM Implementation of PKCS11 2.")
     assert versions["PKCS#11"] == "2.40"
@@ -163,9 +164,10 @@ def test_algorithms_are_shown_with_the_reason_why_not(application):
 def test_while_token_and_registry_are_away_the_page_says_so(application, config, monkeypatch):
     """The token of this ``Status`` has never been opened: nothing that is shown comes from it."""
     away = Registry("sqlite:////nonexistent/registry.db", host="host")
-    status = application.extensions["status"]
-    blind = replace(status, token=Hsm(config.hsm_settings), registry=away)
-    monkeypatch.setitem(application.extensions, "status", blind)
+    status = service_of(application).status
+    blind = replace(status, hsm=Hsm(config.hsm_settings), registry=away)
+    service = replace(service_of(application), status=blind)
+    monkeypatch.setitem(application.extensions, "jose_hsm", service)
     answer = application.test_client().get("/status")
     assert answer.status_code == 200
     for text in ("starting: the token is being opened", "the registry does not answer"):
@@ -174,7 +176,7 @@ def test_while_token_and_registry_are_away_the_page_says_so(application, config,
 
 
 def test_only_who_may_read_every_key_sees_it(application, config):
-    status = application.extensions["status"]
+    status = service_of(application).status
     status.require_reader(Principal("anonymous"))
     closed = replace(status, config=replace(config, auth=("token",)))
     for principal in (Principal("anonymous"), Principal("token:alice", {Role.CREATOR})):

@@ -12,6 +12,7 @@ from app.auth import api_tokens
 from app.operator import cli
 from app.registry import Registry
 from app.registry.tables import tokens as table
+from app.service import service_of
 from scripts.throwaway import server
 from tests.shared.api import Api
 from tests.shared.callers import token_for
@@ -85,7 +86,7 @@ def test_an_expiry_is_a_span_or_an_instant(run):
 
 def test_only_the_hash_of_a_token_is_kept(environment, application):
     token = token_for(environment, "token:hidden")
-    registry = application.extensions["keyring"]._registry
+    registry = service_of(application).registry
     with registry._database.reading() as connection:
         rows = connection.execute(table.select()).all()
     assert all(token not in str(row) and token[3:] not in str(row) for row in rows)

@@ -14,6 +14,7 @@ import requests
 from app.audit import AuditLog, verify
 from app.audit.log import BEGINNING, digest
 from app.operator import cli
+from app.service import service_of
 from tests.shared.api import Api, b64u
 
 PROCESSES = 4
@@ -245,7 +246,7 @@ def test_it_says_what_became_of_a_key(log, serve, tmp_path):
 
 
 def test_without_a_line_there_is_no_answer_and_no_key(log, serve, tmp_path, application):
-    path, token = tmp_path / "audit.log", application.extensions["hsm"]
+    path, token = tmp_path / "audit.log", service_of(application).hsm
     with serve(log, workers=1) as url:
         api = Api.over_http(url)
         key = api.create(kty="oct", alg="HS256")

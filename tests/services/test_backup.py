@@ -24,6 +24,7 @@ from app.operator import backup
 from app.operator.cli import keys, main
 from app.operator.restoration import FASTEST_A_SECOND, alone, plan, serving_lock
 from app.registry import migrate
+from app.service import service_of
 from hsm import Hsm, TokenUnavailable, file_lock
 from scripts.throwaway import make_token, server
 from tests.shared.api import Api
@@ -300,14 +301,14 @@ class Saved(NamedTuple):
 def saved(application: Any, local: Api, config: Config, tmp_path: Path) -> Saved:
     kid, file = local.create(**MAC)["kid"], tmp_path / "file"
     backup.write(file, config.registry_url)
-    return Saved(kid, file, config, application.extensions["keyring"])
+    return Saved(kid, file, config, service_of(application).keyring)
 
 
 @pytest.fixture
 def clear_away(application: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the janitor finish also what was begun just now."""
     monkeypatch.setattr(keyring_module, "_GRACE", timedelta(0))
-    return application.extensions["janitor"].settle
+    return service_of(application).janitor.settle
 
 
 def answered_503(saved: Saved, api: Api) -> None:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from app.service import service_of
 from tests.shared.api import Api
 
 ROUNDS = 15
@@ -32,7 +33,7 @@ def test_keys_that_are_made_at_once_work_in_every_worker(server, _round):
 
 
 def test_keys_that_are_made_at_once_are_destroyed_by_any_worker(server, application):
-    token = application.extensions["hsm"]
+    token = service_of(application).hsm
     before = token.inventory().keys()
     for _ in range(ROUNDS):
         for kid in created_at_once(server, kty="EC", crv="P-256"):

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 import hsm
+from app.service import service_of
 from hsm.cryptoki.handles import Key
 from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.bodies import body_of, crvs_of
@@ -407,7 +408,7 @@ def test_public_halves_are_shown_to_be_encrypted_to(local: Api, application: Any
     )
     assert b64u(x) == jwk["x"]
     assert made["key_ops"] == ["encrypt", "decrypt"]
-    assert application.extensions["hsm"].offers()["ECDH-ES+A256KW"].residency == "process"
+    assert service_of(application).hsm.offers()["ECDH-ES+A256KW"].residency == "process"
     assert local.delete(made["kid"]).status == 204
 
 

@@ -13,6 +13,7 @@ from pkcs11 import MGF, Attribute, KeyType, Mechanism, ObjectClass, PKCS11Error
 from pkcs11.exceptions import AttributeSensitive, AttributeTypeInvalid
 
 import hsm
+from app.service import service_of
 from hsm.cryptoki.handles import Key
 from hsm.cryptoki.objects import PRIVATE, PUBLIC, Half
 from hsm.cryptoki.session import Session
@@ -262,11 +263,11 @@ class Made(NamedTuple):
 @pytest.fixture
 def token(application: Any) -> Any:
     """What runs a function of (token, session) on the token of this process."""
-    return application.extensions["hsm"]._connection.perform
+    return service_of(application).hsm._connection.perform
 
 
 def _require_offered(application: Any, name: str) -> None:
-    offers = application.extensions["hsm"].offers()
+    offers = service_of(application).hsm.offers()
     for algorithm in name.split(" on ", maxsplit=1)[0].split(" by "):
         if algorithm in offers and not offers[algorithm].is_offered:
             pytest.skip(f"{algorithm}: {offers[algorithm].reason}")
@@ -294,7 +295,7 @@ def made(request: pytest.FixtureRequest, application: Any, local: Any) -> Iterat
             for found in _objects(session, kid)
         ]
 
-    objects = application.extensions["hsm"]._connection.perform(snapshots)
+    objects = service_of(application).hsm._connection.perform(snapshots)
     expected = EXPECTED[name.partition(" by ")[0]]
     yield Made(kid, origin, name, expected, objects)
     assert local.delete(kid).status == 204

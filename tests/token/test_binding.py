@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import hsm
+from app.service import service_of
 from tests.shared.api import b64u, header
 from tests.shared.bodies import body_of
 from tests.shared.sealing import IV_BYTES, TAG_BYTES
@@ -55,7 +56,7 @@ def test_the_tables_and_this_test_know_the_same_algorithms():
 @pytest.fixture(scope="module")
 def offered(application: Any) -> set[str]:
     """The algorithms that this token performs."""
-    offers = application.extensions["hsm"].offers()
+    offers = service_of(application).hsm.offers()
     return {name for name, offer in offers.items() if offer.is_offered}
 
 

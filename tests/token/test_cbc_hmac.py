@@ -21,6 +21,7 @@ from pkcs11 import Attribute, KeyType, ObjectClass
 import hsm
 from app.errors import RegistryUnavailable
 from app.registry import Registry
+from app.service import service_of
 from hsm import DecryptionFailed, Hsm, KeySpec, TokenUnavailable, WrongResult
 from tests.shared import injector
 from tests.shared.api import Api, b64u, header, unb64u
@@ -346,7 +347,7 @@ def test_half_a_key_does_nothing_and_is_told_and_destroyed(gone, local, token, a
     destroy_half(token, kid, gone)
     assert local.post("/encrypt", request).refusal == UNAVAILABLE  # 404 would be a lie
     assert local.post("/decrypt", jwe).refusal == UNAVAILABLE
-    assert kid in application.extensions["keyring"].reconcile(dry_run=True).missing
+    assert kid in service_of(application).keyring.reconcile(dry_run=True).missing
     assert local.delete(str(kid)).status == 204
     assert objects(token, kid) == {}
 
@@ -355,7 +356,7 @@ def test_half_a_key_does_nothing_and_is_told_and_destroyed(gone, local, token, a
 def test_what_dies_between_the_halves_leaves_nothing_that_can_be_reached(
     function, local, token, chaos, application, monkeypatch
 ):
-    keyring = application.extensions["keyring"]
+    keyring = service_of(application).keyring
     rows, made = set(keyring._registry.specs()), []
 
     def only_once(original: Callable[..., int], *words: int) -> int:
@@ -418,6 +419,6 @@ def test_its_encryptions_are_not_counted(local, application):
     """The limit of 2^32 is that of random IVs of 96 bits."""
     kid = local.create(kty="oct", alg="A128CBC-HS256")["kid"]
     local.ok("/encrypt", {"kid": kid, "alg": "dir", "enc": "A128CBC-HS256", "data": ""})
-    registry = application.extensions["keyring"]._registry
+    registry = service_of(application).registry
     block, total = registry.reserve_encryptions(UUID(kid), 1, most=2**32)
     assert (block, total) == (1, 1)

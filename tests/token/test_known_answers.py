@@ -19,6 +19,7 @@ import hsm
 from app.jose import encoding
 from app.jwk import epk
 from app.schemas.messages import JWE_PARTS
+from app.service import service_of
 from hsm.algorithms.families import CEK_WRAPPING, ContentEncryption
 from hsm.cryptoki import objects
 from hsm.cryptoki.handles import temporary
@@ -35,7 +36,7 @@ MANAGEMENT_FILE = Path(__file__).with_name("rfc_key_management.json")
 
 @pytest.fixture
 def adapter(application: Any) -> hsm.Hsm:
-    return application.extensions["hsm"]
+    return service_of(application).hsm
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pkcs11 import Attribute
 
 from app.registry.registry import engine_of
 from app.registry.tables import keys
+from app.service import service_of
 from tests.shared.api import Api, b64u, header
 
 RETIRED = ("deactivated", "compromised")
@@ -36,7 +37,7 @@ def _objects(application: Any, kid: str) -> int:
     def count(_token: Any, session: Any) -> int:
         return len(session.find({Attribute.ID: UUID(kid).bytes}))
 
-    return int(application.extensions["hsm"]._connection.perform(count))
+    return int(service_of(application).hsm._connection.perform(count))
 
 
 @pytest.fixture(scope="module")

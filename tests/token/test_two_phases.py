@@ -23,6 +23,7 @@ from app.keys.janitor import Janitor
 from app.registry import Registry, migrate
 from app.registry.registry import engine_of
 from app.registry.tables import keys
+from app.service import service_of
 from hsm import Hsm, KeySpec, TokenUnavailable, file_lock
 from tests.conftest import ROOT, make_token
 from tests.shared.api import b64u
@@ -60,15 +61,15 @@ def _after(original: Callable[..., Any], error: Exception) -> Callable[..., Any]
 @pytest.fixture
 def keyring(application: Any) -> Any:
     """The keyring of this process."""
-    return application.extensions["keyring"]
+    return service_of(application).keyring
 
 
 class Contents:
     """What registry and token hold beyond what they held when it was made."""
 
     def __init__(self, application: Any) -> None:
-        self._token = application.extensions["hsm"]
-        self.registry = application.extensions["keyring"]._registry
+        self._token = service_of(application).hsm
+        self.registry = service_of(application).registry
         self._before = frozenset(self.registry.specs()), frozenset(self._token.inventory())
 
     @property
@@ -321,7 +322,7 @@ def test_a_key_whose_row_vanished_meanwhile_is_not_returned(new, local, keyring,
 @pytest.fixture
 def orphan(application: Any) -> Iterator[UUID]:
     """The kid of an object that no row knows."""
-    token, kid = application.extensions["hsm"], uuid4()
+    token, kid = service_of(application).hsm, uuid4()
     spec = KeySpec(kty="oct", alg="A256GCM", bits=256)
     token.generate(kid, spec)
     yield kid
@@ -331,12 +332,12 @@ def orphan(application: Any) -> Iterator[UUID]:
 def test_keys_without_a_row_are_told_and_never_destroyed(orphan, keyring, application):
     for _ in range(2):
         assert orphan in keyring.reconcile(dry_run=False).unknown
-        assert orphan in application.extensions["hsm"].inventory()
+        assert orphan in service_of(application).hsm.inventory()
 
 
 def test_rows_without_objects_are_told_and_kept(local, keyring, application):
     kid = UUID(local.create(**PAIR)["kid"])
-    application.extensions["hsm"].destroy(kid, KeySpec(kty="EC", crv="P-256"))
+    service_of(application).hsm.destroy(kid, KeySpec(kty="EC", crv="P-256"))
     for _ in range(2):
         assert kid in keyring.reconcile(dry_run=False).missing
     answer = local.post("/sign", {"kid": str(kid), "alg": "ES256", "data": ""})
@@ -346,7 +347,7 @@ def test_rows_without_objects_are_told_and_kept(local, keyring, application):
 
 def test_rows_whose_private_half_is_gone_are_told(local, keyring, application):
     kid = UUID(local.create(**PAIR)["kid"])
-    token = application.extensions["hsm"]
+    token = service_of(application).hsm
 
     def destroy_private(lent: Any, session: Any) -> None:
         lent.keystore.forget(kid)
@@ -474,7 +475,7 @@ def test_the_command_tells_of_keys_without_a_row(orphan, environment, applicatio
     assert done.returncode == 1
     unknown = done.stdout.partition("on the token and not in the registry (left alone): ")[2]
     assert f"  {orphan}\n" in unknown
-    assert orphan in application.extensions["hsm"].inventory()
+    assert orphan in service_of(application).hsm.inventory()
 
 
 def test_the_command_says_in_a_line_that_the_registry_does_not_answer(environment, tmp_path):

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pkcs11 import Attribute
 
 import hsm
+from app.service import service_of
 from hsm import CryptoFailure, DecryptionFailed, KeySpec, Sealed
 from hsm.cryptoki.handles import bind, temporary
 from hsm.operations import content
@@ -53,7 +54,7 @@ PLAINTEXT = b"sealed under the CEK of the case"
 
 @pytest.fixture
 def adapter(application: Any) -> hsm.Hsm:
-    return application.extensions["hsm"]
+    return service_of(application).hsm
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from app.errors import AppError
 from app.http.answers import STATUS
 from app.registry import Key, Origin, Residency
 from app.schemas.keys import KeyRequest
+from app.service import service_of
 from hsm import KeySpec
 from hsm.cryptoki.handles import Handle
 from hsm.cryptoki.handles import Key as KeyInHand
@@ -214,6 +215,6 @@ def test_the_pin_of_a_file_is_not_shown(tmp_path):
 
 def test_objects_that_hold_the_token_do_not_show_the_pin(application, config):
     pin = config.read_pin()
-    token = application.extensions["hsm"]
+    token = service_of(application).hsm
     for held in (token, token._connection, token._connection.token, token._connection.token.pool):
         assert pin not in repr(held)

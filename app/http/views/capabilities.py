@@ -1,12 +1,11 @@
 """What this service can do."""
 
-from typing import Final, cast
+from typing import Final
 
-from flask import Blueprint, current_app
+from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
-from app.http.request import token
-from app.keys.capabilities import Capabilities
+from app.http.request import service
 
 blueprint: Final = Blueprint("capabilities", __name__)
 
@@ -14,5 +13,4 @@ blueprint: Final = Blueprint("capabilities", __name__)
 @blueprint.get("/capabilities")
 def show() -> ResponseReturnValue:
     """Return what is offered, and where the limits are."""
-    capabilities = cast(Capabilities, current_app.extensions["capabilities"])
-    return capabilities.describe(token().offers())
+    return service().capabilities.describe(service().hsm.offers())

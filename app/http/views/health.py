@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 from flask.typing import ResponseReturnValue
 
 from app.errors import NotReady
-from app.http.request import token
+from app.http.request import service
 from hsm import Phase
 
 blueprint: Final = Blueprint("health", __name__)
@@ -24,10 +24,10 @@ def live() -> ResponseReturnValue:
 @blueprint.get("/health/ready")
 def ready() -> ResponseReturnValue:
     """Tell whether requests can be served, from what is known already: never ask the token."""
-    state = token().state
+    state = service().hsm.state
     if state.phase is not Phase.READY:
         raise NotReady(state.phase, state.cause, state.reason)
-    if current_app.extensions["registry_watch"].is_lost:
+    if service().watch.is_lost:
         raise NotReady(Phase.UNAVAILABLE, REGISTRY, "the registry does not answer")
     return {"state": state.phase, "epoch": state.epoch}
 
@@ -35,6 +35,5 @@ def ready() -> ResponseReturnValue:
 @blueprint.get("/metrics")
 def metrics() -> ResponseReturnValue:
     """Return the figures of all workers, in the format of Prometheus."""
-    metrics = current_app.extensions["metrics"]
-    text, content_type = metrics.show(request.headers.get("Accept", ""))
+    text, content_type = service().metrics.show(request.headers.get("Accept", ""))
     return Response(text, content_type=content_type)

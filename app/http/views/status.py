@@ -1,13 +1,13 @@
 """The page for operators."""
 
-from typing import Final, cast
+from typing import Final
 
-from flask import Blueprint, current_app, make_response, render_template
+from flask import Blueprint, make_response, render_template
 from flask.typing import ResponseReturnValue
 
 from app.auth import principal
 from app.http.page_headers import protected
-from app.operator.status import Status
+from app.http.request import service
 
 blueprint: Final = Blueprint("status", __name__)
 blueprint.after_request(protected(style_src="'self'", img_src="'self'"))
@@ -16,7 +16,7 @@ blueprint.after_request(protected(style_src="'self'", img_src="'self'"))
 @blueprint.get("/status")
 def show() -> ResponseReturnValue:
     """Show how the service is, to those who may read every key."""
-    status = cast(Status, current_app.extensions["status"])
+    status = service().status
     status.require_reader(principal())
     response = make_response(render_template("status.html", **status.describe(), me=principal()))
     response.cache_control.no_store = True
