@@ -148,8 +148,7 @@ def _outside(text: str, matches: list[re.Match[str]]) -> str:
 
 
 def _paths() -> Iterator[Path]:
-    yield ROOT / "README.md"
-    yield ROOT / "CHANGELOG.md"
+    yield from sorted(ROOT.glob("*.md"))
     yield from sorted((ROOT / "docs").rglob("*.md"))
     yield from sorted((ROOT / "examples").rglob("*.md"))
 
