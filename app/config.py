@@ -6,7 +6,6 @@ import difflib
 import ipaddress
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -294,11 +293,11 @@ class Config:
     @property
     def host(self) -> str:
         """A random name of those who share this ``state_dir``, kept there."""
-        path, new = self.state_dir / "host", self.state_dir / f"host.{uuid4()}"
-        new.write_text(f"{uuid4()}\n", "ascii")
-        with suppress(FileExistsError):  # whole, and only once
-            path.hardlink_to(new)
-        new.unlink()
+        path = self.state_dir / "host"
+        if not path.exists():
+            with hsm.file_lock(path.with_name("host.lock")):  # only once
+                if not path.exists():
+                    hsm.replace(path, f"{uuid4()}\n".encode("ascii"), synced=True)
         return path.read_text("ascii").strip()
 
     @property

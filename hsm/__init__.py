@@ -18,7 +18,6 @@ from hsm.algorithms.tables import (
     MACS,
     SIGNATURES,
 )
-from hsm.cryptoki.locks import file_lock
 from hsm.cryptoki.material import AgreementKey, PrivateKey, PublicKey
 from hsm.cryptoki.module import Product
 from hsm.cryptoki.pool import Sessions
@@ -35,6 +34,7 @@ from hsm.errors import (
 from hsm.examination.adoption import Adoptable
 from hsm.examination.examination import Examination, Finding, is_whole
 from hsm.examination.rates import RATES
+from hsm.files import file_lock, replace, replacing
 from hsm.life.state import Phase, State
 from hsm.life.token import Offer
 from hsm.observer import Observer
@@ -86,4 +86,6 @@ __all__ = [
     "file_lock",
     "is_valid",
     "is_whole",
+    "replace",
+    "replacing",
 ]

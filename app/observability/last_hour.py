@@ -143,9 +143,8 @@ class LastHour:
             "minutes": known.minutes,
             "seen": dict(list(known.seen.items())[-_MOST_SOURCES:]),
         }
-        new = self._path.with_name(f"{self._path.name}.new")
-        new.write_text(json.dumps(members, separators=(",", ":")), "ascii")
-        new.replace(self._path)
+        text = json.dumps(members, separators=(",", ":"))
+        hsm.replace(self._path, text.encode("ascii"), synced=False)
 
 
 def _tally_of(members: Mapping[str, Any]) -> Tally:

@@ -7,7 +7,6 @@ it and has their SHA-256. So a file is of no database in particular, and is whol
 import gzip
 import hashlib
 import json
-import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import IO, Any, Final
 from app.operator.errors import BackupError
 from app.registry import Age, revision_at
 from app.registry.transfer import TableRow, snapshot
+from hsm import replacing
 
 FORMAT: Final = "jose-hsm registry 1"
 _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
@@ -47,31 +47,10 @@ def write(path: Path, url: str, *, force: bool = False) -> Contents:
     if age not in {Age.CURRENT, Age.OLD}:
         raise BackupError(f"there is no registry that this version knows: its schema is {age}")
     try:
-        with _replacing(path) as file, snapshot(url) as (revision, rows):
+        with replacing(path, synced=True) as file, snapshot(url) as (revision, rows):
             return _write(file, revision, rows)
     except OSError as error:
         raise BackupError(f"{path} cannot be written: {error.strerror}") from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Give a new file for one ``with`` block, which at its end is on the disk as ``path``."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.new")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.absolute().parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _write(file: IO[bytes], revision: str, rows: Iterator[TableRow]) -> Contents:

@@ -9,7 +9,7 @@ from pkcs11 import PKCS11Error, Token
 
 from hsm.cryptoki.attributes import attribute_mapper
 from hsm.cryptoki.faults import Fault, fault_of, name_of
-from hsm.cryptoki.locks import PinLatch
+from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import SessionPool
 from hsm.errors import Cause, TokenUnavailable
 from hsm.settings import Settings

@@ -23,15 +23,16 @@ from hsm.algorithms.tables import ALGORITHMS
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.faults import name_of
-from hsm.cryptoki.locks import PinLatch, file_lock
 from hsm.cryptoki.login import REFUSALS, log_in, read_pin
 from hsm.cryptoki.module import Module
 from hsm.cryptoki.objects import halves_of
+from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
 from hsm.errors import HsmError, TokenUnavailable
 from hsm.examination.known_answers import Example, KnownAnswers, NotImported, examples
 from hsm.examination.rates import RATES, Bench, measure
+from hsm.files import file_lock
 from hsm.life.proof_cache import ProofCache
 from hsm.life.token import FORBIDDEN, WRONG_RESULT, Policy, Token, known_attributes
 from hsm.settings import Settings

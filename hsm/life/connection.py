@@ -15,12 +15,13 @@ from pkcs11 import PKCS11Error
 
 from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.faults import Fault, fault_of, name_of, translate
-from hsm.cryptoki.locks import PinLatch, file_lock
 from hsm.cryptoki.login import log_in
 from hsm.cryptoki.module import Module, Product
+from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import Loan, Sessions
 from hsm.cryptoki.session import Session
 from hsm.errors import Cause, HsmError, TokenUnavailable, WrongResult
+from hsm.files import file_lock
 from hsm.life.proof_cache import ProofCache
 from hsm.life.state import Phase, State
 from hsm.life.token import Policy, Token, known_attributes

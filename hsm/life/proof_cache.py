@@ -10,7 +10,7 @@ from typing import Final
 
 from pkcs11 import Token
 
-from hsm.cryptoki.locks import file_lock
+from hsm.files import file_lock, replace
 
 _VALID_SECONDS: Final = 3600.0
 
@@ -59,10 +59,8 @@ def _read(path: Path) -> dict[str, str | None]:
 
 
 def _write(path: Path, known: Mapping[str, str | None]) -> None:
-    partial = path.with_suffix(".new")
     with suppress(OSError):  # the next one tries for itself
-        partial.write_text(json.dumps(known))
-        partial.replace(path)
+        replace(path, json.dumps(known).encode("ascii"), synced=False)
 
 
 def _identity(token: Token) -> str:

@@ -12,11 +12,13 @@ Two accidents of SoftHSM 2.6.1, both from several processes sharing one director
 import fcntl
 import logging
 import os
-import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from hsm.files import replace
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +90,8 @@ def _optional() -> Iterator[None]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Replace ``target``, whole or not at all."""
-    partial = target.with_name(f"{target.name}.new")
-    shutil.copy(source, partial)
-    partial.replace(target)
+    mode = stat.S_IMODE(source.stat().st_mode)
+    replace(target, source.read_bytes(), mode=mode, synced=False)
 
 
 def _tokens_of(configuration: Path) -> Iterator[Path]:

@@ -23,7 +23,7 @@ from pkcs11 import Attribute, Mechanism, ObjectClass
 
 import hsm
 from hsm import Hsm, KeySpec, Settings
-from hsm.cryptoki.locks import PinLatch
+from hsm.cryptoki.pin_latch import PinLatch
 from tests.shared import injector
 from tests.shared.injector import Injector
 
