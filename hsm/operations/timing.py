@@ -22,6 +22,12 @@ class _Failures:
     spent_seconds: float = 0.0
     slot_seconds: float = 0.0
 
+    def add(self, seconds: float, encrypted_key: bytes) -> None:
+        """Count one that took ``seconds``."""
+        self.number += 1
+        self.spent_seconds += seconds
+        self.slot_seconds += _slot_seconds(len(encrypted_key))
+
     @property
     def missing_seconds(self) -> float:
         """How long the answer has to wait, so that its time depends on their number alone."""
@@ -38,10 +44,10 @@ class FailureDelay(threading.local):
 
     The steps are the same for every failure, and their times nearly so: what a token spends on
     writing an error to its log is not ours to even out. So one alone is held back until
-    ``FAILURE_SECONDS`` have passed. Of many together the small differences would add up, so what
-    they took is filled up to a sum that grows with their number: each has a slot of time, as long
-    as its kind of operation may need, or twice, four times as long on a slower token. No session
-    is held meanwhile.
+    ``FAILURE_SECONDS`` have passed, or twice, four times as long on a slower token. Of many
+    together the small differences would add up, so what they took is filled up to a sum that grows
+    with their number: each has a slot of time, as long as its kind of operation may need, and the
+    sum is doubled likewise. No session is held meanwhile.
     """
 
     def __init__(self) -> None:
@@ -68,12 +74,12 @@ class FailureDelay(threading.local):
             time.sleep(failures.missing_seconds)
 
     def _fail(self, seconds: float, encrypted_key: bytes) -> None:
-        if self._failures is None:
-            time.sleep(max(0.0, FAILURE_SECONDS - seconds))
+        if self._failures is not None:
+            self._failures.add(seconds, encrypted_key)
             return
-        self._failures.number += 1
-        self._failures.spent_seconds += seconds
-        self._failures.slot_seconds += _slot_seconds(len(encrypted_key))
+        alone = _Failures()
+        alone.add(seconds, encrypted_key)
+        time.sleep(alone.missing_seconds)
 
 
 def _slot_seconds(encrypted_key_bytes: int) -> float:

@@ -400,6 +400,22 @@ def test_failures_together_take_a_time_that_depends_on_their_number_and_size(
     assert number * spent + sum(slept) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(
+    ("spent", "seconds"),
+    [(0.0, 0.025), (0.024, 0.025), (0.026, 0.05), (0.049, 0.05), (0.051, 0.1), (0.7, 0.8)],
+)
+def test_a_failure_alone_takes_a_slot_of_time_however_slow_the_token_is(
+    spent, seconds, monkeypatch
+):
+    clock, slept = [0.0], []
+    own_time = SimpleNamespace(monotonic=lambda: clock[0], sleep=slept.append)
+    monkeypatch.setattr("hsm.operations.timing.time", own_time)
+    with suppress(DecryptionFailed), FailureDelay().of(bytes(512)):
+        clock[0] += spent
+        raise DecryptionFailed
+    assert spent + sum(slept) == pytest.approx(seconds)
+
+
 # --- The audit log ---
 
 
