@@ -367,6 +367,8 @@ class Keyring:
                 raise RequestReused
             if first.is_made:
                 current_request.name(kid=first.answer["kid"])
+                if first.is_gone:
+                    raise KeyNotFound
                 return dict(first.answer)
             if time.monotonic() > deadline:
                 raise RequestInProgress

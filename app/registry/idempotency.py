@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from app.idempotency import IdempotentRequest
 from app.registry.database import Database
-from app.registry.records import State
+from app.registry.records import VISIBLE, State
 from app.registry.tables import idempotency, keys
 
 REMEMBERED: Final = timedelta(hours=24)
@@ -18,11 +18,24 @@ REMEMBERED: Final = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repetition:
-    """What was answered to a request, or will be once the key ``is_made``."""
+    """What was answered to a request, or will be once the key is there.
+
+    ``state`` is that of the key, ``None`` once it has been destroyed.
+    """
 
     fingerprint: str
     answer: Mapping[str, Any]
-    is_made: bool
+    state: State | None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the key has been made."""
+        return self.state is not State.PENDING
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the key has been destroyed since."""
+        return self.is_made and self.state not in VISIBLE
 
 
 class IdempotentAnswers:
@@ -46,8 +59,8 @@ class IdempotentAnswers:
             row = connection.execute(query).one_or_none()
         if row is None:
             return None
-        is_made = row.state != State.PENDING
-        return Repetition(fingerprint=row.fingerprint, answer=row.answer, is_made=is_made)
+        state = State(row.state) if row.state else None
+        return Repetition(fingerprint=row.fingerprint, answer=row.answer, state=state)
 
     def forget(self, kid: UUID) -> None:
         """Forget the request that made a key."""

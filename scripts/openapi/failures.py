@@ -50,7 +50,11 @@ STATE: Final[Failures] = (hsm.CryptoFailure("A compromised key cannot become act
 PUBLIC_HALF: Final[Failures] = (hsm.CryptoFailure("The key has no public half"),)
 AWAY: Final[Failures] = (hsm.TokenUnavailable("the token is being opened"),)
 DECRYPTION: Final[Failures] = (hsm.DecryptionFailed(),)
-ONCE: Final[Failures] = (errors.RequestReused(), errors.RequestInProgress())
+ONCE: Final[Failures] = (
+    errors.RequestReused(),
+    errors.RequestInProgress(),
+    hsm.KeyNotFound(),
+)
 READINESS: Final[Failures] = (errors.NotReady("unavailable", "pin", "the token refuses the PIN"),)
 
 ROUTING: Final[Failures] = (NotFound(), MethodNotAllowed())

@@ -146,7 +146,8 @@ MEMBERS: Final[Mapping[str, str]] = MappingProxyType(
         # Parameters and headers
         "grantee": "The principal: kind and name, as `token:ci`, or `*` for everybody.",
         "Idempotency-Key": "A new random text for each key that is to be made. The same request "
-        "with the same text gets the first answer again and makes nothing.",
+        "with the same text gets the first answer again and makes nothing; once that key has been "
+        "destroyed it is 404.",
         "If-None-Match": "The `ETag` that the caller has.",
         "X-Request-Id": "Names the request in logs: 1 to 128 of `A-Za-z0-9._~+/=-`, else the "
         "service makes one.",

@@ -576,11 +576,14 @@ def test_requests_at_the_same_time_make_one_key(callers, environment):
     assert (len(kids), len(set(kids))) == (6, 1)
 
 
-def test_the_first_answer_outlives_the_key(callers):
+def test_a_repetition_names_no_key_that_has_been_destroyed(callers):
     key = str(uuid4())
     first = repeat(callers.alice, "/keys", MAC, key).body
     callers.alice.delete(first["kid"])
-    assert repeat(callers.alice, "/keys", MAC, key).body == first
+    answer = repeat(callers.alice, "/keys", MAC, key)
+    assert answer.refusal == (404, "not_found")
+    assert answer.body["description"] == "Key not found"
+    assert repeat(callers.alice, "/keys", PAIR, key).refusal == REUSED
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ä"])
