@@ -17,6 +17,7 @@ from app.config import Config
 from app.http import answers, request_body
 from app.http.audit_hook import AuditHook
 from app.http.json_answers import Responses
+from app.http.paths import NameConverter
 from app.http.views import (
     batch,
     capabilities,
@@ -156,6 +157,7 @@ def _start(service: Service) -> None:
 
 def route(app: Flask) -> None:
     """Give ``app`` every endpoint of the service."""
+    app.url_map.converters["name"] = NameConverter
     for resource in (keys, grants, encryption, signing, batch, capabilities):
         app.register_blueprint(resource.blueprint, url_prefix=_URL_PREFIX)
     for resource in (jwks, health, openapi):

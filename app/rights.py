@@ -42,6 +42,15 @@ _EVERY_KEY: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
 )
 
 
+def is_name(text: str) -> bool:
+    """Tell whether somebody can be called ``text``, without the kind.
+
+    A blank at an edge is not seen, and U+FFFD stands for bytes that were no UTF-8, so that two
+    names would be one. Names are compared code point by code point.
+    """
+    return text.isprintable() and text.strip() == text != "" and "\ufffd" not in text
+
+
 class Principal(str):
     """Who is calling: a kind and a name, as ``token:ci``, and the roles held."""
 

@@ -14,7 +14,7 @@ from flask import Request
 
 from app.auth.schemes import Claim, Refused, Roles, refusing
 from app.config import Config
-from app.rights import Principal
+from app.rights import Principal, is_name
 
 KIND: Final = "mtls:"
 SECRET_HEADER: Final = "X-Proxy-Secret"  # noqa: S105  # a name
@@ -68,7 +68,7 @@ def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternative
 
 
 def _checked(name: str) -> str:
-    if len(name) > _LONGEST or not name.isprintable():
+    if len(name) > _LONGEST or not is_name(name):
         raise ValueError("the certificate has a name that cannot be one")
     return name
 

@@ -16,7 +16,7 @@ from app.auth.jwt_algorithms import is_meant, verifies
 from app.auth.schemes import Claim, Refused, Roles, bearer, refusing, roles_of
 from app.config import Config
 from app.jose import encoding, strict_json
-from app.rights import Principal
+from app.rights import Principal, is_name
 
 KIND: Final = "jwt:"
 
@@ -140,7 +140,7 @@ class JwtWay:
 
     def _principal(self, claims: Mapping[str, Any]) -> Principal:
         name = _found(claims, self._config.jwt_principal_claim)
-        if not (isinstance(name, str) and 0 < len(name) <= _LONGEST and name.isprintable()):
+        if not (isinstance(name, str) and len(name) <= _LONGEST and is_name(name)):
             raise Refused("JWT: the claim of the principal is not a name")
         roles = _found(claims, self._config.jwt_roles_claim)
         listed = roles.split() if isinstance(roles, str) else roles

@@ -12,7 +12,7 @@ from app.jwk import public_pem
 from app.keys.access import Access
 from app.keys.keyring import describe
 from app.registry import Filters, Key, Registry, State
-from app.rights import EVERYBODY, Principal, Right
+from app.rights import EVERYBODY, Principal, Right, is_name
 from hsm import CryptoFailure, KeyNotFound
 
 _PUBLISHED: Final = "jwks"
@@ -195,5 +195,5 @@ _LONGEST: Final = 512
 def is_principal(principal: str) -> bool:
     """Tell whether ``principal`` is one as authentication makes them."""
     kind, _, name = principal.partition(":")
-    is_known = principal == "anonymous" or (kind in _KINDS and bool(name))
-    return is_known and len(principal) <= _LONGEST and principal.isprintable()
+    is_known = principal == "anonymous" or (kind in _KINDS and is_name(name))
+    return is_known and len(principal) <= _LONGEST

@@ -43,7 +43,7 @@ def test_the_files_of_docs_are_those_of_the_code(path):
 def served(flask: Flask) -> set[tuple[str, str]]:
     """Return every path and method that ``flask`` has."""
     return {
-        (re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule), method.lower())
+        (re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in flask.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
     }

@@ -95,11 +95,24 @@ def test_a_principal_of_any_form_fits_into_the_path(callers, kid, grantee):
     assert grantee not in [grant["principal"] for grant in grants_of(callers.alice, kid)]
 
 
-@pytest.mark.parametrize(
-    "grantee", ["bob", "token:", "password:bob", "token:a\0b", "token:" + "x" * 600, "**"]
-)
+NO_PRINCIPALS = [
+    *("bob", "token:", "password:bob", "token:a\0b", "token:" + "x" * 600, "**"),
+    *("token:bob ", "token: bob", "jwt:\u00a0bob", "jwt:bob\u3000", "jwt:a\nb", "jwt:a\u200bb"),
+    *("jwt:\ufffd", "mtls:dns:a\ufffdb", "jwt: ", " token:bob"),
+]
+
+
+@pytest.mark.parametrize("grantee", NO_PRINCIPALS)
 def test_what_no_principal_is_called_is_refused(callers, kid, grantee):
     path = f"/keys/{kid}/grants/{quote(grantee, safe='')}"
+    answer = callers.alice.request("PUT", path, json={"operations": ["mac"]})
+    assert answer.refusal == (400, "bad_request")
+    answer = callers.alice.request("PATCH", f"/keys/{kid}", json={"owner": grantee})
+    assert answer.refusal == (400, "bad_request")
+
+
+def test_bytes_that_are_no_utf8_name_nobody(callers, kid):
+    path = f"/keys/{kid}/grants/jwt:%E9"
     answer = callers.alice.request("PUT", path, json={"operations": ["mac"]})
     assert answer.refusal == (400, "bad_request")
 

@@ -138,6 +138,8 @@ BAD: Mapping[str, Bad] = {
     "empty subject": lambda issuer: issuer.token(sub=""),
     "subject of another type": lambda issuer: issuer.token(sub=["alice"]),
     "subject with a control character": lambda issuer: issuer.token(sub="alice\n"),
+    "subject with a blank at its end": lambda issuer: issuer.token(sub="alice "),
+    "subject that was no UTF-8": lambda issuer: issuer.token(sub="alic\ufffd"),
     "lifetime too long": lambda issuer: issuer.token(exp=_now() + 7200),
     "lifetime without end": lambda issuer: issuer.token(iat=None, exp=10**400),
     "duplicate claim": _duplicate,

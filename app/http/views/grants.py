@@ -24,7 +24,7 @@ def grants(kid: str) -> ResponseReturnValue:
     return {"kid": kid, "grants": _GRANTED.dump(listed, many=True)}
 
 
-@blueprint.put("/keys/<kid>/grants/<path:grantee>")
+@blueprint.put("/keys/<kid>/grants/<name:grantee>")
 def grant(kid: str, grantee: str) -> ResponseReturnValue:
     """Let a principal do these operations with a key, and no others."""
     operations = load(_GRANT)
@@ -32,7 +32,7 @@ def grant(kid: str, grantee: str) -> ResponseReturnValue:
     return dict(_GRANTED.dump({"kid": kid, "principal": grantee, "operations": operations}))
 
 
-@blueprint.delete("/keys/<kid>/grants/<path:grantee>")
+@blueprint.delete("/keys/<kid>/grants/<name:grantee>")
 def revoke(kid: str, grantee: str) -> ResponseReturnValue:
     """Let a principal do nothing with a key any more."""
     catalogue().revoke(principal(), kid, grantee)
