@@ -4,10 +4,17 @@ It knows nothing of HTTP, JSON, users or the database. What is exported here is 
 may use.
 """
 
-from hsm.adapter import Encrypted, Hsm, is_valid
+from hsm.adapter import Hsm, is_valid
 from hsm.algorithms.families import Algorithm
 from hsm.algorithms.keyspec import KeySpec, algorithms_by_crv
-from hsm.algorithms.kinds import CURVES, CURVES_BY_CRV, WEIERSTRASS_CURVES
+from hsm.algorithms.kinds import (
+    CURVES,
+    CURVES_BY_CRV,
+    WEIERSTRASS_CURVES,
+    AgreementKey,
+    PrivateKey,
+    PublicKey,
+)
 from hsm.algorithms.tables import (
     ALGORITHMS,
     CONTENT_ENCRYPTIONS,
@@ -18,7 +25,6 @@ from hsm.algorithms.tables import (
     MACS,
     SIGNATURES,
 )
-from hsm.cryptoki.material import AgreementKey, PrivateKey, PublicKey
 from hsm.cryptoki.module import Product
 from hsm.cryptoki.pool import Sessions
 from hsm.errors import (
@@ -37,9 +43,8 @@ from hsm.examination.rates import RATES
 from hsm.files import file_lock, replace, replacing
 from hsm.life.state import Phase, State
 from hsm.life.token import Offer
+from hsm.messages import Agreement, Encrypted, KeyRef, Made, Sealed
 from hsm.observer import Observer
-from hsm.operations.content import Sealed
-from hsm.operations.ecdh import Agreement
 from hsm.settings import Settings
 
 __all__ = [
@@ -68,7 +73,9 @@ __all__ = [
     "Hsm",
     "HsmError",
     "KeyNotFound",
+    "KeyRef",
     "KeySpec",
+    "Made",
     "Observer",
     "Offer",
     "Phase",

@@ -81,3 +81,9 @@ class TokenUnavailable(HsmError):
         """``cause`` is for programs, ``subject`` tells people."""
         self.cause = cause
         super().__init__(subject)
+
+
+def require(is_right: bool) -> None:
+    """Raise ``HsmError`` if a trial did not end as it must."""
+    if not is_right:
+        raise HsmError

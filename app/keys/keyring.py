@@ -35,6 +35,7 @@ from hsm import (
     Hsm,
     HsmError,
     KeyNotFound,
+    KeyRef,
     KeySpec,
     TokenUnavailable,
     UnsupportedAlgorithm,
@@ -110,7 +111,7 @@ class Keyring:
         self._hsm.offers()  # while the token is away not even a row is made
         with self._two_phases(key, idempotent):
             public = self._make(key, material)
-            if material is not None and not self._hsm.works(key.kid, spec):
+            if material is not None and not self._hsm.works(key.ref):
                 raise BadRequest("The key material is refused: a trial of it in the token failed")
             self._registry.activate(key.kid, write_public(public) if public else None)
         return describe(key)
@@ -123,7 +124,7 @@ class Keyring:
             if not self._registry.mark_destroyed(key.kid):
                 raise KeyNotFound
             current_request.change(destroyed=str(key.kid))  # whatever is answered
-            self._hsm.destroy(key.kid, key.spec)
+            self._hsm.destroy(key.ref)
             self._registry.remove(key.kid)
 
     def unwrap(
@@ -164,7 +165,7 @@ class Keyring:
             self._use(
                 key,
                 lambda: self._hsm.unwrap(
-                    key.kid, header.alg, header.enc, encrypted_key, cek.kid, header.agreement
+                    key.ref, header.alg, header.enc, encrypted_key, cek.ref, header.agreement
                 ),
             )
             self._registry.activate(cek.kid, None)
@@ -176,7 +177,7 @@ class Keyring:
         if key is not None:
             with self._unfinished_here():
                 self._registry.idempotency.forget(key.kid)
-                self._undo(key.kid, key.spec)
+                self._undo(key.ref)
 
     @contextmanager
     def together(self, principal: Principal, kids: Iterable[str]) -> Iterator["Keyring"]:
@@ -217,7 +218,7 @@ class Keyring:
         made = self._use(
             key,
             lambda: self._hsm.encrypt(
-                key.kid,
+                key.ref,
                 alg,
                 enc,
                 data,
@@ -249,7 +250,7 @@ class Keyring:
         return self._use(
             key,
             lambda: self._hsm.decrypt(
-                key.kid,
+                key.ref,
                 header.alg,
                 header.enc,
                 encrypted_key,
@@ -278,7 +279,7 @@ class Keyring:
         _require_active(key)
         protected = _header(media_types, alg=alg, kid=str(key.kid_public or kid))
         signing_input = encoding.signing_input(protected, data)
-        signature = self._use(key, lambda: self._hsm.sign(key.kid, alg, signing_input))
+        signature = self._use(key, lambda: self._hsm.sign(key.ref, alg, signing_input))
         return {"protected": protected, "signature": signature}
 
     def verify(self, principal: Principal, header: Header, *, data: str, signature: bytes) -> bool:
@@ -287,7 +288,7 @@ class Keyring:
         _require_permitted(key, header.alg)
         signing_input = encoding.signing_input(header.protected, data)
         return self._use(
-            key, lambda: self._hsm.verify(key.kid, header.alg, signing_input, signature)
+            key, lambda: self._hsm.verify(key.ref, header.alg, signing_input, signature)
         )
 
     def mac(self, principal: Principal, *, kid: str, alg: str, data: bytes) -> bytes:
@@ -295,7 +296,7 @@ class Keyring:
         key = self._access.find(principal, kid, Right.MAC)
         _require_permitted(key, alg)
         _require_active(key)
-        return self._use(key, lambda: self._hsm.mac(key.kid, alg, data))
+        return self._use(key, lambda: self._hsm.mac(key.ref, alg, data))
 
     def verify_mac(
         self, principal: Principal, *, kid: str, alg: str, data: bytes, mac: bytes
@@ -303,7 +304,7 @@ class Keyring:
         """Tell whether ``mac`` is the MAC of ``data``."""
         key = self._access.find(principal, kid, Right.MAC)
         _require_permitted(key, alg)
-        return self._use(key, lambda: self._hsm.verify_mac(key.kid, alg, data, mac))
+        return self._use(key, lambda: self._hsm.verify_mac(key.ref, alg, data, mac))
 
     def reconcile(self, *, dry_run: bool, record: Record = _no_record) -> Reconciliation:
         """Finish or undo what killed processes left, and tell what else differs.
@@ -335,13 +336,13 @@ class Keyring:
             self._undo_all(settled, record)
             return sorted(settled)
 
-    def _unfinished_for(self, grace: timedelta) -> Mapping[UUID, KeySpec]:
+    def _unfinished_for(self, grace: timedelta) -> Mapping[UUID, KeyRef]:
         now = datetime.now(UTC)
         return self._registry.unfinished(here_before=now - grace, before=now - _OTHER_HOST_GRACE)
 
-    def _undo_all(self, unfinished: Mapping[UUID, KeySpec], record: Record) -> None:
-        for kid, spec in unfinished.items():
-            self._undo(kid, spec, record)
+    def _undo_all(self, unfinished: Mapping[UUID, KeyRef], record: Record) -> None:
+        for ref in unfinished.values():
+            self._undo(ref, record)
 
     def _once(
         self, idempotent: IdempotentRequest | None, create: Callable[[], dict[str, Any]]
@@ -415,7 +416,7 @@ class Keyring:
                 yield
             except BaseException:
                 with suppress(HsmError, RegistryUnavailable):  # then ``reconcile`` will
-                    self._undo(key.kid, key.spec)
+                    self._undo(key.ref)
                 raise
             current_request.made(key.kid)
 
@@ -423,19 +424,16 @@ class Keyring:
         """Keep ``reconcile`` out for one ``with`` block; 503 while it is at work."""
         return hsm.file_lock(self._unfinished, shared=True, wait_seconds=_RECONCILE_WAIT_SECONDS)
 
-    def _undo(self, kid: UUID, spec: KeySpec, record: Record = _no_record) -> None:
-        self._registry.abandon(kid)
-        self._hsm.destroy(kid, spec)
-        record(kid)  # a row that stays is found again, and so is one without a record
-        self._registry.remove(kid)
+    def _undo(self, ref: KeyRef, record: Record = _no_record) -> None:
+        self._registry.abandon(ref.kid)
+        self._hsm.destroy(ref)
+        record(ref.kid)  # a row that stays is found again, and so is one without a record
+        self._registry.remove(ref.kid)
 
     def _make(self, key: Key, material: bytes | hsm.PrivateKey | None) -> hsm.PublicKey | None:
         if material is None:
-            return self._hsm.generate(key.kid, key.spec)
-        if isinstance(material, bytes):
-            self._hsm.import_secret(key.kid, key.spec, material)
-            return None
-        return self._hsm.import_pair(key.kid, key.spec, material)
+            return self._hsm.generate(key.ref).public
+        return self._hsm.import_key(key.ref, material).public
 
 
 def describe(key: Key) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.registry.database import instant
-from hsm import KeySpec
+from hsm import KeyRef, KeySpec
 
 
 class State(StrEnum):
@@ -59,6 +59,16 @@ class Key:
     activated_at: datetime | None = None
     deactivated_at: datetime | None = None
     expires_at: datetime | None = None
+
+    @property
+    def ref(self) -> KeyRef:
+        """How the key is named to ``hsm``."""
+        return KeyRef(kid=self.kid, spec=self.spec)
+
+
+def ref_of(row: Any) -> KeyRef:
+    """Return how the key of a row is named to ``hsm``."""
+    return KeyRef(kid=UUID(row.kid), spec=spec_of(row))
 
 
 def spec_of(row: Any) -> KeySpec:

@@ -26,12 +26,12 @@ from app.registry.database import Database, engine_of, instant, translated
 from app.registry.grants import Grants
 from app.registry.idempotency import IdempotentAnswers, forget, remember
 from app.registry.pages import Pages
-from app.registry.records import VISIBLE, Key, State, record_of, spec_of, values_of
+from app.registry.records import VISIBLE, Key, State, record_of, ref_of, spec_of, values_of
 from app.registry.revisions import alembic_config, require_known, revision_at
 from app.registry.tables import grants, keys, tags
 from app.registry.tags import Tags
 from app.registry.tokens import Credentials
-from hsm import KeyNotFound, KeySpec
+from hsm import KeyNotFound, KeyRef, KeySpec
 
 __all__ = ["Registry", "engine_of", "migrate"]
 
@@ -222,7 +222,7 @@ class Registry:
                 connection.rollback()
             return granted, total
 
-    def unfinished(self, *, here_before: datetime, before: datetime) -> Mapping[UUID, KeySpec]:
+    def unfinished(self, *, here_before: datetime, before: datetime) -> Mapping[UUID, KeyRef]:
         """Return keys whose creation or destruction was begun and not ended.
 
         Those of this host if begun ``here_before``, those of other hosts if begun ``before``.
@@ -233,7 +233,7 @@ class Registry:
         )
         query = select(keys).where(keys.c.state.in_([State.PENDING, State.DESTROYED]), is_old)
         with self._database.reading() as connection:
-            return {UUID(row.kid): spec_of(row) for row in connection.execute(query)}
+            return {UUID(row.kid): ref_of(row) for row in connection.execute(query)}
 
     def specs(self, states: Iterable[State] = State) -> Mapping[UUID, KeySpec]:
         """Return what all keys are that are in one of ``states``."""

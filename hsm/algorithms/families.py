@@ -1,11 +1,12 @@
 """What an algorithm is: a frozen row of one of four families.
 
 What differs between algorithms is a field of such a row and nothing else. The rows themselves
-stand in ``hsm.algorithms.tables``.
+are in ``hsm.algorithms.tables``, the verbs of each family in ``hsm.operations``.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from enum import Enum, auto
+from typing import ClassVar, Final
 
 from cryptography.hazmat.primitives import hashes
 from pkcs11 import MGF, Mechanism, MechanismFlag
@@ -23,6 +24,25 @@ ENCRYPT_DECRYPT: Final = MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
 WRAP_UNWRAP: Final = MechanismFlag.WRAP | MechanismFlag.UNWRAP
 
 
+class Family(Enum):
+    """The families: what differs between them is a table by this."""
+
+    SIGNATURE = auto()
+    MAC = auto()
+    CONTENT = auto()
+    KEY_MANAGEMENT = auto()
+
+
+class CekPathName(Enum):
+    """The ways of a CEK between message and token; see ``hsm.operations.cek``."""
+
+    TOKEN = auto()
+    SPLITTING = auto()
+    PROCESS = auto()
+    AGREEMENT = auto()
+    WRAPPED_AGREEMENT = auto()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Algorithm:
     """What the rows of all tables have in common.
@@ -31,8 +51,10 @@ class Algorithm:
     the CKA_* usage attributes that the algorithm needs, of either half. ``fips`` says whether FIPS
     mode offers it. With ``is_bound_only`` no key without ``alg`` performs it, and with
     ``is_opt_in`` nobody does unless the settings say so. ``jwk_alg`` is what a JWK calls it, where
-    that is not its ``name``.
+    that is not its ``name``. ``parameter_set`` is CKA_PARAMETER_SET, where keys have one.
     """
+
+    family: ClassVar[Family]
 
     name: str
     kind: KeyKind
@@ -43,6 +65,7 @@ class Algorithm:
     is_bound_only: bool = False
     is_opt_in: bool = False
     jwk_alg: str | None = None
+    parameter_set: int | None = None
 
     @property
     def keys(self) -> tuple[tuple[KeyKind, Curve | None], ...]:
@@ -58,6 +81,15 @@ class Algorithm:
         """Return what each of ``parts`` gets of the secret key ``value``, to be wiped."""
         return (bytearray(value),)
 
+    @property
+    def smallest_bytes(self) -> int:
+        """The length of the shortest secret key that performs it; 0 if its keys are pairs."""
+        return 0
+
+    def takes_bits(self, _bits: int | None) -> bool:
+        """Tell whether a key of that length performs it; of pairs every length does."""
+        return True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignatureAlgorithm(Algorithm):
@@ -65,15 +97,21 @@ class SignatureAlgorithm(Algorithm):
 
     ``hash`` is that of the algorithm, ``None`` where it is part of the scheme; with
     ``is_prehashed`` it is taken before the token is called. ``param`` is (hash, MGF, salt length
-    in bytes). ``signature_bytes`` is ``None`` where the modulus decides.
+    in bytes). ``signature_bytes`` is ``None`` where the modulus or the curve decides.
     """
+
+    family: ClassVar[Family] = Family.SIGNATURE
 
     usages: MechanismFlag = SIGN_VERIFY
     param: PssParam | None = None
     hash: hashes.HashAlgorithm | None = None
     is_prehashed: bool = False
-    parameter_set: int | None = None
     signature_bytes: int | None = None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two signatures of the same data differ: those of PSS and ECDSA do."""
+        return self.param is not None or self.is_prehashed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +121,8 @@ class MacAlgorithm(Algorithm):
     The token only ever computes: MACs are compared outside, in constant time. ``mac_bytes`` is the
     length of the hash, ``tag_bytes`` how much of the MAC is used where that is not all.
     """
+
+    family: ClassVar[Family] = Family.MAC
 
     kind: KeyKind = HMAC
     usages: MechanismFlag = MechanismFlag.SIGN
@@ -94,6 +134,15 @@ class MacAlgorithm(Algorithm):
         """The hash, as ``hashlib`` names it."""
         return f"sha{8 * self.mac_bytes}"
 
+    @property
+    def smallest_bytes(self) -> int:
+        """See ``Algorithm``."""
+        return self.mac_bytes
+
+    def takes_bits(self, bits: int | None) -> bool:
+        """See ``Algorithm``."""
+        return (bits or 0) >= 8 * self.smallest_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentEncryption(Algorithm):
@@ -102,6 +151,8 @@ class ContentEncryption(Algorithm):
     A CEK with ``mac`` is two objects: the first half of its bytes authenticates, the second
     encrypts (§5.2.2.1). ``is_counted`` says that IVs are random and must not meet.
     """
+
+    family: ClassVar[Family] = Family.CONTENT
 
     kind: KeyKind = AES
     mechanism: Mechanism = Mechanism.AES_GCM
@@ -127,6 +178,15 @@ class ContentEncryption(Algorithm):
         middle = self.key_bytes // 2
         return bytearray(value[:middle].ljust(self.mac.mac_bytes, b"\0")), bytearray(value[middle:])
 
+    @property
+    def smallest_bytes(self) -> int:
+        """See ``Algorithm``."""
+        return self.key_bytes
+
+    def takes_bits(self, bits: int | None) -> bool:
+        """See ``Algorithm``."""
+        return bits == 8 * self.key_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyManagement(Algorithm):
@@ -134,8 +194,12 @@ class KeyManagement(Algorithm):
 
     It ``transports`` a CEK unless both sides agree on it. With ``tells_size`` a CEK that comes out
     is one that somebody has put in, and whoever asks may know that it is of the wrong size.
+    ``cek_paths`` are the ways that its CEKs can take, the best first.
     """
 
+    family: ClassVar[Family] = Family.KEY_MANAGEMENT
+
+    cek_paths: tuple[CekPathName, ...] = (CekPathName.TOKEN, CekPathName.SPLITTING)
     usages: MechanismFlag = WRAP_UNWRAP
     param: OaepParam | None = None
     transports: bool = True
@@ -149,6 +213,11 @@ class RsaOaep(KeyManagement):
     kind: KeyKind = RSA
     mechanism: Mechanism = Mechanism.RSA_PKCS_OAEP
     hash: hashes.HashAlgorithm
+    cek_paths: tuple[CekPathName, ...] = (
+        CekPathName.TOKEN,
+        CekPathName.SPLITTING,
+        CekPathName.PROCESS,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +229,15 @@ class KeyWrapping(KeyManagement):
     is_bound_only: bool = True
     key_bytes: int
 
+    @property
+    def smallest_bytes(self) -> int:
+        """See ``Algorithm``."""
+        return self.key_bytes
+
+    def takes_bits(self, bits: int | None) -> bool:
+        """See ``Algorithm``."""
+        return bits == 8 * self.key_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyAgreement(KeyManagement):
@@ -170,4 +248,5 @@ class KeyAgreement(KeyManagement):
     usages: MechanismFlag = MechanismFlag.DERIVE
     curves: tuple[Curve, ...] = (P256, P384, P521, X25519)
     is_bound_only: bool = True
+    cek_paths: tuple[CekPathName, ...] = (CekPathName.WRAPPED_AGREEMENT,)
     wrapping: KeyWrapping | None = None

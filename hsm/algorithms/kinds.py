@@ -3,10 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, overload
 
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa, x25519
 from pkcs11 import KeyType, Mechanism
+
+PrivateKey = (
+    rsa.RSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | x25519.X25519PrivateKey
+)
+AgreementKey = ec.EllipticCurvePublicKey | x25519.X25519PublicKey
+PublicKey = rsa.RSAPublicKey | AgreementKey | ed25519.Ed25519PublicKey | mldsa.MLDSA44PublicKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +81,9 @@ KINDS: Final = (AES, HMAC, RSA, EC, EDWARDS, MONTGOMERY, ML_DSA)
 class Curve:
     """A curve (RFC 7518 §6.2.1.1, RFC 8037 §2), and what keys on it are.
 
-    ``ec_params`` is the DER of its OID. ``fips`` says whether FIPS mode offers it.
+    ``ec_params`` is the DER of its OID. A curve of OKP keys has the classes ``public_class`` and
+    ``private_class`` of ``cryptography``, the others are a ``weierstrass`` curve of it. ``fips``
+    says whether FIPS mode offers it.
     """
 
     crv: str
@@ -80,7 +91,14 @@ class Curve:
     ec_params: bytes
     coordinate_bytes: int
     weierstrass: ec.EllipticCurve | None = None
+    public_class: Any = None
+    private_class: Any = None
     fips: bool = True
+
+    @property
+    def signature_bytes(self) -> int:
+        """How long signatures on the curve are: two numbers (RFC 7518 §3.4, RFC 8032 §5)."""
+        return 2 * self.coordinate_bytes
 
 
 P256: Final = Curve(
@@ -109,6 +127,8 @@ ED25519: Final = Curve(
     kind=EDWARDS,
     ec_params=bytes.fromhex("06032b6570"),
     coordinate_bytes=32,
+    public_class=ed25519.Ed25519PublicKey,
+    private_class=ed25519.Ed25519PrivateKey,
     fips=False,
 )
 X25519: Final = Curve(
@@ -116,6 +136,8 @@ X25519: Final = Curve(
     kind=MONTGOMERY,
     ec_params=bytes.fromhex("06032b656e"),
     coordinate_bytes=32,
+    public_class=x25519.X25519PublicKey,
+    private_class=x25519.X25519PrivateKey,
     fips=False,
 )
 
@@ -133,3 +155,19 @@ WEIERSTRASS_CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
     {curve.crv: curve.weierstrass for curve in (P256, P384, P521) if curve.weierstrass}
 )
 """The curves of key type EC, by their JWK names."""
+
+_BY_WEIERSTRASS: Final[Mapping[str, Curve]] = MappingProxyType(
+    {curve.weierstrass.name: curve for curve in CURVES.values() if curve.weierstrass}
+)
+_RAW: Final = tuple(curve for curve in CURVES.values() if curve.public_class)
+
+
+@overload
+def curve_of(key: AgreementKey) -> Curve: ...
+@overload
+def curve_of(key: PublicKey) -> Curve | None: ...
+def curve_of(key: PublicKey) -> Curve | None:
+    """Return the curve that a public key is on, if it is on one."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return _BY_WEIERSTRASS[key.curve.name]
+    return next((curve for curve in _RAW if isinstance(key, curve.public_class)), None)

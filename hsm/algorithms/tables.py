@@ -12,6 +12,7 @@ from pkcs11 import MGF, Mechanism
 
 from hsm.algorithms.families import (
     Algorithm,
+    CekPathName,
     ContentEncryption,
     KeyAgreement,
     KeyManagement,
@@ -45,7 +46,6 @@ def _ecdsa(name: str, curve: Curve, hash_algorithm: hashes.HashAlgorithm) -> Sig
         curves=(curve,),
         hash=hash_algorithm,
         is_prehashed=True,
-        signature_bytes=2 * curve.coordinate_bytes,
     )
 
 
@@ -86,7 +86,6 @@ SIGNATURES: Final = _table(
         kind=EDWARDS,
         mechanism=Mechanism.EDDSA,
         curves=(ED25519,),
-        signature_bytes=64,
         fips=False,
     ),
     SignatureAlgorithm(
@@ -128,7 +127,7 @@ KEY_WRAPPINGS: Final = _table(
 )
 
 KEY_AGREEMENTS: Final = _table(
-    KeyAgreement(name="ECDH-ES", transports=False),
+    KeyAgreement(name="ECDH-ES", transports=False, cek_paths=(CekPathName.AGREEMENT,)),
     *(KeyAgreement(name=f"ECDH-ES+{name}", wrapping=row) for name, row in KEY_WRAPPINGS.items()),
 )
 

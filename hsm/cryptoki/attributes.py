@@ -9,10 +9,10 @@ from uuid import UUID
 from pkcs11 import Attribute, Mechanism, MechanismFlag
 from pkcs11.attributes import AttributeMapper
 
-from hsm.algorithms.families import CEK_WRAPPING, Algorithm, SignatureAlgorithm
+from hsm.algorithms.families import CEK_WRAPPING, Algorithm
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.kinds import HMAC, Curve
-from hsm.cryptoki.material import CONVERSIONS, Attributes, PrivateKey
+from hsm.algorithms.kinds import HMAC, Curve, PrivateKey
+from hsm.cryptoki.material import CONVERSIONS, Attributes
 
 LABEL_PREFIX: Final = "jose-hsm:"
 
@@ -209,10 +209,8 @@ def _curve(curve: Curve | None) -> Attributes:
 
 
 def _parameter_set(spec: KeySpec) -> Attributes:
-    row = spec.algorithms[0]
-    if isinstance(row, SignatureAlgorithm) and row.parameter_set:
-        return {Attribute.PARAMETER_SET: row.parameter_set}
-    return {}
+    parameter_set = spec.algorithms[0].parameter_set
+    return {Attribute.PARAMETER_SET: parameter_set} if parameter_set else {}
 
 
 def identity(kid: UUID) -> dict[str, Any]:

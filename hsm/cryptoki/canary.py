@@ -13,60 +13,60 @@ from hsm.cryptoki.handles import Handle, Key
 from hsm.cryptoki.session import Session
 from hsm.errors import Cause, TokenUnavailable
 
-_SONG: Final = b"tweet"
+_MESSAGE: Final = b"tweet"
 _BITS: Final = 256
 
 
 def _encrypts(key: Key) -> bool:
-    song: dict[str, Any] = {
+    mechanism: dict[str, Any] = {
         "mechanism": Mechanism.AES_GCM,
-        "mechanism_param": GCMParams(key.lent.generate_random(96), _SONG, 128),
+        "mechanism_param": GCMParams(key.lent.generate_random(96), _MESSAGE, 128),
     }
-    return key.decrypt(key.encrypt(_SONG, **song), **song) == _SONG
+    return key.decrypt(key.encrypt(_MESSAGE, **mechanism), **mechanism) == _MESSAGE
 
 
 def _computes(key: Key) -> bool:
-    return len(key.sign(_SONG, mechanism=Mechanism.SHA256_HMAC)) == MACS["HS256"].mac_bytes
+    return len(key.sign(_MESSAGE, mechanism=Mechanism.SHA256_HMAC)) == MACS["HS256"].mac_bytes
 
 
-class _Voice(NamedTuple):
-    """A kind of canary: its CKA_ID, what its key is for, and its song."""
+class _Kind(NamedTuple):
+    """A kind of canary: its CKA_ID, what its key is for, and what shows that it works."""
 
     key_id: bytes
     row: Algorithm
-    sing: Callable[[Key], bool]
+    works: Callable[[Key], bool]
 
 
 # The first tells more: what SoftHSM answers for a bad tag is what it answers when it is broken.
-_VOICES: Final = (
-    _Voice(b"jose-hsm:canary\0", CONTENT_ENCRYPTIONS["A256GCM"], _encrypts),
-    _Voice(b"jose-hsm:canary\1", MACS["HS256"], _computes),
+_KINDS: Final = (
+    _Kind(b"jose-hsm:canary\0", CONTENT_ENCRYPTIONS["A256GCM"], _encrypts),
+    _Kind(b"jose-hsm:canary\1", MACS["HS256"], _computes),
 )
 _REFUSALS: Final = (Fault.POLICY, Fault.BUG, Fault.REJECTED)
-CANARY_IDS: Final = tuple(voice.key_id for voice in _VOICES)
+CANARY_IDS: Final = tuple(kind.key_id for kind in _KINDS)
 
 
 class Canary:
     """A private secret key that every user of the token shares.
 
     A token in trouble answers searches with nothing and CKR_OK, and gives one error for bad input
-    and for its own faults. Whoever can find the canary, or hear it sing, knows better.
+    and for its own faults. Whoever finds the canary, or sees it work, knows better.
     """
 
     def __init__(self, session: Session, templates: Templates, *, is_kept: bool = True) -> None:
         """Find the canary or make it; the caller holds the boot lock, so there is one.
 
         Unless it ``is_kept``, one that is made is a session object, and gone with ``session``.
-        It has the first voice that the token does not refuse; some have AES-GCM and want to make
+        It is of the first kind that the token does not refuse; some have AES-GCM and want to make
         the IV themselves. Raises ``TokenUnavailable`` if ``session`` does not see even the one it
-        has just made, or hears none.
+        has just made, or if no kind works.
         """
         self._is_kept = is_kept
         self.was_there = False
-        for self._voice in _VOICES:
+        for self._kind in _KINDS:
             self._handle = Handle.of(self._find_or_make(session, templates))
             try:
-                if self._voice.sing(Key(session, self._handle)):
+                if self._kind.works(Key(session, self._handle)):
                     return
             except PKCS11Error as error:
                 if fault_of(error) not in _REFUSALS:
@@ -77,10 +77,10 @@ class Canary:
         """Tell whether ``session`` sees private objects now."""
         return bool(self._search(session))
 
-    def sings(self, session: Session) -> bool:
+    def works(self, session: Session) -> bool:
         """Tell whether ``session`` uses keys now."""
         try:
-            return self._voice.sing(Key(session, self._handle))
+            return self._kind.works(Key(session, self._handle))
         except PKCS11Error:
             return False
 
@@ -88,10 +88,10 @@ class Canary:
         """Tell whether ``error`` is the word of a healthy token for bad input.
 
         SoftHSM 2.6 says CKR_GENERAL_ERROR for a bad tag and for a broken token alike: only if the
-        canary still sings is it the tag.
+        canary still works is it the tag.
         """
         fault = fault_of(error)
-        return fault is Fault.REJECTED or (fault is Fault.AMBIGUOUS and self.sings(session))
+        return fault is Fault.REJECTED or (fault is Fault.AMBIGUOUS and self.works(session))
 
     def _find_or_make(self, session: Session, templates: Templates) -> Object:
         found = self._search(session)
@@ -106,15 +106,15 @@ class Canary:
 
     def _search(self, session: Session) -> list[Object]:
         return session.find(
-            {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: self._voice.key_id}
+            {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: self._kind.key_id}
         )
 
     def _generate(self, session: Session, templates: Templates) -> Object:
         return session.generate_key(
-            self._voice.row.kind.key_type,
+            self._kind.row.kind.key_type,
             _BITS,
-            id=self._voice.key_id,
+            id=self._kind.key_id,
             label=f"{LABEL_PREFIX}canary",
             store=self._is_kept,
-            **templates.secret_generation([self._voice.row]),
+            **templates.secret_generation([self._kind.row]),
         )

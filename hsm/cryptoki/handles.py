@@ -3,17 +3,19 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from uuid import UUID
 
 from pkcs11 import Object, PKCS11Error, _pkcs11, types
 from pkcs11 import Session as RawSession
 from pkcs11.exceptions import FunctionFailed
 
+from hsm.algorithms.kinds import PublicKey
 from hsm.cryptoki.faults import Fault, fault_of
-from hsm.cryptoki.material import PublicKey, read_public
-from hsm.cryptoki.objects import Half
+from hsm.cryptoki.material import read_public
+from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.session import Session
 
 _MIXINS: Any = _pkcs11  # the stubs of python-pkcs11 name only its ``lib``
@@ -24,26 +26,38 @@ def handle_of(found: Object) -> int:
     return cast(int, found.handle)
 
 
-class Handle(NamedTuple):
-    """What is remembered of an object: its handle and, of a public key, its numbers."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Handle:
+    """What is remembered of an object: its handle."""
 
     value: int
-    public: PublicKey | None = None
 
     def __repr__(self) -> str:
         return "<Handle>"
 
     @classmethod
     def of(cls, found: Object) -> "Handle":
-        """Return what is worth remembering of the object ``found``.
+        """Return what is worth remembering of the object ``found``: see ``PublicHandle.of``."""
+        if isinstance(found, types.PublicKey):
+            return PublicHandle.of(found)
+        return Handle(handle_of(found))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PublicHandle(Handle):
+    """What is remembered of a public key: its handle and its numbers."""
+
+    numbers: PublicKey
+
+    @classmethod
+    def of(cls, found: Object) -> "PublicHandle":
+        """Return what is worth remembering of the public key ``found``.
 
         Raises ``FunctionFailed`` if it cannot be read: while its files change, SoftHSM shows
         objects without their attributes.
         """
-        if not isinstance(found, types.PublicKey):
-            return cls(handle_of(found))
         try:
-            return cls(handle_of(found), read_public(found))
+            return PublicHandle(handle_of(found), read_public(found))
         except ValueError as error:
             raise FunctionFailed from error
         except PKCS11Error as error:
@@ -93,11 +107,6 @@ class Key(
         """What is left of the key when the session is given back."""
         return self._handle
 
-    @property
-    def public(self) -> PublicKey | None:
-        """The numbers of a public key."""
-        return self._handle.public
-
     def encrypt(self, data: bytes, **mechanism: Any) -> bytes:
         """Return the output of the mechanism."""
         result: bytes = self.lent.call("C_Encrypt", super().encrypt, data, **mechanism)
@@ -142,9 +151,26 @@ class Key(
         return "<Key>"
 
 
+Cek = tuple[Key, ...]
+"""The objects of a content encryption key, in the order of the parts of its row."""
+
+
+class PublicHalf(Key):
+    """The public object of a pair."""
+
+    def __init__(self, lent: Session, handle: PublicHandle, made: Object | None = None) -> None:
+        super().__init__(lent, handle, made)
+        self.numbers = handle.numbers
+
+
 def bind(lent: Session, made: Object) -> Key:
-    """Return what ``lent`` has just made as a key in its hands."""
+    """Return the object that ``lent`` has just made as a key."""
     return Key(lent, Handle(handle_of(made)), made)
+
+
+def bind_public(lent: Session, made: Object) -> PublicHalf:
+    """Return the public object that ``lent`` has just made as a key."""
+    return PublicHalf(lent, PublicHandle.of(made), made)
 
 
 @contextmanager
@@ -173,9 +199,9 @@ class HandleCache:
     def __init__(self, size: int = 65_536) -> None:
         self._size = size
         self._lock = Lock()
-        self._handles: OrderedDict[tuple[UUID, Half], Handle] = OrderedDict()
+        self._handles: OrderedDict[tuple[UUID, KeyObject], Handle] = OrderedDict()
 
-    def get(self, kid: UUID, half: Half) -> Handle | None:
+    def get(self, kid: UUID, half: KeyObject) -> Handle | None:
         """Return the handle of that half of ``kid``, if it is known."""
         with self._lock:
             handle = self._handles.get((kid, half))
@@ -183,14 +209,14 @@ class HandleCache:
                 self._handles.move_to_end((kid, half))
             return handle
 
-    def put(self, kid: UUID, half: Half, handle: Handle) -> None:
+    def put(self, kid: UUID, half: KeyObject, handle: Handle) -> None:
         """Remember the handle of that half of ``kid``."""
         with self._lock:
             self._handles[kid, half] = handle
             if len(self._handles) > self._size:
                 self._handles.popitem(last=False)
 
-    def drop(self, kid: UUID, halves: Iterable[Half]) -> None:
+    def drop(self, kid: UUID, halves: Iterable[KeyObject]) -> None:
         """Forget those halves of ``kid``."""
         with self._lock:
             for half in halves:

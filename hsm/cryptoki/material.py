@@ -7,27 +7,25 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, Object
 
-from hsm.algorithms.kinds import CURVES, EC, EDWARDS, ML_DSA, MONTGOMERY, RSA, X25519, Curve
+from hsm.algorithms.kinds import (
+    CURVES,
+    EC,
+    EDWARDS,
+    ML_DSA,
+    MONTGOMERY,
+    RSA,
+    AgreementKey,
+    Curve,
+    PublicKey,
+)
 from hsm.errors import HsmError
 
-PrivateKey = (
-    rsa.RSAPrivateKey
-    | ec.EllipticCurvePrivateKey
-    | ed25519.Ed25519PrivateKey
-    | x25519.X25519PrivateKey
-)
-AgreementKey = ec.EllipticCurvePublicKey | x25519.X25519PublicKey
-PublicKey = rsa.RSAPublicKey | AgreementKey | ed25519.Ed25519PublicKey | mldsa.MLDSA44PublicKey
 Attributes = dict[Attribute, Any]
 
-_BY_WEIERSTRASS: Final = MappingProxyType(
-    {curve.weierstrass.name: curve for curve in CURVES.values() if curve.weierstrass}
-)
-_UNCOMPRESSED: Final = 0x04
 _OCTET_STRING: Final = 0x04
 _LONG_FORM: Final = 0x80
 
@@ -55,11 +53,6 @@ def point_of(key: AgreementKey) -> bytes:
     if isinstance(key, x25519.X25519PublicKey):
         return key.public_bytes_raw()
     return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-
-
-def curve_of(key: AgreementKey) -> Curve:
-    """Return the curve that the point is on."""
-    return X25519 if isinstance(key, x25519.X25519PublicKey) else _BY_WEIERSTRASS[key.curve.name]
 
 
 def _rsa_private(key: rsa.RSAPrivateKey) -> Attributes:
@@ -106,20 +99,19 @@ def _read_ec(found: Object, curve: Curve | None) -> ec.EllipticCurvePublicKey:
     return ec.EllipticCurvePublicKey.from_encoded_point(curve.weierstrass, point)
 
 
-def _raw_private(key: ed25519.Ed25519PrivateKey | x25519.X25519PrivateKey) -> Attributes:
+def _raw_private(key: Any) -> Attributes:
     return {Attribute.VALUE: key.private_bytes_raw()}
 
 
-def _raw_public(key: ed25519.Ed25519PublicKey | x25519.X25519PublicKey) -> Attributes:
+def _raw_public(key: Any) -> Attributes:
     return {Attribute.EC_POINT: octet_string(key.public_bytes_raw())}
 
 
-def _raw_reader(read: Callable[[bytes], PublicKey]) -> Callable[[Object, Curve | None], PublicKey]:
-    def read_raw(found: Object, curve: Curve | None) -> PublicKey:
-        assert curve is not None  # noqa: S101  # KeySpec gives every key of OKP a curve
-        return read(_point(found[Attribute.EC_POINT], curve.coordinate_bytes))
-
-    return read_raw
+def _read_raw(found: Object, curve: Curve | None) -> PublicKey:
+    assert curve is not None  # noqa: S101  # KeySpec gives every key of OKP a curve
+    point = _point(found[Attribute.EC_POINT], curve.coordinate_bytes)
+    public: PublicKey = curve.public_class.from_public_bytes(point)
+    return public
 
 
 def _read_ml_dsa(found: Object, _: Curve | None) -> mldsa.MLDSA44PublicKey:
@@ -142,12 +134,8 @@ CONVERSIONS: Final[Mapping[str, Conversion]] = MappingProxyType(
     {
         RSA.name: Conversion(_read_rsa, _rsa_private, _rsa_public),
         EC.name: Conversion(_read_ec, _ec_private, _ec_public),
-        EDWARDS.name: Conversion(
-            _raw_reader(ed25519.Ed25519PublicKey.from_public_bytes), _raw_private, _raw_public
-        ),
-        MONTGOMERY.name: Conversion(
-            _raw_reader(x25519.X25519PublicKey.from_public_bytes), _raw_private, _raw_public
-        ),
+        EDWARDS.name: Conversion(_read_raw, _raw_private, _raw_public),
+        MONTGOMERY.name: Conversion(_read_raw, _raw_private, _raw_public),
         ML_DSA.name: Conversion(_read_ml_dsa),
     }
 )

@@ -10,7 +10,7 @@ from hsm.algorithms.kinds import AES, HMAC, KeyKind
 from hsm.cryptoki.material import Attributes
 
 
-class Half(NamedTuple):
+class KeyObject(NamedTuple):
     """An object of a key: its class, and its type where a key may have two of that class."""
 
     object_class: ObjectClass
@@ -18,29 +18,29 @@ class Half(NamedTuple):
 
     @property
     def template(self) -> Attributes:
-        """What the object is found by, beside its CKA_ID."""
+        """The attributes that find the object, beside its CKA_ID."""
         typed = {Attribute.KEY_TYPE: self.key_type} if self.key_type is not None else {}
         return {Attribute.CLASS: self.object_class} | typed
 
 
-PRIVATE: Final = Half(ObjectClass.PRIVATE_KEY)
-PUBLIC: Final = Half(ObjectClass.PUBLIC_KEY)
+PRIVATE: Final = KeyObject(ObjectClass.PRIVATE_KEY)
+PUBLIC: Final = KeyObject(ObjectClass.PUBLIC_KEY)
 
 
-def secret(kind: KeyKind) -> Half:
+def secret(kind: KeyKind) -> KeyObject:
     """Return the secret object of that kind."""
-    return Half(ObjectClass.SECRET_KEY, kind.key_type)
+    return KeyObject(ObjectClass.SECRET_KEY, kind.key_type)
 
 
-HALVES: Final = (secret(AES), secret(HMAC), PRIVATE, PUBLIC)
-"""All that there are, those that can do harm first."""
+OBJECTS: Final = (secret(AES), secret(HMAC), PRIVATE, PUBLIC)
+"""Every object that a key may have, those that can do harm first."""
 
 
-def secrets_of(row: Algorithm) -> tuple[Half, ...]:
+def secrets_of(row: Algorithm) -> tuple[KeyObject, ...]:
     """Return the secret objects of a key of ``row``, in the order of its parts."""
     return tuple(secret(part.kind) for part in row.parts)
 
 
-def halves_of(spec: KeySpec) -> tuple[Half, ...]:
+def objects_of(spec: KeySpec) -> tuple[KeyObject, ...]:
     """Return the objects that make a whole key, those that can do harm first."""
     return (PRIVATE, PUBLIC) if spec.kind.is_pair else secrets_of(spec.algorithms[0])

@@ -10,31 +10,22 @@ from uuid import UUID
 
 from pkcs11 import Attribute, Object, ObjectClass, PKCS11Error
 
-from hsm.algorithms.families import (
-    Algorithm,
-    ContentEncryption,
-    KeyManagement,
-    KeyWrapping,
-    MacAlgorithm,
-    SignatureAlgorithm,
-)
+from hsm.algorithms.families import Algorithm
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.kinds import Curve, KeyKind
-from hsm.algorithms.tables import ALGORITHMS, CONTENT_ENCRYPTIONS
+from hsm.algorithms.kinds import Curve, KeyKind, PublicKey
+from hsm.algorithms.tables import ALGORITHMS
 from hsm.cryptoki.attributes import LABEL_PREFIX, identity
 from hsm.cryptoki.faults import name_of
-from hsm.cryptoki.handles import Handle, Key
-from hsm.cryptoki.material import PublicKey
+from hsm.cryptoki.handles import Handle, Key, PublicHalf, PublicHandle
+from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
 from hsm.errors import CryptoFailure, HsmError, KeyNotFound, TokenUnavailable
-from hsm.life.token import Token
-from hsm.operations import content, mac, signing
-from hsm.operations.ecdh import Agreement
+from hsm.life.token import Token, round_trip
 
 _PROBE: Final = b"jose-hsm"
 _ID_BYTES: Final = 16
 
-Halves = Mapping[ObjectClass, Object]
+Objects = Mapping[ObjectClass, Object]
 SECRET, PRIVATE, PUBLIC = ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
 
 
@@ -53,26 +44,26 @@ class Adoptable:
     public: PublicKey | None
 
 
-def find(session: Session, *, key_id: bytes | None, label: str | None) -> Halves:
-    """Return the halves of the one key with that CKA_ID and CKA_LABEL.
+def _find(session: Session, *, key_id: bytes | None, label: str | None) -> Objects:
+    """Return the objects of the one key with that CKA_ID and CKA_LABEL.
 
     Raises ``KeyNotFound``, or ``CryptoFailure`` if several are meant or a public half is missing.
     """
     named = {Attribute.ID: key_id, Attribute.LABEL: label}
     template = {name: value for name, value in named.items() if value is not None}
     found = [
-        (half, made)
-        for half in (SECRET, PRIVATE)
-        for made in _distinct(session, {Attribute.CLASS: half} | template)
+        (object_class, made)
+        for object_class in (SECRET, PRIVATE)
+        for made in _distinct(session, {Attribute.CLASS: object_class} | template)
     ]
     if not found:
         raise KeyNotFound
     if len(found) > 1:
         raise CryptoFailure("More than one key of the token has that name")
-    half, made = found[0]
+    object_class, made = found[0]
     if str(made[Attribute.LABEL]).startswith(LABEL_PREFIX):
         raise CryptoFailure("The key is one of ours already, or was meant to be")
-    if half is SECRET:
+    if object_class is SECRET:
         return {SECRET: made}
     return {PRIVATE: made, PUBLIC: _public_half(session, made)}
 
@@ -91,43 +82,53 @@ def _public_half(session: Session, private: Object) -> Object:
     return found[0]
 
 
-def prove(token: Token, session: Session, halves: Halves) -> Adoptable:
-    """Try every algorithm that the key could be for; raise ``CryptoFailure`` if none works."""
-    made = next(iter(halves.values()))
+def prove(token: Token, session: Session, *, key_id: bytes | None, label: str | None) -> Adoptable:
+    """Try every algorithm that the key of that name could be for.
+
+    Raises ``KeyNotFound``, or ``CryptoFailure`` if several are meant or nothing works.
+    """
+    objects = _find(session, key_id=key_id, label=label)
+    made = next(iter(objects.values()))
     specs = {
         row.name: spec
         for row in ALGORITHMS.values()
         for kind, curve in row.keys
-        if (spec := _spec(row, kind, curve, halves)) is not None
+        if (spec := _spec(row, kind, curve, objects)) is not None
         and token.offers[row.name].refusal(spec.crv) is None
-        and _works(token, session, row, halves)
+        and _works(token, session, row, objects)
     }
-    if not token.canary.sings(session):  # then nothing was proven
+    if not token.canary.works(session):  # then nothing was proven
         raise TokenUnavailable("the token does not answer")
     if not specs:
         raise CryptoFailure("The key does nothing that the service offers")
     key_id = made[Attribute.ID]
-    public = halves.get(PUBLIC)
+    public = objects.get(PUBLIC)
     return Adoptable(
         specs=specs,
         kid=UUID(bytes=key_id) if len(key_id) == _ID_BYTES else None,
         is_local=bool(made[Attribute.LOCAL]) and bool(made[Attribute.NEVER_EXTRACTABLE]),
-        public=Handle.of(public).public if public else None,
+        public=PublicHandle.of(public).numbers if public else None,
     )
 
 
-def rename(halves: Halves, kid: UUID) -> None:
-    """Set CKA_ID and CKA_LABEL; put them back and raise ``CryptoFailure`` if the token refuses."""
+def rename(
+    _token: Token, session: Session, *, kid: UUID, key_id: bytes | None, label: str | None
+) -> None:
+    """Give the key of that name the CKA_ID and CKA_LABEL of ``kid``.
+
+    If the token refuses, they are put back and ``CryptoFailure`` is raised.
+    """
+    objects = _find(session, key_id=key_id, label=label)
     ours = identity(kid)
     done: list[tuple[Object, bytes, str]] = []
     try:
-        for made in halves.values():
+        for made in objects.values():
             done.append((made, made[Attribute.ID], made[Attribute.LABEL]))
             made[Attribute.LABEL] = ours["label"]
             made[Attribute.ID] = ours["id"]
     except PKCS11Error as error:
-        for made, key_id, label in done:
-            _put_back(made, key_id, label)
+        for names in done:
+            _put_back(*names)
         raise CryptoFailure(f"The token does not let it be renamed: {name_of(error)}") from error
 
 
@@ -139,64 +140,39 @@ def _put_back(made: Object, key_id: bytes, label: str) -> None:
             continue
 
 
-def _spec(row: Algorithm, kind: KeyKind, curve: Curve | None, halves: Halves) -> KeySpec | None:
+def _spec(row: Algorithm, kind: KeyKind, curve: Curve | None, objects: Objects) -> KeySpec | None:
     """Return what the key would be for ``row``, or ``None`` if it is of another kind or size."""
-    made = next(iter(halves.values()))
-    if made[Attribute.KEY_TYPE] != kind.key_type or kind.is_pair != (PRIVATE in halves):
+    made = next(iter(objects.values()))
+    if made[Attribute.KEY_TYPE] != kind.key_type or kind.is_pair != (PRIVATE in objects):
         return None
-    if curve is not None and halves[PUBLIC][Attribute.EC_PARAMS] != curve.ec_params:
+    if curve is not None and objects[PUBLIC][Attribute.EC_PARAMS] != curve.ec_params:
         return None
     if len(row.parts) > 1:  # nobody else's two objects are one key
         return None
-    bits = _bits(halves)
-    if isinstance(row, ContentEncryption | KeyWrapping) and bits != 8 * row.key_bytes:
-        return None
-    if isinstance(row, MacAlgorithm) and (bits or 0) < 8 * row.mac_bytes:
+    bits = _bits(objects)
+    if not row.takes_bits(bits):
         return None
     return KeySpec(kty=kind.ktys[0], alg=row.name, crv=curve.crv if curve else None, bits=bits)
 
 
-def _bits(halves: Halves) -> int | None:
-    if SECRET in halves:
-        return 8 * int(halves[SECRET][Attribute.VALUE_LEN])
+def _bits(objects: Objects) -> int | None:
+    if SECRET in objects:
+        return 8 * int(objects[SECRET][Attribute.VALUE_LEN])
     try:
-        return int.from_bytes(halves[PUBLIC][Attribute.MODULUS]).bit_length()
+        return int.from_bytes(objects[PUBLIC][Attribute.MODULUS]).bit_length()
     except PKCS11Error:  # not RSA
         return None
 
 
-def _works(token: Token, session: Session, row: Algorithm, halves: Halves) -> bool:
-    keys = {half: Key(session, Handle.of(made)) for half, made in halves.items()}
+def _works(token: Token, session: Session, row: Algorithm, objects: Objects) -> bool:
     try:
-        return _round_trip(token, row, keys)
+        return round_trip(_bound(token, session, objects), token, row, _PROBE)
     except (PKCS11Error, HsmError):
         return False
 
 
-def _round_trip(token: Token, row: Algorithm, keys: Mapping[ObjectClass, Key]) -> bool:
-    match row:
-        case SignatureAlgorithm():
-            public = keys[PUBLIC].public
-            assert public is not None  # noqa: S101  # ``Handle.of`` reads that of public halves
-            signature = signing.sign(keys[PRIVATE], row, _PROBE, public)
-            return signing.verify(keys[PUBLIC], row, _PROBE, signature, token.canary)
-        case MacAlgorithm():
-            return mac.verify(keys[SECRET], row, _PROBE, mac.compute(keys[SECRET], row, _PROBE))
-        case ContentEncryption():
-            cek = (keys[SECRET],)
-            sealed = content.encrypt(cek, row, _PROBE, _PROBE)
-            return content.decrypt(cek, row, sealed, _PROBE, token.canary) == _PROBE
-        case KeyManagement():
-            return _transports(token, row, keys)
-    return False
-
-
-def _transports(token: Token, row: KeyManagement, keys: Mapping[ObjectClass, Key]) -> bool:
-    enc = CONTENT_ENCRYPTIONS["A256GCM"]
-    path = token.path(row.name, enc.name)
-    secret = keys.get(SECRET)
-    with path.wrapped(secret or keys[PUBLIC], row, enc) as wrapped:
-        sealed = content.encrypt(wrapped.cek, enc, _PROBE, _PROBE)
-    private, said = secret or keys[PRIVATE], Agreement(wrapped.epk)
-    with path.unwrapped(private, row, enc, wrapped.encrypted_key, said) as unwrapped:
-        return content.decrypt(unwrapped.cek, enc, sealed, _PROBE, token.canary) == _PROBE
+def _bound(token: Token, session: Session, objects: Objects) -> Keys:
+    if SECRET in objects:
+        return Keys(session, token.canary, (Key(session, Handle.of(objects[SECRET])),))
+    public = PublicHalf(session, PublicHandle.of(objects[PUBLIC]))
+    return Keys.pair(token.canary, public, Key(session, Handle.of(objects[PRIVATE])))

@@ -17,7 +17,7 @@ from uuid import UUID
 from pkcs11 import PKCS11Error, TokenFlag
 from pkcs11 import Token as RawToken
 
-from hsm.algorithms.families import KeyManagement
+from hsm.algorithms.families import Family
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.tables import ALGORITHMS
 from hsm.cryptoki.attributes import Templates
@@ -25,7 +25,7 @@ from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.faults import name_of
 from hsm.cryptoki.login import REFUSALS, log_in, read_pin
 from hsm.cryptoki.module import Module
-from hsm.cryptoki.objects import halves_of
+from hsm.cryptoki.objects import KeyObject, objects_of
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
@@ -34,9 +34,9 @@ from hsm.examination.known_answers import Example, KnownAnswers, NotImported, ex
 from hsm.examination.rates import RATES, Bench, measure
 from hsm.files import file_lock
 from hsm.life.proof_cache import ProofCache
-from hsm.life.token import FORBIDDEN, WRONG_RESULT, Policy, Token, known_attributes
+from hsm.life.token import FORBIDDEN, WRONG_RESULT, Policy, Token, inventory, known_attributes
+from hsm.operations.session_keys import SessionKeys
 from hsm.settings import Settings
-from hsm.storage.token_store import Halves
 from hsm.tokens.softhsm import FirstAid
 
 Arguments = ParamSpec("Arguments")
@@ -225,7 +225,7 @@ class Examination:
         if offer.reason is not None:
             reasons = {self._policy.refusal(row, curve) for _, curve in row.keys} | {FORBIDDEN}
             symptoms = dict.fromkeys(reasons, "switched_off")
-            if not isinstance(row, KeyManagement):  # there a refusal looks like bad padding
+            if row.family is not Family.KEY_MANAGEMENT:  # there a refusal looks like bad padding
                 symptoms[WRONG_RESULT] = "wrong"
             return Finding(symptoms.get(offer.reason, "lacking"), {"reason": offer.reason})
         chosen = [example for example in examples().get(name, ()) if self._is_offered(example)]
@@ -244,17 +244,17 @@ class Examination:
         if not self._token.offers[rate.alg].is_offered:
             return Finding("not_offered", {"alg": rate.alg})
         with self._pool.operations.session() as session:
-            bench = Bench(session, self._templates, self._canary)
+            bench = Bench(session, SessionKeys(self._templates, self._canary))
             return Finding(facts={"per_second": round(measure(rate, bench, seconds), 1)})
 
-    def inventory(self) -> Mapping[UUID, Halves]:
-        """Return the kids of all objects on the token that carry our label, with their halves.
+    def inventory(self) -> Mapping[UUID, frozenset[KeyObject]]:
+        """Return the kids of all objects on the token that carry our label, with their objects.
 
         Raises ``TokenUnavailable`` if the token does not say.
         """
         try:
             with self._pool.operations.session() as session:
-                return self._token.keystore.inventory(session)
+                return inventory(self._token, session)
         except PKCS11Error as error:
             raise TokenUnavailable(f"the token answers {name_of(error)}") from error
 
@@ -288,6 +288,6 @@ class Examination:
                 known.compare(example, session)
 
 
-def is_whole(spec: KeySpec, found: Halves | None) -> bool:
+def is_whole(spec: KeySpec, found: frozenset[KeyObject] | None) -> bool:
     """Tell whether ``found`` are all objects of a key."""
-    return found == frozenset(halves_of(spec))
+    return found == frozenset(objects_of(spec))

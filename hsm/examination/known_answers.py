@@ -7,9 +7,9 @@ printed in an RFC, and the result was computed once with OpenSSL; ``source`` the
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache, partial, singledispatchmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -21,22 +21,23 @@ from pkcs11 import PKCS11Error
 from hsm.algorithms.families import (
     Algorithm,
     ContentEncryption,
-    KeyManagement,
+    Family,
     MacAlgorithm,
     SignatureAlgorithm,
 )
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.tables import ALGORITHMS, CONTENT_ENCRYPTIONS
+from hsm.algorithms.tables import ALGORITHMS, CONTENT_ENCRYPTIONS, KEY_MANAGEMENTS
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.faults import Fault, fault_of, name_of
-from hsm.cryptoki.handles import Handle, Key, temporary, temporary_parts
-from hsm.cryptoki.material import Attributes
+from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
-from hsm.errors import DecryptionFailed, HsmError
+from hsm.errors import require
+from hsm.messages import Agreement, Sealed
 from hsm.operations import content, mac, signing
-from hsm.operations.cek import Path as CekPath
-from hsm.operations.ecdh import Agreement
+from hsm.operations.cek import CekPath
+from hsm.operations.jwe import Transport
+from hsm.operations.session_keys import SessionKeys
 from hsm.software import sealing
 
 _FILE: Final = Path(__file__).with_suffix(".json")
@@ -88,8 +89,7 @@ class KnownAnswers:
     def __init__(
         self, templates: Templates, canary: Canary, paths: Mapping[tuple[str, str], CekPath]
     ) -> None:
-        self._templates = templates
-        self._canary = canary
+        self._session_keys = SessionKeys(templates, canary)
         self._paths = paths
 
     def compare(self, example: Example, session: Session) -> None:
@@ -97,107 +97,85 @@ class KnownAnswers:
 
         Raises ``NotImported`` if it does not take the key.
         """
-        self._compare(ALGORITHMS[example.name], example, session)
+        row = ALGORITHMS[example.name]
+        with self._imported(row, example, session) as keys:
+            if row.family is Family.KEY_MANAGEMENT:
+                _transported(keys, self._transport(example), example)
+            else:
+                _COMPARISONS[row.family](keys, row, example)
 
-    @singledispatchmethod
-    def _compare(self, row: Algorithm, example: Example, session: Session) -> None:
-        raise NotImplementedError
-
-    @_compare.register
-    def _signature(self, row: SignatureAlgorithm, example: Example, session: Session) -> None:
-        data, answer = example.octets["input"], example.octets["answer"]
-        with self._pair(row, example, session) as (public, private):
-            _require(signing.verify(public, row, data, answer, self._canary))
-            _require(not signing.verify(public, row, data + b"A", answer, self._canary))
-            assert public.public is not None  # noqa: S101  # ``Handle.of`` reads that of every one
-            made = signing.sign(private, row, data, public.public)
-            is_random = row.param is not None or row.is_prehashed  # PSS and ECDSA
-            _require(is_random or made == answer)
-
-    @_compare.register
-    def _mac(self, row: MacAlgorithm, example: Example, session: Session) -> None:
-        with self._secret(row, example, session) as (key,):
-            _require(mac.compute(key, row, example.octets["input"]) == example.octets["answer"])
-
-    @_compare.register
-    def _content(self, row: ContentEncryption, example: Example, session: Session) -> None:
-        octets = example.octets
-        aad, plaintext = octets["aad"], octets["plaintext"]
-        sealed = content.Sealed(octets["iv"], octets["ciphertext"], octets["tag"])
-        with self._secret(row, example, session) as cek:
-            _require(content.decrypt(cek, row, sealed, aad, self._canary) == plaintext)
-            _require(not self._opens(cek, row, sealed, aad + b"A"))
-            ours = content.encrypt(cek, row, plaintext, aad)
-        value = urlsafe_b64decode(dict(example.key)["k"].encode())
-        _require(ours == sealing.seal(row, value, ours.iv, plaintext, aad))
-
-    @_compare.register
-    def _transport(self, row: KeyManagement, example: Example, session: Session) -> None:
-        octets, enc = example.octets, CONTENT_ENCRYPTIONS[example.enc]
-        epk = _key(example.epk).public_key if example.epk else None
-        said = Agreement(epk, octets.get("apu", b""), octets.get("apv", b""))
-        iv = os.urandom(enc.iv_bytes)
-        sealed = sealing.seal(enc, octets["cek"], iv, _MESSAGE, _MESSAGE)
-        path = self._paths[row.name, enc.name]
-        made = self._pair if row.kind.is_pair else self._secret
-        with (
-            made(row, example, session) as keys,
-            path.unwrapped(keys[-1], row, enc, octets["encrypted_key"], said) as unwrapped,
-        ):
-            _require(self._opens(unwrapped.cek, enc, sealed, _MESSAGE))
-
-    def _opens(
-        self, cek: content.Cek, row: ContentEncryption, sealed: content.Sealed, aad: bytes
-    ) -> bool:
-        try:
-            content.decrypt(cek, row, sealed, aad, self._canary)
-        except DecryptionFailed:
-            return False
-        return True
+    def _transport(self, example: Example) -> Transport:
+        path = self._paths[example.name, example.enc]
+        enc = CONTENT_ENCRYPTIONS[example.enc]
+        return Transport(path, KEY_MANAGEMENTS[example.name], enc)
 
     @contextmanager
-    def _secret(
-        self, row: Algorithm, example: Example, session: Session
-    ) -> Iterator[tuple[Key, ...]]:
-        value = urlsafe_b64decode(dict(example.key)["k"].encode())
-        templates = (
-            self._templates.imported_secret(None, part, share)
-            for part, share in zip(row.parts, row.shares(value), strict=True)
-        )
-        with temporary_parts(partial(_imported, session, each) for each in templates) as keys:
+    def _imported(self, row: Algorithm, example: Example, session: Session) -> Iterator[Keys]:
+        make = self._pair if row.kind.is_pair else self._secret
+        with ExitStack() as stack:
+            try:
+                keys = stack.enter_context(make(row, example, session))
+            except PKCS11Error as error:
+                if fault_of(error) in _NOT_IMPORTED:
+                    raise NotImported(name_of(error)) from error
+                raise
             yield keys
 
-    @contextmanager
     def _pair(
         self, row: Algorithm, example: Example, session: Session
-    ) -> Iterator[tuple[Key, Key]]:
+    ) -> AbstractContextManager[Keys]:
         spec = KeySpec(kty=dict(example.key)["kty"], alg=row.name, crv=example.crv)
-        key = _key(example.key).private_key
-        with (
-            temporary(_imported(session, self._templates.imported_private(None, spec, key))) as own,
-            temporary(
-                _imported(session, self._templates.imported_public(None, spec, key))
-            ) as other,
-        ):
-            yield other, own
+        return self._session_keys.imported_pair(session, spec, _key(example.key).private_key)
+
+    def _secret(
+        self, row: Algorithm, example: Example, session: Session
+    ) -> AbstractContextManager[Keys]:
+        return self._session_keys.imported(session, row, _value(example))
+
+
+def _signed(keys: Keys, row: SignatureAlgorithm, example: Example) -> None:
+    data, answer = example.octets["input"], example.octets["answer"]
+    require(signing.verify(keys, row, data, answer))
+    require(not signing.verify(keys, row, data + b"A", answer))
+    made = signing.sign(keys, row, data)
+    require(row.is_random or made == answer)
+
+
+def _computed(keys: Keys, row: MacAlgorithm, example: Example) -> None:
+    require(mac.compute(keys, row, example.octets["input"]) == example.octets["answer"])
+
+
+def _sealed(cek: Keys, row: ContentEncryption, example: Example) -> None:
+    octets = example.octets
+    aad, plaintext = octets["aad"], octets["plaintext"]
+    sealed = Sealed(octets["iv"], octets["ciphertext"], octets["tag"])
+    require(content.opens(cek, row, sealed, aad, plaintext))
+    require(not content.opens(cek, row, sealed, aad + b"A", plaintext))
+    ours = content.seal(cek, row, plaintext, aad)
+    require(ours == sealing.seal(row, _value(example), ours.iv, plaintext, aad))
+
+
+def _transported(keys: Keys, transport: Transport, example: Example) -> None:
+    octets, enc = example.octets, transport.enc
+    epk = _key(example.epk).public_key if example.epk else None
+    agreement = Agreement(epk, octets.get("apu", b""), octets.get("apv", b""))
+    iv = os.urandom(enc.iv_bytes)
+    sealed = sealing.seal(enc, octets["cek"], iv, _MESSAGE, _MESSAGE)
+    with transport.unwrapped(keys, octets["encrypted_key"], agreement) as unwrapped:
+        require(content.opens(unwrapped.cek, enc, sealed, _MESSAGE, _MESSAGE))
+
+
+_COMPARISONS: Final[Mapping[Family, Callable[[Keys, Any, Example], None]]] = MappingProxyType(
+    {Family.SIGNATURE: _signed, Family.MAC: _computed, Family.CONTENT: _sealed}
+)
+
+
+def _value(example: Example) -> bytes:
+    """Return the secret key of an example."""
+    return urlsafe_b64decode(dict(example.key)["k"].encode())
 
 
 @cache  # whole RSA keys are looked at for a tenth of a second
 def _key(members: frozenset[tuple[str, str]]) -> Any:
     """Return the JWK of ``members``."""
     return jwk.import_key(dict(members))
-
-
-def _imported(session: Session, template: Attributes) -> Key:
-    try:
-        made = session.create_object(template)
-    except PKCS11Error as error:
-        if fault_of(error) in _NOT_IMPORTED:
-            raise NotImported(name_of(error)) from error
-        raise
-    return Key(session, Handle.of(made), made)
-
-
-def _require(is_right: bool) -> None:
-    if not is_right:
-        raise HsmError

@@ -7,16 +7,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from hsm.algorithms.families import Algorithm
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import RSA
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, MACS, SIGNATURES
-from hsm.cryptoki.attributes import Templates
-from hsm.cryptoki.canary import Canary
-from hsm.cryptoki.handles import Handle, Key, temporary
-from hsm.cryptoki.material import PublicKey
+from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
 from hsm.operations import content, mac, signing
+from hsm.operations.session_keys import SessionKeys
 
 Operation = Callable[[], object]
 
@@ -30,8 +27,7 @@ class Bench(NamedTuple):
     """What operations are performed with."""
 
     session: Session
-    templates: Templates
-    canary: Canary
+    keys: SessionKeys
 
 
 class Rate(NamedTuple):
@@ -51,63 +47,44 @@ def measure(rate: Rate, bench: Bench, seconds: float) -> float:
         return count / (time.perf_counter() - started)
 
 
-@contextmanager
-def _pair(bench: Bench, alg: str) -> Iterator[tuple[Key, Key, PublicKey]]:
-    """Make a pair for one ``with`` block; give its halves and the numbers of the public one."""
-    row, session = SIGNATURES[alg], bench.session
-    (kind, curve), *_ = row.keys
+def _pair(bench: Bench, alg: str) -> AbstractContextManager[Keys]:
+    (kind, curve), *_ = SIGNATURES[alg].keys
     spec = KeySpec(kty=kind.ktys[0], alg=alg, crv=curve.crv if curve else None)
-    pair = session.generate_keypair(
-        kind.key_type,
-        _RSA_BITS if kind is RSA else None,
-        **bench.templates.pair_generation(spec),
-    )
-    public, private = (Key(session, Handle.of(half), half) for half in pair)
-    assert public.public is not None  # noqa: S101  # ``Handle.of`` reads that of every public half
-    with temporary(private), temporary(public):
-        yield public, private, public.public
-
-
-@contextmanager
-def _secret(bench: Bench, row: Algorithm, key_bytes: int) -> Iterator[Key]:
-    made = bench.session.generate_key(
-        row.kind.key_type, 8 * key_bytes, **bench.templates.secret_generation([row])
-    )
-    with temporary(Key(bench.session, Handle.of(made), made)) as key:
-        yield key
+    bits = _RSA_BITS if kind is RSA else None
+    return bench.keys.generated_pair(bench.session, spec, bits)
 
 
 @contextmanager
 def _sign(alg: str, bench: Bench) -> Iterator[Operation]:
-    with _pair(bench, alg) as (_, private, numbers):
-        yield lambda: signing.sign(private, SIGNATURES[alg], _MESSAGE, numbers)
+    with _pair(bench, alg) as keys:
+        yield partial(signing.sign, keys, SIGNATURES[alg], _MESSAGE)
 
 
 @contextmanager
 def _verify(alg: str, bench: Bench) -> Iterator[Operation]:
     row = SIGNATURES[alg]
-    with _pair(bench, alg) as (public, private, numbers):
-        signature = signing.sign(private, row, _MESSAGE, numbers)
-        yield lambda: signing.verify(public, row, _MESSAGE, signature, bench.canary)
+    with _pair(bench, alg) as keys:
+        signature = signing.sign(keys, row, _MESSAGE)
+        yield partial(signing.verify, keys, row, _MESSAGE, signature)
 
 
 @contextmanager
 def _encrypt(bench: Bench) -> Iterator[Operation]:
-    with _secret(bench, _GCM, _GCM.key_bytes) as key:
-        yield lambda: content.encrypt((key,), _GCM, _MESSAGE, _MESSAGE)
+    with bench.keys.generated(bench.session, _GCM, _GCM.key_bytes) as cek:
+        yield partial(content.seal, cek, _GCM, _MESSAGE, _MESSAGE)
 
 
 @contextmanager
 def _decrypt(bench: Bench) -> Iterator[Operation]:
-    with _secret(bench, _GCM, _GCM.key_bytes) as key:
-        sealed = content.encrypt((key,), _GCM, _MESSAGE, _MESSAGE)
-        yield lambda: content.decrypt((key,), _GCM, sealed, _MESSAGE, bench.canary)
+    with bench.keys.generated(bench.session, _GCM, _GCM.key_bytes) as cek:
+        sealed = content.seal(cek, _GCM, _MESSAGE, _MESSAGE)
+        yield partial(content.unseal, cek, _GCM, sealed, _MESSAGE)
 
 
 @contextmanager
 def _mac(bench: Bench) -> Iterator[Operation]:
-    with _secret(bench, _HS256, _HS256.mac_bytes) as key:
-        yield lambda: mac.compute(key, _HS256, _MESSAGE)
+    with bench.keys.generated(bench.session, _HS256, _HS256.mac_bytes) as keys:
+        yield partial(mac.compute, keys, _HS256, _MESSAGE)
 
 
 @contextmanager

@@ -7,25 +7,25 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from pkcs11 import PKCS11Error
 
 from hsm.cryptoki.canary import Canary
-from hsm.cryptoki.faults import Fault, fault_of, name_of, translate
+from hsm.cryptoki.faults import Fault, fault_of, name_of
 from hsm.cryptoki.login import log_in
 from hsm.cryptoki.module import Module, Product
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import Loan, Sessions
-from hsm.cryptoki.session import Session
 from hsm.errors import Cause, HsmError, TokenUnavailable, WrongResult
 from hsm.files import file_lock
 from hsm.life.proof_cache import ProofCache
 from hsm.life.state import Phase, State
 from hsm.life.token import Policy, Token, known_attributes
 from hsm.life.watchdog import Watchdog
+from hsm.life.work import Work
 from hsm.settings import Settings
 from hsm.tokens.softhsm import FirstAid
 
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-ATTEMPTS: Final = 2
 _RETRIED: Final = (Fault.SESSION_LOST, Fault.KEY_GONE, Fault.BUSY, Fault.AMBIGUOUS)
 _SUSPICIOUS: Final = (Fault.SESSION_LOST, Fault.KEY_GONE, Fault.AMBIGUOUS, Fault.DOWN)
 _BUSY_PAUSE_SECONDS: Final = 0.05
@@ -125,31 +124,24 @@ class Connection:
         """Have the background thread look whether the token is well."""
         self._suspicion.set()
 
-    def perform(
-        self,
-        operation: Callable[[Token, Session], Result],
-        *,
-        attempts: int = ATTEMPTS,
-        takes_seconds: bool = False,
-        seconds: float | None = None,
-    ) -> Result:
-        """Run ``operation`` with a lent session and return its result.
+    def perform(self, work: Work[Result]) -> Result:
+        """Do ``work`` with a lent session and return its result.
 
-        It is run again, on another session, after a fault of the session rather than of the
-        caller: what must not happen twice has to look after that. Raises ``HsmError`` only. The
-        process ends if it takes longer than ``seconds``, by default those of the settings.
+        This is the one place that tries again: on another session, after a fault of the session
+        rather than of the caller. Raises ``HsmError`` only.
         """
-        deadline_seconds = seconds or self._deadline_seconds(takes_seconds=takes_seconds)
+        deadline_seconds = work.deadline_seconds or self._deadline_seconds(work)
+        attempt = 0
         while True:
-            attempts -= 1
+            attempt += 1
             token = self.token
-            lane = token.pool.generations if takes_seconds else token.pool.operations
+            lane = token.pool.generations if work.takes_seconds else token.pool.operations
             try:
                 with (
                     lane.session(self._loans.own) as session,
                     self._watchdog.watching("an operation", deadline_seconds),
                 ):
-                    return operation(token, session)
+                    return work.run(token, session, attempt)
             except (TokenUnavailable, WrongResult) as error:
                 if isinstance(error, WrongResult):
                     logger.error("the token gave a wrong %s", error.subject)  # noqa: TRY400  # ours
@@ -159,17 +151,17 @@ class Connection:
             except PKCS11Error as error:
                 fault = fault_of(error)
                 logger.warning("the token answered %s", name_of(error))
-                if attempts and fault in _RETRIED:
+                if attempt < work.attempts and fault in _RETRIED:
                     if fault is Fault.BUSY:
                         time.sleep(_jittered(_BUSY_PAUSE_SECONDS))
                     continue
                 if fault in _SUSPICIOUS:
                     self.suspect()
-                raise translate(error) from error
+                raise work.failure(error) from error
 
-    def _deadline_seconds(self, *, takes_seconds: bool) -> float:
+    def _deadline_seconds(self, work: Work[Any]) -> float:
         settings = self._settings
-        return settings.generation_seconds if takes_seconds else settings.call_seconds
+        return settings.generation_seconds if work.takes_seconds else settings.call_seconds
 
     def _keep_connected(self) -> None:
         failures, pause_seconds = 0, _FIRST_PAUSE_SECONDS

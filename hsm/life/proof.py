@@ -5,8 +5,7 @@ The mechanism list of a token says what it would like to do; only a trial says w
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial, singledispatchmethod
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, NamedTuple
 
 from pkcs11 import Object
@@ -17,21 +16,21 @@ from hsm.algorithms.families import (
     KeyAgreement,
     KeyManagement,
     KeyWrapping,
-    MacAlgorithm,
-    SignatureAlgorithm,
 )
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import ML_DSA, RSA, Curve
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
-from hsm.cryptoki.handles import Handle, Key, bind, temporary, temporary_parts
-from hsm.cryptoki.material import PublicKey
+from hsm.cryptoki.handles import Handle, Key, PublicHalf, PublicHandle
+from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
-from hsm.errors import DecryptionFailed, HsmError
-from hsm.operations import content, mac, signing
-from hsm.operations.cek import Outcome, Path
-from hsm.operations.content import Cek, Sealed
-from hsm.operations.ecdh import Agreement
+from hsm.errors import require
+from hsm.messages import Sealed
+from hsm.operations import content, jwe
+from hsm.operations.cek import CekPath, Outcome
+from hsm.operations.jwe import Transport
+from hsm.operations.round_trips import ROUND_TRIPS
+from hsm.operations.session_keys import SessionKeys
 from hsm.software import peer, sealing
 from hsm.software.peer import Sent
 
@@ -44,9 +43,17 @@ _ODD_BYTES: Final = 40
 class _Recipient(NamedTuple):
     """Somebody to send CEKs to: keys in the token, and what a peer in software has of them."""
 
-    public: Key
-    private: Key
+    keys: Keys
     known: Any
+
+
+class _Message(NamedTuple):
+    """What a peer sends, and whether it is to open with this ``enc``."""
+
+    enc: ContentEncryption
+    sent: Sent
+    sealed: Sealed
+    is_good: bool
 
 
 class Proof:
@@ -60,50 +67,21 @@ class Proof:
         self._anchor = anchor
         self._templates = templates
         self._canary = canary
-        self._pairs: dict[KeySpec, tuple[Handle, Handle]] = {}
+        self._session_keys = SessionKeys(templates, canary)
+        self._pairs: dict[KeySpec, tuple[PublicHandle, Handle]] = {}
         self._made: list[Object] = []
 
-    @singledispatchmethod
     def attempt(self, row: Algorithm, curve: Curve | None, session: Session) -> None:
         """Perform ``row``, with a key on ``curve``, on ``session`` and check the result."""
-        raise NotImplementedError
-
-    @attempt.register
-    def _signature(self, row: SignatureAlgorithm, curve: Curve | None, session: Session) -> None:
-        public, private = self._pair(session, row, curve)
-        signature = signing.sign(private, row, _MESSAGE, _numbers(public))
-
-        def verifies(message: bytes) -> bool:
-            return signing.verify(public, row, message, signature, self._canary)
-
-        _require(verifies(_MESSAGE) and not verifies(_OTHER_MESSAGE))
-
-    @attempt.register
-    def _mac(self, row: MacAlgorithm, _curve: Curve | None, session: Session) -> None:
-        with temporary(self._secret(session, row, 8 * row.mac_bytes)) as key:
-            code = mac.compute(key, row, _MESSAGE)
-            _require(mac.verify(key, row, _MESSAGE, code))
-            _require(not mac.verify(key, row, _OTHER_MESSAGE, code))
-
-    @attempt.register
-    def _content(self, row: ContentEncryption, _curve: Curve | None, session: Session) -> None:
-        shares = row.shares(bytes(row.key_bytes))
-        makes = [
-            partial(self._secret, session, part, 8 * len(share))
-            for part, share in zip(row.parts, shares, strict=True)
-        ]
-        with temporary_parts(makes) as cek:
-            sealed = content.encrypt(cek, row, _MESSAGE, _MESSAGE)
-
-            def opens(aad: bytes) -> bool:
-                return _opens(cek, row, sealed, aad, self._canary)
-
-            _require(opens(_MESSAGE) and not opens(_OTHER_MESSAGE))
+        round_trip = ROUND_TRIPS[row.family]
+        with self._keys(session, row, curve) as keys:
+            require(round_trip(keys, row, _MESSAGE, _MESSAGE))
+            require(not round_trip(keys, row, _MESSAGE, _OTHER_MESSAGE))
 
     def attempt_transport(
         self,
         row: KeyManagement,
-        path: Path,
+        path: CekPath,
         encs: Sequence[ContentEncryption],
         curve: Curve | None,
         session: Session,
@@ -112,97 +90,78 @@ class Proof:
 
         ``encs`` differ in size; the longest is the last.
         """
-        _require(path.works(session))
+        require(path.works(session))
         with self._recipient(row, curve, session) as recipient:
-            for enc, sent, sealed, is_good in self._messages(row, path, encs, recipient):
-                with path.unwrapped(
-                    recipient.private, row, enc, sent.encrypted_key, sent.said
-                ) as unwrapped:
-                    is_recovered = unwrapped.outcome is Outcome.RECOVERED
-                    # What is agreed on is always something, and the wrong thing does not open it.
-                    _require(is_recovered is (is_good or not row.transports))
-                    is_open = _opens(unwrapped.cek, enc, sealed, _MESSAGE, self._canary)
-                    _require(is_open is is_good)
-
-    @staticmethod
-    def _messages(
-        row: KeyManagement, path: Path, encs: Sequence[ContentEncryption], recipient: _Recipient
-    ) -> Iterator[tuple[ContentEncryption, Sent, Sealed, bool]]:
-        public, _, known = recipient
-        enc, other_enc = encs[-1], encs[0]
-        with path.wrapped(public, row, enc) as wrapped:
-            sealed = content.encrypt(wrapped.cek, enc, _MESSAGE, _MESSAGE)
-        yield enc, Sent(b"", wrapped.encrypted_key, Agreement(wrapped.epk)), sealed, True
-        sent = peer.send(known, row, enc, os.urandom(enc.key_bytes))
-        sealed = _sealed_by_peer(enc, sent.cek)
-        yield enc, sent, sealed, True
-        if isinstance(row, KeyAgreement) and row.wrapping:
-            return  # how a bad CEK fails has been tried with ``wrapping`` itself
-        yield other_enc, sent, sealed, False
-        if row.transports:
-            yield enc, peer.send(known, row, enc, os.urandom(_ODD_BYTES)), sealed, False
-            bad_key = bytes(len(sent.encrypted_key))
-            yield enc, sent._replace(encrypted_key=bad_key), sealed, False
-
-    @contextmanager
-    def _recipient(
-        self, row: KeyManagement, curve: Curve | None, session: Session
-    ) -> Iterator[_Recipient]:
-        if not isinstance(row, KeyWrapping):
-            public, private = self._pair(session, row, curve)
-            yield _Recipient(public, private, public.public)
-            return
-        value = os.urandom(row.key_bytes)
-        template = self._templates.imported_secret(None, row, value)
-        with temporary(bind(session, session.create_object(template))) as key:
-            yield _Recipient(key, key, value)
+            require(jwe.round_trip(recipient.keys, Transport(path, row, encs[-1]), _MESSAGE))
+            for message in _messages(row, encs, recipient.known):
+                _receive(recipient.keys, Transport(path, row, message.enc), message)
 
     def close(self) -> None:
         """Destroy the pairs."""
         for made in self._made:
             self._anchor.destroy(made)
 
-    def _secret(self, session: Session, row: Algorithm, bits: int) -> Key:
-        made = session.generate_key(
-            row.kind.key_type, bits, **self._templates.secret_generation([row])
-        )
-        return bind(session, made)
+    @contextmanager
+    def _recipient(
+        self, row: KeyManagement, curve: Curve | None, session: Session
+    ) -> Iterator[_Recipient]:
+        if not isinstance(row, KeyWrapping):
+            keys = self._pair(session, row, curve)
+            yield _Recipient(keys, keys.public.numbers)
+            return
+        value = os.urandom(row.key_bytes)
+        with self._session_keys.imported(session, row, value) as keys:
+            yield _Recipient(keys, value)
 
-    def _pair(self, session: Session, row: Algorithm, curve: Curve | None) -> tuple[Key, Key]:
+    def _keys(
+        self, session: Session, row: Algorithm, curve: Curve | None
+    ) -> AbstractContextManager[Keys]:
+        if row.kind.is_pair:
+            return nullcontext(self._pair(session, row, curve))
+        return self._session_keys.generated(session, row, row.smallest_bytes)
+
+    def _pair(self, session: Session, row: Algorithm, curve: Curve | None) -> Keys:
         kind = curve.kind if curve else row.kind
         alg = row.name if row.is_bound_only or kind is ML_DSA else None
         spec = KeySpec(kty=kind.ktys[0], alg=alg, crv=curve.crv if curve else None)
         if spec not in self._pairs:
             self._pairs[spec] = self._generate(spec)
         public, private = self._pairs[spec]
-        return Key(session, public), Key(session, private)
+        return Keys.pair(self._canary, PublicHalf(session, public), Key(session, private))
 
-    def _generate(self, spec: KeySpec) -> tuple[Handle, Handle]:
+    def _generate(self, spec: KeySpec) -> tuple[PublicHandle, Handle]:
         bits = _RSA_BITS if spec.kind is RSA else None
         pair = self._anchor.generate_keypair(
             spec.kind.key_type, bits, **self._templates.pair_generation(spec)
         )
         self._made.extend(pair)
         public, private = pair
-        return Handle.of(public), Handle.of(private)
+        return PublicHandle.of(public), Handle.of(private)
 
 
-def _numbers(public: Key) -> PublicKey:
-    assert public.public is not None  # noqa: S101  # ``Handle.of`` reads that of every public half
-    return public.public
+def _messages(
+    row: KeyManagement, encs: Sequence[ContentEncryption], known: Any
+) -> Iterator[_Message]:
+    """Give what a peer sends to ``known``: a good message, and bad ones like it."""
+    enc, other_enc = encs[-1], encs[0]
+    sent = peer.send(known, row, enc, os.urandom(enc.key_bytes))
+    sealed = sealing.seal(enc, sent.cek, os.urandom(enc.iv_bytes), _MESSAGE, _MESSAGE)
+    yield _Message(enc, sent, sealed, is_good=True)
+    if isinstance(row, KeyAgreement) and row.wrapping:
+        return  # how a bad CEK fails has been tried with ``wrapping`` itself
+    yield _Message(other_enc, sent, sealed, is_good=False)
+    if row.transports:
+        odd = peer.send(known, row, enc, os.urandom(_ODD_BYTES))
+        yield _Message(enc, odd, sealed, is_good=False)
+        bad_key = bytes(len(sent.encrypted_key))
+        yield _Message(enc, sent._replace(encrypted_key=bad_key), sealed, is_good=False)
 
 
-def _sealed_by_peer(enc: ContentEncryption, cek: bytes) -> Sealed:
-    return sealing.seal(enc, cek, os.urandom(enc.iv_bytes), _MESSAGE, _MESSAGE)
-
-
-def _opens(cek: Cek, row: ContentEncryption, sealed: Sealed, aad: bytes, canary: Canary) -> bool:
-    try:
-        return content.decrypt(cek, row, sealed, aad, canary) == _MESSAGE
-    except DecryptionFailed:
-        return False
-
-
-def _require(is_right: bool) -> None:
-    if not is_right:
-        raise HsmError
+def _receive(keys: Keys, transport: Transport, message: _Message) -> None:
+    """Raise ``HsmError`` unless the token makes of a message what is to be made of it."""
+    enc, sent, sealed, is_good = message
+    with transport.unwrapped(keys, sent.encrypted_key, sent.agreement) as unwrapped:
+        is_recovered = unwrapped.outcome is Outcome.RECOVERED
+        # What is agreed on is always something, and the wrong thing does not open it.
+        require(is_recovered is (is_good or not transport.row.transports))
+        require(content.opens(unwrapped.cek, enc, sealed, _MESSAGE, _MESSAGE) is is_good)

@@ -7,25 +7,43 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
+from uuid import UUID
 
 from pkcs11 import Attribute, PKCS11Error
 
-from hsm.algorithms.families import Algorithm, ContentEncryption, KeyManagement
+from hsm.algorithms.families import (
+    Algorithm,
+    CekPathName,
+    ContentEncryption,
+    Family,
+    KeyManagement,
+)
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import EC, Curve
-from hsm.algorithms.tables import ALGORITHMS, CONTENT_FAMILIES, KEY_MANAGEMENTS
+from hsm.algorithms.tables import (
+    ALGORITHMS,
+    CONTENT_ENCRYPTIONS,
+    CONTENT_FAMILIES,
+    KEY_MANAGEMENTS,
+)
 from hsm.cryptoki.attributes import OPTIONAL, Templates
 from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.faults import Fault, fault_of, name_of
+from hsm.cryptoki.keys import Keys
+from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
 from hsm.errors import HsmError, TokenUnavailable, UnsupportedAlgorithm
 from hsm.life.proof import Proof
 from hsm.life.proof_cache import ProofCache
-from hsm.operations.cek import Path, generate_kek
-from hsm.operations.cek_paths import paths
+from hsm.messages import Storage
+from hsm.operations import jwe
+from hsm.operations.cek import CekPath, generate_kek
+from hsm.operations.jwe import CEK_PATHS, Transport
+from hsm.operations.round_trips import ROUND_TRIPS
 from hsm.settings import Settings
-from hsm.storage.token_store import Keystore
+from hsm.storage.store import Store
+from hsm.storage.token_store import TokenStore
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +53,7 @@ FORBIDDEN: Final = "its CEKs would pass through the process, which is forbidden"
 _TRIES: Final = 3
 _TRIES_OVER_SECONDS: Final = 12
 _PAUSE_SECONDS: Final = 0.25
+_TRIED_ENC: Final = "A256GCM"
 _SMALL_PAIR: Final = KeySpec(kty="EC", alg="ES256", crv="P-256")
 Attempt = Callable[[Curve | None, Session], object]
 Residence = Literal["token", "process"]
@@ -72,16 +91,14 @@ class Offer(NamedTuple):
 class Policy:
     """What is decided outside of the token.
 
-    ``process_allowed`` lets a CEK pass through the process; ``opted_in`` names the algorithms that
-    are not offered without being asked for; ``results_checked`` has every result
-    looked at before it is given away; ``announce_change`` makes the library look anew for what
-    other processes have stored.
+    ``process_allowed`` lets a CEK pass through the process; ``opted_in`` names those opt-in
+    algorithms that are offered; ``announce_change`` makes the library look anew for what other
+    processes have stored.
     """
 
     fips: bool
     process_allowed: bool
     opted_in: frozenset[str]
-    results_checked: bool
     announce_change: Callable[[], None]
 
     @classmethod
@@ -91,11 +108,10 @@ class Policy:
             fips=settings.fips,
             process_allowed=settings.process_allowed,
             opted_in=settings.opted_in,
-            results_checked=settings.results_checked,
             announce_change=announce_change,
         )
 
-    def permits(self, path: Path) -> bool:
+    def permits(self, path: CekPath) -> bool:
         """Tell whether CEKs may take ``path``."""
         return path.residency == "token" or self.process_allowed
 
@@ -114,10 +130,9 @@ class Token:
 
     pool: SessionPool
     canary: Canary
-    keystore: Keystore
+    stores: Mapping[Storage, Store]
     offers: Mapping[str, Offer]
-    paths: Mapping[tuple[str, str], Path]
-    results_checked: bool
+    paths: Mapping[tuple[str, str], CekPath]
 
     def is_well(self, session: Session, *, finds: bool = True) -> bool:
         """Tell whether keys are used, the key-encryption key too, and whether they are found.
@@ -128,17 +143,17 @@ class Token:
         first = list(self.paths.values())[:1]
         return (
             (not finds or self.canary.is_found(session))
-            and self.canary.sings(session)
+            and self.canary.works(session)
             and all(path.works(session) for path in first)
         )
 
-    def path(self, alg: str, enc: str) -> Path:
+    def transport(self, alg: str, enc: str) -> Transport:
         """Return how CEKs of ``enc`` travel with ``alg``; raise ``UnsupportedAlgorithm``."""
         self.require_offered(enc)
         reason = self.offers[alg].with_enc(enc).reason
         if reason is not None:
             raise UnsupportedAlgorithm.not_offered(f"{alg} with {enc}", reason)
-        return self.paths[alg, enc]
+        return Transport(self.paths[alg, enc], KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc])
 
     def require_offered(self, name: str) -> None:
         """Raise ``UnsupportedAlgorithm`` with the reason if the algorithm is not offered."""
@@ -164,16 +179,32 @@ class Token:
         trials.close()
         _log(offers)
         in_process = {alg for (alg, _), path in trials.taken.items() if path.takes_bare_rsa}
+        templates = replace(templates, in_process=frozenset(in_process))
         return cls(
             pool=pool,
             canary=canary,
-            keystore=Keystore(
-                replace(templates, in_process=frozenset(in_process)), canary, policy.announce_change
+            stores=MappingProxyType(
+                {Storage.TOKEN: TokenStore(templates, canary, policy.announce_change)}
             ),
             offers=offers,
             paths=trials.taken,
-            results_checked=policy.results_checked,
         )
+
+
+def round_trip(keys: Keys, token: Token, row: Algorithm, message: bytes) -> bool:
+    """Tell whether ``keys`` undo with ``row`` what they have done with it."""
+    if row.family is Family.KEY_MANAGEMENT:
+        return jwe.round_trip(keys, token.transport(row.name, _TRIED_ENC), message)
+    return ROUND_TRIPS[row.family](keys, row, message, message)
+
+
+def inventory(token: Token, session: Session) -> Mapping[UUID, frozenset[KeyObject]]:
+    """Return the kids of all keys that are kept on, or by, the token, each with its objects."""
+    return {
+        kid: objects
+        for store in token.stores.values()
+        for kid, objects in store.inventory(session).items()
+    }
 
 
 class _Trials:
@@ -188,23 +219,26 @@ class _Trials:
         proof_cache: ProofCache,
     ) -> None:
         kek = generate_kek(pool.anchor, templates).remembered
-        bare = {row.name for row in KEY_MANAGEMENTS.values() if paths(row)[-1].takes_bare_rsa}
+        bare = {
+            row.name for row in KEY_MANAGEMENTS.values() if CekPathName.PROCESS in row.cek_paths
+        }
         self._proof = Proof(pool.anchor, replace(templates, in_process=frozenset(bare)), canary)
-        self._path = cache(lambda kind: kind(templates, kek))
+        self._path = cache(lambda name: CEK_PATHS[name](templates, kek))
         self._pool = pool
         self._canary = canary
         self._policy = policy
         self._proof_cache = proof_cache
-        self.taken: dict[tuple[str, str], Path] = {}
+        self.taken: dict[tuple[str, str], CekPath] = {}
 
     def offer(self, row: Algorithm) -> Offer:
         """Return what is offered of ``row``; key management is, if it is with any ``enc``."""
-        if not isinstance(row, KeyManagement):
+        if row.family is not Family.KEY_MANAGEMENT:
             attempt = partial(self._proof.attempt, row)
             return _offer(row, self._refusals(row, attempt, row.name), "token")
         by_enc: dict[str, Offer] = {}
         for encs in CONTENT_FAMILIES:
-            by_enc |= dict.fromkeys((enc.name for enc in encs), self._transport(row, encs))
+            offer = self._transport(KEY_MANAGEMENTS[row.name], encs)
+            by_enc |= dict.fromkeys((enc.name for enc in encs), offer)
         best = min(by_enc.values(), key=lambda offer: not offer.is_offered)
         return best._replace(by_enc=MappingProxyType(by_enc))
 
@@ -214,7 +248,7 @@ class _Trials:
 
     def _transport(self, row: KeyManagement, encs: Sequence[ContentEncryption]) -> Offer:
         reason = None
-        for path in map(self._path, paths(row)):
+        for path in map(self._path, row.cek_paths):
             if path.carries(encs[0]):
                 attempt = partial(self._proof.attempt_transport, row, path, encs)
                 name = f"{row.name} {encs[0].name} {type(path).__name__}"
@@ -237,7 +271,7 @@ class _Trials:
     def _refusal(self, attempt: Attempt, name: str, curve: Curve | None) -> str | None:
         return self._proof_cache.of(
             f"{name} {curve.crv}" if curve else name,
-            lambda: _refusal(self._pool, partial(attempt, curve), self._canary.sings),
+            lambda: _refusal(self._pool, partial(attempt, curve), self._canary.works),
         )
 
 
@@ -254,10 +288,10 @@ def known_attributes(pool: SessionPool) -> Templates:
     def try_with(attributes: Iterable[Attribute], session: Session) -> bool:
         templates = Templates(optional=frozenset(attributes))
         generate_kek(session, templates).destroy()
-        for half in session.generate_keypair(
+        for made in session.generate_keypair(
             EC.key_type, None, **templates.pair_generation(_SMALL_PAIR)
         ):
-            session.destroy(half)
+            session.destroy(made)
         return True
 
     def is_taken(attribute: Attribute) -> bool:

@@ -3,7 +3,7 @@
 The paths of a CEK (RFC 7516 §5.1, §5.2). ``TokenPath``: it is never outside the token. On all
 others it, or the key that wraps it, passes through the memory of the process for that one message,
 and the private key works in the token. ``ProcessPath``: the padding of RSA-OAEP is decoded here.
-``splitting`` and ``agreeing`` have the others.
+The others are in ``cek_splitting`` and ``cek_agreed``.
 """
 
 from abc import ABC, abstractmethod
@@ -22,16 +22,15 @@ from hsm.algorithms.families import (
     KeyManagement,
     RsaOaep,
 )
-from hsm.algorithms.kinds import AES
+from hsm.algorithms.kinds import AES, AgreementKey
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.faults import Fault, fault_of
 from hsm.cryptoki.handles import Handle, Key, bind, temporary, temporary_parts
-from hsm.cryptoki.material import AgreementKey
+from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
+from hsm.messages import NO_AGREEMENT, Agreement
 from hsm.operations import content
-from hsm.operations.content import Cek
-from hsm.operations.ecdh import Agreement
 from hsm.software import oaep, peer
 
 Result = TypeVar("Result")
@@ -42,7 +41,6 @@ _NOT_UNWRAPPED: Final = (Fault.REJECTED, Fault.AMBIGUOUS, Fault.POLICY, Fault.BU
 _WRAPPING_OVERHEAD_BYTES: Final = 8  # RFC 3394 §2.2.1
 _ANY_AAD: Final = b"."
 _WRAPPING: Final = {"mechanism": CEK_WRAPPING}
-NOTHING: Final = Agreement()
 _SHORTEST_BYTES: Final = 2048 // 8
 _LONGEST_BYTES: Final = 4096 // 8
 
@@ -58,14 +56,14 @@ class Outcome(Enum):
 class Unwrapped(NamedTuple):
     """``cek`` is a random one unless the outcome is ``RECOVERED`` (RFC 7516 §11.5)."""
 
-    cek: Cek
+    cek: Keys
     outcome: Outcome
 
 
 class Wrapped(NamedTuple):
     """A new CEK, and how its recipient gets it: from ``encrypted_key``, ``epk`` or both."""
 
-    cek: Cek
+    cek: Keys
     encrypted_key: bytes
     epk: AgreementKey | None = None
 
@@ -85,7 +83,7 @@ def generate_kek(session: Session, templates: Templates) -> Key:
     return bind(session, kek)
 
 
-class Path(ABC):
+class CekPath(ABC):
     """What all paths offer; ``residency`` says where a CEK is.
 
     ``takes_bare_rsa`` says that the token has to perform the bare RSA operation.
@@ -100,18 +98,18 @@ class Path(ABC):
 
     @abstractmethod
     def wrapped(
-        self, public: Key, row: Any, enc: ContentEncryption, said: Agreement = NOTHING
+        self, keys: Keys, row: Any, enc: ContentEncryption, agreement: Agreement = NO_AGREEMENT
     ) -> AbstractContextManager[Wrapped]:
-        """Give a new CEK for one ``with`` block; ``public`` is the shared key if there is one."""
+        """Give a new CEK for one ``with`` block."""
 
     @abstractmethod
     def unwrapped(
         self,
-        private: Key,
+        keys: Keys,
         row: Any,
         enc: ContentEncryption,
         encrypted_key: bytes,
-        said: Agreement = NOTHING,
+        agreement: Agreement = NO_AGREEMENT,
     ) -> AbstractContextManager[Unwrapped]:
         """Give the CEK of a message for one ``with`` block, or a random one in its place.
 
@@ -140,14 +138,17 @@ class Path(ABC):
         )
         return bind(session, cek)
 
+    @contextmanager
     def _imported(
-        self, session: Session, enc: ContentEncryption, value: bytes | bytearray
-    ) -> AbstractContextManager[Cek]:
+        self, keys: Keys, enc: ContentEncryption, value: bytes | bytearray
+    ) -> Iterator[Keys]:
         """Give the objects that ``value`` is split into for one ``with`` block."""
-        shares = zip(enc.parts, enc.shares(value), strict=True)
-        return temporary_parts(
-            partial(self._import, session, part, share) for part, share in shares
-        )
+        makes = [
+            partial(self._import, keys.session, part, share)
+            for part, share in zip(enc.parts, enc.shares(value), strict=True)
+        ]
+        with temporary_parts(makes) as cek:
+            yield Keys(keys.session, keys.canary, cek)
 
     def _import(self, session: Session, part: Algorithm, share: bytearray) -> Key:
         try:
@@ -157,42 +158,49 @@ class Path(ABC):
             share[:] = bytes(len(share))
 
 
-class TokenPath(Path):
+class TokenPath(CekPath):
     """The CEK stays in the token."""
 
     residency = "token"
 
     @contextmanager
     def wrapped(
-        self, public: Key, row: KeyManagement, enc: ContentEncryption, said: Agreement = NOTHING
+        self,
+        keys: Keys,
+        row: KeyManagement,
+        enc: ContentEncryption,
+        agreement: Agreement = NO_AGREEMENT,
     ) -> Iterator[Wrapped]:
-        """See ``Path``."""
-        with temporary(self._generate(public.lent, enc)) as cek:
-            yield Wrapped((cek,), public.wrap_key(cek, **mechanism_of(row)))
+        """See ``CekPath``."""
+        with temporary(self._generate(keys.session, enc)) as cek:
+            encrypted_key = wrapping_key(keys, row).wrap_key(cek, **mechanism_of(row))
+            yield Wrapped(Keys(keys.session, keys.canary, (cek,)), encrypted_key)
 
     @contextmanager
     def unwrapped(
         self,
-        private: Key,
+        keys: Keys,
         row: KeyManagement,
         enc: ContentEncryption,
         encrypted_key: bytes,
-        said: Agreement = NOTHING,
+        agreement: Agreement = NO_AGREEMENT,
     ) -> Iterator[Unwrapped]:
-        """See ``Path``. The substitute is made before the unwrapping."""
-        with temporary(self._generate(private.lent, enc)) as substitute:
-            unwrapped = self._unwrap(private, row, enc, encrypted_key)
+        """See ``CekPath``. The substitute is made before the unwrapping."""
+        session, canary = keys.session, keys.canary
+        with temporary(self._generate(session, enc)) as substitute:
+            unwrapped = self._unwrap(keys, row, enc, encrypted_key)
             # A good padding makes an object, so a bad one does too: the times must not differ.
-            with temporary(unwrapped or self._generate(private.lent, enc)) as cek:
-                is_of_size = self._is_of_size(cek, enc)
+            with temporary(unwrapped or self._generate(session, enc)) as found:
+                is_of_size = self._is_of_size(Keys(session, canary, (found,)), enc)
                 outcome = outcome_of(row, is_valid=unwrapped is not None, is_of_size=is_of_size)
-                yield Unwrapped((cek if outcome is Outcome.RECOVERED else substitute,), outcome)
+                cek = found if outcome is Outcome.RECOVERED else substitute
+                yield Unwrapped(Keys(session, canary, (cek,)), outcome)
 
     def _unwrap(
-        self, private: Key, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
+        self, keys: Keys, row: KeyManagement, enc: ContentEncryption, encrypted_key: bytes
     ) -> Key | None:
         cek = unless_rejected(
-            lambda: private.unwrap_key(
+            lambda: unwrapping_key(keys, row).unwrap_key(
                 ObjectClass.SECRET_KEY,
                 AES.key_type,
                 encrypted_key,
@@ -201,17 +209,17 @@ class TokenPath(Path):
                 **mechanism_of(row),
             )
         )
-        return None if cek is None else bind(private.lent, cek)
+        return None if cek is None else bind(keys.session, cek)
 
-    def _is_of_size(self, cek: Key, enc: ContentEncryption) -> bool:
+    def _is_of_size(self, cek: Keys, enc: ContentEncryption) -> bool:
         """Measure a CEK that the token will not measure: unwrapped keys have no CKA_VALUE_LEN.
 
         Only keys of 16, 24 and 32 bytes encrypt, and a wrapped key is 8 bytes longer than the key
         rounded up to 8: together they give the size.
         """
         try:
-            content.encrypt((cek,), enc, b"", _ANY_AAD)
-            wrapped = self.kek(cek.lent).wrap_key(cek, **_WRAPPING)
+            content.seal(cek, enc, b"", _ANY_AAD)
+            wrapped = self.kek(cek.session).wrap_key(cek.secrets[0], **_WRAPPING)
         except PKCS11Error as error:
             if fault_of(error) not in (Fault.POLICY, Fault.BUG):
                 raise
@@ -219,40 +227,40 @@ class TokenPath(Path):
         return len(wrapped) == enc.key_bytes + _WRAPPING_OVERHEAD_BYTES
 
 
-class ProcessPath(Path):
+class ProcessPath(CekPath):
     """The CEK of a message passes through the process; the private key does not."""
 
     residency = "process"
     takes_bare_rsa = True
 
     def carries(self, enc: ContentEncryption) -> bool:
-        """See ``Path``."""
+        """See ``CekPath``."""
         return True
 
     @contextmanager
     def wrapped(
-        self, public: Key, row: RsaOaep, enc: ContentEncryption, said: Agreement = NOTHING
+        self, keys: Keys, row: RsaOaep, enc: ContentEncryption, agreement: Agreement = NO_AGREEMENT
     ) -> Iterator[Wrapped]:
-        """See ``Path``."""
-        value = public.lent.generate_random(8 * enc.key_bytes)
-        encrypted_key = peer.encrypted_for(public.public, row, value)
-        with self._imported(public.lent, enc, value) as cek:
+        """See ``CekPath``."""
+        value = keys.session.generate_random(8 * enc.key_bytes)
+        encrypted_key = peer.encrypted_for(keys.public.numbers, row, value)
+        with self._imported(keys, enc, value) as cek:
             yield Wrapped(cek, encrypted_key)
 
     @contextmanager
     def unwrapped(
         self,
-        private: Key,
+        keys: Keys,
         row: RsaOaep,
         enc: ContentEncryption,
         encrypted_key: bytes,
-        said: Agreement = NOTHING,
+        agreement: Agreement = NO_AGREEMENT,
     ) -> Iterator[Unwrapped]:
-        """See ``Path``. The substitute is made before the RSA operation."""
-        substitute = private.lent.generate_random(8 * enc.key_bytes)
-        encoded = self._encoded_message(private, encrypted_key)
+        """See ``CekPath``. The substitute is made before the RSA operation."""
+        substitute = keys.session.generate_random(8 * enc.key_bytes)
+        encoded = self._encoded_message(keys.private, encrypted_key)
         decoded = oaep.decode(encoded, row.hash, substitute)
-        with self._imported(private.lent, enc, decoded.cek) as cek:
+        with self._imported(keys, enc, decoded.cek) as cek:
             decoded.cek[:] = bytes(len(decoded.cek))
             yield Unwrapped(
                 cek, outcome_of(row, is_valid=decoded.is_valid, is_of_size=decoded.is_of_size)
@@ -267,6 +275,16 @@ class ProcessPath(Path):
             lambda: private.decrypt(encrypted_key, mechanism=Mechanism.RSA_X_509)
         )
         return substitute if encoded is None else encoded
+
+
+def wrapping_key(keys: Keys, row: KeyManagement) -> Key:
+    """Return what wraps a CEK: the public half of a pair, or the shared key."""
+    return keys.public if row.kind.is_pair else keys.secrets[0]
+
+
+def unwrapping_key(keys: Keys, row: KeyManagement) -> Key:
+    """Return what unwraps a CEK: the private half of a pair, or the shared key."""
+    return keys.private if row.kind.is_pair else keys.secrets[0]
 
 
 def unless_rejected(unwrap: Callable[[], Result]) -> Result | None:

@@ -8,83 +8,87 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from hsm.algorithms.families import ContentEncryption, KeyAgreement, KeyWrapping
+from hsm.algorithms.kinds import curve_of
 from hsm.cryptoki.attributes import Templates
-from hsm.cryptoki.handles import Handle, Key, bind, temporary_parts
-from hsm.cryptoki.material import curve_of
-from hsm.cryptoki.session import Session
+from hsm.cryptoki.handles import Handle, bind, temporary
+from hsm.cryptoki.keys import Keys
+from hsm.messages import NO_AGREEMENT, Agreement
 from hsm.operations import ecdh
-from hsm.operations.cek import NOTHING, Outcome, Path, TokenPath, Unwrapped, Wrapped
+from hsm.operations.cek import CekPath, Outcome, TokenPath, Unwrapped, Wrapped
 from hsm.operations.cek_splitting import SplittingPath
-from hsm.operations.ecdh import Agreement
 
 
-class AgreementPath(Path):
+class AgreementPath(CekPath):
     """The CEK is what both sides agree on; Z stays in the token."""
 
     residency = "process"
 
     def carries(self, enc: ContentEncryption) -> bool:
-        """See ``Path``."""
+        """See ``CekPath``."""
         return True
 
     @contextmanager
     def wrapped(
-        self, public: Key, row: KeyAgreement, enc: ContentEncryption, said: Agreement = NOTHING
+        self,
+        keys: Keys,
+        row: KeyAgreement,
+        enc: ContentEncryption,
+        agreement: Agreement = NO_AGREEMENT,
     ) -> Iterator[Wrapped]:
-        """See ``Path``. The recipient's key is the other side of the ephemeral one."""
-        recipient = ecdh.agreement_key(public.public)
+        """See ``CekPath``. The recipient's key is the other side of the ephemeral one."""
+        recipient = ecdh.agreement_key(keys.public.numbers)
         curve = curve_of(recipient)
         with (
-            ecdh.ephemeral(public.lent, self._templates, row, curve) as pair,
-            self._agreed(pair.private, row, enc, said._replace(epk=recipient)) as agreed,
-            self._given(agreed, row, enc) as given,
+            ecdh.ephemeral(keys, self._templates, row, curve) as pair,
+            self._agreed(pair.keys, row, enc, agreement._replace(epk=recipient)) as agreed,
+            self._wrapped(agreed, row, enc) as wrapped,
         ):
-            yield given._replace(epk=pair.public)
+            yield wrapped._replace(epk=pair.public)
 
     @contextmanager
     def unwrapped(
         self,
-        private: Key,
+        keys: Keys,
         row: KeyAgreement,
         enc: ContentEncryption,
         encrypted_key: bytes,
-        said: Agreement = NOTHING,
+        agreement: Agreement = NO_AGREEMENT,
     ) -> Iterator[Unwrapped]:
-        """See ``Path``. Whatever is wrong, both sides agree on something."""
+        """See ``CekPath``. Whatever is wrong, both sides agree on something."""
         with (
-            self._agreed(private, row, enc, said) as agreed,
-            self._taken(agreed, row, enc, encrypted_key) as taken,
+            self._agreed(keys, row, enc, agreement) as agreed,
+            self._unwrapped(agreed, row, enc, encrypted_key) as unwrapped,
         ):
-            yield taken
+            yield unwrapped
 
     @contextmanager
     def _agreed(
-        self, private: Key, row: KeyAgreement, enc: ContentEncryption, said: Agreement
-    ) -> Iterator[tuple[Key, ...]]:
-        value = ecdh.derived(private, self._templates, row, enc, said)
+        self, keys: Keys, row: KeyAgreement, enc: ContentEncryption, agreement: Agreement
+    ) -> Iterator[Keys]:
+        value = ecdh.derived(keys.private, self._templates, row, enc, agreement)
         with ExitStack() as stack:
             try:
-                imported = self._imported_agreed(private.lent, row, enc, value)
+                imported = self._imported_agreed(keys, row, enc, value)
                 agreed = stack.enter_context(imported)
             finally:
                 value[:] = bytes(len(value))
             yield agreed
 
     def _imported_agreed(
-        self, session: Session, _row: KeyAgreement, enc: ContentEncryption, value: bytearray
-    ) -> AbstractContextManager[tuple[Key, ...]]:
-        return self._imported(session, enc, value)
+        self, keys: Keys, _row: KeyAgreement, enc: ContentEncryption, value: bytearray
+    ) -> AbstractContextManager[Keys]:
+        return self._imported(keys, enc, value)
 
     @contextmanager
-    def _given(
-        self, agreed: tuple[Key, ...], _row: KeyAgreement, _enc: ContentEncryption
+    def _wrapped(
+        self, agreed: Keys, _row: KeyAgreement, _enc: ContentEncryption
     ) -> Iterator[Wrapped]:
         yield Wrapped(agreed, b"")
 
     @contextmanager
-    def _taken(
+    def _unwrapped(
         self,
-        agreed: tuple[Key, ...],
+        agreed: Keys,
         _row: KeyAgreement,
         _enc: ContentEncryption,
         _encrypted_key: bytes,
@@ -99,36 +103,36 @@ class WrappedAgreementPath(AgreementPath):
         super().__init__(templates, kek)
         self._paths = (TokenPath(templates, kek), SplittingPath(templates, kek))
 
+    @contextmanager
     def _imported_agreed(
-        self, session: Session, row: KeyAgreement, _enc: ContentEncryption, value: bytearray
-    ) -> AbstractContextManager[tuple[Key, ...]]:
+        self, keys: Keys, row: KeyAgreement, _enc: ContentEncryption, value: bytearray
+    ) -> Iterator[Keys]:
         template = self._templates.imported_secret(None, _wrapping(row), value)
-        return temporary_parts([lambda: bind(session, session.create_object(template))])
+        with temporary(bind(keys.session, keys.session.create_object(template))) as key:
+            yield Keys(keys.session, keys.canary, (key,))
 
-    def _path(self, enc: ContentEncryption) -> Path:
+    def _path(self, enc: ContentEncryption) -> CekPath:
         return next(path for path in self._paths if path.carries(enc))
 
     @contextmanager
-    def _given(
-        self, agreed: tuple[Key, ...], row: KeyAgreement, enc: ContentEncryption
+    def _wrapped(
+        self, agreed: Keys, row: KeyAgreement, enc: ContentEncryption
     ) -> Iterator[Wrapped]:
-        (key,) = agreed
-        with self._path(enc).wrapped(key, _wrapping(row), enc) as wrapped:
+        with self._path(enc).wrapped(agreed, _wrapping(row), enc) as wrapped:
             yield wrapped
 
     @contextmanager
-    def _taken(
+    def _unwrapped(
         self,
-        agreed: tuple[Key, ...],
+        agreed: Keys,
         row: KeyAgreement,
         enc: ContentEncryption,
         encrypted_key: bytes,
     ) -> Iterator[Unwrapped]:
-        (key,) = agreed
-        with self._path(enc).unwrapped(key, _wrapping(row), enc, encrypted_key) as unwrapped:
+        with self._path(enc).unwrapped(agreed, _wrapping(row), enc, encrypted_key) as unwrapped:
             yield unwrapped
 
 
 def _wrapping(row: KeyAgreement) -> KeyWrapping:
-    assert row.wrapping is not None  # noqa: S101  # see ``paths.paths``
+    assert row.wrapping is not None  # noqa: S101  # the rows of this path have one
     return row.wrapping

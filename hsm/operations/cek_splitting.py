@@ -13,72 +13,78 @@ from pkcs11 import Attribute, KeyType, MechanismFlag, Object, ObjectClass
 from hsm.algorithms.families import ContentEncryption, KeyManagement
 from hsm.algorithms.kinds import HMAC
 from hsm.cryptoki.handles import Key, bind, temporary
+from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
+from hsm.messages import NO_AGREEMENT, Agreement
 from hsm.operations.cek import (
-    NOTHING,
+    CekPath,
     Outcome,
-    Path,
     Unwrapped,
     Wrapped,
     mechanism_of,
     outcome_of,
     unless_rejected,
+    unwrapping_key,
+    wrapping_key,
 )
-from hsm.operations.ecdh import Agreement
 
 _NO_USE: Final = MechanismFlag(0)
 
 
-class SplittingPath(Path):
+class SplittingPath(CekPath):
     """The token wraps and unwraps the CEK; it is split in the process, and used in the token."""
 
     residency = "process"
 
     def carries(self, enc: ContentEncryption) -> bool:
-        """See ``Path``."""
+        """See ``CekPath``."""
         return len(enc.parts) > 1
 
     @contextmanager
     def wrapped(
-        self, public: Key, row: KeyManagement, enc: ContentEncryption, said: Agreement = NOTHING
+        self,
+        keys: Keys,
+        row: KeyManagement,
+        enc: ContentEncryption,
+        agreement: Agreement = NO_AGREEMENT,
     ) -> Iterator[Wrapped]:
-        """See ``Path``."""
-        value = public.lent.generate_random(8 * enc.key_bytes)
-        with temporary(self._whole(public.lent, value)) as whole:
-            encrypted_key = public.wrap_key(whole, **mechanism_of(row))
-        with self._imported(public.lent, enc, value) as cek:
+        """See ``CekPath``."""
+        value = keys.session.generate_random(8 * enc.key_bytes)
+        with temporary(self._whole(keys.session, value)) as whole:
+            encrypted_key = wrapping_key(keys, row).wrap_key(whole, **mechanism_of(row))
+        with self._imported(keys, enc, value) as cek:
             yield Wrapped(cek, encrypted_key)
 
     @contextmanager
     def unwrapped(
         self,
-        private: Key,
+        keys: Keys,
         row: KeyManagement,
         enc: ContentEncryption,
         encrypted_key: bytes,
-        said: Agreement = NOTHING,
+        agreement: Agreement = NO_AGREEMENT,
     ) -> Iterator[Unwrapped]:
-        """See ``Path``. The substitute is made before the unwrapping."""
-        session = private.lent
+        """See ``CekPath``. The substitute is made before the unwrapping."""
+        session = keys.session
         substitute = bytearray(session.generate_random(8 * enc.key_bytes))
-        unwrapped = self._unwrap(private, row, encrypted_key)
+        unwrapped = self._unwrap(keys, row, encrypted_key)
         # A good padding makes an object that is read, so a bad one does too.
         shown = unwrapped or self._generate_shown(session, enc)
         with temporary(bind(session, shown)):
             value = bytearray(session.read(shown, Attribute.VALUE))
         is_of_size = len(value) == enc.key_bytes
         outcome = outcome_of(row, is_valid=unwrapped is not None, is_of_size=is_of_size)
-        taken = value if outcome is Outcome.RECOVERED else substitute
-        with self._imported(session, enc, taken) as cek:
+        chosen = value if outcome is Outcome.RECOVERED else substitute
+        with self._imported(keys, enc, chosen) as cek:
             value[:] = bytes(len(value))
             yield Unwrapped(cek, outcome)
 
     def _whole(self, session: Session, value: bytes) -> Key:
         return bind(session, session.create_object(self._templates.passing(value)))
 
-    def _unwrap(self, private: Key, row: KeyManagement, encrypted_key: bytes) -> Object | None:
+    def _unwrap(self, keys: Keys, row: KeyManagement, encrypted_key: bytes) -> Object | None:
         return unless_rejected(
-            lambda: private.unwrap_key(
+            lambda: unwrapping_key(keys, row).unwrap_key(
                 ObjectClass.SECRET_KEY,
                 KeyType.GENERIC_SECRET,
                 encrypted_key,

@@ -3,56 +3,57 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 from pkcs11 import GCMParams, Mechanism, PKCS11Error
 
 from hsm.algorithms.families import ContentEncryption, MacAlgorithm
-from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.handles import Key
+from hsm.cryptoki.keys import Keys
 from hsm.errors import DecryptionFailed, WrongResult
+from hsm.messages import Sealed, authenticated
 from hsm.operations import mac
-
-Cek = tuple[Key, ...]
-"""The objects of a content encryption key, in the order of the parts of its row."""
 
 _BLOCK_BYTES: Final = 16
 
 
-class Sealed(NamedTuple):
-    """IV, ciphertext and tag, as long as the ``enc`` demands."""
-
-    iv: bytes
-    ciphertext: bytes
-    tag: bytes
-
-
-def encrypt(cek: Cek, row: ContentEncryption, plaintext: bytes, aad: bytes) -> Sealed:
+def seal(cek: Keys, row: ContentEncryption, plaintext: bytes, aad: bytes) -> Sealed:
     """Encrypt under a fresh random IV of the token (NIST SP 800-38A appendix C, 800-38D §8.2.2)."""
-    iv = cek[0].lent.generate_random(8 * row.iv_bytes)
+    iv = cek.session.generate_random(8 * row.iv_bytes)
     return _SCHEMES[row.mechanism].seal(cek, row, iv, plaintext, aad)
 
 
-def decrypt(cek: Cek, row: ContentEncryption, sealed: Sealed, aad: bytes, canary: Canary) -> bytes:
+def unseal(cek: Keys, row: ContentEncryption, sealed: Sealed, aad: bytes) -> bytes:
     """Return the plaintext; raise ``DecryptionFailed`` if the tag does not match."""
     try:
         return _SCHEMES[row.mechanism].open(cek, row, sealed, aad)
     except PKCS11Error as error:
-        if canary.blames_input(error, cek[0].lent):
+        if cek.canary.blames_input(error, cek.session):
             raise DecryptionFailed from None
         raise
 
 
-def require_opens(  # noqa: PLR0913, PLR0917  # what was sealed, and all that sealed it
-    cek: Cek, row: ContentEncryption, sealed: Sealed, plaintext: bytes, aad: bytes, canary: Canary
+def opens(cek: Keys, row: ContentEncryption, sealed: Sealed, aad: bytes, plaintext: bytes) -> bool:
+    """Tell whether ``sealed`` holds ``plaintext``."""
+    try:
+        return unseal(cek, row, sealed, aad) == plaintext
+    except DecryptionFailed:
+        return False
+
+
+def require_opens(
+    cek: Keys, row: ContentEncryption, sealed: Sealed, aad: bytes, plaintext: bytes
 ) -> None:
     """Raise ``WrongResult`` unless ``sealed`` holds ``plaintext``, which may exist nowhere else."""
-    try:
-        opened = decrypt(cek, row, sealed, aad, canary)
-    except DecryptionFailed:
-        opened = None
-    if opened != plaintext:
+    if not opens(cek, row, sealed, aad, plaintext):
         raise WrongResult("ciphertext")
+
+
+def round_trip(cek: Keys, row: ContentEncryption, message: bytes, claimed: bytes) -> bool:
+    """Tell whether what is sealed with the AAD ``message`` opens with the AAD ``claimed``."""
+    sealed = seal(cek, row, message, message)
+    require_opens(cek, row, sealed, message, message)
+    return opens(cek, row, sealed, claimed, message)
 
 
 class _Scheme(ABC):
@@ -60,25 +61,25 @@ class _Scheme(ABC):
 
     @abstractmethod
     def seal(
-        self, cek: Cek, row: ContentEncryption, iv: bytes, plaintext: bytes, aad: bytes
+        self, cek: Keys, row: ContentEncryption, iv: bytes, plaintext: bytes, aad: bytes
     ) -> Sealed: ...
 
     @abstractmethod
-    def open(self, cek: Cek, row: ContentEncryption, sealed: Sealed, aad: bytes) -> bytes: ...
+    def open(self, cek: Keys, row: ContentEncryption, sealed: Sealed, aad: bytes) -> bytes: ...
 
 
 class _Gcm(_Scheme):
     """The token does all; its ciphertext ends with the tag."""
 
     def seal(
-        self, cek: Cek, row: ContentEncryption, iv: bytes, plaintext: bytes, aad: bytes
+        self, cek: Keys, row: ContentEncryption, iv: bytes, plaintext: bytes, aad: bytes
     ) -> Sealed:
-        (key,) = cek
+        (key,) = cek.secrets
         output = key.encrypt(plaintext, **self._parameters(row, iv, aad))
         return Sealed(iv, output[: -row.tag_bytes], output[-row.tag_bytes :])
 
-    def open(self, cek: Cek, row: ContentEncryption, sealed: Sealed, aad: bytes) -> bytes:
-        (key,) = cek
+    def open(self, cek: Keys, row: ContentEncryption, sealed: Sealed, aad: bytes) -> bytes:
+        (key,) = cek.secrets
         parameters = self._parameters(row, sealed.iv, aad)
         return key.decrypt(sealed.ciphertext + sealed.tag, **parameters)
 
@@ -94,31 +95,31 @@ class _CbcHmac(_Scheme):
     """The token encrypts, then authenticates; what is not authentic is never decrypted."""
 
     def seal(
-        self, cek: Cek, row: ContentEncryption, iv: bytes, plaintext: bytes, aad: bytes
+        self, cek: Keys, row: ContentEncryption, iv: bytes, plaintext: bytes, aad: bytes
     ) -> Sealed:
-        mac_key, enc_key = cek
+        mac_keys, enc_key = self._split(cek)
         ciphertext = enc_key.encrypt(plaintext, mechanism=row.mechanism, mechanism_param=iv)
-        tag = mac.compute(mac_key, _mac(row), authenticated(iv, ciphertext, aad))
+        tag = mac.compute(mac_keys, _mac(row), authenticated(iv, ciphertext, aad))
         return Sealed(iv, ciphertext, tag)
 
-    def open(self, cek: Cek, row: ContentEncryption, sealed: Sealed, aad: bytes) -> bytes:
-        mac_key, enc_key = cek
+    def open(self, cek: Keys, row: ContentEncryption, sealed: Sealed, aad: bytes) -> bytes:
+        mac_keys, enc_key = self._split(cek)
         iv, ciphertext, tag = sealed
-        if not mac.verify(mac_key, _mac(row), authenticated(iv, ciphertext, aad), tag):
+        if not mac.verify(mac_keys, _mac(row), authenticated(iv, ciphertext, aad), tag):
             raise DecryptionFailed
         if not ciphertext or len(ciphertext) % _BLOCK_BYTES:  # tokens differ in what they say
             raise DecryptionFailed
         return enc_key.decrypt(ciphertext, mechanism=row.mechanism, mechanism_param=iv)
 
+    @staticmethod
+    def _split(cek: Keys) -> tuple[Keys, Key]:
+        mac_key, enc_key = cek.secrets
+        return Keys(cek.session, cek.canary, (mac_key,)), enc_key
+
 
 def _mac(row: ContentEncryption) -> MacAlgorithm:
     assert row.mac is not None  # noqa: S101  # every row of CBC has one
     return row.mac
-
-
-def authenticated(iv: bytes, ciphertext: bytes, aad: bytes) -> bytes:
-    """Return what the MAC is over: it ends with AL, the length of the AAD in bits (§5.2.2.1)."""
-    return b"".join((aad, iv, ciphertext, (8 * len(aad)).to_bytes(8)))
 
 
 _SCHEMES: Final[Mapping[Mechanism, _Scheme]] = MappingProxyType(

@@ -13,28 +13,21 @@ from pkcs11.mechanisms import KDF
 
 from hsm.algorithms.families import ContentEncryption, KeyAgreement
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.kinds import Curve
+from hsm.algorithms.kinds import AgreementKey, Curve, PublicKey, curve_of
 from hsm.cryptoki.attributes import Templates
-from hsm.cryptoki.handles import Handle, Key, bind, temporary
-from hsm.cryptoki.material import AgreementKey, PublicKey, curve_of, point_of
-from hsm.cryptoki.session import Session
+from hsm.cryptoki.handles import Key, bind, bind_public, temporary
+from hsm.cryptoki.keys import Keys
+from hsm.cryptoki.material import point_of
+from hsm.messages import Agreement, agreed_bytes, other_info
 
 _HASH_BYTES: Final = hashlib.sha256().digest_size
-
-
-class Agreement(NamedTuple):
-    """What the header of a message says of it (RFC 7518 §4.6.1); there is no ``epk`` at first."""
-
-    epk: AgreementKey | None = None
-    apu: bytes = b""
-    apv: bytes = b""
 
 
 class Ephemeral(NamedTuple):
     """A pair for one message; the private half is in the token."""
 
     public: AgreementKey
-    private: Key
+    keys: Keys
 
 
 def agreement_key(public: PublicKey | None) -> AgreementKey:
@@ -45,27 +38,32 @@ def agreement_key(public: PublicKey | None) -> AgreementKey:
 
 @contextmanager
 def ephemeral(
-    session: Session, templates: Templates, row: KeyAgreement, curve: Curve
+    keys: Keys, templates: Templates, row: KeyAgreement, curve: Curve
 ) -> Iterator[Ephemeral]:
-    """Make a pair of session objects for one ``with`` block."""
+    """Make a pair of session objects beside ``keys`` for one ``with`` block."""
     spec = KeySpec(kty=curve.kind.ktys[0], alg=row.name, crv=curve.crv)
+    session = keys.session
     pair = session.generate_keypair(curve.kind.key_type, None, **templates.pair_generation(spec))
     try:
-        public, private = pair
-        yield Ephemeral(agreement_key(Handle.of(public).public), bind(session, private))
+        public, private = bind_public(session, pair[0]), bind(session, pair[1])
+        yield Ephemeral(agreement_key(public.numbers), Keys.pair(keys.canary, public, private))
     finally:
-        for half in pair:
-            session.destroy(half)
+        for made in pair:
+            session.destroy(made)
 
 
 def derived(
-    private: Key, templates: Templates, row: KeyAgreement, enc: ContentEncryption, said: Agreement
+    private: Key,
+    templates: Templates,
+    row: KeyAgreement,
+    enc: ContentEncryption,
+    agreement: Agreement,
 ) -> bytearray:
     """Return the key that ``private`` agrees on with ``epk``: a CEK, or what wraps one.
 
     The caller has checked ``epk``, and wipes the key.
     """
-    other = agreement_key(said.epk)
+    other = agreement_key(agreement.epk)
     secret = private.derive_key(
         KeyType.GENERIC_SECRET,
         8 * curve_of(other).coordinate_bytes,
@@ -75,20 +73,7 @@ def derived(
         template=templates.shared_secret(),
     )
     with temporary(bind(private.lent, secret)) as z:
-        return _concat_kdf(z, agreed_bytes(row, enc), other_info(row, enc, said))
-
-
-def other_info(row: KeyAgreement, enc: ContentEncryption, said: Agreement) -> bytes:
-    """Return OtherInfo (RFC 7518 §4.6.2); SuppPrivInfo is empty."""
-    algorithm_id = (row if row.wrapping else enc).name.encode("ascii")
-    parts = (algorithm_id, said.apu, said.apv)
-    supp_pub_info = (8 * agreed_bytes(row, enc)).to_bytes(4)
-    return b"".join(len(part).to_bytes(4) + part for part in parts) + supp_pub_info
-
-
-def agreed_bytes(row: KeyAgreement, enc: ContentEncryption) -> int:
-    """Return how long the key is that both sides agree on."""
-    return (row.wrapping or enc).key_bytes
+        return _concat_kdf(z, agreed_bytes(row, enc), other_info(row, enc, agreement))
 
 
 def _concat_kdf(z: Key, key_bytes: int, info: bytes) -> bytearray:

@@ -3,34 +3,39 @@
 import hmac
 
 from hsm.algorithms.families import MacAlgorithm
-from hsm.cryptoki.handles import Key
+from hsm.cryptoki.keys import Keys
 from hsm.errors import WrongResult
 
 
-def compute(secret: Key, row: MacAlgorithm, data: bytes) -> bytes:
+def compute(keys: Keys, row: MacAlgorithm, data: bytes) -> bytes:
     """Return the MAC of ``data``, as long as ``row`` has it."""
-    mac = secret.sign(data, mechanism=row.mechanism)
+    mac = keys.secrets[0].sign(data, mechanism=row.mechanism)
     if len(mac) != row.mac_bytes:
         raise WrongResult("MAC")
     return mac[: row.tag_bytes]
 
 
-def compute_twice(secret: Key, row: MacAlgorithm, data: bytes) -> bytes:
+def compute_twice(keys: Keys, row: MacAlgorithm, data: bytes) -> bytes:
     """Return the MAC of ``data``; raise ``WrongResult`` if the token gives two."""
-    mac = compute(secret, row, data)
-    if not hmac.compare_digest(mac, compute(secret, row, data)):
+    mac = compute(keys, row, data)
+    if not hmac.compare_digest(mac, compute(keys, row, data)):
         raise WrongResult("MAC")
     return mac
 
 
-def verify(secret: Key, row: MacAlgorithm, data: bytes, mac: bytes) -> bool:
+def verify(keys: Keys, row: MacAlgorithm, data: bytes, mac: bytes) -> bool:
     """Tell whether ``mac`` is the MAC of ``data``; of one that is not, only after a second look.
 
     Compared in constant time here: C_Verify of some tokens compares byte by byte and stops.
     """
-    computed = compute(secret, row, data)
+    computed = compute(keys, row, data)
     if hmac.compare_digest(computed, mac):
         return True
-    if not hmac.compare_digest(computed, compute(secret, row, data)):
+    if not hmac.compare_digest(computed, compute(keys, row, data)):
         raise WrongResult("MAC")
     return False
+
+
+def round_trip(keys: Keys, row: MacAlgorithm, message: bytes, claimed: bytes) -> bool:
+    """Tell whether the MAC of ``message`` is taken for that of ``claimed``."""
+    return verify(keys, row, claimed, compute_twice(keys, row, message))

@@ -1,10 +1,9 @@
 """The other side, in software: what is sent by who has the public key, or shares a secret one."""
 
-from functools import singledispatch
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
@@ -15,8 +14,8 @@ from hsm.algorithms.families import (
     KeyWrapping,
     RsaOaep,
 )
-from hsm.cryptoki.material import AgreementKey
-from hsm.operations.ecdh import Agreement, agreed_bytes, other_info
+from hsm.algorithms.kinds import AgreementKey, curve_of
+from hsm.messages import NO_AGREEMENT, Agreement, agreed_bytes, other_info
 
 
 class Sent(NamedTuple):
@@ -24,7 +23,7 @@ class Sent(NamedTuple):
 
     cek: bytes
     encrypted_key: bytes
-    said: Agreement = Agreement()
+    agreement: Agreement = NO_AGREEMENT
 
     def __repr__(self) -> str:
         return "<Sent>"
@@ -38,12 +37,12 @@ def send(to: Any, row: KeyManagement, enc: ContentEncryption, cek: bytes) -> Sen
     if not isinstance(row, KeyAgreement):
         return Sent(cek, encrypted_for(to, row, cek))
     epk, z = _agree(to)
-    said = Agreement(epk)
+    agreement = Agreement(epk)
     key_bytes = agreed_bytes(row, enc)
-    key = ConcatKDFHash(hashes.SHA256(), key_bytes, other_info(row, enc, said)).derive(z)
+    key = ConcatKDFHash(hashes.SHA256(), key_bytes, other_info(row, enc, agreement)).derive(z)
     if row.wrapping is None:
-        return Sent(key, b"", said)
-    return Sent(cek, aes_key_wrap(key, cek), said)
+        return Sent(key, b"", agreement)
+    return Sent(cek, aes_key_wrap(key, cek), agreement)
 
 
 def encrypted_for(to: Any, row: KeyManagement, cek: bytes) -> bytes:
@@ -60,18 +59,10 @@ def _padding(row: KeyManagement) -> padding.AsymmetricPadding:
     return padding.PKCS1v15()
 
 
-@singledispatch
-def _agree(_to: Any) -> tuple[AgreementKey, bytes]:
-    raise NotImplementedError
-
-
-@_agree.register
-def _(to: ec.EllipticCurvePublicKey) -> tuple[AgreementKey, bytes]:
-    ephemeral = ec.generate_private_key(to.curve)
-    return ephemeral.public_key(), ephemeral.exchange(ec.ECDH(), to)
-
-
-@_agree.register
-def _(to: x25519.X25519PublicKey) -> tuple[AgreementKey, bytes]:
-    ephemeral = x25519.X25519PrivateKey.generate()
+def _agree(to: AgreementKey) -> tuple[AgreementKey, bytes]:
+    """Return an ephemeral public key, and Z."""
+    if isinstance(to, ec.EllipticCurvePublicKey):
+        own = ec.generate_private_key(to.curve)
+        return own.public_key(), own.exchange(ec.ECDH(), to)
+    ephemeral = curve_of(to).private_class.generate()
     return ephemeral.public_key(), ephemeral.exchange(to)

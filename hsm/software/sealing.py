@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from hsm.algorithms.families import ContentEncryption
-from hsm.operations.content import Sealed, authenticated
+from hsm.messages import Sealed, authenticated
 
 
 def seal(row: ContentEncryption, cek: bytes, iv: bytes, plaintext: bytes, aad: bytes) -> Sealed:

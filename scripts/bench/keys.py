@@ -86,7 +86,7 @@ def _generate(keys: int) -> None:
             origin=Origin.GENERATED,
             residency=Residency.TOKEN,
         )
-        token.generate(key.kid, key.spec)
+        token.generate(key.ref)
         registry.insert(key)
         registry.activate(key.kid, None)
 

@@ -242,7 +242,8 @@ def test_verification_covers_a_foreign_header_as_received(
     kid = local.create(**ED25519_JWK)["kid"]
     protected = b64u(text.format(alg="EdDSA", kid=kid))
     adapter: hsm.Hsm = service_of(application).hsm  # signs under headers that no caller chooses
-    signature = b64u(adapter.sign(UUID(kid), "EdDSA", f"{protected}.AAAA".encode()))
+    ref = hsm.KeyRef(kid=UUID(kid), spec=hsm.KeySpec(kty="OKP", alg="EdDSA", crv="Ed25519"))
+    signature = b64u(adapter.sign(ref, "EdDSA", f"{protected}.AAAA".encode()))
     jws = {"protected": protected, "data": "AAAA", "signature": signature}
     assert local.ok("/verify", jws) == {"kid": kid, "valid": True}
 

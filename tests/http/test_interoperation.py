@@ -408,7 +408,8 @@ def test_the_service_keeps_the_cek_that_a_peer_made(
     protected = {"alg": alg, "enc": enc, "kid": kid}
     message = peer.encrypt(peer.load(public), MESSAGE, protected, None)
     request = {name: message[name] for name in ("protected", "encrypted_key")}
-    cek = UUID(service.api.ok("/keys/unwrap", request)["kid"])
+    kid = UUID(service.api.ok("/keys/unwrap", request)["kid"])
+    cek = hsm.KeyRef(kid=kid, spec=hsm.KeySpec(kty="oct", alg=enc))
     # At the adapter: the header of the peer's message names the pair, not the CEK.
     sealed = hsm.Sealed(*(unb64u(message[name]) for name in ("iv", "ciphertext", "tag")))
     aad = message["protected"].encode()

@@ -15,14 +15,15 @@ from pkcs11.exceptions import AttributeSensitive, AttributeTypeInvalid
 import hsm
 from app.service import service_of
 from hsm.cryptoki.handles import Key
-from hsm.cryptoki.objects import PRIVATE, PUBLIC, Half
+from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject
 from hsm.cryptoki.session import Session
+from hsm.life.work import Errand
 from tests.shared.api import b64u, header, unb64u
 from tests.shared.bodies import RSA_TRANSPORTS, TRANSPORTS, body_of, crvs_of
 from tests.shared.sealing import CEK_BYTES, TAG_BYTES
 
-AES = Half(ObjectClass.SECRET_KEY, KeyType.AES)
-HMAC = Half(ObjectClass.SECRET_KEY, KeyType.GENERIC_SECRET)
+AES = KeyObject(ObjectClass.SECRET_KEY, KeyType.AES)
+HMAC = KeyObject(ObjectClass.SECRET_KEY, KeyType.GENERIC_SECRET)
 
 USAGES = (
     Attribute.ENCRYPT,
@@ -58,11 +59,11 @@ IDENTITY = (Attribute.ID, Attribute.LABEL, Attribute.ALLOWED_MECHANISMS, Attribu
 class Expected(NamedTuple):
     """Usage attributes by object; the mechanisms that all of them allow, but for ``own``."""
 
-    usages: Mapping[Half, set[Attribute]]
+    usages: Mapping[KeyObject, set[Attribute]]
     mechanisms: set[Mechanism]
-    own: Mapping[Half, set[Mechanism]] = {}
+    own: Mapping[KeyObject, set[Mechanism]] = {}
 
-    def allowed(self, half: Half) -> set[Mechanism]:
+    def allowed(self, half: KeyObject) -> set[Mechanism]:
         return self.own.get(half, self.mechanisms)
 
 
@@ -240,9 +241,9 @@ def _objects(session: Any, kid: str) -> list[Any]:
     return session.find({Attribute.ID: UUID(kid).bytes})
 
 
-def _half(found: Mapping[Attribute, Any]) -> Half:
+def _half(found: Mapping[Attribute, Any]) -> KeyObject:
     is_secret = found[Attribute.CLASS] is ObjectClass.SECRET_KEY
-    return Half(found[Attribute.CLASS], found[Attribute.KEY_TYPE] if is_secret else None)
+    return KeyObject(found[Attribute.CLASS], found[Attribute.KEY_TYPE] if is_secret else None)
 
 
 class Made(NamedTuple):
@@ -263,7 +264,8 @@ class Made(NamedTuple):
 @pytest.fixture
 def token(application: Any) -> Any:
     """What runs a function of (token, session) on the token of this process."""
-    return service_of(application).hsm._connection.perform
+    connection = service_of(application).hsm._connection
+    return lambda verb: connection.perform(Errand(verb=verb))
 
 
 def _require_offered(application: Any, name: str) -> None:
@@ -295,7 +297,7 @@ def made(request: pytest.FixtureRequest, application: Any, local: Any) -> Iterat
             for found in _objects(session, kid)
         ]
 
-    objects = service_of(application).hsm._connection.perform(snapshots)
+    objects = service_of(application).hsm._connection.perform(Errand(verb=snapshots))
     expected = EXPECTED[name.partition(" by ")[0]]
     yield Made(kid, origin, name, expected, objects)
     assert local.delete(kid).status == 204
@@ -442,11 +444,17 @@ def test_the_token_itself_refuses_what_the_key_is_not_bound_to(made, token):
     ]
     assert foreign
 
-    def use(half: Half, verb: str, mechanism: Mechanism) -> Any:
+    def use(half: KeyObject, verb: str, mechanism: Mechanism) -> Any:
         message = bytes(256) if kty == "RSA" and mechanism is Mechanism.RSA_X_509 else BLOCK
-        return lambda lent, session: getattr(
-            lent.keystore.load(session, UUID(made.kid), half), verb
-        )(message, mechanism=mechanism, mechanism_param=PARAMS.get(mechanism))
+
+        def call(lent: Any, session: Any) -> Any:
+            handle = lent.stores["token"]._handle(session, UUID(made.kid), half)
+            key = Key(session, handle)
+            return getattr(key, verb)(
+                message, mechanism=mechanism, mechanism_param=PARAMS.get(mechanism)
+            )
+
+        return call
 
     for half, verb, mechanism in foreign:
         with pytest.raises(hsm.CryptoFailure):

@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import UUID, uuid4
 
 import pytest
 
 import hsm
-from hsm import Hsm, KeySpec
+from hsm import Hsm, KeyRef, KeySpec
 from hsm.life.rsa_lane import Generations
 from hsm.life.watchdog import EXIT_STATUS
-from hsm.operations import signing
+from hsm.software import verify
 from tests.shared import injector
 from tests.shared.injector import Injector
+from tests.shared.refs import new_ref
 from tests.token.test_connection import (
     AES,
     ES256,
@@ -60,20 +60,20 @@ def corrupt(chaos: Injector, function: str, output: int) -> None:
     chaos.replace(function, lambda original, *words: flip_once(original, output, *words))
 
 
-def use(token: Hsm, kid: UUID, alg: str) -> Any:
+def use(token: Hsm, key: KeyRef, alg: str) -> Any:
     if alg in hsm.CONTENT_ENCRYPTIONS:
-        return token.encrypt(kid, "dir", alg, b"plain", lambda _: b"aad")
+        return token.encrypt(key, "dir", alg, b"plain", lambda _: b"aad")
     if alg in hsm.KEY_MANAGEMENTS:
-        return token.encrypt(kid, alg, "A256GCM", b"plain", lambda _: b"aad")
+        return token.encrypt(key, alg, "A256GCM", b"plain", lambda _: b"aad")
     if alg.startswith("HS"):
-        return token.mac(kid, alg, b"data")
-    return token.sign(kid, alg, b"data")
+        return token.mac(key, alg, b"data")
+    return token.sign(key, alg, b"data")
 
 
 @pytest.mark.parametrize("alg", SPECS)
 def test_a_result_with_a_flipped_bit_is_given_to_nobody(token, chaos, alg):
-    kid = uuid4()
-    token.generate(kid, SPECS[alg])
+    key = new_ref(SPECS[alg])
+    token.generate(key)
     once = []
 
     def flip(output: int) -> Callable[..., int]:
@@ -89,17 +89,17 @@ def test_a_result_with_a_flipped_bit_is_given_to_nobody(token, chaos, alg):
         chaos.replace(function, flip(3))
     chaos.replace("C_WrapKey", flip(4))
     with pytest.raises(hsm.WrongResult) as raised:
-        use(token, kid, alg)
+        use(token, key, alg)
     assert once
     assert str(raised.value) == "Internal server error"
     chaos.heal()
-    use(token, kid, alg)
-    token.destroy(kid, SPECS[alg])
+    use(token, key, alg)
+    token.destroy(key)
 
 
 def test_a_wrong_hash_of_what_was_agreed_on_is_given_to_nobody(token, chaos):
-    kid = uuid4()
-    token.generate(kid, SPECS["ECDH-ES"])
+    key = new_ref(SPECS["ECDH-ES"])
+    token.generate(key)
     hashes = []
 
     def flip_first(original: Callable[..., int], *words: int) -> int:
@@ -109,11 +109,11 @@ def test_a_wrong_hash_of_what_was_agreed_on_is_given_to_nobody(token, chaos):
 
     chaos.replace("C_DigestFinal", flip_first)
     with pytest.raises(hsm.WrongResult):
-        use(token, kid, "ECDH-ES")
+        use(token, key, "ECDH-ES")
     assert len(hashes) == 2
     chaos.heal()
-    use(token, kid, "ECDH-ES")
-    token.destroy(kid, SPECS["ECDH-ES"])
+    use(token, key, "ECDH-ES")
+    token.destroy(key)
 
 
 def test_a_wrong_signature_is_an_internal_error_over_http(local, application, chaos):
@@ -139,7 +139,7 @@ def test_what_the_host_lacks_is_not_our_fault(local, monkeypatch, error, refusal
 
     key = {"kid": local.create(kty="EC", crv="P-256", alg="ES256")["kid"], "alg": "ES256"}
     with monkeypatch.context() as patched:
-        patched.setattr(signing, "is_valid", fail)
+        patched.setattr(verify, "is_valid", fail)
         answer = local.post("/sign", key | {"data": ""})
     assert answer.refusal == refusal
     assert ("Retry-After" in answer.headers) == (answer.status == 503)
@@ -147,24 +147,24 @@ def test_what_the_host_lacks_is_not_our_fault(local, monkeypatch, error, refusal
 
 
 def test_without_random_bytes_nothing_is_encrypted(token, chaos):
-    kid = uuid4()
-    token.generate(kid, AES)
+    key = new_ref(AES)
+    token.generate(key)
     chaos.fail("C_GenerateRandom", 0x121)  # CKR_RANDOM_NO_RNG
     with pytest.raises(hsm.TokenUnavailable):
-        token.encrypt(kid, "dir", "A256GCM", b"plain", lambda _: b"aad")
+        token.encrypt(key, "dir", "A256GCM", b"plain", lambda _: b"aad")
     chaos.heal()
-    _until(lambda: _outcome(lambda: token.destroy(kid, AES)) == "done")
+    _until(lambda: _outcome(lambda: token.destroy(key)) == "done")
 
 
 def hang(function: str) -> str:
     """Have ``function`` hang; the process is not to come back from here."""
-    token, kid = _started(call_seconds=2.0, generation_seconds=8.0), uuid4()
-    token.generate(kid, ES256)
+    token, key = _started(call_seconds=2.0, generation_seconds=8.0), new_ref(ES256)
+    token.generate(key)
     chaos = _injector()
     print('"before"', flush=True)
     chaos.replace(function, lambda *_: time.sleep(60) or injector.OK)
-    _outcome(lambda: token.sign(kid, "ES256", b"data"))
-    _outcome(lambda: token.generate(uuid4(), SPECS["RS256"]))
+    _outcome(lambda: token.sign(key, "ES256", b"data"))
+    _outcome(lambda: token.generate(new_ref(SPECS["RS256"])))
     return "came back"
 
 
@@ -206,14 +206,14 @@ def serve_without_gcm() -> dict[str, Any]:
 
     for function in ("C_EncryptInit", "C_DecryptInit", "C_WrapKey", "C_UnwrapKey"):
         chaos.replace(function, without(0x1087, 0x2109))  # CKM_AES_GCM, CKM_AES_KEY_WRAP
-    token, kid = _started(), uuid4()
-    token.generate(kid, ES256)
-    outcome = _outcome(lambda: token.sign(kid, "ES256", b"data"))
-    token.destroy(kid, ES256)
+    token, key = _started(), new_ref(ES256)
+    token.generate(key)
+    outcome = _outcome(lambda: token.sign(key, "ES256", b"data"))
+    token.destroy(key)
     return {
         "sign": outcome,
         "offered": sorted(name for name, offer in token.offers().items() if offer.is_offered),
-        "unknown": _outcome(lambda: token.sign(uuid4(), "ES256", b"data")),
+        "unknown": _outcome(lambda: token.sign(new_ref(ES256), "ES256", b"data")),
     }
 
 
@@ -231,8 +231,8 @@ def test_a_token_without_aes_gcm_serves_what_it_can(tmp_path):
 
 
 def test_what_was_hidden_when_it_was_looked_for_is_destroyed_all_the_same(token, chaos):
-    kid = uuid4()
-    token.generate(kid, AES)
+    key = new_ref(AES)
+    token.generate(key)
     hidden = [3]  # as many searches as are made before the canary is looked for
 
     def find(original: Callable[..., int], *words: int) -> int:
@@ -243,9 +243,9 @@ def test_what_was_hidden_when_it_was_looked_for_is_destroyed_all_the_same(token,
         return injector.OK
 
     chaos.replace("C_FindObjects", find)
-    token.destroy(kid, AES)
+    token.destroy(key)
     chaos.heal()
-    assert kid not in token.inventory()
+    assert key.kid not in token.inventory()
 
 
 def spoil_the_proof(says: int | None) -> list[str]:
@@ -328,23 +328,23 @@ class Noted(hsm.Observer):
 def observe() -> dict[str, Any]:
     """Tell an observer of one signature, one failure and one loss."""
     noted = Noted()
-    token, chaos, kid = _started(observer=noted), _injector(), uuid4()
+    token, chaos, key = _started(observer=noted), _injector(), new_ref(ES256)
     booted = {function for function, _ in noted.calls}
-    token.generate(kid, ES256)
+    token.generate(key)
     noted.calls.clear()
-    token.sign(kid, "ES256", b"data")
+    token.sign(key, "ES256", b"data")
     signing = [call for call in noted.calls if call[0] != "C_OpenSession"]
     chaos.fail("C_SignInit", injector.SESSION_HANDLE_INVALID, times=1)
     noted.calls.clear()
-    token.sign(kid, "ES256", b"data")
+    token.sign(key, "ES256", b"data")
     failing = [call for call in noted.calls if call[0] == "C_Sign"]
     chaos.fail_all(injector.DEVICE_ERROR)
-    _outcome(lambda: token.sign(kid, "ES256", b"data"))
+    _outcome(lambda: token.sign(key, "ES256", b"data"))
     _until(lambda: noted.causes)
     chaos.heal()
     _until(lambda: len(noted.epochs) == 2)
     _until(lambda: token.reason is None)
-    token.destroy(kid, ES256)
+    token.destroy(key)
     return {
         "booted": sorted(booted & {"C_Login", "C_OpenSession", "C_FindObjects", "C_GenerateKey"}),
         "signing": signing,

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import jwcrypto.jwk
 import pytest
@@ -22,10 +22,12 @@ import hsm
 from app.errors import RegistryUnavailable
 from app.registry import Registry
 from app.service import service_of
-from hsm import DecryptionFailed, Hsm, KeySpec, TokenUnavailable, WrongResult
+from hsm import DecryptionFailed, Hsm, KeyRef, KeySpec, TokenUnavailable, WrongResult
+from hsm.life.work import Errand
 from tests.shared import injector
 from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.injector import Injector
+from tests.shared.refs import new_ref
 from tests.shared.sealing import CBC_HMAC, CEK_BYTES, TAG_BYTES, seal, seal_padded, tag
 from tests.token.test_connection import _until
 from tests.token.test_key_management import (
@@ -51,40 +53,41 @@ def spec_of(enc: str) -> KeySpec:
 
 
 @pytest.fixture
-def imported(token: Hsm) -> Iterator[Callable[[str, bytes], UUID]]:
+def imported(token: Hsm) -> Iterator[Callable[[str, bytes], KeyRef]]:
     """Put a CEK on the token for the time of a test."""
-    made: list[tuple[UUID, KeySpec]] = []
+    made: list[KeyRef] = []
 
-    def put(enc: str, cek: bytes) -> UUID:
-        made.append((uuid4(), spec_of(enc)))
-        token.import_secret(*made[-1], cek)
-        return made[-1][0]
+    def put(enc: str, cek: bytes) -> KeyRef:
+        made.append(new_ref(spec_of(enc)))
+        token.import_key(made[-1], cek)
+        return made[-1]
 
     yield put
-    for kid, spec in made:
-        token.destroy(kid, spec)
+    for ref in made:
+        token.destroy(ref)
 
 
 def objects(token: Hsm, kid: UUID) -> dict[KeyType, int]:
     """Return the length of each object of ``kid`` in bytes, by its type."""
     template = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: kid.bytes}
-    return token._connection.perform(
-        lambda _, session: {
+    lengths = Errand(
+        verb=lambda _, session: {
             found[Attribute.KEY_TYPE]: found[Attribute.VALUE_LEN]
             for found in session.find(template)
         }
     )
+    return token._connection.perform(lengths)
 
 
 def destroy_half(token: Hsm, kid: UUID, key_type: KeyType) -> None:
     template = {Attribute.KEY_TYPE: key_type, Attribute.ID: kid.bytes}
 
     def destroy(lent: Any, session: Any) -> None:
-        lent.keystore.forget(kid)
+        lent.stores["token"].forget(kid)
         for found in session.find(template):
             found.destroy()
 
-    token._connection.perform(destroy)
+    token._connection.perform(Errand(verb=destroy))
 
 
 # --- Known answers ---
@@ -124,10 +127,10 @@ KNOWN = {
 def test_rfc7518_appendix_b_opens(
     enc: str, token: Hsm, imported: Callable[[str, bytes], UUID]
 ) -> None:
-    kid = imported(enc, bytes(range(CEK_BYTES[enc])))
+    ref = imported(enc, bytes(range(CEK_BYTES[enc])))
     iv = bytes.fromhex("1af38c2dc2b96ffdd86694092341bc04")
     sealed = hsm.Sealed(iv, *map(bytes.fromhex, KNOWN[enc]))
-    assert token.decrypt(kid, "dir", enc, b"", sealed, PRINCIPLE) == PLAINTEXT
+    assert token.decrypt(ref, "dir", enc, b"", sealed, PRINCIPLE) == PLAINTEXT
 
 
 EXAMPLES = json.loads(MANAGEMENT_FILE.read_text("utf-8"))
@@ -139,9 +142,9 @@ def test_the_content_of_an_example_opens_with_its_cek(
     name: str, token: Hsm, imported: Callable[[str, bytes], UUID]
 ) -> None:
     example, enc = EXAMPLES[name], EXAMPLES[name]["enc"]
-    kid, jwe = imported(enc, unb64u(example["cek"])), example["jwe"]
+    ref, jwe = imported(enc, unb64u(example["cek"])), example["jwe"]
     sealed = hsm.Sealed(*(unb64u(jwe[part]) for part in ("iv", "ciphertext", "tag")))
-    opened = token.decrypt(kid, "dir", enc, b"", sealed, jwe["protected"].encode())
+    opened = token.decrypt(ref, "dir", enc, b"", sealed, jwe["protected"].encode())
     assert opened.decode() == example["plaintext"]
 
 
@@ -256,13 +259,13 @@ def opens(api: Api, jwe: Any, sealed: hsm.Sealed) -> Any:
 @every_enc
 def test_what_is_not_authentic_is_never_decrypted(enc, token, imported, chaos):
     cek = bytes(range(CEK_BYTES[enc]))
-    kid, sealed = imported(enc, cek), seal(enc, cek, IV, b"plain", AAD)
+    ref, sealed = imported(enc, cek), seal(enc, cek, IV, b"plain", AAD)
     chaos.count("C_DecryptInit")
     bad = sealed._replace(tag=bytes(len(sealed.tag)))
     with pytest.raises(DecryptionFailed):
-        token.decrypt(kid, "dir", enc, b"", bad, AAD)
+        token.decrypt(ref, "dir", enc, b"", bad, AAD)
     assert chaos.calls["C_DecryptInit"] == 0
-    assert token.decrypt(kid, "dir", enc, b"", sealed, AAD) == b"plain"
+    assert token.decrypt(ref, "dir", enc, b"", sealed, AAD) == b"plain"
     assert chaos.calls["C_DecryptInit"] == 1
 
 
@@ -281,13 +284,13 @@ def flip_sign(chaos: Injector, *, times: int) -> None:
 
 def test_a_token_that_errs_in_the_mac_is_not_taken_for_a_bad_message(token, imported, chaos):
     enc, cek = "A128CBC-HS256", bytes(32)
-    kid, sealed = imported(enc, cek), seal(enc, cek, IV, b"plain", AAD)
+    ref, sealed = imported(enc, cek), seal(enc, cek, IV, b"plain", AAD)
     flip_sign(chaos, times=1)
     with pytest.raises(WrongResult):
-        token.decrypt(kid, "dir", enc, b"", sealed, AAD)
+        token.decrypt(ref, "dir", enc, b"", sealed, AAD)
     flip_sign(chaos, times=1)
     with pytest.raises(WrongResult):
-        token.encrypt(kid, "dir", enc, b"plain", lambda _: AAD)
+        token.encrypt(ref, "dir", enc, b"plain", lambda _: AAD)
 
 
 # --- One key of two objects ---
@@ -398,7 +401,7 @@ def test_a_creation_that_is_not_recorded_leaves_neither_half(local, token, monke
 
 
 def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
-    kid, values = uuid4(), []
+    ref, values = new_ref(spec_of("A128CBC-HS256")), []
 
     def generate_then_fail(original: Callable[..., int], *words: int) -> int:
         values.append(int(original(*words)))
@@ -406,13 +409,13 @@ def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
         return injector.SESSION_HANDLE_INVALID if len(values) == 2 else values[-1]
 
     chaos.replace("C_GenerateKey", generate_then_fail)
-    token.generate(kid, spec_of("A128CBC-HS256"))
+    token.generate(ref)
     chaos.heal()
     assert values == [injector.OK] * 4
-    assert len(token.inventory()[kid]) == 2
-    assert len(objects(token, kid)) == 2
-    token.destroy(kid, spec_of("A128CBC-HS256"))
-    assert kid not in token.inventory()
+    assert len(token.inventory()[ref.kid]) == 2
+    assert len(objects(token, ref.kid)) == 2
+    token.destroy(ref)
+    assert ref.kid not in token.inventory()
 
 
 def test_its_encryptions_are_not_counted(local, application):

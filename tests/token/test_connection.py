@@ -16,16 +16,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from pkcs11 import Attribute, Mechanism, ObjectClass
 
 import hsm
-from hsm import Hsm, KeySpec, Settings
+from hsm import Hsm, KeyRef, KeySpec, Settings
 from hsm.cryptoki.pin_latch import PinLatch
+from hsm.life.work import Errand
 from tests.shared import injector
 from tests.shared.injector import Injector
+from tests.shared.refs import new_ref
 
 ROOT = Path(__file__).parents[2]
 AES = KeySpec(kty="oct", alg="A256GCM", bits=256)
@@ -105,25 +107,25 @@ def try_wrong_pin(is_disk_full: bool = False) -> dict[str, int]:
 def lose_the_device() -> dict[str, Any]:
     """Have every call answer CKR_DEVICE_ERROR for a while."""
     chaos, token = _injector(), _started()
-    kid, other = uuid4(), uuid4()
-    token.generate(other, ES256)  # so that numeric handles differ in the next epoch
-    public = token.generate(kid, ES256)
-    token.destroy(other, ES256)
+    key, other = new_ref(ES256), new_ref(ES256)
+    token.generate(other)  # so that numeric handles differ in the next epoch
+    public = token.generate(key).public
+    token.destroy(other)
     epoch = token._connection.token
     chaos.fail_all(injector.DEVICE_ERROR)
-    lost = [_outcome(lambda: token.sign(kid, "ES256", b"data"))]
+    lost = [_outcome(lambda: token.sign(key, "ES256", b"data"))]
     _until(lambda: token.reason is not None)
-    lost += [_outcome(lambda: token.sign(kid, "ES256", b"data")) for _ in range(3)]
+    lost += [_outcome(lambda: token.sign(key, "ES256", b"data")) for _ in range(3)]
     chaos.heal()
     _until(lambda: token.reason is None)
-    signature = token.sign(kid, "ES256", b"data")
+    signature = token.sign(key, "ES256", b"data")
     result = {
         "lost": lost,
         "new epoch": token._connection.token is not epoch,
-        "verifies": token.verify(kid, "ES256", b"data", signature),
+        "verifies": token.verify(key, "ES256", b"data", signature),
         "same key": _verifies(public, signature),
     }
-    token.destroy(kid, ES256)
+    token.destroy(key)
     return result
 
 
@@ -131,9 +133,9 @@ def lose_the_kek() -> list[str]:
     """Destroy the key-encryption key, as a token does that closes the anchor; use it, wait, use."""
     from pkcs11 import Attribute  # noqa: PLC0415
 
-    token, kid = _started(), uuid4()
-    token.generate(kid, KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
-    encrypted_key, sealed, _ = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"", lambda _: b"aad")
+    token, key = _started(), new_ref(KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
+    token.generate(key)
+    encrypted_key, sealed, _ = token.encrypt(key, "RSA-OAEP", "A256GCM", b"", lambda _: b"aad")
 
     def destroy(_: Any, session: Any) -> None:
         (kek,) = session.find({Attribute.TOKEN: False, Attribute.WRAP: True})
@@ -141,15 +143,15 @@ def lose_the_kek() -> list[str]:
 
     def decrypt() -> str:
         return _outcome(
-            lambda: token.decrypt(kid, "RSA-OAEP", "A256GCM", encrypted_key, sealed, b"aad")
+            lambda: token.decrypt(key, "RSA-OAEP", "A256GCM", encrypted_key, sealed, b"aad")
         )
 
-    token._connection.perform(destroy)
+    token._connection.perform(Errand(verb=destroy))
     first = decrypt()
     with suppress(TimeoutError):
         _until(lambda: decrypt() == "done", seconds=8)
     last = decrypt()
-    token.destroy(kid, KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
+    token.destroy(key)
     return [first, last]
 
 
@@ -166,32 +168,33 @@ def _verifies(public: Any, signature: bytes) -> bool:
 def find_nothing() -> dict[str, Any]:
     """Have every search end empty for a while: with keys looked for, and with keys in use."""
     chaos, token = _injector(), _started()
-    kid, unknown = uuid4(), uuid4()
-    token.generate(kid, AES)
+    key, unknown = new_ref(AES), new_ref(AES)
+    token.generate(key)
     before = _canaries(token)
-    token._connection.token.keystore.forget(kid)
+    token._connection.token.stores["token"].forget(key.kid)
     chaos.find_nothing()
 
-    def use(wanted: UUID) -> str:
+    def use(wanted: KeyRef) -> str:
         return _outcome(lambda: token.encrypt(wanted, "dir", "A256GCM", b"", lambda _: b"aad"))
 
-    outcomes = {use(wanted) for _ in range(3) for wanted in (kid, unknown)}
+    outcomes = {use(wanted) for _ in range(3) for wanted in (key, unknown)}
     _until(lambda: chaos.calls["C_FindObjects"] >= 12)
     time.sleep(1)  # some epochs
     chaos.heal()
 
-    _until(lambda: use(kid) == "done")
+    _until(lambda: use(key) == "done")
     result = {
         "outcomes": sorted(outcomes),
         "unknown afterwards": use(unknown),
         "canaries": [before, _canaries(token)],
     }
-    token.destroy(kid, AES)
+    token.destroy(key)
     return result
 
 
 def _canaries(token: Hsm) -> int:
-    return int(token._connection.perform(lambda lent, session: len(lent.canary._search(session))))
+    search = Errand(verb=lambda lent, session: len(lent.canary._search(session)))
+    return int(token._connection.perform(search))
 
 
 def try_in_turn(shared_dir: str) -> dict[str, Any]:
@@ -221,27 +224,27 @@ def refuse_foreign_ivs() -> dict[str, Any]:
         return injector.MECHANISM_PARAM_INVALID if is_gcm else int(original(*words))
 
     chaos.replace("C_EncryptInit", refuse)
-    token, kid = _started(), uuid4()
-    token.generate(kid, KeySpec(kty="oct", alg="HS256", bits=256))
+    token, key = _started(), new_ref(KeySpec(kty="oct", alg="HS256", bits=256))
+    token.generate(key)
     result = {
-        "outcome": _outcome(lambda: token.mac(kid, "HS256", b"data")),
+        "outcome": _outcome(lambda: token.mac(key, "HS256", b"data")),
         "offered": sorted({*hsm.CONTENT_ENCRYPTIONS} & {
             name for name, offer in token.offers().items() if offer.is_offered
         }),
     }  # fmt: skip
-    token.destroy(kid, KeySpec(kty="oct", alg="HS256", bits=256))
+    token.destroy(key)
     return result
 
 
 def refuse_every_decryption() -> dict[str, Any]:
     """Have C_Decrypt answer CKR_GENERAL_ERROR for a while, for the canary too."""
     chaos, token = _injector(), _started()
-    kid = uuid4()
-    token.generate(kid, AES)
-    _, sealed, _ = token.encrypt(kid, "dir", "A256GCM", b"plain", lambda _: b"aad")
+    key = new_ref(AES)
+    token.generate(key)
+    _, sealed, _ = token.encrypt(key, "dir", "A256GCM", b"plain", lambda _: b"aad")
 
     def decrypt() -> bytes:
-        return token.decrypt(kid, "dir", "A256GCM", b"", sealed, b"aad")
+        return token.decrypt(key, "dir", "A256GCM", b"", sealed, b"aad")
 
     chaos.spoil("C_Decrypt", injector.GENERAL_ERROR)
     outcome = _outcome(decrypt)
@@ -257,35 +260,35 @@ def refuse_every_decryption() -> dict[str, Any]:
         "afterwards": _outcome(decrypt),
         "not offered": [name for name, offer in offers.items() if not offer.is_offered],
     }
-    token.destroy(kid, AES)
+    token.destroy(key)
     return result
 
 
 def use_once() -> str:
     """Make a key, use it and destroy it."""
-    token, kid = _started(), uuid4()
-    token.generate(kid, AES)
-    outcome = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", lambda _: b"aad"))
-    token.destroy(kid, AES)
+    token, key = _started(), new_ref(AES)
+    token.generate(key)
+    outcome = _outcome(lambda: token.encrypt(key, "dir", "A256GCM", b"", lambda _: b"aad"))
+    token.destroy(key)
     return outcome
 
 
 def use_after_fork() -> dict[str, str]:
     """Use in a child what its parent has opened."""
-    token, kid = _started(), uuid4()
-    token.generate(kid, AES)
+    token, key = _started(), new_ref(AES)
+    token.generate(key)
     receiving, sending = os.pipe()
     if not os.fork():
         outcomes = [
-            _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", lambda _: b"aad")),
-            _outcome(lambda: token.destroy(kid, AES)),
+            _outcome(lambda: token.encrypt(key, "dir", "A256GCM", b"", lambda _: b"aad")),
+            _outcome(lambda: token.destroy(key)),
         ]
         os.write(sending, json.dumps(outcomes).encode())
         os._exit(0)
     os.wait()
     child = json.loads(os.read(receiving, 4096))
-    parent = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", lambda _: b"aad"))
-    token.destroy(kid, AES)
+    parent = _outcome(lambda: token.encrypt(key, "dir", "A256GCM", b"", lambda _: b"aad"))
+    token.destroy(key)
     return {"child": child, "parent": parent}
 
 
@@ -328,24 +331,24 @@ def _boot_once() -> None:
 
 def exhaust_the_pool() -> dict[str, Any]:
     """Hold the only session and ask for another."""
-    token, kid = _started(sessions=1, session_wait_seconds=0.2), uuid4()
-    token.generate(kid, AES)
+    token, key = _started(sessions=1, session_wait_seconds=0.2), new_ref(AES)
+    token.generate(key)
     held, free = threading.Event(), threading.Event()
 
     def hold(*_: Any) -> None:
         held.set()
         free.wait(_PATIENCE_SECONDS)
 
-    holder = threading.Thread(target=token._connection.perform, args=(hold,))
+    holder = threading.Thread(target=token._connection.perform, args=(Errand(verb=hold),))
     holder.start()
     held.wait(_PATIENCE_SECONDS)
     start = time.monotonic()
-    outcome = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", lambda _: b"aad"))
+    outcome = _outcome(lambda: token.encrypt(key, "dir", "A256GCM", b"", lambda _: b"aad"))
     seconds = time.monotonic() - start
     free.set()
     holder.join()
-    later = _outcome(lambda: token.encrypt(kid, "dir", "A256GCM", b"", lambda _: b"aad"))
-    token.destroy(kid, AES)
+    later = _outcome(lambda: token.encrypt(key, "dir", "A256GCM", b"", lambda _: b"aad"))
+    token.destroy(key)
     return {"outcome": outcome, "seconds": seconds, "later": later, "reason": token.reason}
 
 
@@ -571,12 +574,12 @@ def test_an_unreadable_pin_file_is_explained_and_its_correction_noticed(content,
 
 
 @pytest.fixture
-def key(token: Hsm, request: pytest.FixtureRequest) -> Iterator[UUID]:
+def key(token: Hsm, request: pytest.FixtureRequest) -> Iterator[KeyRef]:
     """A key of the kind that the test names, or for ES256."""
-    kid = uuid4()
-    token.generate(kid, getattr(request, "param", ES256))
-    yield kid
-    token.destroy(kid, AES)
+    key = new_ref(getattr(request, "param", ES256))
+    token.generate(key)
+    yield key
+    token.destroy(key)
 
 
 SESSION_FAULTS = {
@@ -608,10 +611,9 @@ def test_it_is_tried_once_more_and_not_again(value, key, token, chaos):
 
 
 def test_an_unwrapping_that_is_tried_twice_makes_one_key(token, chaos):
-    kid, new = uuid4(), uuid4()
-    spec = KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048)
-    token.generate(kid, spec)
-    encrypted_key, sealed, _ = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"plain", lambda _: b"aad")
+    key, new = new_ref(KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048)), new_ref(AES)
+    token.generate(key)
+    encrypted_key, sealed, _ = token.encrypt(key, "RSA-OAEP", "A256GCM", b"plain", lambda _: b"aad")
     values = []
 
     def unwrap_then_fail(original: Callable[..., int], *words: int) -> int:
@@ -620,24 +622,24 @@ def test_an_unwrapping_that_is_tried_twice_makes_one_key(token, chaos):
         return injector.SESSION_HANDLE_INVALID if len(values) == 2 else values[-1]
 
     chaos.replace("C_UnwrapKey", unwrap_then_fail)
-    token.unwrap(kid, "RSA-OAEP", "A256GCM", encrypted_key, new)
+    token.unwrap(key, "RSA-OAEP", "A256GCM", encrypted_key, new)
     chaos.heal()
     assert values == [injector.OK] * 4
-    assert _objects(token, new) == 1
+    assert _objects(token, new.kid) == 1
     assert token.decrypt(new, "dir", "A256GCM", b"", sealed, b"aad") == b"plain"
-    token.destroy(kid, spec)
-    token.destroy(new, AES)
+    token.destroy(key)
+    token.destroy(new)
 
 
 def _objects(token: Hsm, kid: UUID) -> int:
     template = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: kid.bytes}
     return token._connection.perform(
-        lambda _, session: len({found.handle for found in session.find(template)})
+        Errand(verb=lambda _, session: len({found.handle for found in session.find(template)}))
     )
 
 
 def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
-    kid = uuid4()
+    key = new_ref(ES256)
     original_calls = []
 
     def generate_then_fail(original: Callable[..., int], *words: int) -> int:
@@ -646,21 +648,21 @@ def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
         return value if len(original_calls) > 1 else injector.SESSION_HANDLE_INVALID
 
     chaos.replace("C_GenerateKeyPair", generate_then_fail)
-    token.generate(kid, ES256)
+    token.generate(key)
     assert original_calls == [injector.OK, injector.OK]
-    assert len(token.inventory()[kid]) == 2
-    signature = token.sign(kid, "ES256", b"data")
-    assert token.verify(kid, "ES256", b"data", signature)
-    assert _count_objects(token, kid) == 2
-    token.destroy(kid, ES256)
-    assert _count_objects(token, kid) == 0
+    assert len(token.inventory()[key.kid]) == 2
+    signature = token.sign(key, "ES256", b"data")
+    assert token.verify(key, "ES256", b"data", signature)
+    assert _count_objects(token, key.kid) == 2
+    token.destroy(key)
+    assert _count_objects(token, key.kid) == 0
 
 
 def _count_objects(token: Hsm, kid: UUID) -> int:
     from pkcs11 import Attribute  # noqa: PLC0415
 
     return token._connection.perform(
-        lambda _, session: len(session.find({Attribute.ID: kid.bytes}))
+        Errand(verb=lambda _, session: len(session.find({Attribute.ID: kid.bytes})))
     )
 
 
@@ -702,14 +704,14 @@ def test_the_anchor_is_never_closed_and_nobody_logs_out(key, token, chaos):
     ids=hex,
 )
 def test_whatever_the_token_says_of_an_encrypted_key_is_a_failed_decryption(token, chaos, value):
-    kid, spec = uuid4(), KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048)
-    token.generate(kid, spec)
-    encrypted_key, sealed, _ = token.encrypt(kid, "RSA-OAEP", "A256GCM", b"plain", lambda _: b"aad")
+    key = new_ref(KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
+    token.generate(key)
+    encrypted_key, sealed, _ = token.encrypt(key, "RSA-OAEP", "A256GCM", b"plain", lambda _: b"aad")
     chaos.fail("C_UnwrapKey", value, times=1)
     with pytest.raises(hsm.DecryptionFailed):
-        token.decrypt(kid, "RSA-OAEP", "A256GCM", encrypted_key, sealed, b"aad")
-    assert token.decrypt(kid, "RSA-OAEP", "A256GCM", encrypted_key, sealed, b"aad") == b"plain"
-    token.destroy(kid, spec)
+        token.decrypt(key, "RSA-OAEP", "A256GCM", encrypted_key, sealed, b"aad")
+    assert token.decrypt(key, "RSA-OAEP", "A256GCM", encrypted_key, sealed, b"aad") == b"plain"
+    token.destroy(key)
 
 
 @pytest.mark.parametrize(
@@ -756,18 +758,18 @@ def test_first_aid_that_cannot_be_given_kills_nobody(own):
 
 @pytest.mark.parametrize("value", [0xD1, 0x12, injector.GENERAL_ERROR], ids=hex)
 def test_a_creation_is_tried_again_whatever_the_token_finds_fault_with(token, chaos, value):
-    kid = uuid4()
+    key = new_ref(ES256)
     chaos.fail("C_GenerateKeyPair", value, times=2)
-    token.generate(kid, ES256)
+    token.generate(key)
     assert chaos.calls["C_GenerateKeyPair"] == 3
-    assert len(token.inventory()[kid]) == 2
-    token.destroy(kid, ES256)
+    assert len(token.inventory()[key.kid]) == 2
+    token.destroy(key)
 
 
 def test_a_key_that_the_token_never_accepts_is_a_crypto_failure(token, chaos):
-    kid = uuid4()
+    key = new_ref(ES256)
     chaos.fail("C_GenerateKeyPair", 0xD1)
     with pytest.raises(hsm.CryptoFailure):
-        token.generate(kid, ES256)
+        token.generate(key)
     chaos.heal()
-    assert kid not in token.inventory()
+    assert key.kid not in token.inventory()

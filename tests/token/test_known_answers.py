@@ -20,9 +20,11 @@ from app.jose import encoding
 from app.jwk import epk
 from app.schemas.messages import JWE_PARTS
 from app.service import service_of
+from hsm import KeyRef, KeySpec
 from hsm.algorithms.families import CEK_WRAPPING, ContentEncryption
 from hsm.cryptoki import objects
 from hsm.cryptoki.handles import temporary
+from hsm.life.work import Errand
 from hsm.operations import ecdh
 from tests.shared import sealing
 from tests.shared.api import Api, b64u, header, unb64u
@@ -67,9 +69,10 @@ def cookbook(vectors: Path, record_property: RecordProperty) -> Callable[[str], 
     return take
 
 
-def imported(api: Api, jwk: dict[str, str], alg: str) -> UUID:
-    """Import ``jwk`` for ``alg``; return its kid."""
-    return UUID(api.create(**{**jwk, "alg": alg})["kid"])
+def imported(api: Api, jwk: dict[str, str], alg: str) -> KeyRef:
+    """Import ``jwk`` for ``alg``; return its name."""
+    spec = KeySpec(kty=jwk["kty"], alg=alg, crv=jwk.get("crv"))
+    return KeyRef(kid=UUID(api.create(**{**jwk, "alg": alg})["kid"]), spec=spec)
 
 
 def with_primes(jwk: dict[str, str]) -> dict[str, str]:
@@ -135,13 +138,13 @@ def test_rfc7520_4_5_is_the_mac_over_content_that_is_not_in_the_jws(
 
 
 def assert_verifies(
-    adapter: hsm.Hsm, kid: UUID, alg: str, signing_input: str, signature: str
+    adapter: hsm.Hsm, ref: KeyRef, alg: str, signing_input: str, signature: str
 ) -> None:
     octets = unb64u(signature)
-    assert adapter.verify(kid, alg, signing_input.encode(), octets)
-    assert not adapter.verify(kid, alg, signing_input.encode() + b"A", octets)
+    assert adapter.verify(ref, alg, signing_input.encode(), octets)
+    assert not adapter.verify(ref, alg, signing_input.encode() + b"A", octets)
     assert not adapter.verify(
-        kid, alg, signing_input.encode(), octets[:-1] + bytes([~octets[-1] & 255])
+        ref, alg, signing_input.encode(), octets[:-1] + bytes([~octets[-1] & 255])
     )
 
 
@@ -149,11 +152,11 @@ def test_rfc7515_a2_rs256_is_reproduced(
     local: Api, adapter: hsm.Hsm, rfc: Callable[[str], Example]
 ) -> None:
     example = rfc("rfc7515_a2_rs256")
-    kid = imported(local, with_primes(example["jwk"]), "RS256")
+    ref = imported(local, with_primes(example["jwk"]), "RS256")
     signing_input = f"{example['protected']}.{example['payload_b64url']}"
-    signature = adapter.sign(kid, "RS256", signing_input.encode())
+    signature = adapter.sign(ref, "RS256", signing_input.encode())
     assert b64u(signature) == example["signature_b64url"]
-    assert_verifies(adapter, kid, "RS256", signing_input, example["signature_b64url"])
+    assert_verifies(adapter, ref, "RS256", signing_input, example["signature_b64url"])
 
 
 @pytest.mark.parametrize("name", ["rfc7515_a3_es256", "rfc7515_a4_es512"])
@@ -162,31 +165,31 @@ def test_rfc7515_ecdsa_examples_verify(
 ) -> None:
     example = rfc(name)
     alg = example["alg"]
-    kid = imported(local, example["jwk"], alg)
+    ref = imported(local, example["jwk"], alg)
     signing_input = f"{example['protected']}.{example['payload_b64url']}"
-    assert_verifies(adapter, kid, alg, signing_input, example["signature_b64url"])
-    ours = adapter.sign(kid, alg, signing_input.encode())
-    assert_verifies(adapter, kid, alg, signing_input, b64u(ours))
+    assert_verifies(adapter, ref, alg, signing_input, example["signature_b64url"])
+    ours = adapter.sign(ref, alg, signing_input.encode())
+    assert_verifies(adapter, ref, alg, signing_input, b64u(ours))
 
 
 def test_rfc8037_a4_ed25519_is_reproduced(
     local: Api, adapter: hsm.Hsm, rfc: Callable[[str], Example]
 ) -> None:
     example = rfc("rfc8037_a4_ed25519")
-    kid = imported(local, example["jwk"], "EdDSA")
+    ref = imported(local, example["jwk"], "EdDSA")
     signing_input = example["signing_input_ascii"]
-    assert b64u(adapter.sign(kid, "EdDSA", signing_input.encode())) == example["signature"]
-    assert_verifies(adapter, kid, "EdDSA", signing_input, example["signature"])
+    assert b64u(adapter.sign(ref, "EdDSA", signing_input.encode())) == example["signature"]
+    assert_verifies(adapter, ref, "EdDSA", signing_input, example["signature"])
 
 
 def test_rfc7520_4_1_rs256_is_reproduced(
     local: Api, adapter: hsm.Hsm, cookbook: Callable[[str], Example]
 ) -> None:
     example = cookbook("4.1")
-    kid = imported(local, example["input"]["key"], "RS256")
+    ref = imported(local, example["input"]["key"], "RS256")
     signing = example["signing"]
-    assert b64u(adapter.sign(kid, "RS256", signing["sig-input"].encode())) == signing["sig"]
-    assert_verifies(adapter, kid, "RS256", signing["sig-input"], signing["sig"])
+    assert b64u(adapter.sign(ref, "RS256", signing["sig-input"].encode())) == signing["sig"]
+    assert_verifies(adapter, ref, "RS256", signing["sig-input"], signing["sig"])
 
 
 @pytest.mark.parametrize(("section", "alg"), [("4.2", "PS384"), ("4.3", "ES512")])
@@ -195,9 +198,9 @@ def test_rfc7520_signatures_with_a_random_part_verify(
 ) -> None:
     example = cookbook(section)
     assert example["input"]["alg"] == alg
-    kid = imported(local, example["input"]["key"], alg)
+    ref = imported(local, example["input"]["key"], alg)
     signing = example["signing"]
-    assert_verifies(adapter, kid, alg, signing["sig-input"], signing["sig"])
+    assert_verifies(adapter, ref, alg, signing["sig-input"], signing["sig"])
 
 
 # --- JWE: as they are at the adapter, rebuilt around the fixed CEK over HTTP ---
@@ -239,7 +242,7 @@ def test_rfc7516_a1_decrypts_at_the_adapter_and_rebuilt_over_http(
     local: Api, adapter: hsm.Hsm, rfc: Callable[[str], Example]
 ) -> None:
     example = rfc("rfc7516_a1_rsa_oaep_a256gcm")
-    kid = imported(local, example["jwk"], "RSA-OAEP")
+    ref = imported(local, example["jwk"], "RSA-OAEP")
     text, cek = example["plaintext_utf8"], unb64u(example["cek_b64url"])
     jwe = {
         "protected": example["rfc_protected"],
@@ -248,25 +251,25 @@ def test_rfc7516_a1_decrypts_at_the_adapter_and_rebuilt_over_http(
         "ciphertext": example["rfc_ciphertext"],
         "tag": example["rfc_tag"],
     }
-    assert transported(adapter, kid, jwe) == text
-    assert_transport(local, kid, jwe, cek, text)
+    assert transported(adapter, ref, jwe) == text
+    assert_transport(local, ref.kid, jwe, cek, text)
 
 
 def test_rfc7520_5_2_decrypts_at_the_adapter_and_rebuilt_over_http(
     local: Api, adapter: hsm.Hsm, cookbook: Callable[[str], Example]
 ) -> None:
     example = cookbook("5.2")
-    kid = imported(local, example["input"]["key"], "RSA-OAEP")
+    ref = imported(local, example["input"]["key"], "RSA-OAEP")
     text, cek = example["input"]["plaintext"], unb64u(example["generated"]["cek"])
     jwe = example["output"]["json_flat"]
-    assert transported(adapter, kid, jwe) == text
-    assert_transport(local, kid, jwe, cek, text)
+    assert transported(adapter, ref, jwe) == text
+    assert_transport(local, ref.kid, jwe, cek, text)
 
 
-def transported(adapter: hsm.Hsm, kid: UUID, jwe: dict[str, str]) -> str:
+def transported(adapter: hsm.Hsm, ref: KeyRef, jwe: dict[str, str]) -> str:
     """Decrypt a JWE of the RFC exactly as it stands there."""
     return adapter.decrypt(
-        kid,
+        ref,
         "RSA-OAEP",
         "A256GCM",
         unb64u(jwe["encrypted_key"]),
@@ -280,11 +283,11 @@ def test_rfc7520_5_6_decrypts_at_the_adapter_and_rebuilt_over_http(
 ) -> None:
     example = cookbook("5.6")
     key, text = example["input"]["key"], example["input"]["plaintext"]
-    kid = imported(local, key, "A128GCM")
+    ref = imported(local, key, "A128GCM")
     jwe = example["output"]["json_flat"]
-    plaintext = adapter.decrypt(kid, "dir", "A128GCM", b"", sealed(jwe), jwe["protected"].encode())
+    plaintext = adapter.decrypt(ref, "dir", "A128GCM", b"", sealed(jwe), jwe["protected"].encode())
     assert plaintext.decode() == text
-    direct = {"alg": "dir", "enc": "A128GCM", "kid": str(kid)}
+    direct = {"alg": "dir", "enc": "A128GCM", "kid": str(ref.kid)}
     assert_direct(local, direct, unb64u(key["k"]), jwe["iv"], text)
 
 
@@ -314,16 +317,19 @@ def test_rfc7516_a3_wraps_and_unwraps_its_cek(
     local: Api, adapter: hsm.Hsm, managed: Callable[[str], Example]
 ) -> None:
     example = managed("RFC 7516 A.3")
-    kid, encrypted_key = imported(local, example["jwk"], "A128KW"), example["jwe"]["encrypted_key"]
-    assert_cek(local, {"alg": "A128KW", "kid": str(kid)}, encrypted_key, example["cek"])
+    ref, encrypted_key = imported(local, example["jwk"], "A128KW"), example["jwe"]["encrypted_key"]
+    assert_cek(local, {"alg": "A128KW", "kid": str(ref.kid)}, encrypted_key, example["cek"])
 
     def wrap(token: Any, session: Any) -> bytes:
-        key = token.keystore.load(session, kid, objects.secret(hsm.KEY_MANAGEMENTS["A128KW"].kind))
-        path, enc = token.path("A128KW", "A256GCM"), hsm.CONTENT_ENCRYPTIONS["A256GCM"]
-        with temporary(path._import(session, enc, bytearray(unb64u(example["cek"])))) as cek:
-            return key.wrap_key(cek, mechanism=CEK_WRAPPING)
+        path, _, enc = token.transport("A128KW", "A256GCM")
+        wanted = objects.secrets_of(hsm.KEY_MANAGEMENTS["A128KW"])
+        with (
+            token.stores["token"].lent(session, ref, wanted) as keys,
+            temporary(path._import(session, enc, bytearray(unb64u(example["cek"])))) as cek,
+        ):
+            return keys.secrets[0].wrap_key(cek, mechanism=CEK_WRAPPING)
 
-    assert b64u(adapter._connection.perform(wrap)) == encrypted_key
+    assert b64u(adapter._connection.perform(Errand(verb=wrap))) == encrypted_key
 
 
 @pytest.mark.parametrize("name", ["RFC 7518 C", "RFC 7520 5.5"])
@@ -332,25 +338,26 @@ def test_ecdh_es_examples_derive_their_cek(
 ) -> None:
     example = managed(name)
     members = example.get("protected") or json.loads(unb64u(example["jwe"]["protected"]))
-    kid, row = imported(local, example["jwk"], "ECDH-ES"), hsm.KEY_AGREEMENTS["ECDH-ES"]
+    ref, row = imported(local, example["jwk"], "ECDH-ES"), hsm.KEY_AGREEMENTS["ECDH-ES"]
     party_info = [unb64u(members.get(name, "")) for name in ("apu", "apv")]
-    said = hsm.Agreement(epk.read(members["epk"]), *party_info)
+    agreement = hsm.Agreement(epk.read(members["epk"]), *party_info)
     enc = ContentEncryption(name=example["enc"], key_bytes=len(unb64u(example["cek"])))
 
     def derive(token: Any, session: Any) -> bytearray:
-        private = token.keystore.load(session, kid, objects.PRIVATE)
-        return ecdh.derived(private, token.keystore._templates, row, enc, said)
+        store = token.stores["token"]
+        with store.lent(session, ref, [objects.PRIVATE]) as keys:
+            return ecdh.derived(keys.private, store._templates, row, enc, agreement)
 
-    assert b64u(adapter._connection.perform(derive)) == example["cek"]
+    assert b64u(adapter._connection.perform(Errand(verb=derive))) == example["cek"]
 
 
 def test_rfc7518_c_opens_over_http(local: Api, managed: Callable[[str], Example]) -> None:
     example = managed("RFC 7518 C")
-    kid = imported(local, example["jwk"], "ECDH-ES")
-    protected = header(**example["protected"], kid=str(kid))
+    ref = imported(local, example["jwk"], "ECDH-ES")
+    protected = header(**example["protected"], kid=str(ref.kid))
     jwe = seal(unb64u(example["cek"]), b64u(bytes(12)), b"text", protected)
-    assert local.ok("/decrypt", jwe) == {"kid": str(kid), "data": b64u("text")}
-    other = header(**example["protected"] | {"apv": b64u("Eve")}, kid=str(kid))
+    assert local.ok("/decrypt", jwe) == {"kid": str(ref.kid), "data": b64u("text")}
+    other = header(**example["protected"] | {"apv": b64u("Eve")}, kid=str(ref.kid))
     jwe = seal(unb64u(example["cek"]), b64u(bytes(12)), b"text", other)
     assert local.post("/decrypt", jwe).refusal == (422, "decryption_failed")
 
@@ -361,23 +368,23 @@ def test_rfc7520_key_management_decrypts_at_the_adapter_and_rebuilt_over_http(
 ) -> None:
     example = cookbook(section)
     alg, text, jwe = example["input"]["alg"], example["input"]["plaintext"], flattened(example)
-    kid = imported(local, example["input"]["key"], alg)
+    ref = imported(local, example["input"]["key"], alg)
     members = json.loads(unb64u(jwe["protected"]))
-    said = hsm.Agreement(epk.read(members["epk"]) if "epk" in members else None)
+    agreement = hsm.Agreement(epk.read(members["epk"]) if "epk" in members else None)
     plaintext = adapter.decrypt(
-        kid,
+        ref,
         alg,
         "A128GCM",
         unb64u(jwe["encrypted_key"]),
         sealed(jwe),
         jwe["protected"].encode(),
-        said,
+        agreement,
     )
     assert plaintext.decode() == text
-    protected = header(**members | {"kid": str(kid)})
+    protected = header(**members | {"kid": str(ref.kid)})
     ours = seal(unb64u(example["generated"]["cek"]), jwe["iv"], text.encode(), protected)
     ours |= {"encrypted_key": jwe["encrypted_key"]}
-    assert local.ok("/decrypt", ours) == {"kid": str(kid), "data": b64u(text)}
+    assert local.ok("/decrypt", ours) == {"kid": str(ref.kid), "data": b64u(text)}
     unwrapped = local.ok("/keys/unwrap", ours)
     direct = {"alg": "dir", "enc": "A128GCM", "kid": unwrapped["kid"]}
     assert_direct(local, direct, unb64u(example["generated"]["cek"]), jwe["iv"], text)
@@ -394,7 +401,7 @@ def test_rsa1_5_examples_unwrap_their_cek(
     name: str, rsa1_5: Api, managed: Callable[[str], Example]
 ) -> None:
     example = managed(name)
-    protected = {"alg": "RSA1_5", "kid": str(imported(rsa1_5, example["jwk"], "RSA1_5"))}
+    protected = {"alg": "RSA1_5", "kid": str(imported(rsa1_5, example["jwk"], "RSA1_5").kid)}
     assert_cek(rsa1_5, protected, example["jwe"]["encrypted_key"], example["cek"])
 
 
@@ -404,12 +411,12 @@ def test_key_management_with_aes_cbc_hmac_decrypts_at_the_adapter_and_rebuilt_ov
 ) -> None:
     example = managed(name)
     alg, enc, jwe = example["alg"], example["enc"], example["jwe"]
-    kid, members = imported(local, example["jwk"], alg), json.loads(unb64u(jwe["protected"]))
-    said = hsm.Agreement(epk.read(members["epk"]) if "epk" in members else None)
+    ref, members = imported(local, example["jwk"], alg), json.loads(unb64u(jwe["protected"]))
+    agreement = hsm.Agreement(epk.read(members["epk"]) if "epk" in members else None)
     encrypted_key, aad = unb64u(jwe["encrypted_key"]), jwe["protected"].encode()
-    opened = adapter.decrypt(kid, alg, enc, encrypted_key, sealed(jwe), aad, said)
+    opened = adapter.decrypt(ref, alg, enc, encrypted_key, sealed(jwe), aad, agreement)
     assert opened.decode() == example["plaintext"]
-    assert_rebuilt(local, kid, example)
+    assert_rebuilt(local, ref.kid, example)
 
 
 @pytest.mark.parametrize("name", ["RFC 7516 A.2", "RFC 7520 5.1"])
@@ -417,7 +424,7 @@ def test_rsa1_5_examples_with_aes_cbc_hmac_decrypt_rebuilt_over_http(
     name: str, rsa1_5: Api, managed: Callable[[str], Example]
 ) -> None:
     example = managed(name)
-    assert_rebuilt(rsa1_5, imported(rsa1_5, example["jwk"], "RSA1_5"), example)
+    assert_rebuilt(rsa1_5, imported(rsa1_5, example["jwk"], "RSA1_5").kid, example)
 
 
 def assert_rebuilt(api: Api, kid: UUID, example: Example) -> None:
@@ -449,17 +456,17 @@ def test_rfc7516_a1_decrypts_verbatim(live: Api, rfc: Callable[[str], Example]) 
     example = rfc("rfc7516_a1_rsa_oaep_a256gcm")
     jwe = {name: example[name] for name in ("encrypted_key", "iv")}
     jwe |= {name: example[f"rfc_{name}"] for name in ("protected", "ciphertext", "tag")}
-    kid = imported(live, example["jwk"], "RSA-OAEP")
+    kid = imported(live, example["jwk"], "RSA-OAEP").kid
     assert_decrypts(live, kid, jwe, example["plaintext_utf8"])
 
 
 def test_rfc7516_a2_decrypts_verbatim(rsa1_5: Api, managed: Callable[[str], Example]) -> None:
     example = managed("RFC 7516 A.2")
-    kid = imported(rsa1_5, example["jwk"], "RSA1_5")
+    kid = imported(rsa1_5, example["jwk"], "RSA1_5").kid
     assert_decrypts(rsa1_5, kid, example["jwe"], example["plaintext"])
 
 
 def test_rfc7516_a3_decrypts_verbatim(live: Api, managed: Callable[[str], Example]) -> None:
     example = managed("RFC 7516 A.3")
-    kid = imported(live, example["jwk"], "A128KW")
+    kid = imported(live, example["jwk"], "A128KW").kid
     assert_decrypts(live, kid, example["jwe"], example["plaintext"])

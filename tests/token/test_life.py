@@ -12,6 +12,7 @@ from pkcs11 import Attribute
 from app.registry.registry import engine_of
 from app.registry.tables import keys
 from app.service import service_of
+from hsm.life.work import Errand
 from tests.shared.api import Api, b64u, header
 
 RETIRED = ("deactivated", "compromised")
@@ -37,7 +38,7 @@ def _objects(application: Any, kid: str) -> int:
     def count(_token: Any, session: Any) -> int:
         return len(session.find({Attribute.ID: UUID(kid).bytes}))
 
-    return int(service_of(application).hsm._connection.perform(count))
+    return int(service_of(application).hsm._connection.perform(Errand(verb=count)))
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,12 @@ from app.registry import Registry, migrate
 from app.registry.registry import engine_of
 from app.registry.tables import keys
 from app.service import service_of
-from hsm import Hsm, KeySpec, TokenUnavailable, file_lock
+from hsm import Hsm, KeyRef, KeySpec, TokenUnavailable, file_lock
+from hsm.life.work import Errand
 from tests.conftest import ROOT, make_token
 from tests.shared.api import b64u
 from tests.shared.command import jose_hsm
+from tests.shared.refs import new_ref
 
 UNAVAILABLE = (503, "unavailable")
 NOT_FOUND = (404, "not_found")
@@ -308,10 +310,10 @@ def test_a_key_whose_row_vanished_meanwhile_is_not_returned(new, local, keyring,
     """As when another host's ``reconcile`` takes a slow creation for a dead one."""
     generate = Hsm.generate
 
-    def generate_slowly(token: Hsm, kid: UUID, spec: KeySpec) -> Any:
-        public = generate(token, kid, spec)
-        keyring._undo(kid, spec)
-        return public
+    def generate_slowly(token: Hsm, ref: KeyRef) -> Any:
+        made = generate(token, ref)
+        keyring._undo(ref)
+        return made
 
     with monkeypatch.context() as fault:
         fault.setattr(Hsm, "generate", generate_slowly)
@@ -322,11 +324,11 @@ def test_a_key_whose_row_vanished_meanwhile_is_not_returned(new, local, keyring,
 @pytest.fixture
 def orphan(application: Any) -> Iterator[UUID]:
     """The kid of an object that no row knows."""
-    token, kid = service_of(application).hsm, uuid4()
-    spec = KeySpec(kty="oct", alg="A256GCM", bits=256)
-    token.generate(kid, spec)
-    yield kid
-    token.destroy(kid, spec)
+    token = service_of(application).hsm
+    ref = new_ref(KeySpec(kty="oct", alg="A256GCM", bits=256))
+    token.generate(ref)
+    yield ref.kid
+    token.destroy(ref)
 
 
 def test_keys_without_a_row_are_told_and_never_destroyed(orphan, keyring, application):
@@ -337,7 +339,8 @@ def test_keys_without_a_row_are_told_and_never_destroyed(orphan, keyring, applic
 
 def test_rows_without_objects_are_told_and_kept(local, keyring, application):
     kid = UUID(local.create(**PAIR)["kid"])
-    service_of(application).hsm.destroy(kid, KeySpec(kty="EC", crv="P-256"))
+    spec = KeySpec(kty="EC", crv="P-256")
+    service_of(application).hsm.destroy(KeyRef(kid=kid, spec=spec))
     for _ in range(2):
         assert kid in keyring.reconcile(dry_run=False).missing
     answer = local.post("/sign", {"kid": str(kid), "alg": "ES256", "data": ""})
@@ -350,11 +353,11 @@ def test_rows_whose_private_half_is_gone_are_told(local, keyring, application):
     token = service_of(application).hsm
 
     def destroy_private(lent: Any, session: Any) -> None:
-        lent.keystore.forget(kid)
+        lent.stores["token"].forget(kid)
         for found in _private(session, kid):
             found.destroy()
 
-    token._connection.perform(destroy_private)
+    token._connection.perform(Errand(verb=destroy_private))
     try:
         assert kid in keyring.reconcile(dry_run=True).missing
     finally:

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -16,12 +16,15 @@ from pkcs11 import Attribute
 
 import hsm
 from app.service import service_of
-from hsm import CryptoFailure, DecryptionFailed, KeySpec, Sealed
-from hsm.cryptoki.handles import bind, temporary
+from hsm import CryptoFailure, DecryptionFailed, KeyRef, KeySpec, Sealed
+from hsm.life.work import Errand
+from hsm.messages import NO_AGREEMENT
 from hsm.operations import content
 from hsm.operations.cek import Outcome
+from hsm.operations.session_keys import SessionKeys
 from tests.shared.api import Api, b64u, header
 from tests.shared.bodies import body_of, crvs_of
+from tests.shared.refs import new_ref
 from tests.shared.sealing import CEK_BYTES, IV_BYTES, seal
 from tests.shared.vector_counts import RecordProperty, count
 
@@ -103,43 +106,42 @@ def is_valid(case: Case) -> bool:
 
 
 @contextmanager
-def public_key(adapter: hsm.Hsm, spec: KeySpec, pem: str) -> Iterator[UUID]:
-    """Have a bare public key on the token for one ``with`` block; give its kid.
+def public_key(adapter: hsm.Hsm, spec: KeySpec, pem: str) -> Iterator[KeyRef]:
+    """Have a bare public key on the token for one ``with`` block; give its name.
 
     No caller can import one, and the vectors have no private keys. The object is the one that the
     import of a pair makes, template and all; only its private half is missing.
     """
-    kid = uuid4()
+    ref = new_ref(spec)
     pair = cast(
         hsm.PrivateKey, SimpleNamespace(public_key=lambda: load_pem_public_key(pem.encode()))
     )
 
     def create(token: Any, session: Any) -> None:
-        templates = token.keystore._templates  # there is no public way
-        session.create_object(templates.imported_public(kid, spec, pair))
+        templates = token.stores["token"]._templates  # there is no public way
+        session.create_object(templates.imported_public(ref.kid, spec, pair))
 
     def destroy(token: Any, session: Any) -> None:
-        token.keystore.forget(kid)
-        for found in session.find({Attribute.ID: kid.bytes}):
+        token.stores["token"].forget(ref.kid)
+        for found in session.find({Attribute.ID: ref.kid.bytes}):
             session.destroy(found)
 
-    adapter._connection.perform(create)
+    adapter._connection.perform(Errand(verb=create))
     try:
-        yield kid
+        yield ref
     finally:
-        adapter._connection.perform(destroy)
+        adapter._connection.perform(Errand(verb=destroy))
 
 
 @contextmanager
-def secret_key(adapter: hsm.Hsm, alg: str, value: bytes) -> Iterator[UUID]:
-    """Have a secret key on the token for one ``with`` block; give its kid."""
-    kid = uuid4()
-    spec = KeySpec(kty="oct", alg=alg, bits=8 * len(value))
-    adapter.import_secret(kid, spec, value)
+def secret_key(adapter: hsm.Hsm, alg: str, value: bytes) -> Iterator[KeyRef]:
+    """Have a secret key on the token for one ``with`` block; give its name."""
+    ref = new_ref(KeySpec(kty="oct", alg=alg, bits=8 * len(value)))
+    adapter.import_key(ref, value)
     try:
-        yield kid
+        yield ref
     finally:
-        adapter.destroy(kid, spec)
+        adapter.destroy(ref)
 
 
 # --- Signatures ---
@@ -152,11 +154,11 @@ def test_only_valid_signatures_verify(
     spec = KeySpec(**body_of(alg))
     expected, answers = {}, {}
     for group in groups(file):
-        with public_key(adapter, spec, group["publicKeyPem"]) as kid:
+        with public_key(adapter, spec, group["publicKeyPem"]) as ref:
             for case in group["tests"]:
                 expected[case["tcId"]] = is_valid(case)
                 answers[case["tcId"]] = adapter.verify(
-                    kid, alg, octets(case, "msg"), octets(case, "sig")
+                    ref, alg, octets(case, "msg"), octets(case, "sig")
                 )
     assert answers == expected
 
@@ -223,9 +225,9 @@ def test_only_valid_aes_cbc_hmac_ciphertexts_decrypt(
 def opened(adapter: hsm.Hsm, enc: str, case: Case) -> str | None:
     """Decrypt a case, which cannot come over HTTP: its AAD is no JWE header."""
     sealed = Sealed(*(octets(case, name) for name in ("iv", "ct", "tag")))
-    with secret_key(adapter, enc, octets(case, "key")) as kid:
+    with secret_key(adapter, enc, octets(case, "key")) as ref:
         try:
-            return adapter.decrypt(kid, "dir", enc, b"", sealed, octets(case, "aad")).hex()
+            return adapter.decrypt(ref, "dir", enc, b"", sealed, octets(case, "aad")).hex()
         except DecryptionFailed:
             return None
 
@@ -322,21 +324,16 @@ def unwrapped(adapter: hsm.Hsm, alg: str, enc: str, case: Case) -> tuple[Outcome
     row, enc_row = hsm.KEY_MANAGEMENTS[alg], hsm.CONTENT_ENCRYPTIONS[enc]
 
     def unwrap(token: Any, session: Any) -> tuple[Outcome, bool]:
-        template = token.keystore._templates.imported_secret(None, row, octets(case, "key"))
+        keys = SessionKeys(token.stores["token"]._templates, token.canary)
+        sealed, encrypted_key = sealed_under(case, enc), octets(case, "ct")
         with (
-            temporary(bind(session, session.create_object(template))) as key,
-            token.path(alg, enc).unwrapped(key, row, enc_row, octets(case, "ct")) as found,
+            keys.imported(session, row, octets(case, "key")) as kek,
+            token.transport(alg, enc).unwrapped(kek, encrypted_key, NO_AGREEMENT) as found,
         ):
-            return found.outcome, opens(token, found.cek)
+            is_open = content.opens(found.cek, enc_row, sealed, AAD, PLAINTEXT)
+            return found.outcome, is_open
 
-    def opens(token: Any, cek: Any) -> bool:
-        try:
-            opened = content.decrypt(cek, enc_row, sealed_under(case, enc), AAD, token.canary)
-        except DecryptionFailed:
-            return False
-        return opened == PLAINTEXT
-
-    return adapter._connection.perform(unwrap)
+    return adapter._connection.perform(Errand(verb=unwrap))
 
 
 # --- Key agreement ---
@@ -388,17 +385,17 @@ class Transport:
     def __init__(self, adapter: hsm.Hsm, alg: str, kid: str) -> None:
         self._adapter = adapter
         self._alg = alg
-        self._kid = UUID(kid)
+        self._ref = KeyRef(kid=UUID(kid), spec=KeySpec(kty="RSA", alg=alg))
 
     def decrypt(self, enc: str, case: Case) -> bytes:
         sealed = sealed_under(case, enc)
-        return self._adapter.decrypt(self._kid, self._alg, enc, octets(case, "ct"), sealed, AAD)
+        return self._adapter.decrypt(self._ref, self._alg, enc, octets(case, "ct"), sealed, AAD)
 
     def unwrap(self, enc: str, case: Case) -> bytes:
         """Unwrap the case, and show with the new key that it is the CEK."""
-        cek = uuid4()
-        self._adapter.unwrap(self._kid, self._alg, enc, octets(case, "ct"), cek)
+        cek = new_ref(KeySpec(kty="oct", alg=enc))
+        self._adapter.unwrap(self._ref, self._alg, enc, octets(case, "ct"), cek)
         try:
             return self._adapter.decrypt(cek, "dir", enc, b"", sealed_under(case, enc), AAD)
         finally:
-            self._adapter.destroy(cek, KeySpec(kty="oct", alg=enc))
+            self._adapter.destroy(cek)

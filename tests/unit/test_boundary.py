@@ -21,8 +21,8 @@ from app.http.answers import STATUS
 from app.registry import Key, Origin, Residency
 from app.schemas.keys import KeyRequest
 from app.service import service_of
-from hsm import KeySpec
-from hsm.cryptoki.handles import Handle
+from hsm import KeyRef, KeySpec
+from hsm.cryptoki.handles import Handle, PublicHandle
 from hsm.cryptoki.handles import Key as KeyInHand
 from hsm.operations.cek import Outcome, Unwrapped, Wrapped
 from hsm.software.oaep import Decoded
@@ -184,6 +184,8 @@ HOLDERS = {
     "row": _row,
     "handle": lambda: Handle(HANDLE),
     "key in hand": _handled,
+    "public handle": lambda: PublicHandle(HANDLE, _private_key().public_key()),
+    "name of a wrapped key": lambda: KeyRef(kid=uuid4(), spec=SPEC, wrapped=SECRET),
     "unwrapped": lambda: Unwrapped(_handled(), Outcome.RECOVERED),
     "wrapped": lambda: Wrapped(_handled(), b"encrypted key"),
     "decoded padding": lambda: Decoded(bytearray(SECRET), True, True),

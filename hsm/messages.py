@@ -1,0 +1,87 @@
+"""What crosses the face of ``hsm`` and belongs to no side: names of keys, parts of messages."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from hsm.algorithms.families import ContentEncryption, KeyAgreement
+from hsm.algorithms.keyspec import KeySpec
+from hsm.algorithms.kinds import AgreementKey, PublicKey
+
+
+class Storage(StrEnum):
+    """Where a key is kept."""
+
+    TOKEN = "token"  # noqa: S105  # not a password
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRef:
+    """A key as ``hsm`` is told of it: its name, what it is, and where it is kept.
+
+    ``wrapped`` is the key itself, encrypted by the token, if its storage keeps it so.
+    """
+
+    kid: UUID
+    spec: KeySpec
+    storage: Storage = Storage.TOKEN
+    wrapped: bytes | None = field(default=None, repr=False)
+
+
+class Made(NamedTuple):
+    """A new key: how it is named from now on, and the public half of a pair."""
+
+    ref: KeyRef
+    public: PublicKey | None = None
+
+
+class Agreement(NamedTuple):
+    """What the header of a message holds for ECDH-ES (RFC 7518 §4.6.1).
+
+    ``epk`` is ``None`` before the ephemeral key is made, and where no agreement is used.
+    """
+
+    epk: AgreementKey | None = None
+    apu: bytes = b""
+    apv: bytes = b""
+
+
+NO_AGREEMENT: Final = Agreement()
+
+
+class Sealed(NamedTuple):
+    """IV, ciphertext and tag, as long as the ``enc`` demands."""
+
+    iv: bytes
+    ciphertext: bytes
+    tag: bytes
+
+
+class Encrypted(NamedTuple):
+    """The parts of a JWE: ``encrypted_key`` is empty, and there is no ``epk``, where none is."""
+
+    encrypted_key: bytes
+    sealed: Sealed
+    epk: AgreementKey | None = None
+
+
+def authenticated(iv: bytes, ciphertext: bytes, aad: bytes) -> bytes:
+    """Return what the MAC of AES-CBC with HMAC is over (RFC 7518 §5.2.2.1).
+
+    It ends with AL, the length of the AAD in bits.
+    """
+    return b"".join((aad, iv, ciphertext, (8 * len(aad)).to_bytes(8)))
+
+
+def other_info(row: KeyAgreement, enc: ContentEncryption, agreement: Agreement) -> bytes:
+    """Return OtherInfo (RFC 7518 §4.6.2); SuppPrivInfo is empty."""
+    algorithm_id = (row if row.wrapping else enc).name.encode("ascii")
+    parts = (algorithm_id, agreement.apu, agreement.apv)
+    supp_pub_info = (8 * agreed_bytes(row, enc)).to_bytes(4)
+    return b"".join(len(part).to_bytes(4) + part for part in parts) + supp_pub_info
+
+
+def agreed_bytes(row: KeyAgreement, enc: ContentEncryption) -> int:
+    """Return how long the key is that both sides agree on."""
+    return (row.wrapping or enc).key_bytes

@@ -1,0 +1,93 @@
+"""JWE: a CEK on its path, and the content under it (RFC 7516 §5.1, §5.2)."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from hsm.algorithms.families import CekPathName, ContentEncryption, KeyManagement
+from hsm.algorithms.kinds import AgreementKey
+from hsm.cryptoki.keys import Keys
+from hsm.messages import NO_AGREEMENT, Agreement, Encrypted, Sealed
+from hsm.operations import content
+from hsm.operations.cek import CekPath, ProcessPath, TokenPath, Unwrapped
+from hsm.operations.cek_agreed import AgreementPath, WrappedAgreementPath
+from hsm.operations.cek_splitting import SplittingPath
+
+CEK_PATHS: Final[Mapping[CekPathName, type[CekPath]]] = MappingProxyType(
+    {
+        CekPathName.TOKEN: TokenPath,
+        CekPathName.SPLITTING: SplittingPath,
+        CekPathName.PROCESS: ProcessPath,
+        CekPathName.AGREEMENT: AgreementPath,
+        CekPathName.WRAPPED_AGREEMENT: WrappedAgreementPath,
+    }
+)
+
+Aad = Callable[[AgreementKey | None], bytes]
+"""Returns the AAD of a message, whose header names the ephemeral key if there is one."""
+
+
+class Transport(NamedTuple):
+    """How the CEKs of ``enc`` travel with ``row`` on one token."""
+
+    path: CekPath
+    row: KeyManagement
+    enc: ContentEncryption
+
+    def unwrapped(
+        self, keys: Keys, encrypted_key: bytes, agreement: Agreement
+    ) -> AbstractContextManager[Unwrapped]:
+        """Give the CEK of a message for one ``with`` block; see ``CekPath``."""
+        return self.path.unwrapped(keys, self.row, self.enc, encrypted_key, agreement)
+
+
+def seal(  # noqa: PLR0913, PLR0917  # the parts of a JWE
+    keys: Keys,
+    transport: Transport,
+    plaintext: bytes,
+    aad: Aad,
+    agreement: Agreement,
+    is_checked: bool,
+) -> Encrypted:
+    """Return the parts of a JWE; with ``is_checked`` only after they have been opened again."""
+    path, row, enc = transport
+    with path.wrapped(keys, row, enc, agreement) as wrapped:
+        authenticated = aad(wrapped.epk)
+        sealed = content.seal(wrapped.cek, enc, plaintext, authenticated)
+    made = Encrypted(wrapped.encrypted_key, sealed, wrapped.epk)
+    if is_checked:
+        received = agreement._replace(epk=made.epk)
+        with transport.unwrapped(keys, made.encrypted_key, received) as unwrapped:
+            content.require_opens(unwrapped.cek, enc, sealed, authenticated, plaintext)
+    return made
+
+
+def seal_directly(
+    keys: Keys, enc: ContentEncryption, plaintext: bytes, aad: Aad, is_checked: bool
+) -> Encrypted:
+    """Return the parts of a JWE whose CEK is the key itself (RFC 7518 §4.5); see ``seal``."""
+    authenticated = aad(None)
+    sealed = content.seal(keys, enc, plaintext, authenticated)
+    if is_checked:
+        content.require_opens(keys, enc, sealed, authenticated, plaintext)
+    return Encrypted(b"", sealed)
+
+
+def unseal(  # noqa: PLR0913, PLR0917  # the parts of a JWE
+    keys: Keys,
+    transport: Transport,
+    encrypted_key: bytes,
+    sealed: Sealed,
+    aad: bytes,
+    agreement: Agreement,
+) -> bytes:
+    """Return the plaintext; raise ``DecryptionFailed``, whatever is wrong (RFC 7516 §11.5)."""
+    with transport.unwrapped(keys, encrypted_key, agreement) as unwrapped:
+        return content.unseal(unwrapped.cek, transport.enc, sealed, aad)
+
+
+def round_trip(keys: Keys, transport: Transport, message: bytes) -> bool:
+    """Tell that what is sealed opens again; raise ``WrongResult`` if it does not."""
+    seal(keys, transport, message, lambda _epk: message, NO_AGREEMENT, is_checked=True)
+    return True
