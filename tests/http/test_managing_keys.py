@@ -19,7 +19,7 @@ from sqlalchemy import event, insert, update
 
 from app.jwk import write_public
 from app.registry import Filters, Key, Origin, Registry, Residency, State, migrate
-from app.registry.tables import grants, keys, repetitions, tags
+from app.registry.tables import grants, idempotency, keys, tags
 from app.service import service_of
 from hsm import KeySpec
 from scripts.throwaway import make_token
@@ -599,7 +599,7 @@ def test_a_day_later_the_request_is_a_new_one(callers, application):
     with registry._database.writing() as connection:
         yesterday = datetime.now(UTC) - timedelta(hours=24, seconds=1)
         connection.execute(
-            update(repetitions).where(repetitions.c.kid == first).values(created_at=yesterday)
+            update(idempotency).where(idempotency.c.kid == first).values(created_at=yesterday)
         )
     assert repeat(callers.alice, "/keys", PAIR, key).status == 200
 
@@ -609,7 +609,7 @@ def test_the_registry_keeps_no_hash_of_an_imported_key_alone(callers, applicatio
     kid = repeat(callers.alice, "/keys", IMPORT, key).body["kid"]
     registry = service_of(application).registry
     with registry._database.reading() as connection:
-        query = repetitions.select().where(repetitions.c.kid == kid)
+        query = idempotency.select().where(idempotency.c.kid == kid)
         row = connection.execute(query).one()
     hashes = {
         hashlib.sha256(text).hexdigest()
