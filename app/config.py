@@ -126,8 +126,8 @@ class Config:
     )
     generations: int = _setting(
         _whole,
-        "RSA pairs that each worker generates at a time, in a lane of their own; seven more may "
-        "wait, others get 503",
+        "RSA pairs that each worker generates, or checks to import, at a time, in a lane of their "
+        "own; seven more may wait, others get 503",
         default=1,
     )
     call_seconds: float = _setting(

@@ -99,6 +99,10 @@ class Hsm:
         """Create a key from ``material``, which the caller has checked."""
         return self._connection.perform(Creation(ref=ref, material=material))
 
+    def in_lane(self, work: Callable[[], Result]) -> Result:
+        """Run ``work``, which takes a processor for long, in turn with the generations of RSA."""
+        return self._generations.run(work)
+
     def works(self, ref: KeyRef) -> bool:
         """Tell whether a new key survives a round trip with its first offered algorithm."""
         offers, spec = self.offers(), ref.spec

@@ -37,8 +37,9 @@ class KeyType:
 
     The first of ``private_members`` is in every private key; an import takes at least
     ``imported_members``. ``read_private`` returns the checked key of such members, or raises
-    ``BadRequest``. ``sizes`` are those of the keys of an ``alg``, and ``bits_of`` is that of one
-    imported key, where size is a choice.
+    ``BadRequest``; so does ``prove_private`` of that key, where a check takes a processor for long.
+    ``sizes`` are those of the keys of an ``alg``, and ``bits_of`` is that of one imported key,
+    where size is a choice.
     """
 
     kty: str
@@ -46,6 +47,7 @@ class KeyType:
     private_members: tuple[str, ...]
     imported_members: tuple[str, ...]
     read_private: Callable[[KeySpec, Members], Material]
+    prove_private: Callable[[Any], None] | None = None
     sizes: Callable[[str | None], Sizes | None] = _without_sizes
     bits_of: Callable[[Any], int | None] = _without_sizes
     is_alg_required: bool = False

@@ -109,6 +109,8 @@ class Keyring:
             residency=Residency.TOKEN if material is None else Residency.PROCESS,
         )
         self._hsm.offers()  # while the token is away not even a row is made
+        if request.prove is not None:
+            self._hsm.in_lane(request.prove)
         with self._two_phases(key, idempotent):
             public = self._make(key, material)
             if material is not None and not self._hsm.works(key.ref):

@@ -1,7 +1,8 @@
 """Bodies of the keys resource (wire contract §3): what may be created, and what is an import."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from marshmallow import fields, post_load
@@ -29,10 +30,14 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRequest:
-    """A key to generate or, with ``material``, to import: checked, and never shown."""
+    """A key to generate or, with ``material``, to import: checked, and never shown.
+
+    What takes a processor for long is left to ``prove``, which raises ``BadRequest``.
+    """
 
     spec: KeySpec
     material: Material | None = None
+    prove: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<KeyRequest {self.spec}>"
@@ -129,7 +134,11 @@ def _generation(spec: KeySpec, body: Body) -> KeyRequest:
 def _import(spec: KeySpec, body: Body) -> KeyRequest:
     key_type = type_of(spec)
     material = key_type.read_private(spec, body)
-    return KeyRequest(spec=replace(spec, bits=key_type.bits_of(material)), material=material)
+    return KeyRequest(
+        spec=replace(spec, bits=key_type.bits_of(material)),
+        material=material,
+        prove=partial(key_type.prove_private, material) if key_type.prove_private else None,
+    )
 
 
 def _require_offered(spec: KeySpec) -> None:

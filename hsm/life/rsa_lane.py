@@ -1,4 +1,4 @@
-"""The lane of generations that take seconds, so that they starve nobody."""
+"""The lane of what takes a processor for seconds, so that it starves nobody."""
 
 import contextvars
 import os
@@ -16,7 +16,7 @@ _NICE: Final = 5
 
 
 class Generations:
-    """Runs ``width`` generations at a time; a few more may wait, the rest is refused at once.
+    """Runs ``width`` generations or checks at a time; a few more may wait, others are refused.
 
     A token in the process (SoftHSM) searches primes on the processors that serve everybody. So the
     threads of the lane get a third of what others get where both want a processor. With the lowest
@@ -36,7 +36,7 @@ class Generations:
     def run(self, generate: Callable[[], Result]) -> Result:
         """Return what ``generate`` returns; raise ``TokenUnavailable`` if too many are waiting."""
         if not self._places.acquire(blocking=False):
-            raise TokenUnavailable("too many keys are being generated", cause=Cause.BUSY)
+            raise TokenUnavailable("too many keys are being generated or checked", cause=Cause.BUSY)
         try:
             # In the caller's context: what is measured there belongs to the caller's request.
             return self._threads.submit(contextvars.copy_context().run, generate).result()

@@ -146,8 +146,8 @@ ROWS: Final[Mapping[str, Row]] = MappingProxyType(
                 *failures.AUDIT,
             ),
             more="A body with `k` or `d` imports that key, any other has the token generate one. "
-            "A key made with an `alg` does that and nothing else. RSA pairs are generated in a "
-            "lane of their own: 503 while it is full.",
+            "A key made with an `alg` does that and nothing else. RSA pairs are generated, and "
+            "checked to be imported, in a lane of their own: 503 while it is full.",
         ),
         "keys_unwrap": Row(
             body=("UnwrapRequest",),
