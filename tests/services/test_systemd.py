@@ -52,6 +52,17 @@ def test_the_service_is_little_exposed() -> None:
     assert float(level.rpartition(": ")[2].split()[0]) <= MOST_EXPOSED
 
 
+def test_what_workers_lower_of_their_own_is_permitted() -> None:
+    """Limits and priorities are @resources: without setpriority no RSA pair would be made."""
+    lines = (UNITS / "jose-hsm.service").read_text().splitlines()
+    filters = [line for line in lines if line.startswith("SystemCallFilter=")]
+    assert filters[-1] == "SystemCallFilter=setrlimit prlimit64 setpriority"
+    assert filters[:-1] == [
+        "SystemCallFilter=@system-service",
+        "SystemCallFilter=~@privileged @resources",
+    ]
+
+
 def test_the_pin_is_a_credential_and_there_are_no_core_dumps() -> None:
     lines = (UNITS / "jose-hsm.service").read_text().splitlines()
     assert "LoadCredential=pin:/etc/jose-hsm/pin" in lines
