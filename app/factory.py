@@ -17,25 +17,12 @@ from app.config import Config
 from app.http import answers, request_body
 from app.http.audit_hook import AuditHook
 from app.http.json_answers import Responses
-from app.http.paths import NameConverter
-from app.http.views import (
-    batch,
-    capabilities,
-    docs,
-    encryption,
-    grants,
-    health,
-    jwks,
-    keys,
-    openapi,
-    signing,
-    status,
-)
+from app.http.router import AUDIENCE, AUDITS, KINDS, route
 from app.keys.capabilities import Capabilities
 from app.keys.catalogue import Catalogue
 from app.keys.janitor import Janitor
 from app.keys.keyring import Keyring
-from app.observability import LastHour, Metrics, Stream
+from app.observability import LastHour, Metrics, Requests, Stream
 from app.observability.multiprocess import shared_directory, started_at
 from app.operator.restoration import serving_lock
 from app.operator.status import Status
@@ -43,7 +30,6 @@ from app.registry import Registry, Watch
 from app.service import Service
 from hsm import Hsm, file_lock
 
-_URL_PREFIX: Final = "/v1/crypto"
 _STDOUT: Final = 1
 _RESTORATION_SECONDS: Final = 30.0
 
@@ -57,10 +43,7 @@ def create_app(config: Config | None = None) -> Flask:
     app = _flask()
     service.serve(app)
     _register_hooks(app, service)
-    route(app)
-    if service.config.pages:
-        for page in (docs, status):
-            app.register_blueprint(page.blueprint)
+    route(app, pages=service.config.pages)
     _start(service)
     return app
 
@@ -75,7 +58,10 @@ def _service(config: Config) -> Service:
     keyring = Keyring(registry, hsm, state_dir=config.state_dir, publishes=config.jwks_tagging)
     capabilities = Capabilities(config=config)
     last_hour = LastHour(
-        config.state_dir / "history.json", source=metrics.source, counts=metrics.counts
+        config.state_dir / "history.json",
+        source=metrics.source,
+        counts=metrics.counts,
+        kinds=KINDS,
     )
     proxy = Proxy.of(config)
     address = ClientAddress(proxy)
@@ -89,9 +75,9 @@ def _service(config: Config) -> Service:
         catalogue=Catalogue(registry, published_keys=config.jwks_keys),
         capabilities=capabilities,
         janitor=Janitor(keyring, audit_log),
-        authenticator=Authenticator(config, registry.credentials, proxy, address),
+        authenticator=Authenticator(config, registry.credentials, proxy, address, AUDIENCE),
         audit_log=audit_log,
-        audit_hook=AuditHook(audit_log, metrics, address, keyring.take_back),
+        audit_hook=AuditHook(audit_log, metrics, address, keyring.take_back, AUDITS),
         metrics=metrics,
         last_hour=last_hour,
         status=Status(
@@ -134,9 +120,8 @@ def _flask() -> Flask:
 
 def _register_hooks(app: Flask, service: Service) -> None:
     """Register what is done before and after every view; what comes first is outermost."""
-    observability.register(
-        app, service.config, service.stream, service.metrics, service.audit_hook.end
-    )
+    config, stream, metrics = service.config, service.stream, service.metrics
+    Requests(config, stream, metrics, service.audit_hook.end, KINDS).register(app)
     app.before_request(_require_exact_path)
     service.authenticator.register(app)
     answers.register(app)
@@ -153,15 +138,6 @@ def _start(service: Service) -> None:
     service.metrics.start(service.hsm)
     if service.config.pages:
         service.last_hour.start(service.metrics.turn)
-
-
-def route(app: Flask) -> None:
-    """Give ``app`` every endpoint of the service."""
-    app.url_map.converters["name"] = NameConverter
-    for resource in (keys, grants, encryption, signing, batch, capabilities):
-        app.register_blueprint(resource.blueprint, url_prefix=_URL_PREFIX)
-    for resource in (jwks, health, openapi):
-        app.register_blueprint(resource.blueprint)
 
 
 def _require_exact_path() -> None:

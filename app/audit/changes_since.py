@@ -1,7 +1,7 @@
 """What became of keys and API tokens since an instant, as the audit log has it."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
@@ -12,10 +12,7 @@ _DESTRUCTIONS_BEFORE: Final = ("keys.destroy", "cli.keys.destroy")
 """Endpoints of lines that had no member ``destroyed`` yet."""
 
 _REVOCATIONS: Final = ("cli.token.revoke",)
-_CHANGES: Final = (
-    *("keys.change", "keys.change_tags", "grants.grant", "grants.revoke"),
-    *("cli.keys.grant", "cli.keys.adopt"),
-)
+_COMMANDS: Final = frozenset({"cli.keys.grant", "cli.keys.adopt"})
 _MEMBERS: Final = ("kid", "new_kid", "grantee", "operations", "state", "owner", "expires")
 
 
@@ -32,18 +29,21 @@ class ChangesSince:
     is_whole: bool = False
 
 
-def since(paths: Iterable[Path], instant: datetime) -> ChangesSince:
-    """Return what the lines of ``paths`` say of the time from ``instant``; files may be missing."""
+def since(paths: Iterable[Path], instant: datetime, changing: Set[str]) -> ChangesSince:
+    """Return what the lines of ``paths`` say of the time from ``instant``; files may be missing.
+
+    ``changing`` are the endpoints that change keys.
+    """
     history = ChangesSince()
     for entry in _entries(paths):
         if datetime.fromisoformat(entry["time"]) < instant:
             history.is_whole = True
         else:
-            _add(history, entry)
+            _add(history, entry, changing | _COMMANDS)
     return history
 
 
-def _add(history: ChangesSince, entry: dict[str, Any]) -> None:
+def _add(history: ChangesSince, entry: dict[str, Any], changing: Set[str]) -> None:
     endpoint = entry.get("endpoint")
     if "destroyed" in entry:  # whatever was answered
         history.destroyed.add(str(entry["destroyed"]))
@@ -55,7 +55,7 @@ def _add(history: ChangesSince, entry: dict[str, Any]) -> None:
         history.destroyed.update(map(str, entry["settled"]))
     elif endpoint in _REVOCATIONS:
         history.revoked.add(str(entry["token"]))
-    elif endpoint in _CHANGES:
+    elif endpoint in changing:
         members = (f"{name}={entry[name]}" for name in _MEMBERS if entry.get(name) is not None)
         history.changes.append(f"{entry['time']} {endpoint} {' '.join(members)}")
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from flask import Request
 
-from app.auth.schemes import Claim, Refused, Roles, bearer, refusing, roles_of
+from app.auth.schemes import Audience, Claim, Refused, Roles, bearer, refusing, roles_of
 from app.errors import RegistryUnavailable
 from app.registry import ApiToken, Credentials
 from app.rights import Principal, Role
@@ -46,14 +46,15 @@ def make(
 class TokenWay:
     """Proves ``token:NAME``. One read for each request, so a revocation counts at once."""
 
-    def __init__(self, credentials: Credentials, roles: Roles) -> None:
+    def __init__(self, credentials: Credentials, roles: Roles, audience: Audience) -> None:
         self._credentials = credentials
         self._roles = roles
+        self._audience = audience
         self._uses: dict[str, float] = {}
 
     def claim(self, request: Request) -> Claim | None:
         """Return whose API token the request bears."""
-        token = bearer(request)
+        token = bearer(request, self._audience)
         if token is None or not token.startswith(PREFIX):
             return None
         digest = _hash(token)

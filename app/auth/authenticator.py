@@ -14,16 +14,13 @@ from app.auth.certificates import CertificateWay, Proxy, of_connection
 from app.auth.client_address import ClientAddress
 from app.auth.issuer_keys import IssuerKeys
 from app.auth.jwt import JwtWay
-from app.auth.schemes import PASSWORD, Claim, Refused, Roles, Way
+from app.auth.schemes import Audience, Claim, Refused, Roles, Way
 from app.config import Config
 from app.errors import Unauthorized
 from app.registry import Credentials
 from app.rights import Principal
 
 logger = logging.getLogger(__name__)
-
-OPEN: Final = frozenset({"jwks", "health", "openapi", "docs"})
-"""Blueprints that serve everybody."""
 
 _REALM: Final = 'realm="jose-hsm"'
 
@@ -42,21 +39,23 @@ class Authenticator:
         credentials: Credentials,
         proxy: Proxy | None,
         address: ClientAddress,
+        audience: Audience,
     ) -> None:
         self._roles = Roles.of(config)
         self._proxy = proxy
         self._address = address
+        self._audience = audience
         self._attempts = Attempts(config.auth_failures)
         self._ways = self._ways_of(config, credentials)
         self._takes_tokens = bool({"token", "jwt"} & set(config.auth))
 
     def register(self, app: Flask) -> None:
-        """Authenticate every request of ``app``, apart from those to ``OPEN``."""
+        """Authenticate every request of ``app``, apart from those that serve everybody."""
         app.before_request(self._authenticate)
         app.after_request(self._challenge)
 
     def _authenticate(self) -> None:
-        if request.blueprint not in OPEN:
+        if request.endpoint not in self._audience.everybody:
             g.principal = self.principal(request)
 
     def _challenge(self, response: Response) -> Response:
@@ -68,10 +67,10 @@ class Authenticator:
     def _ways_of(self, config: Config, credentials: Credentials) -> Sequence[Way]:
         ways: list[Way] = []
         if "token" in config.auth:
-            ways.append(TokenWay(credentials, self._roles))
+            ways.append(TokenWay(credentials, self._roles, self._audience))
         if "jwt" in config.auth:
             keys = IssuerKeys(str(config.jwt_jwks), believed_seconds=config.jwt_jwks_seconds)
-            ways.append(JwtWay(config, keys, self._roles))
+            ways.append(JwtWay(config, keys, self._roles, self._audience))
         if "mtls" in config.auth:
             find = self._proxy.certificate if self._proxy else of_connection
             ways.append(CertificateWay(find, self._roles))
@@ -91,7 +90,7 @@ class Authenticator:
     def challenges(self, request: Request) -> Iterator[str]:
         """Give the schemes by which ``request`` may come again (RFC 9110 §11.6.1)."""
         yield f"{'Bearer' if self._takes_tokens else 'ClientCertificate'} {_REALM}"
-        if self._takes_tokens and request.blueprint in PASSWORD:
+        if self._takes_tokens and request.endpoint in self._audience.browsers:
             yield f'Basic {_REALM}, charset="UTF-8"'
 
     def _proven(self, claim: Claim, request: Request) -> Principal:

@@ -13,7 +13,7 @@ from joserfc.jwt import JWTClaimsRegistry
 
 from app.auth.issuer_keys import IssuerKeys, Keys, PublicKey
 from app.auth.jwt_algorithms import is_meant, verifies
-from app.auth.schemes import Claim, Refused, Roles, bearer, refusing, roles_of
+from app.auth.schemes import Audience, Claim, Refused, Roles, bearer, refusing, roles_of
 from app.config import Config
 from app.jose import encoding, strict_json
 from app.rights import Principal, is_name
@@ -54,10 +54,11 @@ class _Proven(NamedTuple):
 class JwtWay:
     """Proves ``jwt:SUBJECT``. A JWT is verified once for each state of the issuer's keys."""
 
-    def __init__(self, config: Config, keys: IssuerKeys, roles: Roles) -> None:
+    def __init__(self, config: Config, keys: IssuerKeys, roles: Roles, audience: Audience) -> None:
         self._config = config
         self._keys = keys
         self._roles = roles
+        self._audience = audience
         self._lock = Lock()
         self._proven: OrderedDict[bytes, _Proven] = OrderedDict()
         self._claims = JWTClaimsRegistry(
@@ -69,7 +70,7 @@ class JwtWay:
 
     def claim(self, request: Request) -> Claim | None:
         """Return whose JWT the request bears, if it is one."""
-        token = bearer(request)
+        token = bearer(request, self._audience)
         if token is None:
             return None
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from typing import Final, NamedTuple, NoReturn, Protocol
 
 from flask import Request
 
 from app.config import Config
 from app.rights import Principal, Role
-
-PASSWORD: Final = frozenset({"status"})
-"""Blueprints that browsers see, which can ask people for a password but not for a bearer token."""
 
 _SCHEME: Final = "bearer "
 
@@ -25,6 +22,16 @@ class Claim:
 
     principal: str
     prove: Callable[[], Principal]
+
+
+class Audience(NamedTuple):
+    """The endpoints that serve everybody, and those that take a password.
+
+    Those are for browsers, which can ask people for a password and not for a bearer token.
+    """
+
+    everybody: frozenset[str]
+    browsers: frozenset[str]
 
 
 class Way(Protocol):
@@ -67,16 +74,16 @@ def roles_of(names: Iterable[object]) -> frozenset[Role]:
     return frozenset(Role(name) for name in names if isinstance(name, str) and name in known)
 
 
-def bearer(request: Request) -> str | None:
+def bearer(request: Request, audience: Audience) -> str | None:
     """Return the bearer token of a request (RFC 6750 §2.1), if it has one.
 
-    On a page of ``PASSWORD`` it may be the password (RFC 7617), with any user name. Nowhere else:
-    browsers send a password again by themselves, whoever made them send the request.
+    For browsers it may be the password (RFC 7617), with any user name. Nowhere else: they send a
+    password again by themselves, whoever made them send the request.
     """
     value = request.headers.get("Authorization", "")
     if value.lower().startswith(_SCHEME):
         return value[len(_SCHEME) :].strip()
-    given = request.authorization if request.blueprint in PASSWORD else None
+    given = request.authorization if request.endpoint in audience.browsers else None
     return given.password if given and given.type == "basic" else None
 
 

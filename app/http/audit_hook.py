@@ -1,7 +1,7 @@
 """Which requests are audited: those that name or make a key, once their answer is known."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
@@ -15,14 +15,12 @@ from app.auth.client_address import ClientAddress
 from app.current_request import RequestRecord
 from app.errors import AuditUnavailable, RegistryUnavailable
 from app.http.batches import Part
+from app.http.endpoint import Audit
 from app.observability import Metrics
 from hsm import HsmError
 
 logger = logging.getLogger(__name__)
 
-_UNWATCHED: Final = (None, "health", "batch")  # blueprints; of a batch it is the parts that count
-_USES: Final = ("encryption", "signing")  # all others change the life of a key
-_READING: Final = ("GET", "HEAD")
 _SERVER_ERRORS: Final = 500
 _REFUSED: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
 
@@ -30,7 +28,8 @@ _REFUSED: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROC
 class AuditHook:
     """Writes the line before the answer leaves: without a line there is no answer.
 
-    ``take_back`` is called with the kid of a key that was made and has no line.
+    ``take_back`` is called with the kid of a key that was made and has no line. ``audits`` says of
+    each endpoint what has a line.
     """
 
     def __init__(
@@ -39,21 +38,21 @@ class AuditHook:
         metrics: Metrics,
         address: ClientAddress,
         take_back: Callable[[UUID], None],
+        audits: Mapping[str, Audit],
     ) -> None:
         self._log = log
         self._metrics = metrics
         self._address = address
         self._take_back = take_back
+        self._audits = audits
 
     def end(self, request: Request, current: RequestRecord, response: Response) -> Response:
         """Return ``response``, or 503 if its line cannot be written."""
         status = response.status_code
-        blueprint = request.blueprint
-        if self._log is None or blueprint in _UNWATCHED or request.method in _READING:
+        audit = self._audits.get(request.endpoint or "", Audit.NONE)
+        if self._log is None or not _has_line(audit, status):
             return response
-        if not _is_audited(blueprint, status):
-            return response
-        is_change = blueprint not in _USES and status not in _REFUSED
+        is_change = audit is Audit.CHANGE and status not in _REFUSED
         try:
             self._log.record(
                 is_synced=is_change, **self._members(request, request.endpoint, current, status)
@@ -72,7 +71,7 @@ class AuditHook:
         audited = [
             (number, part)
             for number, part in enumerate(parts)
-            if _is_audited(part.endpoint.partition(".")[0], part.answer.status)
+            if _has_line(self._audits[part.endpoint], part.answer.status)
         ]
         if self._log is None or not audited:
             return
@@ -117,12 +116,14 @@ class AuditHook:
         logger.exception("the audit log cannot be written")
 
 
-def _is_audited(blueprint: str | None, status: int) -> bool:
+def _has_line(audit: Audit, status: int) -> bool:
     """Tell whether a key was used, made, changed or refused, or may have been.
 
     A malformed request (4xx but for the refusals) touches none; nor does a use that found the
     token away. A destruction may have begun before that, so it is audited all the same.
     """
+    if audit is Audit.NONE:
+        return False
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return blueprint not in _USES
+        return audit is Audit.CHANGE
     return status in _REFUSED or not HTTPStatus.BAD_REQUEST <= status < _SERVER_ERRORS

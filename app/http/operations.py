@@ -6,10 +6,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import hsm
+from app.http.endpoint import Audit, Endpoint
+from app.http.failures import ALGORITHM, TOKEN, Failures
 from app.jose import encoding
 from app.keys.keyring import Keyring
-from app.rights import Principal
-from app.schemas.fields import Offers, RequestSchema
+from app.observability.kinds import Kind
+from app.rights import Principal, Right
+from app.schemas.fields import Offers, RequestSchema, ResponseSchema
 from app.schemas.loading import load
 from app.schemas.messages import (
     COMPACT,
@@ -37,10 +40,11 @@ _MAC_VALUE: Final = MacResponse()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What is asked, done and answered; ``endpoint`` names it in logs and figures."""
+    """What is taken, done and answered; ``endpoint`` names it in logs and metrics."""
 
     endpoint: str
     request: RequestSchema
+    answers: tuple[ResponseSchema, ...]
     call: Callable[[Keyring, Principal, Body], Any]
 
     def load(self, members: dict[str, Any], offers: Offers) -> Body:
@@ -48,10 +52,25 @@ class Operation:
         body: Body = load(self.request, members, offers)
         return body
 
-    def perform(self, keyring: Keyring, principal: Principal, body: Body) -> dict[str, Any]:
+    def perform(self, keyring: Keyring, principal: Principal, body: Body) -> Body:
         """Return the body of the answer."""
-        answer: dict[str, Any] = self.call(keyring, principal, body)
+        answer: Body = self.call(keyring, principal, body)
         return answer
+
+    def alone(self, *, says: str, failures: Failures = ()) -> Endpoint:
+        """Return the declaration of the endpoint that does it for a request of its own."""
+        _, _, name = self.endpoint.partition(".")
+        return Endpoint(
+            "POST",
+            f"/{name}",
+            body=self.request,
+            answers=self.answers,
+            says=says,
+            needs=(Right(name),),
+            kind=Kind(name),
+            audit=Audit.USE,
+            failures=(*ALGORITHM, *TOKEN, *failures),
+        )
 
 
 def kid_of(body: Body) -> str:
@@ -110,16 +129,21 @@ def _mac(keyring: Keyring, principal: Principal, body: Body) -> Any:
     return _MAC_VALUE.dump({"kid": kid, "mac": keyring.mac(principal, **body)})
 
 
-def _operation(endpoint: str, request: RequestSchema, call: Any) -> Operation:
-    return Operation(endpoint=endpoint, request=request, call=call)
+def _row(
+    endpoint: str, request: RequestSchema, *answers: ResponseSchema, call: Any
+) -> tuple[str, Operation]:
+    name = endpoint.rpartition(".")[2]
+    return name, Operation(endpoint=endpoint, request=request, answers=answers, call=call)
 
 
 OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
-    {
-        "encrypt": _operation("encryption.encrypt", EncryptRequest(), _encrypt),
-        "decrypt": _operation("encryption.decrypt", DecryptRequest(), _decrypt),
-        "sign": _operation("signing.sign", SignRequest(), _sign),
-        "verify": _operation("signing.verify", VerifyRequest(), _verify),
-        "mac": _operation("signing.mac", MacRequest(), _mac),
-    }
+    dict(
+        (
+            _row("encryption.encrypt", EncryptRequest(), _JWE, call=_encrypt),
+            _row("encryption.decrypt", DecryptRequest(), _PLAINTEXT, call=_decrypt),
+            _row("signing.sign", SignRequest(), _JWS, call=_sign),
+            _row("signing.verify", VerifyRequest(), _VALID, call=_verify),
+            _row("signing.mac", MacRequest(), _MAC_VALUE, _VALID, call=_mac),
+        )
+    )
 )

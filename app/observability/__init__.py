@@ -4,7 +4,7 @@ from app.observability.kinds import KINDS, Outcomes
 from app.observability.last_hour import LastHour
 from app.observability.logs import configure
 from app.observability.metrics import Metrics
-from app.observability.requests import register
+from app.observability.requests import Requests
 from app.observability.stream import Stream
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "LastHour",
     "Metrics",
     "Outcomes",
+    "Requests",
     "Stream",
     "configure",
-    "register",
 ]

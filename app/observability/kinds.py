@@ -1,10 +1,27 @@
-"""What requests are counted together, for people: a kind, and how each of them ended."""
+"""Requests that are counted together, for people, and how each of them ended."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final, NamedTuple, Self
+
+
+class Kind(StrEnum):
+    """What an endpoint is for."""
+
+    SIGN = "sign"
+    VERIFY = "verify"
+    MAC = "mac"
+    ENCRYPT = "encrypt"
+    DECRYPT = "decrypt"
+    MAKE = "make"
+    MANAGE = "manage"
+    OTHER = "other"
+    WATCH = "watch"
+    """For programs that ask all day long; like a page it is no use of the service."""
+    PAGE = "page"
 
 
 class Count(NamedTuple):
@@ -49,42 +66,26 @@ class Outcomes(NamedTuple):
 Tally = Mapping[str, Outcomes]
 """Outcomes by kind."""
 
-OTHERS: Final = "other"
-KINDS: Final[Mapping[str, str]] = MappingProxyType(
+KINDS: Final[Mapping[Kind, str]] = MappingProxyType(
     {
-        "sign": "Sign",
-        "verify": "Verify",
-        "mac": "MAC",
-        "encrypt": "Encrypt",
-        "decrypt": "Decrypt",
-        "make": "Create, import, unwrap",
-        "manage": "Read, change, destroy",
-        OTHERS: "Everything else",
+        Kind.SIGN: "Sign",
+        Kind.VERIFY: "Verify",
+        Kind.MAC: "MAC",
+        Kind.ENCRYPT: "Encrypt",
+        Kind.DECRYPT: "Decrypt",
+        Kind.MAKE: "Create, import, unwrap",
+        Kind.MANAGE: "Read, change, destroy",
+        Kind.OTHER: "Everything else",
     }
 )
 """The kinds in the order in which they are shown, and their titles."""
 
-_OF_ENDPOINT: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "signing.sign": "sign",
-        "signing.verify": "verify",
-        "signing.mac": "mac",
-        "encryption.encrypt": "encrypt",
-        "encryption.decrypt": "decrypt",
-        "keys.create": "make",
-        "keys.unwrap": "make",
-    }
-)
-_OF_BLUEPRINT: Final[Mapping[str, str]] = MappingProxyType({"keys": "manage", "grants": "manage"})
-_WATCHING: Final = frozenset({"health", "status", "docs"})  # looking is no use of the service
 
-
-def tally(counts: Iterable[Count]) -> Tally:
-    """Return the outcomes of each kind that has any."""
+def tally(counts: Iterable[Count], kinds: Mapping[str, Kind]) -> Tally:
+    """Return the outcomes of each kind that has any; ``kinds`` is that of each endpoint."""
     found: defaultdict[str, Outcomes] = defaultdict(Outcomes)
     for endpoint, status, number in counts:
-        blueprint = endpoint.partition(".")[0]
-        if blueprint not in _WATCHING:
-            kind = _OF_ENDPOINT.get(endpoint) or _OF_BLUEPRINT.get(blueprint, OTHERS)
+        kind = kinds.get(endpoint, Kind.OTHER)
+        if kind in KINDS:
             found[kind] = Outcomes.together((found[kind], Outcomes.of(status, number)))
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
 import hsm
-from app.observability.kinds import KINDS, Count, Outcomes, Tally, tally
+from app.observability.kinds import KINDS, Count, Kind, Outcomes, Tally, tally
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ class LastHour:
 
     ``path`` is its file, of some kilobytes, written whole or not at all. ``source`` names the
     counters behind ``counts``: how far they are in the file stands in it, so that a sample counts
-    once whoever takes it, and other counters, of a new master, begin at zero.
+    once whoever takes it, and other counters, of a new master, begin at zero. ``kinds`` are those
+    of the endpoints.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class LastHour:
         *,
         source: str,
         counts: Callable[[], Iterable[Count]],
+        kinds: Mapping[str, Kind],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
         self._source = source
         self._counts = counts
+        self._kinds = kinds
         self._now = now
         self._last: Tally = {}
         self._is_failing = False
@@ -70,7 +73,7 @@ class LastHour:
         """
         with hsm.file_lock(self._path.with_name(f"{self._path.name}.lock")):
             known = self._read()
-            total = tally(self._counts())
+            total = tally(self._counts(), self._kinds)
             before = known.seen.pop(self._source, self._last)
             minute = self._minute()
             present = known.minutes.get(minute, {})

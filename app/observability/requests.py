@@ -1,7 +1,7 @@
 """Each request: its id, its times, its line, its figures, its audit."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 from flask import Flask, Request, Response
@@ -10,6 +10,7 @@ from flask.globals import request as flask_request
 from app import auth, current_request
 from app.config import Config
 from app.current_request import RequestRecord
+from app.observability.kinds import Kind
 from app.observability.logs import line
 from app.observability.metrics import Metrics
 from app.observability.stream import Stream
@@ -17,18 +18,30 @@ from app.observability.stream import Stream
 Audit = Callable[[Request, RequestRecord, Response], Response]
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_WATCHING: Final = frozenset({"health.live", "health.ready", "health.metrics"})  # all day long
 
 
 class Requests:
     """Watches every request from the first hook to the last."""
 
-    def __init__(self, config: Config, stream: Stream, metrics: Metrics, audit: Audit) -> None:
+    def __init__(
+        self,
+        config: Config,
+        stream: Stream,
+        metrics: Metrics,
+        audit: Audit,
+        kinds: Mapping[str, Kind],
+    ) -> None:
         self._stream = stream
         self._metrics = metrics
         self._audit = audit
+        self._quiet = {name for name, kind in kinds.items() if kind is Kind.WATCH}
         self._levels = {"debug": ("debug", "info"), "info": ("info",)}.get(config.log_level, ())
         self._is_timing_sent = config.server_timing
+
+    def register(self, app: Flask) -> None:
+        """Watch the requests of ``app``; call before other hooks are registered."""
+        app.before_request(self.begin)
+        app.after_request(self.end)
 
     def begin(self) -> None:
         """Start the exchange."""
@@ -47,19 +60,12 @@ class Requests:
         if self._is_timing_sent:
             response.headers["Server-Timing"] = _timing(current, seconds)
         self._metrics.answered(endpoint or "none", response.status_code, seconds)
-        level = "debug" if endpoint in _WATCHING else "info"
+        level = "debug" if endpoint in self._quiet else "info"
         if level in self._levels:
             members = _members(request, current, response.status_code, seconds)
             self._stream.put(line(level=level, **members))
         current_request.end()
         return response
-
-
-def register(app: Flask, config: Config, stream: Stream, metrics: Metrics, audit: Audit) -> None:
-    """Watch the requests of ``app``; call before other hooks are registered."""
-    requests = Requests(config, stream, metrics, audit)
-    app.before_request(requests.begin)
-    app.after_request(requests.end)
 
 
 def _request() -> Request:

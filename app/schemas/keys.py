@@ -5,21 +5,25 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
-from marshmallow import fields, post_load
+from marshmallow import fields, post_load, validates_schema
 
 import hsm
 from app.errors import BadRequest
 from app.jwk import KEY_TYPES, type_of
 from app.jwk.key_type import Material
 from app.schemas.fields import (
+    CONTENT_ENCRYPTION,
+    KEY_TRANSPORT,
     SHOWN,
     Base64Url,
+    ProtectedHeader,
     RequestSchema,
     ResponseSchema,
     Text,
     WholeNumber,
     refusal,
 )
+from app.schemas.messages import require_encrypted_key
 from hsm import KeySpec
 
 _IMPORTS: Final = frozenset(row.private_members[0] for row in KEY_TYPES.values())
@@ -88,6 +92,18 @@ class KeyResponse(ResponseSchema):
     alg = fields.String()
     crv = fields.String()
     key_ops = fields.List(fields.String(), required=True)
+
+
+class UnwrapRequest(RequestSchema):
+    """POST /keys/unwrap."""
+
+    protected = ProtectedHeader(alg=KEY_TRANSPORT, enc=CONTENT_ENCRYPTION)
+    encrypted_key = Base64Url(required=True)
+
+    @validates_schema
+    def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse an empty key."""
+        require_encrypted_key(body)
 
 
 def _spec(body: Body) -> KeySpec:

@@ -113,7 +113,7 @@ class DecryptRequest(RequestSchema):
             return  # they have failures of their own
         alg = body["protected"].alg
         if alg in KEY_TRANSPORT.names:
-            _require_encrypted_key(body)
+            require_encrypted_key(body)
         else:
             _require(not body["encrypted_key"], "encrypted_key", f"must be empty with alg '{alg}'")
 
@@ -130,18 +130,6 @@ class DecryptResponse(ResponseSchema):
 
     kid = fields.String(required=True)
     data = Base64Url(required=True)
-
-
-class UnwrapRequest(RequestSchema):
-    """POST /keys/unwrap."""
-
-    protected = ProtectedHeader(alg=KEY_TRANSPORT, enc=CONTENT_ENCRYPTION)
-    encrypted_key = Base64Url(required=True)
-
-    @validates_schema
-    def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse an empty key."""
-        _require_encrypted_key(body)
 
 
 class SignRequest(RequestSchema):
@@ -261,7 +249,8 @@ def _refuse_beside(members: dict[str, Any], name: str, other: str) -> None:
         raise BadRequest(f"Field '{other}' does not go with '{name}'")
 
 
-def _require_encrypted_key(body: dict[str, Any]) -> None:
+def require_encrypted_key(body: dict[str, Any]) -> None:
+    """Refuse a body without an encrypted key, or with an empty one."""
     _require(bool(body["encrypted_key"]), "encrypted_key", "is required and must not be empty")
 
 

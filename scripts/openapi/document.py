@@ -11,42 +11,27 @@ from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import Schema
 
 from app.config import MAX_BODY_BYTES
+from app.http import router
+from app.http.endpoint import JSON
 from app.schemas import batch, catalogue, keys, messages
 from scripts.openapi import shapes
-from scripts.openapi.endpoints import JSON, Answer, Operation, operations
 from scripts.openapi.examples import EXCHANGES, Exchange, slug
 from scripts.openapi.failures import ROUTING
 from scripts.openapi.finishing import finished
 from scripts.openapi.members import describe
+from scripts.openapi.operations import OPERATIONS, Operation
 from scripts.openapi.refusals import by_status, header_references, name_of, responses
 from scripts.openapi.types import JsonSchema, of_field, one_of
 from scripts.throwaway import ROOT
 
 Members = dict[str, Any]
 
-SCHEMAS: Final[tuple[type[Schema], ...]] = (
-    keys.CreateKeyRequest,
-    keys.KeyResponse,
-    messages.UnwrapRequest,
-    catalogue.DescriptionResponse,
-    catalogue.ListResponse,
-    catalogue.ChangeRequest,
-    catalogue.TagsRequest,
-    catalogue.TagsResponse,
-    catalogue.GrantRequest,
-    catalogue.GrantResponse,
-    messages.EncryptRequest,
-    messages.EncryptResponse,
-    messages.DecryptRequest,
-    messages.DecryptResponse,
-    messages.SignRequest,
-    messages.SignResponse,
-    messages.VerifyRequest,
-    messages.FlattenedVerifyRequest,
-    messages.MacRequest,
-    messages.MacResponse,
-    messages.ValidResponse,
-    batch.BatchRequest,
+SCHEMAS: Final[tuple[type[Schema], ...]] = tuple(
+    one
+    for module in (keys, catalogue, messages, batch)
+    for one in vars(module).values()
+    if isinstance(one, type) and issubclass(one, Schema) and one.__module__ == module.__name__
+    if not one.__name__.endswith("Query")  # those are parameters
 )
 _SECURITY: Final = {
     "token": {
@@ -64,17 +49,6 @@ _SECURITY: Final = {
         "type": "mutualTLS",
         "description": "A TLS client certificate (`JOSE_HSM_AUTH=mtls`).",
     },
-}
-_TAGS: Final = {
-    "keys": "Create, import, unwrap, list, read, change, tag and destroy keys.",
-    "grants": "Who may do what with a key, apart from its owner.",
-    "encryption": "JWE (RFC 7516).",
-    "signing": "JWS (RFC 7515), and the MAC.",
-    "batch": "Many operations in one request.",
-    "capabilities": "What is offered.",
-    "jwks": "Published public keys, for everybody.",
-    "health": "For programs that watch the service.",
-    "openapi": "This document.",
 }
 _ABOUT: Final = f"""\
 JOSE on keys that cannot leave an HSM.
@@ -127,7 +101,7 @@ def document(exchanges: Sequence[Exchange] = EXCHANGES) -> Members:
         },
         servers=[{"url": "/"}],
         security=[{name: []} for name in _SECURITY],
-        tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
+        tags=[{"name": one.name, "description": one.about} for one in router.API],
     )
     converter = cast(OpenAPIConverter, plugin.converter)  # there is one from here on
     converter.add_attribute_function(of_field)  # type: ignore[no-untyped-call]  # theirs
@@ -135,10 +109,10 @@ def document(exchanges: Sequence[Exchange] = EXCHANGES) -> Members:
         if schema.__name__ not in spec.components.schemas:
             spec.components.schema(schema.__name__, schema=schema)
     _add_components(spec)
-    for operation in operations().values():
+    for operation in OPERATIONS.values():
         spec.path(
             operation.path,
-            operations={operation.method.lower(): _described(operation, converter, exchanges)},
+            operations={operation.method: _described(operation, converter, exchanges)},
         )
     return finished(spec.to_dict(), exchanges)
 
@@ -155,7 +129,7 @@ def _add_components(spec: APISpec) -> None:
         spec.components.parameter(name, "header", _parameter(name, parameter))
     for name, parameter in _PATH_PARAMETERS.items():
         spec.components.parameter(name, "path", _parameter(name, parameter) | {"required": True})
-    found = responses([ROUTING, *(one.failures for one in operations().values())])
+    found = responses([ROUTING, *(one.endpoint.all_failures for one in OPERATIONS.values())])
     for name, response in found.items():
         spec.components.response(name, response)
 
@@ -167,29 +141,31 @@ def _parameter(name: str, schema: JsonSchema) -> Members:
 def _described(
     operation: Operation, converter: OpenAPIConverter, exchanges: Sequence[Exchange]
 ) -> Members:
-    row = operation.row
+    endpoint = operation.endpoint
     members: Members = {
         "operationId": operation.name,
         "tags": [operation.tag],
-        "summary": operation.summary,
+        "summary": endpoint.summary,
     }
-    if row.more:
-        members["description"] = row.more
-    names = (*operation.parameters, *row.headers, "X-Request-Id")
+    if endpoint.more:
+        members["description"] = endpoint.more
+    names = (*operation.parameters, *operation.headers, "X-Request-Id")
     members["parameters"] = list(names)  # references, for apispec
-    if row.query:
-        members["parameters"] += _query(row.query, converter)
-    if row.body:
-        content = {"schema": one_of(row.body)} | _examples(exchanges, operation.name, "request")
+    if endpoint.query:
+        members["parameters"] += _query(type(endpoint.query), converter)
+    if operation.body:
+        content = {"schema": one_of(operation.body)} | _examples(
+            exchanges, operation.name, "request"
+        )
         members["requestBody"] = {"required": True, "content": {JSON: content}}
     members["responses"] = {
-        **{str(answer.status): _answer(operation, answer, exchanges) for answer in row.answers},
+        **_answers(operation, exchanges),
         **{
             str(status): {"$ref": f"#/components/responses/{name_of(causes)}"}
-            for status, causes in by_status(operation.failures).items()
+            for status, causes in by_status(endpoint.all_failures).items()
         },
     }
-    if operation.is_open:
+    if endpoint.is_public:
         members["security"] = []
     return members
 
@@ -208,26 +184,42 @@ def _query(schema: type[Schema], converter: OpenAPIConverter) -> list[Members]:
     ]
 
 
-def _answer(operation: Operation, answer: Answer, exchanges: Sequence[Exchange]) -> Members:
-    members: Members = {
-        "description": answer.says,
-        "headers": header_references(("X-Request-Id", *answer.headers)),
+def _answers(operation: Operation, exchanges: Sequence[Exchange]) -> Members:
+    endpoint = operation.endpoint
+    cached = ("ETag", "Cache-Control") if endpoint.is_conditional else ()
+    headers = header_references(("X-Request-Id", *cached))
+    answers: Members = {
+        str(int(endpoint.status)): {
+            "description": endpoint.says,
+            "headers": headers,
+            **_content(operation, exchanges),
+            **_links(operation),
+        }
     }
-    if answer.status == HTTPStatus.OK:
-        told = _examples(exchanges, operation.name, "response")
-        members["content"] = {
-            media_type: {"schema": answer.schema}
-            | (told if media_type == answer.media_types[0] else {})
-            for media_type in answer.media_types
-        }
-    if answer.links:
-        members["links"] = {
-            link.operation: {"operationId": link.operation}
-            | ({"parameters": dict(link.parameters)} if link.parameters else {})
-            | ({"requestBody": dict(link.body)} if link.body else {})
-            for link in answer.links
-        }
-    return members
+    if endpoint.is_conditional:
+        unchanged = "It is still the one of `If-None-Match`"
+        answers["304"] = {"description": unchanged, "headers": headers}
+    return answers
+
+
+def _content(operation: Operation, exchanges: Sequence[Exchange]) -> Members:
+    endpoint = operation.endpoint
+    if endpoint.status != HTTPStatus.OK:
+        return {}
+    examples = _examples(exchanges, operation.name, "response")
+    content = {media_type: {"schema": operation.answer} for media_type in endpoint.media_types}
+    content[endpoint.media_types[0]] |= examples
+    return {"content": content}
+
+
+def _links(operation: Operation) -> Members:
+    links = {
+        link.operation: {"operationId": link.operation}
+        | ({"parameters": dict(link.parameters)} if link.parameters else {})
+        | ({"requestBody": dict(link.body)} if link.body else {})
+        for link in operation.links
+    }
+    return {"links": links} if links else {}
 
 
 def _examples(exchanges: Sequence[Exchange], operation: str, part: str) -> Members:

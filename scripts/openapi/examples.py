@@ -12,7 +12,7 @@ from typing import Any, Final
 import requests
 
 from app.schemas.messages import JWE_PARTS
-from scripts.openapi.endpoints import operations
+from scripts.openapi.operations import OPERATIONS
 from scripts.throwaway import service
 
 Exchange = dict[str, Any]
@@ -165,12 +165,17 @@ class Recorder:
 
     def __call__(self, name: str, title: str, body: Any = None, **parameters: str | int) -> Any:
         """Return the body of the answer, of text the first lines; raise for a refusal."""
-        operation = operations()[name]
+        operation = OPERATIONS[name]
         path = {key: parameters[key] for key in operation.parameters}
         query = {key: parameters[key] for key in parameters if key not in path}
         url = self._url + operation.path.format(**path)
         answer = requests.request(
-            operation.method, url, params=query, json=body, headers=self._headers, timeout=60
+            operation.method,
+            url,
+            params=query,
+            json=body,
+            headers=self._headers,
+            timeout=60,
         )
         answer.raise_for_status()
         told = answer.json() if answer.headers.get("Content-Type", "").endswith("json") else None

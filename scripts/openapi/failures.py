@@ -1,67 +1,16 @@
-"""Every error that a caller can get: an instance of each, and for each code its cause and cure."""
+"""What each error means for a caller: its cause and its cure."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from werkzeug.exceptions import (
-    InternalServerError,
-    MethodNotAllowed,
-    NotFound,
-    RequestEntityTooLarge,
-    TooManyRequests,
-    UnsupportedMediaType,
-)
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 
-import hsm
-from app import errors
 from app.http import answers
-
-Failures = tuple[Exception, ...]
-
-EVERYWHERE: Final[Failures] = (InternalServerError(), errors.HostExhausted())
-BODY: Final[Failures] = (
-    errors.BadRequest("Field 'data' is not valid base64url"),
-    RequestEntityTooLarge(),
-    UnsupportedMediaType(),
-)
-QUERY: Final[Failures] = (errors.BadRequest("Field 'limit' must be between 1 and 200"),)
-PATH: Final[Failures] = (
-    errors.BadRequest("The path must name a principal, like token:ci, or '*' for everybody"),
-)
-REGISTRY: Final[Failures] = (errors.RegistryUnavailable(),)
-CALLER: Final[Failures] = (
-    errors.Unauthorized(),
-    errors.TooManyFailures(retry_after_seconds=42),
-    errors.IssuerUnavailable(),
-    *REGISTRY,
-)
-CREATOR: Final[Failures] = (errors.Forbidden(),)
-KEY: Final[Failures] = (hsm.KeyNotFound(), errors.Forbidden())
-AUDIT: Final[Failures] = (errors.AuditUnavailable(),)
-TOKEN: Final[Failures] = (
-    hsm.TokenUnavailable("the token is busy"),
-    hsm.CryptoFailure("The key does not permit ES256"),
-)
-ALGORITHM: Final[Failures] = (
-    hsm.UnsupportedAlgorithm("Field 'alg': 'none' is not a signature algorithm"),
-)
-STATE: Final[Failures] = (hsm.CryptoFailure("A compromised key cannot become active"),)
-PUBLIC_HALF: Final[Failures] = (hsm.CryptoFailure("The key has no public half"),)
-AWAY: Final[Failures] = (hsm.TokenUnavailable("the token is being opened"),)
-DECRYPTION: Final[Failures] = (hsm.DecryptionFailed(),)
-ONCE: Final[Failures] = (
-    errors.RequestReused(),
-    errors.RequestInProgress(),
-    hsm.KeyNotFound(),
-)
-READINESS: Final[Failures] = (errors.NotReady("unavailable", "pin", "the token refuses the PIN"),)
+from app.http.failures import Failures
 
 ROUTING: Final[Failures] = (NotFound(), MethodNotAllowed())
 """Of what is no operation at all."""
-
-PROXY: Final[Failures] = (TooManyRequests(),)
-"""Of what stands before the service."""
 
 
 class Advice(NamedTuple):

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from scripts.openapi import shapes
-from scripts.openapi.endpoints import operations
 from scripts.openapi.examples import Exchange
 from scripts.openapi.members import describe
+from scripts.openapi.operations import OPERATIONS
 from scripts.openapi.types import one_of
 
 Members = dict[str, Any]
@@ -35,17 +35,17 @@ def finished(document: Members, exchanges: Sequence[Exchange]) -> Members:
 
 def _show_all(document: Members, told: Exchange) -> None:
     """Give parameters and members the values that they have in ``told``."""
-    operation = operations()[told["operation"]]
+    operation = OPERATIONS[told["operation"]]
     for name, value in told["path"].items():
         document["components"]["parameters"][name]["example"] = value
-    for parameter in document["paths"][operation.path][operation.method.lower()]["parameters"]:
+    for parameter in document["paths"][operation.path][operation.method]["parameters"]:
         if parameter.get("name") in told["query"]:
             parameter["example"] = told["query"][parameter["name"]]
     schemas = document["components"]["schemas"]
     if told["request"] is not None:
-        _show(schemas, one_of(operation.row.body), told["request"])
-    if operation.row.answers[0].schemas:
-        _show(schemas, operation.row.answers[0].schema, told["response"])
+        _show(schemas, one_of(operation.body), told["request"])
+    if operation.answers:
+        _show(schemas, operation.answer, told["response"])
 
 
 def _explain(name: str, schema: Members) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from scripts.openapi import failures
-from scripts.openapi.endpoints import operations
 from scripts.openapi.failures import Advice
+from scripts.openapi.operations import OPERATIONS
 
 Members = dict[str, Any]
 
@@ -76,11 +76,11 @@ def _api_lines(document: Members) -> Iterator[str]:
         yield f"## {tag['name']}"
         yield ""
         yield tag["description"]
-        for operation in operations().values():
+        for operation in OPERATIONS.values():
             if operation.tag == tag["name"]:
                 methods = document["paths"][operation.path]
-                heading = f"{operation.method} {operation.path}"
-                yield from _operation(document, heading, methods[operation.method.lower()])
+                heading = f"{operation.method.upper()} {operation.path}"
+                yield from _operation(document, heading, methods[operation.method])
     yield ""
     yield "## Shared bodies"
     for name in _SHARED:

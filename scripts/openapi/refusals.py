@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from app.http import answers
-from scripts.openapi.endpoints import JSON
+from app.http.endpoint import JSON
+from app.http.failures import Failures
 from scripts.openapi.examples import slug
-from scripts.openapi.failures import Failures
 from scripts.openapi.types import reference
 
 Members = dict[str, Any]

@@ -5,13 +5,13 @@ from types import MappingProxyType
 from typing import Final
 
 import hsm
-from app.http.operations import OPERATIONS
+from app.http import operations
 from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, rsa
 from app.registry import Origin, Residency
 from app.rights import GRANTABLE
 from app.schemas import batch, catalogue, messages
-from scripts.openapi.endpoints import ROWS, Row
 from scripts.openapi.failures import statuses
+from scripts.openapi.operations import OPERATIONS, Operation
 from scripts.openapi.types import BASE64URL, JsonSchema, compact, nullable, one_of, reference
 
 _TEXT: Final[JsonSchema] = {"type": "string"}
@@ -146,18 +146,20 @@ def _part(op: str) -> JsonSchema:
     members: dict[str, JsonSchema] = {
         "op": {"const": op},
         "id": {"type": ["string", "integer", "null"]},
-        "body": one_of(_rows()[op].body),
+        "body": one_of(_batched()[op].body),
     }
     return {"title": op, **_object("id", **members)}
 
 
-def _rows() -> dict[str, Row]:
-    """Return the row of each operation that a batch may hold."""
-    return {op: ROWS[one.endpoint.replace(".", "_")] for op, one in OPERATIONS.items()}
+def _batched() -> dict[str, Operation]:
+    """Return each operation that a batch may hold."""
+    return {
+        op: OPERATIONS[one.endpoint.replace(".", "_")] for op, one in operations.OPERATIONS.items()
+    }
 
 
 def _batch_response() -> JsonSchema:
-    names = [name for row in _rows().values() for name in row.answers[0].schemas]
+    names = [name for one in _batched().values() for name in one.answers]
     bodies = [reference(name) for name in dict.fromkeys((*names, "Error"))]
     part = _object(
         "id",
@@ -252,7 +254,7 @@ def members() -> dict[str, JsonSchema]:
         },
         "BatchRequest.requests": {
             "maxItems": batch.MOST_REQUESTS,
-            "items": {"oneOf": [_part(op) for op in OPERATIONS]},
+            "items": {"oneOf": [_part(op) for op in operations.OPERATIONS]},
         },
         "TagsRequest.tags": {
             "maxItems": catalogue.MOST_TAGS,

@@ -16,12 +16,13 @@ from typing import Any, Final
 
 from flask import Flask
 
-from app import current_request, observability
+from app import current_request
 from app.audit import AuditLog
 from app.auth.client_address import ClientAddress
 from app.config import Config
 from app.http.audit_hook import AuditHook
-from app.observability import Metrics, Stream, multiprocess
+from app.http.router import AUDITS, KINDS
+from app.observability import Metrics, Requests, Stream, multiprocess
 
 REQUESTS: Final = 500
 ROUNDS: Final = 40
@@ -66,8 +67,8 @@ def _watched(directory: Path) -> Flask:
 
     app = _app(view)
     log = AuditLog(directory / "audit.log")
-    audit_hook = AuditHook(log, metrics, ClientAddress(None), lambda _kid: None)
-    observability.register(app, config, stream, metrics, audit_hook.end)
+    audit_hook = AuditHook(log, metrics, ClientAddress(None), lambda _kid: None, AUDITS)
+    Requests(config, stream, metrics, audit_hook.end, KINDS).register(app)
     stream.start()
     metrics.start(Token())  # type: ignore[arg-type]  # see above
     return app

@@ -11,6 +11,8 @@ import requests
 
 from app.auth.api_tokens import _hash
 from app.config import Config
+from app.http.endpoint import Endpoint
+from app.http.router import ENDPOINTS
 from app.registry import Registry
 from app.rights import GRANTABLE, Role
 from tests.shared.api import PREFIX, Api, header
@@ -18,7 +20,6 @@ from tests.shared.authority import Certificates
 from tests.shared.callers import token_for
 from tests.shared.issuer import BAD, Issuer
 
-OPEN = "nothing, not even a name"
 CREATE, MANAGE, TAG = "create", "manage", "tag"
 EVERY_KEY = "read every key"
 UNKNOWN_KID = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
@@ -32,44 +33,52 @@ Body = Callable[[Mapping[str, Any], str], dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A request about ``key``, and the rights it takes; ``status`` is that of its success."""
+    """A request to an endpoint, about ``key``; the rights that it takes are declared there."""
 
-    endpoint: str
-    method: str
+    endpoint: Endpoint
     path: str
-    needs: frozenset[str] = frozenset()
+    method: str
     key: str | None = None
     body: Body | None = None
-    status: int = 200
     is_final: bool = False
 
     @property
     def name(self) -> str:
         return f"{self.method} {self.path} {self.key}"
 
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset(NEEDS.get(need, str(need)) for need in self.endpoint.needs)
 
-def call(endpoint: str, method: str, path: str, *needs: str, **members: Any) -> Call:
-    path = PREFIX + path
-    return Call(endpoint=endpoint, method=method, path=path, needs=frozenset(needs), **members)
+
+NEEDS = {Role.CREATOR: CREATE, Role.AUDITOR: EVERY_KEY}
 
 
-def use(endpoint: str, right: str, key: str, **members: Any) -> Call:
+def call(name: str, method: str | None = None, *, query: str = "", **members: Any) -> Call:
+    """A request to the endpoint ``name``, which has one method or this one."""
+    (endpoint,) = (one for one in ENDPOINTS if one.name == name and method in {None, one.method})
+    path = PATHS.get(endpoint.path, endpoint.path.replace("<kid>", "{kid}")) + query
+    return Call(endpoint=endpoint, path=path, method=endpoint.method, **members)
+
+
+PATHS = {
+    f"{PREFIX}/keys/<kid>/grants/<name:grantee>": f"{PREFIX}/keys/{{kid}}/grants/token:somebody",
+    "/docs/<path:filename>": "/docs/docs.js",
+}
+
+
+def use(endpoint: str, key: str, **members: Any) -> Call:
     """A call that names the key in its body."""
-
-    def body(made: Mapping[str, Any], kid: str) -> dict[str, Any]:
-        given = {name: made[key] if value is made else value for name, value in members.items()}
-        return {"kid": kid, "data": "AAAA"} | given
-
-    return call(endpoint, "POST", f"/{endpoint.partition('.')[2]}", right, key=key, body=body)
+    return call(endpoint, key=key, body=lambda _made, kid: {"kid": kid, "data": "AAAA"} | members)
 
 
-def message(endpoint: str, right: str, key: str, path: str, *needs: str, **names: str) -> Call:
+def message(endpoint: str, key: str, **names: str) -> Call:
     """A call that names the key in the protected header of a message made before."""
 
     def body(made: Mapping[str, Any], kid: str) -> dict[str, Any]:
         return made[f"message for {key}"] | {"protected": header(**names, kid=kid)}
 
-    return call(endpoint, "POST", path, right, *needs, key=key, body=body)
+    return call(endpoint, key=key, body=body)
 
 
 def _mac(made: Mapping[str, Any], kid: str) -> dict[str, Any]:
@@ -91,59 +100,44 @@ def _just(**members: Any) -> Body:
 
 AES = {"alg": "dir", "enc": "A128GCM"}
 OAEP = {"alg": "RSA-OAEP", "enc": "A128GCM"}
-GRANT = "/keys/{kid}/grants/token:somebody"
 CALLS = [
-    call("keys.create", "POST", "/keys", CREATE, body=_new()),
-    replace(call("keys.create", "POST", "/keys", CREATE, body=_new(k="A" * 22)), key="an import"),
-    call("keys.page", "GET", "/keys"),
-    call("keys.page", "GET", "/keys?owner=token:owner"),
-    call("keys.read", "GET", "/keys/{kid}", "read", key="EC"),
-    call("keys.read", "GET", "/keys/{kid}", "read", key="EC public"),
-    call("keys.read", "GET", "/keys/{kid}", "read", key="AES"),
-    call("keys.public_pem", "GET", "/keys/{kid}/public.pem", "read", key="EC"),
-    call("keys.change", "PATCH", "/keys/{kid}", MANAGE, key="EC", body=_just(name="x")),
+    call("keys.create", body=_new()),
+    replace(call("keys.create", body=_new(k="A" * 22)), key="an import"),
+    call("keys.page"),
+    call("keys.page", query="?owner=token:owner"),
+    call("keys.read", key="EC"),
+    call("keys.read", key="EC public"),
+    call("keys.read", key="AES"),
+    call("keys.public_pem", key="EC"),
+    call("keys.change", key="EC", body=_just(name="x")),
+    call("keys.change", key="AES", body=_just(owner="token:owner")),
     call(
-        *("keys.change", "PATCH", "/keys/{kid}", MANAGE),
-        key="AES",
-        body=_just(owner="token:owner"),
+        "keys.change", key="EC public", body=_just(state="active", expires="2099-12-31T00:00:00Z")
     ),
-    call(
-        *("keys.change", "PATCH", "/keys/{kid}", MANAGE),
-        key="EC public",
-        body=_just(state="active", expires="2099-12-31T00:00:00Z"),
-    ),
-    call(
-        "keys.destroy", "DELETE", "/keys/{kid}", "destroy", key="final", status=204, is_final=True
-    ),
-    call("keys.tags", "GET", "/keys/{kid}/tags", "read", key="EC"),
-    call("keys.change_tags", "POST", "/keys/{kid}/tags", TAG, key="EC", body=_just(tags=["x"])),
-    call("keys.change_tags", "DELETE", "/keys/{kid}/tags", TAG, key="EC", body=_just(tags=["x"])),
-    call("grants.grants", "GET", "/keys/{kid}/grants", MANAGE, key="EC"),
-    call("grants.grant", "PUT", GRANT, MANAGE, key="EC", body=_just(operations=["read"])),
-    call("grants.revoke", "DELETE", GRANT, MANAGE, key="EC", status=204),
-    use("encryption.encrypt", "encrypt", "AES", **AES),
-    use("encryption.encrypt", "encrypt", "RSA public", **OAEP),
-    message("encryption.decrypt", "decrypt", "AES", "/decrypt", **AES),
-    message("encryption.decrypt", "decrypt", "RSA", "/decrypt", **OAEP),
-    message("keys.unwrap", "unwrap", "RSA", "/keys/unwrap", CREATE, **OAEP),
-    use("signing.sign", "sign", "EC", alg="ES256"),
-    message("signing.verify", "verify", "EC public", "/verify", alg="ES256"),
-    use("signing.mac", "mac", "HMAC", alg="HS256"),
-    call("signing.mac", "POST", "/mac", "mac", key="HMAC", body=_mac),
-    call("capabilities.show", "GET", "/capabilities"),
-    call("batch.answer", "POST", "/batch", body=_batch),
-    Call(endpoint="status.show", method="GET", path="/status", needs=frozenset({EVERY_KEY})),
+    call("keys.destroy", key="final", is_final=True),
+    call("keys.tags", key="EC"),
+    call("keys.change_tags", "POST", key="EC", body=_just(tags=["x"])),
+    call("keys.change_tags", "DELETE", key="EC", body=_just(tags=["x"])),
+    call("grants.grants", key="EC"),
+    call("grants.grant", key="EC", body=_just(operations=["read"])),
+    call("grants.revoke", key="EC"),
+    use("encryption.encrypt", "AES", **AES),
+    use("encryption.encrypt", "RSA public", **OAEP),
+    message("encryption.decrypt", "AES", **AES),
+    message("encryption.decrypt", "RSA", **OAEP),
+    message("keys.unwrap", "RSA", **OAEP),
+    use("signing.sign", "EC", alg="ES256"),
+    message("signing.verify", "EC public", alg="ES256"),
+    use("signing.mac", "HMAC", alg="HS256"),
+    call("signing.mac", key="HMAC", body=_mac),
+    call("capabilities.show"),
+    call("batch.answer", body=_batch),
     *(
-        Call(endpoint=endpoint, method="GET", path=path, needs=frozenset({OPEN}))
-        for endpoint, path in [
-            ("jwks.jwks", "/.well-known/jwks.json"),
-            ("health.live", "/health/live"),
-            ("health.ready", "/health/ready"),
-            ("health.metrics", "/metrics"),
-            ("docs.page", "/docs"),
-            ("docs.static", "/docs/docs.js"),
-            ("openapi.document", "/openapi.json"),
-        ]
+        call(name)
+        for name in (
+            *("status.show", "jwks.jwks", "health.live", "health.ready", "health.metrics"),
+            *("docs.page", "docs.static", "openapi.document"),
+        )
     ),
 ]
 CALLS += [replace(call, method="HEAD") for call in CALLS if call.method == "GET"]
@@ -175,13 +169,13 @@ def expected(who: str, call: Call, *, is_known: bool = True) -> int | str:
     """Return the answer to ``call``: the whole rule."""
     if who in STRANGERS:
         return NOT_CONNECTED
-    if OPEN in call.needs:
-        return call.status
+    if call.endpoint.is_public:
+        return call.endpoint.status
     if who not in TRUSTED:
         return 401
     if not is_known:
         return 404
-    return call.status if call.needs <= TRUSTED[who] else 403
+    return call.endpoint.status if call.needs <= TRUSTED[who] else 403
 
 
 # --- The service, its keys, and its callers ---
@@ -309,7 +303,7 @@ def test_everybody_gets_the_answer_that_the_rule_gives(site, who):
             for is_known in (True, False) if call.key in site.made else (True,):
                 rule = expected(who, call, is_known=is_known)
                 answer = site.ask(client, call, is_known=is_known)
-                if call.is_final and answer == call.status:  # the next one needs another key
+                if call.is_final and answer == call.endpoint.status:
                     site.made[call.key] = site.create(kty="oct", alg="HS256")["kid"]
                 if answer != rule:
                     wrong.append((call.name, is_known, answer, rule))
@@ -322,6 +316,6 @@ def test_no_endpoint_no_operation_and_no_bad_token_is_missing(application):
         for rule in application.url_map.iter_rules()
         for method in rule.methods
     }
-    assert {(call.endpoint, call.method) for call in CALLS} == served
-    assert {right for call in CALLS for right in call.needs} == EVERYTHING | {OPEN, EVERY_KEY}
+    assert {(call.endpoint.name, call.method) for call in CALLS} == served
+    assert {right for call in CALLS for right in call.needs} == EVERYTHING | {EVERY_KEY}
     assert len(BAD_JWTS) >= 15

@@ -19,6 +19,7 @@ from app.auth.jwt import JwtWay
 from app.auth.schemes import Refused, Roles
 from app.config import Config, ConfigError
 from app.errors import IssuerUnavailable
+from app.http.router import AUDIENCE
 from tests.http.test_attempts import Clock
 from tests.shared.api import Api, b64u
 from tests.shared.callers import token_for
@@ -50,7 +51,7 @@ def url(environment: Any, serve: Any, issuer: Issuer, jwks: Path) -> Iterator[st
 def way_of(issuer: Issuer, location: object, **changed: str) -> JwtWay:
     settings = GOOD | dict(issuer.settings(str(location)))
     config = Config.from_env(settings | {f"JOSE_HSM_JWT_{k.upper()}": changed[k] for k in changed})
-    return JwtWay(config, IssuerKeys(str(location)), Roles.of(config))
+    return JwtWay(config, IssuerKeys(str(location)), Roles.of(config), AUDIENCE)
 
 
 def principal(way: JwtWay, token: str) -> Any:

@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, text
 from app.audit import AuditLog, since
 from app.config import Config
 from app.errors import RegistryUnavailable
+from app.http.router import CHANGES
 from app.keys import keyring as keyring_module
 from app.keys.budget import MOST_ENCRYPTIONS
 from app.operator import backup
@@ -286,7 +287,9 @@ class Saved(NamedTuple):
     @property
     def is_left_out(self) -> bool:
         """Whether a restoration would leave it out, for it has been destroyed."""
-        history = since(filter(None, [self.config.audit_path]), backup.read(self.file).taken_at)
+        history = since(
+            filter(None, [self.config.audit_path]), backup.read(self.file).taken_at, CHANGES
+        )
         planned = plan(self.file, self.config.registry_url, history, encryptions=None)
         assert planned.destroyed <= {self.kid}
         return self.kid in planned.destroyed

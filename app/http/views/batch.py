@@ -3,23 +3,37 @@
 from collections import Counter
 from typing import Final
 
-from flask import Blueprint, request
+from flask import request
 from flask.typing import ResponseReturnValue
 
 from app import current_request
 from app.auth import principal
 from app.http import batches
+from app.http.endpoint import API, Endpoint, Resource
 from app.http.request import load, offers, service
 from app.schemas.batch import BatchRequest
 
-blueprint: Final = Blueprint("batch", __name__)
+resource: Final = Resource("batch", "Many operations in one request.", prefix=API)
 
 _REQUESTS: Final = BatchRequest()
 
 
-@blueprint.post("/batch")
+@resource.serves(
+    Endpoint(
+        "POST",
+        "/batch",
+        body=_REQUESTS,
+        answers=("BatchResponse",),
+        says="An answer to each request, in order",
+    )
+)
 def answer() -> ResponseReturnValue:
-    """Answer each request as if it had come alone."""
+    """Answer each request as if it had come alone.
+
+    Each is answered in its place by the status and body that it would get alone. A malformed
+    envelope is 400 for all, before anything is done; a malformed `body` is 400 for that request
+    alone.
+    """
     requests = load(_REQUESTS)["requests"]
     whole = current_request.current() or current_request.RequestRecord()
     serving = service()

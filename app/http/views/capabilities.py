@@ -2,15 +2,24 @@
 
 from typing import Final
 
-from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
+from app.http.endpoint import API, Endpoint, Resource
+from app.http.failures import AWAY
 from app.http.request import service
 
-blueprint: Final = Blueprint("capabilities", __name__)
+resource: Final = Resource("capabilities", "What is offered.", prefix=API)
 
 
-@blueprint.get("/capabilities")
+@resource.serves(
+    Endpoint(
+        "GET",
+        "/capabilities",
+        answers=("Capabilities",),
+        says="What is offered",
+        failures=AWAY,
+    )
+)
 def show() -> ResponseReturnValue:
     """Return what is offered, and where the limits are."""
     return service().capabilities.describe(service().hsm.offers())

@@ -1,22 +1,31 @@
 """The page on which the API can be read and tried, and what the pages are made of."""
 
+from pathlib import Path
 from typing import Final
 
-from flask import Blueprint
+from flask import send_from_directory
 from flask.typing import ResponseReturnValue
 
+from app.http.endpoint import Endpoint, Resource
 from app.http.page_headers import protected
+from app.observability.kinds import Kind
 
-blueprint: Final = Blueprint(
-    "docs", __name__, url_prefix="/docs", static_folder="../../static", static_url_path=""
-)
-blueprint.after_request(
+_FILES: Final = Path(__file__).parents[2] / "static"
+
+resource: Final = Resource("docs", "The API, to read and to try.", is_public=True)
+resource.blueprint.after_request(
     # Swagger UI has its icons as data: URLs in its style sheet, and no other use of them.
     protected(script_src="'self'", style_src="'self'", img_src="'self' data:", connect_src="'self'")
 )
 
 
-@blueprint.get("")
+@resource.serves(Endpoint("GET", "/docs", kind=Kind.PAGE))
 def page() -> ResponseReturnValue:
     """Show the API."""
-    return blueprint.send_static_file("docs.html")
+    return send_from_directory(_FILES, "docs.html")
+
+
+@resource.serves(Endpoint("GET", "/docs/<path:filename>", kind=Kind.PAGE))
+def static(filename: str) -> ResponseReturnValue:
+    """Return a file that a page is made of."""
+    return send_from_directory(_FILES, filename)

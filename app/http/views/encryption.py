@@ -2,22 +2,30 @@
 
 from typing import Final
 
-from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
+from app.http.endpoint import API, Resource
+from app.http.failures import DECRYPTION
 from app.http.operations import OPERATIONS
 from app.http.request import perform
 
-blueprint: Final = Blueprint("encryption", __name__)
+resource: Final = Resource("encryption", "JWE (RFC 7516).", prefix=API)
 
 
-@blueprint.post("/encrypt")
+@resource.serves(OPERATIONS["encrypt"].alone(says="A JWE, flattened or compact"))
 def encrypt() -> ResponseReturnValue:
-    """Return a JWE of the caller's data."""
+    """Return a JWE of the caller's data.
+
+    `kid` names the AES key with `dir` and `A…KW`, else the recipient's pair by either kid. The
+    header names the key that decrypts.
+    """
     return perform(OPERATIONS["encrypt"])
 
 
-@blueprint.post("/decrypt")
+@resource.serves(OPERATIONS["decrypt"].alone(says="The plaintext", failures=DECRYPTION))
 def decrypt() -> ResponseReturnValue:
-    """Return the plaintext of a JWE."""
+    """Return the plaintext of a JWE.
+
+    A flattened JWE (RFC 7516 §7.2.2) or a compact one, never both.
+    """
     return perform(OPERATIONS["decrypt"])

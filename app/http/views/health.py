@@ -2,26 +2,40 @@
 
 from typing import Final
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 from flask.typing import ResponseReturnValue
 
 from app.errors import NotReady
+from app.http.endpoint import Endpoint, Resource
+from app.http.failures import READINESS
 from app.http.request import service
+from app.observability.kinds import Kind
 from hsm import Phase
 
-blueprint: Final = Blueprint("health", __name__)
+resource: Final = Resource("health", "For programs that watch the service.", is_public=True)
 
 REGISTRY: Final = "registry"
 """Beside those of the token, the one cause for not being ready."""
 
 
-@blueprint.get("/health/live")
+@resource.serves(
+    Endpoint("GET", "/health/live", answers=("Live",), says="It does", kind=Kind.WATCH)
+)
 def live() -> ResponseReturnValue:
     """Tell that the process answers."""
     return {"status": "live"}
 
 
-@blueprint.get("/health/ready")
+@resource.serves(
+    Endpoint(
+        "GET",
+        "/health/ready",
+        answers=("Ready",),
+        says="They can",
+        kind=Kind.WATCH,
+        failures=READINESS,
+    )
+)
 def ready() -> ResponseReturnValue:
     """Tell whether requests can be served, from what is known already: never ask the token."""
     state = service().hsm.state
@@ -32,7 +46,15 @@ def ready() -> ResponseReturnValue:
     return {"state": state.phase, "epoch": state.epoch}
 
 
-@blueprint.get("/metrics")
+@resource.serves(
+    Endpoint(
+        "GET",
+        "/metrics",
+        says="The figures",
+        media_types=("text/plain", "application/openmetrics-text"),
+        kind=Kind.WATCH,
+    )
+)
 def metrics() -> ResponseReturnValue:
     """Return the figures of all workers, in the format of Prometheus."""
     text, content_type = service().metrics.show(request.headers.get("Accept", ""))

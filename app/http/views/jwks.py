@@ -2,22 +2,36 @@
 
 from typing import Final
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 from flask.typing import ResponseReturnValue
 
+from app.http.endpoint import Endpoint, Resource
+from app.http.failures import REGISTRY
 from app.http.request import catalogue
 from app.jose import strict_json
 
-blueprint: Final = Blueprint("jwks", __name__)
+resource: Final = Resource("jwks", "Published public keys, for everybody.", is_public=True)
+
+JWK_SET: Final = "application/jwk-set+json"
 
 _MAX_AGE_SECONDS: Final = 60
 
 
-@blueprint.get("/.well-known/jwks.json")
+@resource.serves(
+    Endpoint(
+        "GET",
+        "/.well-known/jwks.json",
+        answers=("JwkSet",),
+        says="A JWK Set (RFC 7517 §5)",
+        media_types=(JWK_SET,),
+        failures=REGISTRY,
+        is_conditional=True,
+    )
+)
 def jwks() -> ResponseReturnValue:
     """Return the published keys."""
     body = strict_json.dumps({"keys": catalogue().published()})
-    response = Response(body, mimetype="application/jwk-set+json")
+    response = Response(body, mimetype=JWK_SET)
     response.cache_control.public = True
     response.cache_control.max_age = _MAX_AGE_SECONDS
     response.add_etag(weak=True)

@@ -1,13 +1,18 @@
 """Keys: create, import, unwrap, list, read, change, tag, destroy."""
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
 
-from flask import Blueprint, Response, request
+from flask import Response, request
 from flask.typing import ResponseReturnValue
 
 from app.auth import principal
+from app.http.endpoint import API, Audit, Endpoint, Resource
+from app.http.failures import ALGORITHM, DECRYPTION, PUBLIC_HALF, STATE, TOKEN
 from app.http.request import catalogue, idempotent, keyring, load, load_query
+from app.observability.kinds import Kind
+from app.rights import Right, Role
 from app.schemas.catalogue import (
     ChangeRequest,
     DescriptionResponse,
@@ -16,10 +21,11 @@ from app.schemas.catalogue import (
     TagsRequest,
     TagsResponse,
 )
-from app.schemas.keys import CreateKeyRequest, KeyResponse
-from app.schemas.messages import UnwrapRequest
+from app.schemas.keys import CreateKeyRequest, KeyResponse, UnwrapRequest
 
-blueprint: Final = Blueprint("keys", __name__)
+resource: Final = Resource(
+    "keys", "Create, import, unwrap, list, read, change, tag and destroy keys.", prefix=API
+)
 
 _CREATE: Final = CreateKeyRequest()
 _UNWRAP: Final = UnwrapRequest()
@@ -32,61 +38,186 @@ _NAMES: Final = TagsRequest()
 _TAGS: Final = TagsResponse()
 
 
-@blueprint.post("/keys")
+@resource.serves(
+    Endpoint(
+        "POST",
+        "/keys",
+        body=_CREATE,
+        answers=(_KEY,),
+        says="The new key",
+        needs=(Role.CREATOR,),
+        kind=Kind.MAKE,
+        audit=Audit.CHANGE,
+        failures=(*ALGORITHM, *TOKEN),
+        is_idempotent=True,
+    )
+)
 def create() -> ResponseReturnValue:
-    """Generate a key, or import one if the body holds key material."""
+    """Generate a key, or import one if the body holds key material.
+
+    A body with `k` or `d` imports that key, any other has the token generate one. A key made with
+    an `alg` does that and nothing else. RSA pairs are generated, and checked to be imported, in a
+    lane of their own: 503 while it is full.
+    """
     body = load(_CREATE)
     return dict(_KEY.dump(keyring().create(principal(), body, idempotent())))
 
 
-@blueprint.post("/keys/unwrap")
+@resource.serves(
+    Endpoint(
+        "POST",
+        "/keys/unwrap",
+        body=_UNWRAP,
+        answers=(_KEY,),
+        says="The new key, an `oct` key of the `enc` of the header",
+        needs=(Right.UNWRAP, Role.CREATOR),
+        kind=Kind.MAKE,
+        audit=Audit.CHANGE,
+        failures=(*ALGORITHM, *TOKEN, *DECRYPTION),
+        is_idempotent=True,
+    )
+)
 def unwrap() -> ResponseReturnValue:
-    """Keep the CEK of a JWE as a key of its own."""
+    """Keep the CEK of a JWE as a key of its own.
+
+    The caller needs the right `unwrap` on the key that the header names, and must be allowed to
+    make keys.
+    """
     body = load(_UNWRAP)
     key = keyring().unwrap(principal(), body["protected"], body["encrypted_key"], idempotent())
     return dict(_KEY.dump(key))
 
 
-@blueprint.get("/keys")
+@resource.serves(
+    Endpoint(
+        "GET",
+        "/keys",
+        query=_QUERY,
+        answers=(_PAGE,),
+        says="A page of keys, in the order of their kids",
+        kind=Kind.MANAGE,
+    )
+)
 def page() -> ResponseReturnValue:
-    """List the keys that the caller may read."""
+    """List the keys that the caller may read.
+
+    Every filter that is given must hold. Auditors and administrators see all keys, others their
+    own and those on which they have the right `read`.
+    """
     query = load_query(_QUERY)
     return dict(_PAGE.dump(catalogue().page(principal(), query)))
 
 
-@blueprint.get("/keys/<kid>")
+@resource.serves(
+    Endpoint(
+        "GET",
+        "/keys/<kid>",
+        answers=(_DESCRIPTION,),
+        says="The key",
+        needs=(Right.READ,),
+        kind=Kind.MANAGE,
+    )
+)
 def read(kid: str) -> ResponseReturnValue:
     """Return everything that is known of a key."""
     return dict(_DESCRIPTION.dump(catalogue().read(principal(), kid)))
 
 
-@blueprint.get("/keys/<kid>/public.pem")
+@resource.serves(
+    Endpoint(
+        "GET",
+        "/keys/<kid>/public.pem",
+        says="SubjectPublicKeyInfo in PEM",
+        media_types=("application/x-pem-file",),
+        needs=(Right.READ,),
+        kind=Kind.MANAGE,
+        failures=PUBLIC_HALF,
+    )
+)
 def public_pem(kid: str) -> ResponseReturnValue:
     """Return the public half of a key in PEM."""
     return Response(catalogue().public_pem(principal(), kid), mimetype="application/x-pem-file")
 
 
-@blueprint.patch("/keys/<kid>")
+@resource.serves(
+    Endpoint(
+        "PATCH",
+        "/keys/<kid>",
+        body=_CHANGE,
+        answers=(_DESCRIPTION,),
+        says="The key as it is now",
+        needs=(Right.MANAGE,),
+        kind=Kind.MANAGE,
+        audit=Audit.CHANGE,
+        failures=STATE,
+    )
+)
 def change(kid: str) -> ResponseReturnValue:
-    """Change the state, expiry, name or owner of a key."""
+    """Change the state, expiry, name or owner of a key.
+
+    What is absent stays. A deactivated or compromised key still decrypts and verifies; nothing
+    leads back from `compromised`.
+    """
     body = load(_CHANGE)
     return dict(_DESCRIPTION.dump(catalogue().change(principal(), kid, body)))
 
 
-@blueprint.delete("/keys/<kid>")
+@resource.serves(
+    Endpoint(
+        "DELETE",
+        "/keys/<kid>",
+        status=HTTPStatus.NO_CONTENT,
+        says="It is gone",
+        needs=(Right.DESTROY,),
+        kind=Kind.MANAGE,
+        audit=Audit.CHANGE,
+        failures=TOKEN,
+    )
+)
 def destroy(kid: str) -> ResponseReturnValue:
-    """Destroy a key, both halves of a pair."""
+    """Destroy a key, both halves of a pair.
+
+    Whichever half `kid` names. From then on both kids are 404.
+    """
     keyring().destroy(principal(), kid)
     return "", HTTPStatus.NO_CONTENT
 
 
-@blueprint.get("/keys/<kid>/tags")
+@resource.serves(
+    Endpoint(
+        "GET",
+        "/keys/<kid>/tags",
+        answers=(_TAGS,),
+        says="All tags of the key",
+        needs=(Right.READ,),
+        kind=Kind.MANAGE,
+    )
+)
 def tags(kid: str) -> ResponseReturnValue:
     """Return the tags of a key."""
     return dict(_TAGS.dump({"kid": kid, "tags": catalogue().tags(principal(), kid)}))
 
 
-@blueprint.route("/keys/<kid>/tags", methods=["POST", "DELETE"])
+_TAGGING: Final = Endpoint(
+    "POST",
+    "/keys/<kid>/tags",
+    body=_NAMES,
+    answers=(_TAGS,),
+    says="All tags of the key now",
+    needs=(Right.TAG,),
+    kind=Kind.MANAGE,
+    audit=Audit.CHANGE,
+    more="POST adds those of the body. The tag `jwks` publishes a generated pair.",
+)
+_UNTAGGING: Final = replace(
+    _TAGGING,
+    method="DELETE",
+    more="DELETE removes those of the body, whether the key has them or not.",
+)
+
+
+@resource.serves(_UNTAGGING)
+@resource.serves(_TAGGING)
 def change_tags(kid: str) -> ResponseReturnValue:
     """Add tags to a key, or remove them."""
     body = load(_NAMES)

@@ -2,28 +2,41 @@
 
 from typing import Final
 
-from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
+from app.http.endpoint import API, Resource
 from app.http.operations import OPERATIONS
 from app.http.request import perform
 
-blueprint: Final = Blueprint("signing", __name__)
+resource: Final = Resource("signing", "JWS (RFC 7515), and the MAC.", prefix=API)
 
 
-@blueprint.post("/sign")
+@resource.serves(OPERATIONS["sign"].alone(says="A detached JWS, or a compact one"))
 def sign() -> ResponseReturnValue:
-    """Return a JWS over the caller's data."""
+    """Return a JWS over the caller's data.
+
+    The header names the key that verifies: the public half of a generated pair.
+    """
     return perform(OPERATIONS["sign"])
 
 
-@blueprint.post("/verify")
+@resource.serves(OPERATIONS["verify"].alone(says="Whether it is valid"))
 def verify() -> ResponseReturnValue:
-    """Tell whether a JWS is valid."""
+    """Tell whether a JWS is valid.
+
+    A detached JWS and its data, a flattened one (RFC 7515 §7.2.2) or a compact one; never members
+    of two. A header without `kid` needs `kid` or `jwk` beside the message; with `jwk` the token is
+    not asked. A signature that does not fit is an answer, not an error.
+    """
     return perform(OPERATIONS["verify"])
 
 
-@blueprint.post("/mac")
+@resource.serves(
+    OPERATIONS["mac"].alone(says="The MAC, or with `mac` in the request whether that is it")
+)
 def mac() -> ResponseReturnValue:
-    """Return the MAC of the caller's data, or tell whether the given one is it."""
+    """Return the MAC of the caller's data, or tell whether the given one is it.
+
+    Without `mac` it computes, with `mac` it compares.
+    """
     return perform(OPERATIONS["mac"])

@@ -2,18 +2,21 @@
 
 from typing import Final
 
-from flask import Blueprint, make_response, render_template
+from flask import make_response, render_template
 from flask.typing import ResponseReturnValue
 
 from app.auth import principal
+from app.http.endpoint import Endpoint, Resource
 from app.http.page_headers import protected
 from app.http.request import service
+from app.observability.kinds import Kind
+from app.rights import Role
 
-blueprint: Final = Blueprint("status", __name__)
-blueprint.after_request(protected(style_src="'self'", img_src="'self'"))
+resource: Final = Resource("status", "How the service is.", takes_passwords=True)
+resource.blueprint.after_request(protected(style_src="'self'", img_src="'self'"))
 
 
-@blueprint.get("/status")
+@resource.serves(Endpoint("GET", "/status", needs=(Role.AUDITOR,), kind=Kind.PAGE))
 def show() -> ResponseReturnValue:
     """Show how the service is, to those who may read every key."""
     status = service().status

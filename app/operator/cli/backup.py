@@ -62,10 +62,12 @@ def restore(
     The service must not run. Prints first how the backup differs from the token. Nothing on the
     token is changed. Exit status of --dry-run: 1 if they differ.
     """
+    from app.http.router import CHANGES  # noqa: PLC0415  # a second that backup need not wait
+
     url = config.registry_url
     with nullcontext() if dry_run else restoration.alone(config.state_dir, url):
         contents = read(file)
-        history = since(audit or filter(None, [config.audit_path]), contents.taken_at)
+        history = since(audit or filter(None, [config.audit_path]), contents.taken_at, CHANGES)
         plan = restoration.plan(file, url, history, encryptions=encryptions)
         _describe(contents)
         print_list("left out, for they were being made", sorted(plan.left_out))

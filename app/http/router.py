@@ -1,0 +1,58 @@
+"""All endpoints of the service, and what hooks have to know of them, by name."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from flask import Flask
+
+from app.auth.schemes import Audience
+from app.http.endpoint import Audit, Endpoint, Resource
+from app.http.paths import NameConverter
+from app.http.views import (
+    batch,
+    capabilities,
+    docs,
+    encryption,
+    grants,
+    health,
+    jwks,
+    keys,
+    openapi,
+    signing,
+    status,
+)
+from app.observability.kinds import Kind
+
+API: Final[tuple[Resource, ...]] = tuple(
+    view.resource
+    for view in (
+        *(keys, grants, encryption, signing, batch, capabilities),
+        *(jwks, health, openapi),
+    )
+)
+"""What programs ask, in the order of the documents."""
+
+PAGES: Final[tuple[Resource, ...]] = (docs.resource, status.resource)
+"""What people look at."""
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = tuple(
+    endpoint for resource in (*API, *PAGES) for endpoint in resource.endpoints
+)
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType({one.name: one.kind for one in ENDPOINTS})
+AUDITS: Final[Mapping[str, Audit]] = MappingProxyType({one.name: one.audit for one in ENDPOINTS})
+AUDIENCE: Final = Audience(
+    everybody=frozenset(one.name for one in ENDPOINTS if one.is_public),
+    browsers=frozenset(one.name for one in ENDPOINTS if one.takes_passwords),
+)
+CHANGES: Final = frozenset(
+    one.name for one in ENDPOINTS if one.audit is Audit.CHANGE and one.kind is not Kind.MAKE
+)
+"""What ``restore`` lists: a key that was made since is none of the backup."""
+
+
+def route(app: Flask, *, pages: bool) -> None:
+    """Give ``app`` every endpoint of the service, with or without the ``pages`` for people."""
+    app.url_map.converters["name"] = NameConverter
+    for resource in (*API, *(PAGES if pages else ())):
+        app.register_blueprint(resource.blueprint)
