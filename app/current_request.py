@@ -8,9 +8,9 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 import hsm
+from app.kid import is_kid
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,128}", re.ASCII)
-_KID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _ALGS: Final = frozenset({hsm.DIRECT, *hsm.ALGORITHMS})
 
 
@@ -67,7 +67,7 @@ class RequestRecord:
 
     def name(self, *, kid: Any = None, alg: Any = None, enc: Any = None) -> None:
         """Note what the request names."""
-        if isinstance(kid, str) and _KID.fullmatch(kid):
+        if isinstance(kid, str) and is_kid(kid):
             self.kid = kid
         if isinstance(alg, str) and alg in _ALGS:
             self.alg = alg

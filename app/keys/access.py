@@ -1,16 +1,12 @@
 """Finding keys for principals: 404 for what is not there, 403 for what is not theirs."""
 
-import re
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from app.errors import Forbidden, RegistryUnavailable
+from app.kid import is_kid
 from app.registry import Key, Registry
 from app.rights import Principal, Right
 from hsm import KeyNotFound
-
-# One that we could have given: any other string is unknown.
-_KID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 Look = Callable[[Principal, Right, str], tuple[Key, bool] | None]
 """Returns the key of a kid, and whether the right to it is granted."""
@@ -24,7 +20,7 @@ class Access:
 
     def find(self, principal: Principal, kid: str, right: Right) -> Key:
         """Return the key; raise ``KeyNotFound``, or ``Forbidden`` without the right to it."""
-        found = self._look(principal, right, kid) if _KID.fullmatch(kid) else None
+        found = self._look(principal, right, kid) if is_kid(kid) else None
         if found is None:
             raise KeyNotFound
         key, is_granted = found
@@ -35,7 +31,7 @@ class Access:
 
 def at_once(registry: Registry, principal: Principal, kids: Iterable[str]) -> Access:
     """Return the way to the keys that ``kids`` name, all read now, with one query."""
-    well_formed = {kid for kid in kids if _KID.fullmatch(kid)}
+    well_formed = {kid for kid in kids if is_kid(kid)}
     try:
         rows = registry.find_all_for(principal, well_formed)
     except RegistryUnavailable:

@@ -11,10 +11,9 @@ from sqlalchemy import Connection, Engine, Select, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
-    DatabaseError,
-    InterfaceError,
-    OperationalError,
-    ProgrammingError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -62,6 +61,8 @@ def _engine_of_server(url: str) -> Engine:
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:
     with connection.cursor() as cursor:
+        # In another one, the last hours of the year 9999 are of a year that the driver refuses.
+        cursor.execute("SET TIME ZONE 'UTC'")
         cursor.execute(f"SET lock_timeout = '{_LOCK_WAIT_SECONDS}s'")
     connection.commit()
 
@@ -106,15 +107,12 @@ def translated() -> Iterator[None]:
     """Raise ``RegistryUnavailable`` for what a database says that does not answer."""
     try:
         yield
-    # A ProgrammingError: PostgreSQL has no such table, where nobody has migrated.
-    except (OperationalError, InterfaceError, ProgrammingError, PoolTimeoutError) as error:
+    except (IntegrityError, DataError):  # of values, not of the database
+        raise
+    # A ProgrammingError: no such table, where nobody has migrated. An InternalError: a PostgreSQL
+    # that only reads. A plain DatabaseError: what is no SQLite database, or a damaged one.
+    except (DBAPIError, PoolTimeoutError) as error:
         logger.warning("the registry answers: %s", getattr(error, "orig", error))
-        raise RegistryUnavailable from error
-    except DatabaseError as error:
-        if type(error) is not DatabaseError:
-            raise
-        # What is no database, or a damaged one.
-        logger.warning("the registry answers: %s", error.orig)
         raise RegistryUnavailable from error
 
 

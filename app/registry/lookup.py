@@ -8,7 +8,7 @@ from threading import local
 from typing import Any, Final
 
 from sqlalchemy import Engine, Select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 
 class Lookup:
@@ -30,19 +30,18 @@ class Lookup:
             column.type.dialect_impl(dialect).result_processor(dialect, None) or _as_it_is
             for column in columns
         ]
-        dbapi = dialect.loaded_dbapi
-        self._errors: Final = (
-            *(dbapi.OperationalError, dbapi.InterfaceError),
-            dbapi.ProgrammingError,  # PostgreSQL has no such table
-        )
+        self._dialect: Final = dialect
+        self._error: Final = dialect.loaded_dbapi.Error
 
     def one(self, **parameters: str) -> Any:
-        """Return the row as a named tuple, or ``None``; raise ``OperationalError``."""
+        """Return the row as a named tuple, or ``None``; raise ``DBAPIError``."""
         started = time.perf_counter()
         try:
             values = self._fetch(parameters)
-        except self._errors as error:
-            raise OperationalError(self._sql, None, error) from None
+        except self._error as error:
+            raise DBAPIError.instance(
+                self._sql, None, error, self._error, hide_parameters=True, dialect=self._dialect
+            ) from None
         finally:
             self._observe(time.perf_counter() - started)
         if not values:
@@ -54,7 +53,7 @@ class Lookup:
     def _fetch(self, parameters: dict[str, str]) -> Any:
         cursor = self._cursors.own
         if cursor is not None:
-            with suppress(*self._errors):  # the database may have come back since
+            with suppress(self._error):  # the database may have come back since
                 return _rows(cursor, self._sql, parameters)
         return _rows(self._cursors.new(), self._sql, parameters)
 

@@ -5,13 +5,14 @@ the page is long: keys of the caller's, keys granted to him, keys granted to eve
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Select, or_, select, union
 
 from app.registry.database import Database
+from app.registry.reading import readable
 from app.registry.records import Key, State, record_of
 from app.registry.tables import grants, keys, tags
 
@@ -47,8 +48,16 @@ class Pages:
         The one beyond ``limit`` says that there is another page.
         """
         with self._database.reading() as connection:
-            rows = connection.execute(query_of(reader, filters, read=read))
-            return [record_of(row) for row in rows]
+            return _page(connection, reader, filters, read)
+
+
+def _page(connection: Connection, reader: str | None, filters: Filters, read: str) -> list[Key]:
+    lost: list[Any] = []
+    found = readable(connection, query_of(reader, filters, read=read), record_of, lost)
+    if not lost or len(found) + len(lost) <= filters.limit:
+        return found
+    last = max(lost[-1].kid, *(str(key.kid) for key in found[-1:]))
+    return found + _page(connection, reader, replace(filters, after=last), read)
 
 
 def query_of(reader: str | None, filters: Filters, *, read: str = "read") -> Select[Any]:

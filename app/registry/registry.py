@@ -26,7 +26,8 @@ from app.registry.database import Database, engine_of, instant, translated
 from app.registry.grants import Grants
 from app.registry.idempotency import IdempotentAnswers, forget, remember
 from app.registry.pages import Pages
-from app.registry.records import VISIBLE, Key, State, record_of, ref_of, spec_of, values_of
+from app.registry.reading import legible, readable
+from app.registry.records import VISIBLE, Key, State, record_of, ref_of, values_of
 from app.registry.revisions import alembic_config, require_known, revision_at
 from app.registry.tables import grants, keys, tags
 from app.registry.tags import Tags
@@ -40,6 +41,7 @@ _HOT: Final = (
     *("kid", "kid_public", "owner", "kty", "alg", "crv", "bits", "origin", "residency"),
     *("state", "public_jwk", "expires_at"),
 )
+_SPEC: Final = (keys.c.kid, keys.c.kty, keys.c.alg, keys.c.crv, keys.c.bits)
 _IS_GRANTED: Final = exists(grants).where(
     grants.c.kid == keys.c.kid,
     or_(grants.c.principal == bindparam("principal"), grants.c.principal == literal_column("'*'")),
@@ -99,15 +101,15 @@ class Registry:
 
     def find(self, kid: UUID) -> Key | None:
         """Return the visible key that ``kid`` names, as its kid or as its public one."""
-        with translated():
+        with translated(), legible():
             row = self._lookup.one(kid=str(kid))
-        return record_of(row) if row and row.state in VISIBLE else None
+            return record_of(row) if row and row.state in VISIBLE else None
 
     def find_for(self, principal: str, operation: str, kid: str) -> tuple[Key, bool] | None:
         """Return the visible key that ``kid`` names, and whether ``operation`` is granted on it."""
-        with translated():
+        with translated(), legible():
             row = self._lookup_for.one(kid=kid, principal=str(principal), operation=str(operation))
-        return (record_of(row), bool(row.is_granted)) if row and row.state in VISIBLE else None
+            return (record_of(row), bool(row.is_granted)) if row and row.state in VISIBLE else None
 
     def find_all_for(
         self, principal: str, kids: Collection[str]
@@ -115,7 +117,7 @@ class Registry:
         """Return visible keys by the kids that name them, and what is granted on each."""
         rows: dict[str, Any] = {}
         granted: defaultdict[str, set[str]] = defaultdict(set)
-        with self._database.reading() as connection:
+        with self._database.reading() as connection, legible():
             given = {"principal": str(principal), "kids": list(kids)}
             for row in connection.execute(_FIND_ALL_FOR, given):
                 rows[row.kid] = row
@@ -130,9 +132,9 @@ class Registry:
 
     def whole(self, kid: UUID) -> Key | None:
         """Return the visible key with all that is known of it, its name and its times."""
-        with self._database.reading() as connection:
+        with self._database.reading() as connection, legible():
             row = connection.execute(select(keys).where(keys.c.kid == str(kid))).one_or_none()
-        return record_of(row) if row and row.state in VISIBLE else None
+            return record_of(row) if row and row.state in VISIBLE else None
 
     def insert(
         self,
@@ -231,15 +233,15 @@ class Registry:
             and_(keys.c.host == self._host, keys.c.changed_at < here_before),
             keys.c.changed_at < before,
         )
-        query = select(keys).where(keys.c.state.in_([State.PENDING, State.DESTROYED]), is_old)
+        query = select(*_SPEC).where(keys.c.state.in_([State.PENDING, State.DESTROYED]), is_old)
         with self._database.reading() as connection:
-            return {UUID(row.kid): ref_of(row) for row in connection.execute(query)}
+            return {ref.kid: ref for ref in readable(connection, query, ref_of)}
 
     def specs(self, states: Iterable[State] = State) -> Mapping[UUID, KeySpec]:
         """Return what all keys are that are in one of ``states``."""
-        query = select(keys).where(keys.c.state.in_(list(states)))
+        query = select(*_SPEC).where(keys.c.state.in_(list(states)))
         with self._database.reading() as connection:
-            return {UUID(row.kid): spec_of(row) for row in connection.execute(query)}
+            return {ref.kid: ref.spec for ref in readable(connection, query, ref_of)}
 
     def last_change(self) -> datetime | None:
         """Return when a key was changed last, by whatever clock."""

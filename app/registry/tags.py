@@ -8,6 +8,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from app.registry.database import Database
+from app.registry.reading import readable
 from app.registry.records import Key, State, record_of
 from app.registry.tables import keys, tags
 
@@ -64,4 +65,4 @@ class Tags:
             .limit(limit)
         )
         with self._database.reading() as connection:
-            return [record_of(row) for row in connection.execute(query)]
+            return readable(connection, query, record_of)

@@ -8,6 +8,7 @@ from typing import Any, Final
 from sqlalchemy import bindparam, insert, select, update
 
 from app.registry.database import Database, instant, translated
+from app.registry.reading import readable
 from app.registry.tables import tokens
 
 _FIND: Final = select(tokens).where(tokens.c.id == bindparam("id"))
@@ -69,7 +70,7 @@ class Credentials:
         """Return all tokens, the oldest first."""
         query = select(tokens).order_by(tokens.c.created_at, tokens.c.id)
         with self._database.reading() as connection:
-            return [_record(row) for row in connection.execute(query)]
+            return readable(connection, query, _record)
 
     def revoke(self, token_id: str) -> bool:
         """Make a token void for ever; return whether there is one with that id."""

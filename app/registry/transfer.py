@@ -2,18 +2,31 @@
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, DateTime, MetaData, Table, delete, func, insert, select, text
+from sqlalchemy import (
+    Connection,
+    DateTime,
+    MetaData,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    tuple_,
+)
 
 from app.registry.database import engine_for, instant
+from app.registry.reading import readable
 from app.registry.records import VISIBLE, spec_of
 from app.registry.revisions import Age, alembic_config, compared, revision_at
 from app.registry.tables import keys
@@ -54,9 +67,14 @@ def _reading_at_one_instant(connection: Connection) -> Iterator[Connection]:
 
 def _rows(connection: Connection) -> Iterator[TableRow]:
     for table in _tables(connection):
-        found = connection.execution_options(yield_per=_BATCH).execute(select(table))
-        for row in found.mappings():
-            yield table.name, {name: _as_json(value) for name, value in row.items()}
+        key = list(table.primary_key)
+        names = select(*key).order_by(*key).limit(_BATCH)
+        batch: Sequence[Any] = connection.execute(names).all()
+        while batch:
+            rows = select(table).where(tuple_(*key).in_(batch)).order_by(*key)
+            for row in readable(connection, rows, partial(_row_as_json, table)):
+                yield table.name, row
+            batch = connection.execute(names.where(tuple_(*key) > tuple_(*batch[-1]))).all()
 
 
 def _tables(connection: Connection) -> list[Table]:
@@ -64,6 +82,10 @@ def _tables(connection: Connection) -> list[Table]:
     there = MetaData()
     there.reflect(connection)
     return [table for table in there.sorted_tables if table.name != _REVISIONS]
+
+
+def _row_as_json(table: Table, row: Any) -> Row:
+    return {name: _as_json(value) for name, value in zip(table.c.keys(), row, strict=True)}
 
 
 def _as_json(value: Any) -> Any:

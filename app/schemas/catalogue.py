@@ -8,7 +8,9 @@ from typing import Any, Final
 from marshmallow import Schema, fields, post_load, validates_schema
 
 from app.errors import BadRequest
+from app.instants import LAST, is_to_come
 from app.jose import encoding
+from app.kid import is_kid
 from app.rights import GRANTABLE, Right
 from app.schemas.fields import RequestSchema, Text, fail
 from app.schemas.keys import KeyResponse
@@ -44,19 +46,27 @@ class State(Text):
 
 
 class Instant(Text):
-    """A point in time (RFC 3339 §5.6)."""
+    """A point in time to come (RFC 3339 §5.6)."""
 
     def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> datetime:
-        text = self._text(value)
-        try:
-            if _INSTANT.fullmatch(text):
-                return datetime.fromisoformat(text.upper()).astimezone(UTC)
-        except (ValueError, OverflowError):
-            pass
-        return fail(BadRequest(f"Field '{attr}' must be like 2030-01-31T12:00:00Z (RFC 3339)"))
+        instant = _instant(self._text(value))
+        if instant is None:
+            fail(BadRequest(f"Field '{attr}' must be like 2030-01-31T12:00:00Z (RFC 3339)"))
+        if not is_to_come(instant):
+            fail(BadRequest(f"Field '{attr}' must be between now and {LAST:%Y-%m-%dT%H:%M:%SZ}"))
+        return instant
 
     def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
         return None if value is None else value.isoformat().replace("+00:00", "Z")
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        if _INSTANT.fullmatch(text):
+            return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    return None
 
 
 class ListQuery(RequestSchema):
@@ -94,9 +104,12 @@ def cursor_of(kid: str | None) -> str | None:
 
 def _kid_of(cursor: str) -> str:
     try:
-        return encoding.decode(cursor).decode("ascii")
+        kid = encoding.decode(cursor).decode("ascii")
     except ValueError:
-        raise BadRequest("Field 'after' must be the one that the page before gave") from None
+        kid = ""
+    if not is_kid(kid):
+        raise BadRequest("Field 'after' must be the one that the page before gave")
+    return kid
 
 
 class DescriptionResponse(KeyResponse):

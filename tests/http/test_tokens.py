@@ -67,7 +67,17 @@ def test_two_tokens_of_a_principal_are_the_same_caller(run, callers):
 
 
 @pytest.mark.parametrize(
-    "expires", ["yesterday", "5", "2030-01-31T12:00:00", "9999999d", "-1d", "2030-13-01T00:00:00Z"]
+    "expires",
+    [
+        "yesterday",
+        "5",
+        "2030-01-31T12:00:00",
+        "9999999d",
+        "-1d",
+        "2030-13-01T00:00:00Z",
+        "9999-01-01T00:00:00Z",
+        "2020-01-01T00:00:00Z",
+    ],
 )
 def test_what_is_no_expiry_is_refused(capsys, expires):
     assert cli.main(["token", "create", "--principal", "x", f"--expires={expires}"]) == 2

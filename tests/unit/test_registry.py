@@ -1,12 +1,15 @@
 """The row that every request reads."""
 
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -16,7 +19,17 @@ from sqlalchemy import text
 from app.auth import api_tokens
 from app.errors import RegistryUnavailable
 from app.idempotency import IdempotentRequest
-from app.registry import AlreadyRequested, Key, Origin, Registry, Residency, State, migrate
+from app.registry import (
+    AlreadyRequested,
+    Filters,
+    Key,
+    Origin,
+    Registry,
+    Residency,
+    State,
+    migrate,
+    transfer,
+)
 from app.registry.tables import keys, metadata
 from app.rights import Role
 from hsm import KeyNotFound, KeySpec
@@ -203,6 +216,89 @@ def test_instants_are_those_that_were_stored(registry):
     assert registry.credentials.find(token.id) == token
     assert registry.credentials.revoke(token.id)
     assert registry.credentials.all()[0].refusal == "revoked"
+
+
+LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+UNREADABLE = {
+    "sqlite": "UPDATE keys SET expires_at = 'soon' WHERE kid = :kid",
+    "postgresql": "UPDATE keys SET expires_at = 'infinity' WHERE kid = :kid",
+}
+
+
+def test_the_time_zone_of_the_database_makes_no_row_unreadable(registry):
+    registry.insert(PAIR)
+    assert registry.change(PAIR, expires_at=LATEST)
+    assert registry.find(PAIR.kid).expires_at == LATEST
+
+
+def spoil(registry: Registry, kid: UUID) -> None:
+    with registry._database.writing() as connection:
+        query = text(UNREADABLE[connection.dialect.name])
+        connection.execute(query, {"kid": str(kid)})
+
+
+def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, database_url, caplog):
+    pairs = [replace(PAIR, kid=uuid4(), kid_public=uuid4()) for _ in range(5)]
+    for pair in pairs:
+        registry.insert(pair, tag="jwks")
+    bad, *good = sorted(pairs, key=lambda pair: pair.kid)
+    spoil(registry, bad.kid)
+    with pytest.raises(RegistryUnavailable):
+        registry.find(bad.kid)
+    assert [registry.find(pair.kid) for pair in good] == good
+    page = registry.pages.page(None, Filters(limit=2))
+    assert [key.kid for key in page[:2]] == [pair.kid for pair in good[:2]]
+    assert len(page) > 2  # there is another one
+    listed = registry.pages.page("owner", Filters())
+    assert [key.kid for key in listed] == [pair.kid for pair in good]
+    published = registry.tags.published("jwks", limit=10)
+    assert {key.kid for key in published} == {pair.kid for pair in good}
+    assert registry.specs().keys() == {pair.kid for pair in pairs}
+    with transfer.snapshot(database_url) as (_, rows):
+        saved = {row["kid"] for table, row in rows if table == "keys"}
+    assert saved == {str(pair.kid) for pair in good}
+    assert f"a row of keys cannot be read: {bad.kid}" in caplog.text
+    assert registry.mark_destroyed(bad.kid)
+
+
+def test_a_backup_has_every_row_of_tables_of_several_batches(registry, database_url, monkeypatch):
+    monkeypatch.setattr(transfer, "_BATCH", 2)
+    registry.insert(SECRET)
+    granted = {(f"token:{name}", right) for name in "abc" for right in ("mac", "read")}
+    for principal, operation in granted:
+        operations = [*registry.grants.of(SECRET.kid).get(principal, []), operation]
+        registry.grants.put(SECRET.kid, principal, operations)
+    with transfer.snapshot(database_url) as (_, rows):
+        saved = [row for table, row in rows if table == "grants"]
+    assert len(saved) == len(granted)
+    assert {(row["principal"], row["operation"]) for row in saved} == granted
+
+
+def test_a_damaged_file_is_unavailable_to_whoever_has_it_open(tmp_path):
+    path = tmp_path / "registry.db"
+    migrate(f"sqlite:///{path}")
+    registry = Registry(f"sqlite:///{path}", host="host")
+    registry.insert(SECRET)
+    assert registry.find(SECRET.kid) == SECRET
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.write(b"\xff" * 100)
+    for act in (lambda: registry.find(SECRET.kid), lambda: registry.insert(PAIR)):
+        with pytest.raises(RegistryUnavailable):
+            act()
+    registry._database.engine.dispose()
+
+
+def test_a_postgresql_that_only_reads_is_unavailable_to_whoever_writes(postgresql):
+    url = postgresql.registry()
+    registry = Registry(f"{url}&options=-c default_transaction_read_only=on", host="host")
+    with pytest.raises(RegistryUnavailable):
+        registry.insert(PAIR)
+    with pytest.raises(RegistryUnavailable):
+        registry.mark_destroyed(PAIR.kid)
+    assert registry.find(PAIR.kid) is None
+    registry._database.engine.dispose()
 
 
 def test_a_registry_that_went_away_is_used_again_when_it_is_back(postgresql):

@@ -9,6 +9,7 @@ import click
 
 from app.auth import api_tokens
 from app.config import Config
+from app.instants import LAST, is_to_come
 from app.operator.cli.command import as_json, configured
 from app.operator.cli.output import print_json, print_table
 from app.operator.cli.service import record, registry_of
@@ -30,13 +31,19 @@ def _name(_context: click.Context, _option: click.Parameter, text: str | None) -
 def _expiry(_context: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
     if text is None:
         return None
-    now = datetime.now(UTC)
     try:
-        if span := _SPAN.fullmatch(text):
-            return now + timedelta(**{_UNITS[span[2]]: int(span[1])})
-        instant = datetime.fromisoformat(text.upper())
+        instant = _read(text)
     except (ValueError, OverflowError):
         raise click.BadParameter("must be like 90d, 12h or 2030-01-31T12:00:00Z") from None
+    if not is_to_come(instant):
+        raise click.BadParameter(f"must be between now and {LAST:%Y-%m-%dT%H:%M:%SZ}")
+    return instant
+
+
+def _read(text: str) -> datetime:
+    if span := _SPAN.fullmatch(text):
+        return datetime.now(UTC) + timedelta(**{_UNITS[span[2]]: int(span[1])})
+    instant = datetime.fromisoformat(text.upper())
     if instant.tzinfo is None:
         raise click.BadParameter("must say its offset from UTC, as 2030-01-31T12:00:00Z")
     return instant.astimezone(UTC)

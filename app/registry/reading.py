@@ -1,0 +1,64 @@
+"""Rows that cannot be read, and take no others with them."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy.exc import DataError
+
+from app.errors import RegistryUnavailable
+
+logger = logging.getLogger(__name__)
+
+Record = TypeVar("Record")
+
+UNREADABLE: Final = (DataError, ValueError)
+"""What drivers, SQLAlchemy and we raise for a value that is none of its column's type."""
+
+
+def readable(
+    connection: Connection,
+    query: Select[Any],
+    record_of: Callable[[Any], Record],
+    lost: list[Row[Any]] | None = None,
+) -> list[Record]:
+    """Return a record of each row of ``query``, but of those that cannot be read.
+
+    Those are logged, and their primary keys are added to ``lost``. All rows are of one table. They
+    are read at once, and one by one only if that fails.
+    """
+    try:
+        return [record_of(row) for row in connection.execute(query)]
+    except UNREADABLE:
+        return list(_one_by_one(connection, query, record_of, [] if lost is None else lost))
+
+
+def _one_by_one(
+    connection: Connection,
+    query: Select[Any],
+    record_of: Callable[[Any], Record],
+    lost: list[Row[Any]],
+) -> Iterator[Record]:
+    [table] = {column.table for column in query.selected_columns}
+    key = list(table.primary_key)
+    for values in connection.execute(query.with_only_columns(*key, maintain_column_froms=True)):
+        its = [column == value for column, value in zip(key, values, strict=True)]
+        try:
+            yield record_of(connection.execute(select(*query.selected_columns).where(*its)).one())
+        except UNREADABLE as error:
+            lost.append(values)
+            logger.error(  # noqa: TRY400  # its traceback would say no more
+                "a row of %s cannot be read: %s: %s", table, "|".join(values), type(error).__name__
+            )
+
+
+@contextmanager
+def legible() -> Iterator[None]:
+    """Raise ``RegistryUnavailable`` for a row that cannot be read, and that somebody asked for."""
+    try:
+        yield
+    except UNREADABLE as error:
+        logger.error("a row cannot be read: %s", type(error).__name__)  # noqa: TRY400  # as above
+        raise RegistryUnavailable from error
