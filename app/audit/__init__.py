@@ -2,6 +2,6 @@
 
 from app.audit.chain import Report, verify
 from app.audit.changes_since import ChangesSince, since
-from app.audit.log import AuditLog
+from app.audit.log import BEGINNING, AuditLog
 
-__all__ = ["AuditLog", "ChangesSince", "Report", "since", "verify"]
+__all__ = ["BEGINNING", "AuditLog", "ChangesSince", "Report", "since", "verify"]

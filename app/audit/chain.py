@@ -1,40 +1,58 @@
 """Whether an audit log is as it was written."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.audit.log import digest
+from app.audit.log import BEGINNING, digest, kept_head
 
 
 @dataclass(kw_only=True)
 class Report:
-    """What ``verify`` found; ``broken`` says where the chain ends, if it does too early."""
+    """What ``verify`` found; ``broken`` says what is not as it was written, and where.
+
+    ``is_end_known`` says whether there was a lock to compare the end with.
+    """
 
     lines: int = 0
     torn: int = 0
     first: str | None = None
     last: str | None = None
-    head: str | None = None
+    head: str
     is_head_met: bool = False
+    is_end_known: bool = False
     broken: str | None = None
 
 
-def verify(paths: Iterable[Path], head: str | None = None) -> Report:
+def verify(paths: Sequence[Path], head: str | None = None, *, after: str = BEGINNING) -> Report:
     """Check that each line of ``paths``, the oldest first, holds the digest of the one before it.
 
-    ``head`` is a digest that must be among them. A torn line, left by a killed process, is part of
-    the chain: whatever is done to it shows in the line after it.
+    The first follows the line with the digest ``after``. ``head`` is a digest that must be among
+    them, and so is that of the last line as the lock of the newest file has it. A torn line, left
+    by a killed process, is part of the chain: whatever is done to it shows in the line after it.
     """
-    report = Report()
+    kept = kept_head(paths[-1])  # before the lines, which may become more
+    report = Report(head=after, is_end_known=kept is not None)
+    is_kept_met = kept in {None, after}
     for path, number, line in _lines(paths):
         if not _follows(report, line):
-            report.broken = f"{path}: line {number} does not follow the line before it"
+            report.broken = _not_following(path, number, is_first=not report.lines)
             return report
         report.is_head_met |= report.head == head
+        is_kept_met |= report.head == kept
+    if report.lines and report.lines == report.torn:
+        report.broken = f"{paths[-1]}: there is no line that can be read"
+    elif not is_kept_met:
+        report.broken = f"{paths[-1]}: the last line that was written, {kept}, is missing"
     return report
+
+
+def _not_following(path: Path, number: int, *, is_first: bool) -> str:
+    if is_first:
+        return f"{path}: line {number} follows a line that is in none of the files"
+    return f"{path}: line {number} does not follow the line before it"
 
 
 def _lines(paths: Iterable[Path]) -> Iterator[tuple[Path, int, bytes]]:
@@ -49,7 +67,7 @@ def _follows(report: Report, line: bytes) -> bool:
     entry = _parsed(line)
     if entry is None:
         report.torn += 1
-    elif report.head is not None and entry["prev"] != report.head:
+    elif entry["prev"] != report.head:
         return False
     else:
         report.first = report.first or entry["time"]

@@ -6,7 +6,7 @@ import json
 import mmap
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,14 +28,17 @@ class AuditLog:
     """Appends JSON lines to ``path``; ``prev`` of each is the digest of the line before it.
 
     Beside it ``path``.lock is what processes take turns with, and holds the digest of the last
-    line, so that the chain goes on when the file has been rotated away. A line that a killed
-    process left unfinished is ended and stays in the chain as it is.
+    line, so that the chain goes on when the file has been rotated away. If the file has no such
+    line any more, a line ``audit.cut`` says so before the next one. A line that a killed process
+    left unfinished is ended and stays in the chain as it is.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
+        self._lock_path = str(lock_of(path))
         self._turn = threading.Lock()
-        self._lock_fd = self._fd = self._inode = self._size = _NONE
+        self._lock_fd = self._lock_inode = _NONE
+        self._fd = self._inode = self._size = _NONE
         self._start = b""
         self._head = BEGINNING
         self._kept: mmap.mmap | None = None  # the lock file
@@ -52,9 +55,9 @@ class AuditLog:
         with self._turn:
             lock_fd = self._lock()
             try:
-                self._kept = self._kept or _mapped(lock_fd)
-                self._catch_up(self._kept)
-                self._append(entries)
+                self._kept = self._kept or _mapped(lock_fd, self._head)
+                cut = self._catch_up(self._kept)
+                self._append([*cut, *entries] if cut else entries)
                 self._kept[:] = self._head.encode("ascii")
                 synced_fd = os.dup(self._fd) if is_synced else _NONE
             finally:
@@ -66,28 +69,38 @@ class AuditLog:
                 os.close(synced_fd)
 
     def _lock(self) -> int:
-        if self._lock_fd == _NONE:
-            self._lock_fd = _open(f"{self._path}.lock", os.O_RDWR)
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-        return self._lock_fd
+        """Take the turn. Whoever replaces the lock must not split those who take turns."""
+        while True:
+            if self._lock_fd == _NONE:
+                self._lock_fd = _open(self._lock_path, os.O_RDWR)
+                self._lock_inode = os.fstat(self._lock_fd).st_ino
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+            if _inode_and_size(self._lock_path)[0] == self._lock_inode:
+                return self._lock_fd
+            fd, self._lock_fd, self._kept = self._lock_fd, _NONE, None
+            os.close(fd)
 
-    def _catch_up(self, kept: mmap.mmap) -> None:
-        """Know the file as it is now, and its last line, if others have written or moved it."""
-        try:
-            found = os.stat(self._path)  # noqa: PTH116  # half the time of a Path's
-            inode, size = found.st_ino, found.st_size
-        except FileNotFoundError:
-            inode = size = _NONE
+    def _catch_up(self, kept: mmap.mmap) -> Sequence[Mapping[str, str]]:
+        """Know the file as it is now, and its last line, if others have written or moved it.
+
+        Returns what there is to be said of lines that are missing at its end.
+        """
+        inode, size = _inode_and_size(self._path)
+        is_shorter = inode == self._inode and size < self._size
         if self._fd == _NONE or inode != self._inode:
             size = self._reopen()
         if size == self._size and size:
-            return
+            return ()
         self._size, self._start = size, b""
-        if size:
-            self._head, is_whole = _last(self._fd, size)
-            self._start = b"" if is_whole else b"\n"
-        else:
-            self._head = kept[:].decode("ascii")
+        expected = kept[:].decode("ascii")
+        if not size:
+            self._head = expected
+            return _cut(expected, BEGINNING) if is_shorter else ()
+        self._head, is_whole = _last(self._fd, size)
+        self._start = b"" if is_whole else b"\n"
+        is_known = expected not in {BEGINNING, self._head}
+        is_missing = is_known and not _holds(self._fd, size, expected)
+        return _cut(expected, self._head) if is_missing else ()
 
     def _reopen(self) -> int:
         if self._fd != _NONE:
@@ -112,24 +125,72 @@ class AuditLog:
         self._head = head
 
 
+def lock_of(path: Path) -> Path:
+    """Return the file that those who write to the log ``path`` take turns with."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def kept_head(path: Path) -> str | None:
+    """Return the digest of the last line of the log ``path`` as its lock has it, if there is one.
+
+    What is written while somebody reads comes after that line.
+    """
+    try:
+        kept = lock_of(path).read_bytes()[:_HEX]
+    except OSError:
+        return None
+    return kept.decode("ascii", "replace") or None
+
+
 def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _mapped(lock_fd: int) -> mmap.mmap:
+def _inode_and_size(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)  # noqa: PTH116  # half the time of a Path's
+    except FileNotFoundError:
+        return _NONE, _NONE
+    return found.st_ino, found.st_size
+
+
+def _mapped(lock_fd: int, head: str) -> mmap.mmap:
+    """Return what the lock holds; a new one holds ``head``, the last that this process knows."""
     if os.fstat(lock_fd).st_size < _HEX:
-        os.pwrite(lock_fd, BEGINNING.encode("ascii"), 0)
+        os.pwrite(lock_fd, head.encode("ascii"), 0)
     return mmap.mmap(lock_fd, _HEX)
 
 
 def _last(fd: int, size: int) -> tuple[str, bool]:
     """Return the digest of the last line of a file of ``size`` bytes, and whether it was ended."""
+    (*_, last), is_whole = _tail(fd, size, lines=1)
+    return digest(last), is_whole
+
+
+def _tail(fd: int, size: int, *, lines: int) -> tuple[list[bytes], bool]:
+    """Return so many last lines or more, if there are, and whether the last one was ended."""
     wanted = _TAIL_BYTES
     while True:
         start = max(0, size - wanted)
         text = os.pread(fd, size - start, start)
-        is_whole = text.endswith(b"\n")
-        _, newline, last = text.removesuffix(b"\n").rpartition(b"\n")
-        if newline or not start:
-            return digest(last), is_whole
+        found = text.removesuffix(b"\n").split(b"\n")
+        if not start:
+            return found, text.endswith(b"\n")
+        if len(found) > lines:
+            return found[1:], text.endswith(b"\n")
         wanted *= 2
+
+
+def _holds(fd: int, size: int, head: str) -> bool:
+    """Tell whether the line with that digest is there, before others or a torn one.
+
+    That is how it is if somebody was killed before the lock had the digest of what he wrote.
+    """
+    lines, _ = _tail(fd, size, lines=2)
+    with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as text:
+        is_followed = text.rfind(b'"prev":"%b"' % head.encode("ascii")) >= 0
+    return is_followed or head in map(digest, lines[-2:-1])
+
+
+def _cut(expected: str, found: str) -> Sequence[Mapping[str, str]]:
+    return ({"endpoint": "audit.cut", "expected": expected, "found": found},)

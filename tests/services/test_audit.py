@@ -95,6 +95,9 @@ def test_a_renamed_file_is_followed_by_one_that_goes_on_from_it(path):
     report = verify([old, path])
     assert (report.broken, report.lines) == (None, 4)
     assert verify([path, old]).broken
+    first_line = f"{path}: line 1 follows a line that is in none of the files"
+    assert verify([path]).broken == first_line
+    assert verify([path], after=verify([old]).head).broken is None
 
 
 def test_a_process_that_slept_through_a_whole_file_goes_on_from_its_last_line(path):
@@ -130,7 +133,105 @@ def test_what_is_done_to_a_torn_line_shows_too(path):
     assert verify([path]).broken == f"{path}: line 3 does not follow the line before it"
 
 
+# --- Its end ---
+
+
+def cut_lines(path: Path) -> list[tuple[str, str]]:
+    lines = [line for line in path.read_text().splitlines() if '"audit.cut"' in line]
+    return [(entry["expected"], entry["found"]) for entry in map(json.loads, lines)]
+
+
+CUTS = {
+    "last line": lambda lines: lines[:-1],
+    "most lines": lambda lines: lines[:1],
+    "last line changed": lambda lines: [*lines[:-1], lines[-1].replace(b":4", b":77")],
+    "all replaced": lambda _: [b'{"time":"x","prev":"%b"}\n' % BEGINNING.encode()],
+    "several torn lines added": lambda lines: [*lines, b"torn\n", b"torn\n"],
+}
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["the same process", "another process"])
+@pytest.mark.parametrize("cut", CUTS)
+def test_an_end_that_is_cut_off_is_noticed_and_written_down(path, cut, is_new):
+    log = AuditLog(path)
+    for number in range(5):
+        log.record(number=number)
+    expected = verify([path]).head
+    lines = CUTS[cut](path.read_bytes().splitlines(keepends=True))
+    path.write_bytes(b"".join(lines))
+    if cut != "several torn lines added":
+        assert verify([path]).broken == (
+            f"{path}: the last line that was written, {expected}, is missing"
+        )
+    log = AuditLog(path) if is_new else log
+    log.record(number=5)
+    log.record(number=6)
+    assert cut_lines(path) == [(expected, digest(lines[-1].removesuffix(b"\n")))]
+    assert verify([path]).broken is None
+
+
+def test_a_log_that_is_emptied_under_a_process_is_noticed(path):
+    log = AuditLog(path)
+    log.record(number=1)
+    head = verify([path]).head
+    os.truncate(path, 0)
+    assert verify([path]).broken
+    log.record(number=2)
+    assert cut_lines(path) == [(head, BEGINNING)]
+    assert verify([path]).broken == f"{path}: line 1 follows a line that is in none of the files"
+
+
+@pytest.mark.parametrize("has_more", [False, True])
+def test_a_process_that_was_killed_before_the_lock_was_written_has_cut_nothing(path, has_more):
+    log = AuditLog(path)
+    log.record(number=1)
+    kept = path.with_name("audit.log.lock").read_bytes()
+    for number in range(3):
+        log.record(number=number)
+    with path.open("ab") as file:
+        file.write(b"torn" if has_more else b"")
+    path.with_name("audit.log.lock").write_bytes(kept)
+    AuditLog(path).record(number=4)
+    assert cut_lines(path) == []
+    assert verify([path]).broken is None
+
+
+@pytest.mark.parametrize("gone", ["lock", "log and lock"])
+def test_a_lock_that_is_deleted_or_replaced_splits_no_chain(path, gone):
+    first, second = AuditLog(path), AuditLog(path)
+    first.record(number=1)
+    second.record(number=2)
+    head = verify([path]).head
+    path.with_name("audit.log.lock").unlink()
+    if gone == "log and lock":
+        path.unlink()
+    second.record(number=3)
+    first.record(number=4)
+    second.record(number=5)
+    assert [entry["number"] for entry in entries(path)][-3:] == [3, 4, 5]
+    whole = verify([path], after=BEGINNING if gone == "lock" else str(head))
+    assert whole.broken is None
+    if gone == "log and lock":
+        assert verify([path]).broken
+
+
+def test_a_log_without_a_lock_says_nothing_of_its_end(path, capsys, monkeypatch):
+    AuditLog(path).record(number=1)
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    status, printed = run(capsys, monkeypatch, str(copy))
+    assert (status, "missing at the end is not known" in printed) == (0, True)
+    assert "not known" not in run(capsys, monkeypatch, str(path))[1]
+
+
+def test_nothing_but_torn_lines_is_no_audit_log(path, capsys, monkeypatch):
+    path.write_bytes(b"garbage\n\x00\xff\ngarbage")
+    assert verify([path]).broken == f"{path}: there is no line that can be read"
+    assert run(capsys, monkeypatch, str(path))[0] == 1
+
+
 CHANGES = {
+    "the first line removed": (lambda lines: lines[1:], 1),
     "a line changed": (lambda lines: [lines[0], lines[1].replace(b"1", b"7", 1), *lines[2:]], 3),
     "a line removed": (lambda lines: [lines[0], *lines[2:]], 2),
     "a line repeated": (lambda lines: [lines[0], lines[0], *lines[1:]], 2),
@@ -145,7 +246,9 @@ def test_the_first_broken_line_is_named(path, change):
         log.record(number=number)
     altered, line = CHANGES[change]
     path.write_bytes(b"".join(altered(path.read_bytes().splitlines(keepends=True))))
-    assert verify([path]).broken == f"{path}: line {line} does not follow the line before it"
+    before = "follows a line that is in none of the files"
+    expected = before if line == 1 else "does not follow the line before it"
+    assert verify([path]).broken == f"{path}: line {line} {expected}"
 
 
 def run(capsys: Any, monkeypatch: Any, *arguments: str) -> tuple[int, str]:
@@ -171,8 +274,9 @@ def test_the_command_tells_of_the_chain_and_of_its_end(path, capsys, monkeypatch
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[1])
     status, printed = run(capsys, monkeypatch, "--head", head, str(path))
     assert (status, f"no line has the hash {head}" in printed) == (1, True)
+    assert run(capsys, monkeypatch, "--after", head, str(path))[0] == 0
     path.write_bytes(2 * path.read_bytes())
-    status, printed = run(capsys, monkeypatch, str(path))
+    status, printed = run(capsys, monkeypatch, "--after", head, str(path))
     assert (status, "line 2 does not follow" in printed) == (1, True)
 
 
