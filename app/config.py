@@ -118,6 +118,16 @@ class Config:
         is_secret=True,
     )
     bind: str = _setting(_text, "address and port to serve", default="127.0.0.1:8000")
+    header_seconds: float = _setting(
+        _seconds,
+        "wait for the header section of a request that has begun, and for a TLS handshake",
+        default=10.0,
+    )
+    request_seconds: float = _setting(
+        _seconds,
+        "the same for a whole request, then 408; and for a client that takes nothing of its answer",
+        default=30.0,
+    )
     sessions: int = _setting(
         _whole, "PKCS#11 sessions of each worker, lent to one operation at a time", default=4
     )

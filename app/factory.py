@@ -14,7 +14,7 @@ from app.auth.authenticator import Authenticator
 from app.auth.certificates import Proxy
 from app.auth.client_address import ClientAddress
 from app.config import Config
-from app.http import answers, request_body
+from app.http import answers
 from app.http.audit_hook import AuditHook
 from app.http.json_answers import Responses
 from app.http.router import AUDIENCE, AUDITS, KINDS, route
@@ -125,7 +125,6 @@ def _register_hooks(app: Flask, service: Service) -> None:
     app.before_request(_require_exact_path)
     service.authenticator.register(app)
     answers.register(app)
-    request_body.register(app)
 
 
 def _start(service: Service) -> None:

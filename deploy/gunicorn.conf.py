@@ -4,20 +4,17 @@ The master never touches PKCS#11: a token's handles do not survive a fork. What 
 set otherwise in ``GUNICORN_CMD_ARGS``, for example ``--max-requests 0``.
 """
 
-import json
 import os
 import socket
 import ssl
 import sys
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
-from gunicorn import util
 from gunicorn.arbiter import Arbiter
 
 from app.config import Config, ConfigError, is_loopback
 from app.observability import multiprocess as figures
+from app.server.connections import Deadlines
 from app.server.worker import Worker
 
 try:
@@ -81,35 +78,18 @@ def on_exit(_server: Arbiter) -> None:
     figures.remove()
 
 
-def _write_error(sock: socket.socket, status: int, reason: str, _message: str) -> None:
-    """Answer what never becomes a request like everything else, and do not repeat it."""
-    code = "internal_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "bad_request"
-    body = json.dumps({"error": code, "description": reason})
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    util.write_nonblock(sock, f"{head}{body}".encode("latin-1"))
-
-
-util.write_error = _write_error
-
-
 def pre_fork(server: Arbiter, worker: Worker) -> None:
-    """Give each worker a number of its own, and patience after failures."""
+    """Give each worker a number of its own, patience after failures, and less with clients."""
     worker.take_slot(server.WORKERS.values())
+    worker.deadlines = Deadlines(
+        header_seconds=service.header_seconds, request_seconds=service.request_seconds
+    )
 
 
 def child_exit(_server: Arbiter, worker: Worker) -> None:
     """Free the number, and forget what was true only while the worker lived."""
     worker.leave_slot()
     figures.worker_ended(worker.slot)
-
-
-def post_request(worker: Worker, request: Any, _environ: Any, response: Any) -> None:
-    """Let the worker see that it is of use."""
-    if response is not None:
-        worker.note(request.method, response.status_code)
 
 
 def pre_exec(_server: Arbiter) -> None:

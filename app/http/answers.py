@@ -61,6 +61,7 @@ HTTP_ERRORS: Final[Mapping[int, tuple[str, str]]] = MappingProxyType(
         400: ("bad_request", "Bad request"),
         404: ("not_found", "Key not found"),
         405: ("method_not_allowed", "Method not allowed"),
+        408: ("request_timeout", "The request did not come in time"),
         413: ("payload_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes"),
         415: (
             "unsupported_media_type",

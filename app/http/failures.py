@@ -5,6 +5,7 @@ from typing import Final
 from werkzeug.exceptions import (
     InternalServerError,
     RequestEntityTooLarge,
+    RequestTimeout,
     UnsupportedMediaType,
 )
 
@@ -13,7 +14,11 @@ from app import errors
 
 Failures = tuple[Exception, ...]
 
-EVERYWHERE: Final[Failures] = (InternalServerError(), errors.HostExhausted())
+EVERYWHERE: Final[Failures] = (
+    RequestTimeout(),
+    InternalServerError(),
+    errors.HostExhausted(),
+)
 BODY: Final[Failures] = (
     errors.BadRequest("Field 'data' is not valid base64url"),
     RequestEntityTooLarge(),

@@ -6,22 +6,24 @@ import mmap
 import os
 import random
 import resource
-import select
 import signal
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
 from flask import Flask, request
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn import util
+from gunicorn.workers.base import Worker as BaseWorker
 
 import hsm
-from app.http import answers, request_body
+from app.http import answers
+from app.server.connections import Connections, Deadlines
+from app.server.refusals import write_error
+from app.server.spread import Spread
 from app.service import service_of
 
 _FIRST_PAUSE_SECONDS: Final = 0.5
@@ -33,12 +35,9 @@ _OPENING_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
 _PR_SET_DUMPABLE: Final = 4
 _COLLECTED_OBJECTS: Final = 20_000
-_PLACES: Final = 128
-_COURTESY_SECONDS: Final = 0.01
-_GLANCE_SECONDS: Final = 0.0005
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     """A threaded worker that answers 503 while the service cannot be loaded, and tries again.
 
     A worker that dies at once, or soon and without ever having done anything for a client, has a
@@ -50,11 +49,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """
 
     slot: int
+    deadlines: Deadlines
+    spread: ClassVar[Spread] = Spread()
     # Counted in the master, where a reload makes no new class.
     _failures: ClassVar[Counter[int]] = Counter()
-    # One more than the connections of each worker that accepts, by slot; shared by all processes.
-    # Beyond so many workers two have the same place, and connections are spread less evenly.
-    _loads: ClassVar["memoryview[int]"] = memoryview(mmap.mmap(-1, 4 * _PLACES)).cast("I")
 
     # --- In the master ---
 
@@ -77,7 +75,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             self._failures[self.slot] += 1
         self._is_proven.close()
         self._has_ended.close()
-        self._loads[self.slot % _PLACES] = 0
+        self.spread.leave(self.slot)
 
     def _pause_after(self, failures: int) -> float:
         """Return seconds, never so few that all workers together boot six times in a minute."""
@@ -91,9 +89,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def init_process(self) -> None:
         """Run until the end; never leave with the codes 3 and 4, at which gunicorn gives up."""
-        # A terminal sends Ctrl-C to all, and a gthread worker told twice at once locks itself up.
+        # A terminal sends Ctrl-C to all, and the master alone decides how its workers end.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         os.environ["WORKER_SLOT"] = str(self.slot)
+        util.write_error = write_error
         if os.environ.get("WORKER_DUMPS") != "1":
             _forbid_dumps()
         try:
@@ -133,8 +132,22 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         while self.alive and _is_opening(self.wsgi) and time.monotonic() < deadline:
             self.notify()
             time.sleep(_POLL_SECONDS)
-        super().run()
+        self._connections = Connections(self, self.deadlines)
+        self._connections.serve()
         self._has_ended[0] = True
+
+    def beat(self) -> None:
+        """Tell the master that this worker lives; without a master it stops."""
+        self.notify()
+        if self.ppid != os.getppid():
+            self.alive, self.is_told = False, True
+
+    def is_ending(self) -> bool:
+        """Count a request; tell whether its connection should end with it."""
+        self.nr += 1
+        if self.nr >= self.max_requests:
+            self.alive = False
+        return not (self.alive and self.cfg.keepalive) or self._connections.are_many
 
     def note(self, method: str, status: int) -> None:
         """Look whether a client was served: what has worked once is not held back later."""
@@ -143,67 +156,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin to stop."""
-        self._is_told = True
+        self.is_told = True
         super().handle_exit(sig, frame)
 
-    _is_told = False
-
-    def is_parent_alive(self) -> bool:
-        """Look after the master; without one the worker stops."""
-        if super().is_parent_alive():
-            return True
-        self.alive, self._is_told = False, True
-        return False
-
-    @property
-    def nr_conns(self) -> int:
-        """How many connections this worker has; the others see it."""
-        return self._nr_conns
-
-    @nr_conns.setter
-    def nr_conns(self, number: int) -> None:
-        self._nr_conns = number
-        if self._accepting:
-            self._loads[self.slot % _PLACES] = number + 1
-
-    _accepting = False
-
-    def accept(self, listener: Any) -> None:
-        """Accept a connection, unless a worker that has fewer does so in a moment.
-
-        Else whoever wakes first takes all that come together, and its threads stand in line for as
-        long as they are kept alive while the other workers idle.
-        """
-        deadline = time.monotonic() + _COURTESY_SECONDS
-        while self._accepting and self._is_fuller() and time.monotonic() < deadline:
-            time.sleep(_GLANCE_SECONDS)
-            if not select.select([listener], [], [], 0)[0]:
-                return
-        super().accept(listener)
-
-    def _is_fuller(self) -> bool:
-        return any(0 < load <= self._nr_conns for load in self._loads.tolist())
-
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """Accept or do not; at the end take those who have connected already, and nobody more.
-
-        gunicorn would listen until its last request is answered: whoever connects meanwhile waits
-        for nothing and is then cut off.
-        """
-        super().set_accept_enabled(enabled)
-        self._loads[self.slot % _PLACES] = self._nr_conns + 1 if enabled else 0
-        if self._is_told and not enabled:
-            for listener in self.sockets:
-                with suppress(OSError):
-                    while self._has_accepted(listener):
-                        pass
-                listener.close()
-            self.sockets: list[Any] = []
-
-    def _has_accepted(self, listener: Any) -> bool:
-        connections = self.nr_conns
-        self.accept(listener)
-        return bool(self.nr_conns > connections)
+    is_told = False
+    """Whether all workers stop, and nobody is to listen any more."""
 
 
 def _forbid_dumps() -> None:
@@ -224,7 +181,6 @@ def _standby() -> Flask:
     """Return what answers while there is no service: the process lives, the rest is unavailable."""
     app = Flask(__name__, static_folder=None)
     answers.register(app)
-    request_body.register(app)
     app.add_url_rule("/health/live", "live", lambda: {"status": "live"})
 
     @app.before_request

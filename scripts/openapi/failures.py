@@ -49,6 +49,11 @@ CODES: Final[Mapping[str, Advice]] = MappingProxyType(
             "The path exists and not with this method.",
             "Use one of the methods in the header `Allow`.",
         ),
+        "request_timeout": Advice(
+            "The request did not come whole in time, or a part of it in time; the connection ends.",
+            "Send it again, whole. `JOSE_HSM_REQUEST_SECONDS` and `JOSE_HSM_HEADER_SECONDS` say "
+            "how long the service waits.",
+        ),
         "payload_too_large": Advice(
             "The body is larger than 2 MiB (2 097 152 bytes).",
             "Send less: split a batch, or sign a digest of the data that your protocol defines.",

@@ -3,21 +3,33 @@
 import asyncio
 import http.client
 import json
+import os
+import signal
 import socket
+import ssl
 import time
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
-from scripts.throwaway import make_token, server
+from scripts.throwaway import Server, make_token, server
 from tests.faults.service import until
 from tests.shared.api import PREFIX, Api
+from tests.shared.authority import Certificates
 
 DATA = "ZGF0YQ"
-SLOW = 8
+MIB = 2**20
+THREADS = 2 * 16
+SLOW = 3 * THREADS
+SHORT = {"JOSE_HSM_HEADER_SECONDS": "2", "JOSE_HSM_REQUEST_SECONDS": "3"}
+LONG = {"JOSE_HSM_REQUEST_SECONDS": "600"}
+HEAD = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
+LARGE_FILE = b"GET /docs/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CONNECTIONS = 1_000
 ROUNDS = 3
 PATIENCE_SECONDS = 60
@@ -45,23 +57,249 @@ def mac_body(url: str) -> bytes:
     return json.dumps({"kid": kid, "alg": "HS256", "data": DATA}).encode()
 
 
+def workers_of(running: Server) -> list[int]:
+    pid = running.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def sockets_of(running: Server) -> int:
+    """Return how many sockets the workers have open."""
+    files = [file for pid in workers_of(running) for file in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum(is_socket(file) for file in files)
+
+
+def is_socket(file: Path) -> bool:
+    try:
+        return str(file.readlink()).startswith("socket:")
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def crowd_of(number: int, connect: Callable[[], socket.socket]) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(connect())) for _ in range(number)]
+
+
+def assert_others_are_served(url: str, **options: str) -> None:
+    """On new connections, so that each worker has its turn."""
+    for _ in range(8):
+        answer = requests.get(f"{url}/health/live", timeout=PATIENCE_SECONDS, **options)
+        assert answer.json() == {"status": "live"}
+
+
+def answer_of(client: socket.socket) -> tuple[int, dict[str, str]]:
+    with closing(http.client.HTTPResponse(client)) as answer:
+        answer.begin()
+        return answer.status, json.loads(answer.read())
+
+
+# --- Slow ones ---
+
+
 def test_callers_who_send_a_byte_now_and_then_hold_up_nobody(environment):
-    with server(environment) as running, ExitStack() as open_sockets:
+    with server(environment | LONG) as running:
         body = mac_body(running.url)
-        slow = [open_sockets.enter_context(connected(running.url)) for _ in range(SLOW)]
-        for client in slow:
-            client.sendall(head("/mac", body))
-        expected = Api.over_http(running.url).ok("/mac", json.loads(body))
-        for sent in range(5):
+        with crowd_of(SLOW, lambda: connected(running.url)) as slow:
             for client in slow:
-                client.sendall(body[sent : sent + 1])
-            assert Api.over_http(running.url).ok("/mac", json.loads(body)) == expected
-            time.sleep(0.2)
-        for client in slow:  # and those who end at last are answered as everybody
-            client.sendall(body[5:])
-            answer = http.client.HTTPResponse(client)
-            answer.begin()
-            assert (answer.status, json.loads(answer.read())) == (200, expected)
+                client.sendall(head("/mac", body))
+            expected = Api.over_http(running.url).ok("/mac", json.loads(body))
+            for sent in range(5):
+                for client in slow:
+                    client.sendall(body[sent : sent + 1])
+                assert Api.over_http(running.url).ok("/mac", json.loads(body)) == expected
+                assert_others_are_served(running.url)
+            for client in slow:  # and those who end at last are answered as everybody
+                client.sendall(body[5:])
+                assert answer_of(client) == (200, expected)
+
+
+UNFINISHED = {
+    "body": head("/mac", bytes(100)) + b"{",
+    "chunked body": head("/mac", b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    + b"5\r\n{",
+    "header section": HEAD + b"X: a",
+    "one byte": b"G",
+}
+
+
+@contextmanager
+def unfinished(url: str) -> Iterator[list[socket.socket]]:
+    """So many of each kind as would take three times all threads."""
+    with crowd_of(SLOW * len(UNFINISHED), lambda: connected(url)) as slow:
+        for client, begun in zip(slow, SLOW * list(UNFINISHED.values()), strict=True):
+            client.sendall(begun)
+        yield slow
+
+
+def test_requests_that_do_not_end_hold_up_nobody(environment):
+    with server(environment | LONG) as running, unfinished(running.url) as slow:
+        assert_others_are_served(running.url)
+        assert not any(has_ended(client) for client in slow)
+
+
+def has_ended(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return client.recv(1, socket.MSG_PEEK) is not None
+    except BlockingIOError:
+        return False
+
+
+def test_requests_that_do_not_come_in_time_are_408(environment):
+    with server(environment | SHORT) as running, unfinished(running.url) as slow:
+        for client in slow:
+            status, refusal = answer_of(client)
+            assert (status, refusal["error"]) == (408, "request_timeout")
+            assert client.recv(1) == b""
+
+
+def test_a_request_that_goes_on_coming_ends_by_its_deadline(environment):
+    with server(environment | SHORT, workers=1) as running, closing(connected(running.url)) as slow:
+        slow.sendall(HEAD)
+        slow.settimeout(0.1)
+        started = time.monotonic()
+        while time.monotonic() < started + PATIENCE_SECONDS:
+            slow.sendall(b"X")
+            try:
+                assert slow.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 408"
+                break
+            except TimeoutError:
+                continue
+        else:
+            pytest.fail("the request goes on")
+
+
+@contextmanager
+def silent_in_tls(settings: Mapping[str, str]) -> Iterator[tuple[Server, list[socket.socket]]]:
+    with server(settings) as running, crowd_of(SLOW, lambda: connected(running.url)) as slow:
+        for client in slow[::2]:
+            client.sendall(b"\x16\x03\x01")
+        yield running, slow
+
+
+def test_handshakes_that_do_not_end_hold_up_nobody(environment, tmp_path):
+    certificates = Certificates(tmp_path)
+    patient = {"JOSE_HSM_HEADER_SECONDS": "600"}
+    options = {"cert": certificates.alice, "verify": str(certificates.authority.path)}
+    with silent_in_tls({**environment, **certificates.settings, **patient}) as (running, slow):
+        assert_others_are_served(running.url.replace("http://", "https://"), **options)
+        assert not any(has_ended(client) for client in slow)
+
+
+def test_over_tls_there_are_deadlines_too(environment, tmp_path):
+    certificates = Certificates(tmp_path)
+    context = ssl.create_default_context(cafile=str(certificates.authority.path))
+    context.load_cert_chain(*certificates.alice)
+    with silent_in_tls({**environment, **certificates.settings, **SHORT}) as (running, slow):
+        plain = connected(running.url)
+        with context.wrap_socket(plain, server_hostname="localhost") as client:
+            client.sendall(HEAD)
+            status, refusal = answer_of(client)
+            assert (status, refusal["error"]) == (408, "request_timeout")
+        for client in slow:
+            assert client.recv(1) == b""
+
+
+def test_clients_that_never_read_their_answers_hold_up_nobody_and_end(environment):
+    def connect() -> socket.socket:
+        address = urlsplit(running.url)
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(PATIENCE_SECONDS)
+        client.connect((address.hostname, address.port))
+        client.sendall(6 * LARGE_FILE)
+        return client
+
+    with server(environment | SHORT) as running:
+        assert_others_are_served(running.url)
+        idle = sockets_of(running)
+        with crowd_of(SLOW, connect) as slow:
+            assert_others_are_served(running.url)
+            until(lambda: sockets_of(running) <= idle, seconds=PATIENCE_SECONDS)
+            assert all(len(read_all(client)) < 6 * 1_700_000 for client in slow[:4])
+
+
+def read_all(client: socket.socket) -> bytes:
+    pieces = []
+    try:
+        while piece := client.recv(MIB):
+            pieces.append(piece)
+    except ConnectionResetError:
+        pass
+    return b"".join(pieces)
+
+
+def test_clients_that_stay_after_the_end_hold_up_nobody(environment):
+    with server(environment, workers=1) as running:
+        requests.get(f"{running.url}/health/live", timeout=60)
+        with crowd_of(20, lambda: connected(running.url)) as staying:
+            for client in staying:
+                client.sendall(HEAD + b"Connection: close\r\n\r\n")
+            for client in staying:
+                assert answer_of(client) == (200, {"status": "live"})
+            assert_others_are_served(running.url)
+
+
+def test_who_comes_is_served_where_silent_ones_have_taken_every_place(environment):
+    few = {"GUNICORN_CMD_ARGS": "--worker-connections 40 --threads 4"}
+    with server(environment | few, workers=1) as running:
+        requests.get(f"{running.url}/health/live", timeout=60)
+        with crowd_of(120, lambda: connected(running.url)) as slow:
+            for client in slow[::2]:
+                client.sendall(HEAD)
+            assert_others_are_served(running.url)
+
+
+def test_large_bodies_that_do_not_end_take_bounded_memory(environment):
+    with server(environment | LONG, workers=1) as running:
+        body = mac_body(running.url)
+        large = json.dumps({**json.loads(body), "padding": "x" * (3 * MIB // 2)}).encode()
+        (pid,) = workers_of(running)
+        before = resident_kib(pid)
+        unfinished = bytes(2 * MIB - 1)
+        with crowd_of(90, lambda: connected(running.url)) as slow:
+            for client in slow:
+                client.sendall(head("/mac", bytes(2 * MIB)) + unfinished)
+            status, refusal = answer_of(slow[0])  # who takes longest gives way
+            assert (status, refusal["error"]) == (503, "unavailable")
+            answer = requests.post(
+                f"{running.url}{PREFIX}/mac",
+                data=large,
+                headers={"Content-Type": "application/json"},
+                timeout=60,
+            )
+            assert answer.status_code == 200
+            assert resident_kib(pid) - before < 120 * 1024
+
+
+def test_a_stop_waits_for_who_is_sending_and_not_for_who_is_silent(environment):
+    with server(environment | {"JOSE_HSM_REQUEST_SECONDS": "40"}, workers=1) as running:
+        body = mac_body(running.url)
+        with (
+            crowd_of(20, lambda: connected(running.url)),
+            closing(connected(running.url)) as sending,
+        ):
+            sending.sendall(head("/mac", body) + body[:5])
+            assert_others_are_served(running.url)
+            (pid,) = workers_of(running)
+            os.kill(running.process.pid, signal.SIGTERM)
+            until(lambda: refuses(running.url))
+            sending.sendall(body[5:])
+            assert answer_of(sending)[0] == 200
+            assert running.process.wait(timeout=20) == 0
+            assert not Path(f"/proc/{pid}").exists()
+
+
+def refuses(url: str) -> bool:
+    try:
+        connected(url).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+# --- Those who are gone ---
 
 
 @pytest.mark.parametrize("kind", [{"kty": "RSA", "alg": "PS256"}, {"kty": "oct", "alg": "A256GCM"}])
@@ -93,9 +331,8 @@ def test_a_thousand_connections_are_all_served(environment):
     with server(environment) as running:
         body = mac_body(running.url)
         expected = Api.over_http(running.url).ok("/mac", json.loads(body))
-        pid = running.process.pid
-        workers = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-        before = [resident_kib(int(worker)) for worker in workers]
+        workers = workers_of(running)
+        before = [resident_kib(worker) for worker in workers]
         answers = asyncio.run(crowd(running.url, head("/mac", body) + body))
         statuses = Counter(status for status, _ in answers)
         assert statuses.keys() <= {200, 503}
@@ -103,7 +340,7 @@ def test_a_thousand_connections_are_all_served(environment):
         assert statuses[200] > statuses[503]
         for status, content in answers:
             assert content == expected if status == 200 else content["error"] == "unavailable"
-        grown = [resident_kib(int(worker)) for worker in workers]
+        grown = [resident_kib(worker) for worker in workers]
         assert max(after - start for after, start in zip(grown, before, strict=True)) < 100 * 1024
 
 

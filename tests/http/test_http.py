@@ -432,7 +432,118 @@ def test_a_truncated_body_is_a_bad_request(server: str, request_head: bytes, bod
             assert refusal_of(response) == (400, "bad_request")
 
 
+def test_a_body_broken_off_is_no_request_even_if_it_could_be_one(server, mac_body) -> None:
+    body = json.dumps(mac_body).encode()
+    with closing(socket.create_connection(address(server), timeout=30)) as channel:
+        channel.sendall(head_of("/mac", Content_Length=str(len(body) + 1)) + body)
+        channel.shutdown(socket.SHUT_WR)
+        with answer_on(channel) as response:
+            assert refusal_of(response) == (400, "bad_request")
+
+
+def test_a_chunk_that_says_it_is_too_large_is_refused_unread(server: str) -> None:
+    request = head_of("/mac", Transfer_Encoding="chunked")
+    assert exchange(server, request, b"300000\r\n{", wait_seconds=5) == (413, "payload_too_large")
+
+
+# --- expectations ---
+
+EXPECTED = {"Expect": "100-continue"}
+DECIDED_BY_THE_HEADER: Mapping[str, tuple[bytes, int, str]] = {
+    "no path": (head_of("/unknown", **EXPECTED, Content_Length="2"), 404, "not_found"),
+    "method": (
+        head_of("/mac", **EXPECTED, Content_Length="2").replace(b"POST", b"PUT"),
+        405,
+        "method_not_allowed",
+    ),
+    "length": (head_of("/mac", **EXPECTED, Content_Length="3000000"), 413, "payload_too_large"),
+    "media type": (
+        head_of("/mac", **EXPECTED, Content_Length="2").replace(b"/json", b"/xml"),
+        415,
+        "unsupported_media_type",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("request_head", "status", "code"), DECIDED_BY_THE_HEADER.values(), ids=DECIDED_BY_THE_HEADER
+)
+def test_what_the_header_section_decides_is_answered_at_once(server, request_head, status, code):
+    assert exchange(server, request_head, wait_seconds=20) == (status, code)
+
+
+def test_who_is_nobody_is_not_asked_for_a_body(callers) -> None:
+    for token in (b"", b"Authorization: Bearer jh_x\r\n"):
+        request = head_of("/mac", **EXPECTED, Content_Length="2")[:-2] + token + b"\r\n"
+        assert exchange(callers.url, request, wait_seconds=20) == (401, "unauthorized")
+
+
+@every_framing
+def test_who_may_send_a_body_is_told_to(server: str, mac_body: Any, framing: str) -> None:
+    request, body = framed("/mac", json.dumps(mac_body).encode(), framing)
+    request = request[:-2] + b"Expect: 100-Continue\r\n\r\n"
+    with closing(socket.create_connection(address(server), timeout=30)) as channel:
+        for _ in range(2):
+            channel.sendall(request)
+            interim = channel.recv(1000)
+            assert interim == b"HTTP/1.1 100 Continue\r\n\r\n"
+            channel.sendall(body)
+            with answer_on(channel) as response:
+                assert response.status == 200, response.read()
+                response.read()
+
+
+def test_who_does_not_wait_is_not_told_to_go_on(server: str, mac_body: Any) -> None:
+    body = json.dumps(mac_body).encode()
+    request = head_of("/mac", **EXPECTED, Content_Length=str(len(body)))
+    for data in (request + body, request.replace(b"HTTP/1.1", b"HTTP/1.0") + body):
+        with closing(socket.create_connection(address(server), timeout=30)) as channel:
+            channel.sendall(data)
+            with answer_on(channel) as response:
+                assert response.status == 200, response.read()
+
+
+def test_an_expectation_that_nobody_knows_is_ignored(server: str, mac_body: Any) -> None:
+    body = json.dumps(mac_body).encode()
+    with closing(socket.create_connection(address(server), timeout=30)) as channel:
+        channel.sendall(head_of("/mac", Expect="miracles", Content_Length=str(len(body))) + body)
+        with answer_on(channel) as response:
+            assert response.status == 200, response.read()
+
+
 # --- connections ---
+
+
+def test_requests_that_come_together_are_answered_in_order(server: str, mac_body: Any) -> None:
+    requests_ = [
+        b"".join(framed("/mac", json.dumps(mac_body | {"data": data}).encode(), framing))
+        for data, framing in (("AAAA", "chunked"), ("BBBB", "Content-Length"), ("CCCC", "chunked"))
+    ]
+    macs = []
+    with closing(socket.create_connection(address(server), timeout=30)) as channel:
+        channel.sendall(b"".join(requests_))
+        for _ in requests_:
+            status, _, rest = read_answer(channel)
+            assert status == 200
+            macs.append(rest["mac"])
+    assert len(set(macs)) == 3
+    assert macs == [
+        api_of(server).ok("/mac", mac_body | {"data": data})["mac"]
+        for data in ("AAAA", "BBBB", "CCCC")
+    ]
+
+
+def read_answer(channel: socket.socket) -> tuple[int, Mapping[str, str], Any]:
+    """Read one answer and nothing of the next."""
+    top = b""
+    while not top.endswith(b"\r\n\r\n"):
+        top += channel.recv(1)
+    line, *fields = top.decode().split("\r\n")
+    headers = dict(field.lower().split(": ", 1) for field in fields if field)
+    body = b""
+    while len(body) < int(headers["content-length"]):
+        body += channel.recv(int(headers["content-length"]) - len(body))
+    return int(line.split()[1]), headers, json.loads(body)
 
 
 def bad_requests() -> Iterator[Any]:
@@ -495,12 +606,13 @@ GUNICORN_REFUSES: Mapping[str, tuple[bytes, int]] = {
     "no path": (b"GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "method in lower case": (b"get / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "raw bytes in the path": (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "HTTP/1.1 without Host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "bare LF": (b"GET / HTTP/1.1\nHost: x\n", 400),
     "header without colon": (b"GET / HTTP/1.1\r\nHost x\r\n\r\n", 400),
     "both framings": (head_of("/mac", Content_Length="3", Transfer_Encoding="chunked"), 400),
     "negative length": (head_of("/mac", Content_Length="-1"), 400),
     "two lengths": (head_of("/mac", Content_Length="1, 2"), 400),
     "URL of 9000 characters": (b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * 9000), 414),
-    "expectation": (head_of("/mac", Expect="miracles"), 417),
     "header of 9000 bytes": (head_of("/mac", X="a" * 9000), 431),
     "101 headers": (head_of("/mac", **{f"X{number}": "y" for number in range(101)}), 431),
     "transfer coding": (head_of("/mac", Transfer_Encoding="xchunked"), 501),

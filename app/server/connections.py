@@ -1,0 +1,361 @@
+"""All connections of a worker: one thread reads and writes for all, the others only answer.
+
+So a client that is slow, silent or gone never takes a thread from another, and each has a deadline:
+for the handshake and the header section, for the whole of a request, for taking the answer.
+"""
+
+import errno
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import SimpleQueue
+from selectors import EVENT_READ, DefaultSelector
+from socket import SHUT_WR
+from typing import TYPE_CHECKING, Any, Final
+
+from gunicorn.http.errors import ParseException
+
+from app.config import MAX_BODY_BYTES
+from app.server import refusals
+from app.server.answering import Sink, answer
+from app.server.connection import BLOCKED, EVENTS, Connection, Outcome, Step
+from app.server.intake import Intake, Progress
+from app.server.tls import Tls
+
+if TYPE_CHECKING:
+    from app.server.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+_TURN_SECONDS: Final = 0.25
+_FAREWELL_SECONDS: Final = 2.0
+"""How long a connection stays open for a client to notice that it ends."""
+_MOST_UNREAD_BYTES: Final = 32 * MAX_BODY_BYTES
+_SMALL_BYTES: Final = 64 * 1024
+_MOST_HELD_BYTES: Final = 32 * MAX_BODY_BYTES
+"""Of all requests and answers that are not small, together."""
+_SCARCE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_PAUSE_SECONDS: Final = 0.05
+_PIPE_BYTES: Final = 4096
+_NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadlines:
+    """How long clients may take: for the header section, and for a whole request or answer."""
+
+    header_seconds: float
+    request_seconds: float
+
+
+class Connections:
+    """Accepts, reads, writes and ends; ``serve`` does it until the worker is to stop."""
+
+    def __init__(self, worker: "Worker", deadlines: Deadlines) -> None:
+        self._worker = worker
+        self._deadlines = deadlines
+        self._tls = Tls(worker.cfg) if worker.cfg.is_ssl else None
+        self._threads = ThreadPoolExecutor(worker.cfg.threads)
+        self._answered: SimpleQueue[Connection] = SimpleQueue()
+        self._selector = DefaultSelector()
+        self._all: dict[Connection, None] = {}  # in the order of their coming
+        self._is_accepting = False
+        self._next_look = 0.0
+
+    def serve(self) -> None:
+        """Serve until the worker is to stop, then those who are there, to the end."""
+        self._selector.register(self._worker.PIPE[0], EVENT_READ, self._take_back)
+        while self._worker.alive:
+            self._accept_or_not()
+            self._turn()
+        self._stop_accepting()
+        self._hurry()
+        end = time.monotonic() + self._worker.cfg.graceful_timeout
+        while self._all and time.monotonic() < end:
+            self._turn()
+        for connection in list(self._all):
+            self._drop(connection)
+        self._threads.shutdown(wait=False)
+        self._selector.close()
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(_TURN_SECONDS):
+            if not isinstance(key.data, Connection):
+                key.data(key.fileobj)
+            elif key.data in self._all:
+                self._do(key.data, key.data.step)
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + _TURN_SECONDS
+            self._worker.beat()
+            for connection in [each for each in self._all if each.deadline <= now]:
+                self._do(connection, connection.overdue)
+
+    def _hurry(self) -> None:
+        """Give clients that have sent nothing a moment in which they may be sending."""
+        soon = time.monotonic() + _FAREWELL_SECONDS
+        for connection in self._all:
+            if not connection.intake.has_begun:
+                connection.deadline = min(connection.deadline, soon)
+
+    # --- Who comes ---
+
+    def _accept_or_not(self) -> None:
+        """Accept while there is room, or somebody who can be asked to leave."""
+        has_room = len(self._all) < self._worker.cfg.worker_connections
+        if self._is_accepting == has_room:
+            return
+        self._is_accepting = has_room
+        for listener in self._worker.sockets:
+            if has_room:
+                self._selector.register(listener, EVENT_READ, self._accept)
+            else:
+                self._selector.unregister(listener)
+        self._note_load()
+
+    def _stop_accepting(self) -> None:
+        """Accept nobody from now on; at the end those who have connected already.
+
+        If all of them listened until the last request is answered, whoever connects meanwhile would
+        wait for nothing and then be cut off.
+        """
+        if self._is_accepting:
+            for listener in self._worker.sockets:
+                self._selector.unregister(listener)
+        self._is_accepting = False
+        self._note_load()
+        if self._worker.is_told:
+            for listener in self._worker.sockets:
+                with suppress(OSError):
+                    while True:
+                        self._admit(listener)
+                listener.close()
+            self._worker.sockets = []
+
+    def _accept(self, listener: Any) -> None:
+        if self._worker.spread.is_mine(len(self._all), listener):
+            try:
+                self._admit(listener)
+            except OSError as error:
+                if error.errno in _SCARCE and not self._ask_one_to_leave():
+                    time.sleep(_PAUSE_SECONDS)  # the listener stays ready
+
+    def _admit(self, listener: Any) -> None:
+        """Accept one connection; raise ``OSError`` if there is none."""
+        channel, client = listener.accept()
+        intake = Intake(self._worker.cfg, client, 1)
+        connection = Connection(channel, client, listener.getsockname(), intake)
+        if len(self._all) + 1 >= self._worker.cfg.worker_connections:
+            self._ask_one_to_leave()
+        self._all[connection] = None
+        self._note_load()
+        self._do(connection, self._greet)
+
+    def _ask_one_to_leave(self) -> bool:
+        """End the oldest connection that has never brought a whole request, if there is one."""
+        silent = (each for each in self._all if not each.requests)
+        oldest = next(silent, None)
+        if oldest is not None:
+            self._drop(oldest)
+        return oldest is not None
+
+    def _note_load(self) -> None:
+        if self._is_accepting:
+            self._worker.spread.note(self._worker.slot, len(self._all))
+        else:
+            self._worker.spread.leave(self._worker.slot)
+
+    @property
+    def are_many(self) -> bool:
+        """Tell whether connections should be used once only, so that others find room."""
+        cfg = self._worker.cfg
+        return len(self._all) >= int(cfg.worker_connections - cfg.threads)
+
+    # --- What is done with one ---
+
+    def _do(self, connection: Connection, step: Step) -> None:
+        """Do a step as far as the socket allows; whatever goes wrong ends this connection only."""
+        try:
+            step(connection)
+        except BLOCKED as blocked:
+            self._watch(connection, EVENTS[type(blocked)])
+        except ParseException as error:
+            self._refuse(connection, error)
+        except OSError:  # the client is gone
+            self._drop(connection)
+        except Exception:
+            logger.exception("a connection is given up")
+            self._drop(connection)
+
+    def _wait(self, connection: Connection, step: Step, seconds: float, overdue: Step) -> None:
+        """Go on with ``step`` when the socket is ready, with ``overdue`` if it is not in time."""
+        connection.step, connection.overdue = step, overdue
+        connection.deadline = time.monotonic() + seconds
+
+    def _watch(self, connection: Connection, event: int) -> None:
+        """Be told when the socket is ready for ``event``; for 0 not at all."""
+        before, connection.awaited_event = connection.awaited_event, event
+        if before == event:
+            return
+        if not event:
+            self._selector.unregister(connection.socket)
+        elif before:
+            self._selector.modify(connection.socket, event, connection)
+        else:
+            self._selector.register(connection.socket, event, connection)
+
+    def _drop(self, connection: Connection) -> None:
+        if connection in self._all:
+            del self._all[connection]
+            self._watch(connection, 0)
+            connection.socket.close()
+            self._note_load()
+
+    # --- Steps ---
+
+    def _greet(self, connection: Connection) -> None:
+        if self._tls is None:
+            self._begin(connection)
+            return
+        self._wait(connection, self._shake_hands, self._deadlines.header_seconds, self._drop)
+        connection.secure(self._tls.context())
+        self._shake_hands(connection)
+
+    def _shake_hands(self, connection: Connection) -> None:
+        connection.shake_hands()
+        self._begin(connection)
+
+    def _begin(self, connection: Connection, came_already: bytes = b"") -> None:
+        """Wait for a request."""
+        cfg = self._worker.cfg
+        idle_seconds = cfg.keepalive if self._worker.alive else _FAREWELL_SECONDS
+        self._wait(connection, self._read, idle_seconds, self._drop)
+        if came_already:
+            self._take(connection, came_already)
+        self._read(connection)
+
+    def _read(self, connection: Connection) -> None:
+        intake = connection.intake
+        while intake.progress is Progress.UNDER_WAY:
+            if data := connection.receive():
+                self._take(connection, data)
+            elif intake.request is None:
+                self._drop(connection)
+                return
+            else:
+                intake.end()
+        self._hand_over(connection)
+
+    def _take(self, connection: Connection, data: bytes) -> None:
+        intake = connection.intake
+        if not intake.has_begun:
+            connection.began = time.monotonic()
+            connection.overdue = self._time_out
+            connection.deadline = connection.began + self._deadlines.header_seconds
+        intake.add(data)
+        if intake.request is not None:
+            connection.deadline = connection.began + self._deadlines.request_seconds
+        self._bound_memory(connection)
+
+    def _hand_over(self, connection: Connection) -> None:
+        """Have a thread answer; until then nobody else touches the connection."""
+        self._watch(connection, 0)
+        connection.deadline = _NEVER
+        connection.requests += 1
+        self._threads.submit(self._answer, connection)
+
+    def _answer(self, connection: Connection) -> None:
+        """Answer, in a thread, and send what the client takes at once."""
+        connection.outgoing, connection.outcome = memoryview(b""), Outcome.END
+        try:
+            answer(self._worker, connection)
+            connection.send()
+        except OSError:
+            pass  # what is left is sent, or the client found to be gone, where all others are
+        except Exception:
+            logger.exception("a request is not answered")
+        finally:
+            self._answered.put(connection)
+            with suppress(BlockingIOError):  # then many are to be taken back already
+                os.write(self._worker.PIPE[1], b"1")
+
+    def _take_back(self, pipe: int) -> None:
+        with suppress(BlockingIOError):
+            os.read(pipe, _PIPE_BYTES)
+        while not self._answered.empty():
+            connection = self._answered.get()
+            self._bound_memory(connection)
+            self._do(connection, self._send)
+
+    def _send(self, connection: Connection) -> None:
+        self._wait(connection, self._send, self._deadlines.request_seconds, self._drop)
+        connection.send()
+        match connection.outcome:
+            case Outcome.NEXT_REQUEST:
+                came_already = connection.intake.rest()
+                number = connection.requests + 1
+                connection.intake = Intake(self._worker.cfg, connection.client, number)
+                self._begin(connection, came_already)
+            case Outcome.BODY:
+                self._go_on(connection)
+            case Outcome.END:
+                self._take_leave(connection)
+
+    def _go_on(self, connection: Connection) -> None:
+        """Read the body, now that the client knows that it is wanted."""
+        connection.intake.go_on()
+        connection.step, connection.overdue = self._read, self._time_out
+        connection.deadline = connection.began + self._deadlines.request_seconds
+        self._read(connection)
+
+    def _take_leave(self, connection: Connection) -> None:
+        """Send nothing more; read on, within reason, for who is still sending sees no answer."""
+        connection.socket.shutdown(SHUT_WR)
+        connection.intake = Intake(self._worker.cfg, connection.client, 0)
+        connection.began = time.monotonic()
+        connection.unread_bytes = 0
+        self._wait(connection, self._discard, _FAREWELL_SECONDS, self._drop)
+        self._watch(connection, EVENT_READ)
+
+    def _discard(self, connection: Connection) -> None:
+        data = connection.receive()
+        connection.unread_bytes += len(data)
+        connection.deadline = time.monotonic() + _FAREWELL_SECONDS
+        is_late = connection.deadline > connection.began + self._deadlines.request_seconds
+        if not data or is_late or connection.unread_bytes > _MOST_UNREAD_BYTES:
+            self._drop(connection)
+
+    # --- Those who are refused ---
+
+    def _refuse(self, connection: Connection, error: Exception) -> None:
+        sink = Sink()
+        self._worker.handle_error(None, sink, connection.client, error)
+        self._say(connection, sink.content())
+
+    def _time_out(self, connection: Connection) -> None:
+        self._say(connection, refusals.TIMED_OUT)
+
+    def _say(self, connection: Connection, answer: bytes | memoryview) -> None:
+        connection.outgoing, connection.outcome = memoryview(answer), Outcome.END
+        self._do(connection, self._send)
+
+    def _bound_memory(self, connection: Connection) -> None:
+        """End what has taken longest, while all that is not small takes too much together."""
+        if connection.held_bytes <= _SMALL_BYTES:
+            return
+        large = [each for each in self._all if each.held_bytes > _SMALL_BYTES and each.deadline]
+        excess_bytes = sum(each.held_bytes for each in large) - _MOST_HELD_BYTES
+        for each in sorted(large, key=lambda each: each.began):
+            if excess_bytes > 0 and each.deadline < _NEVER:
+                excess_bytes -= each.held_bytes
+                each.deadline, each.overdue = 0.0, self._give_up
+                self._next_look = 0.0
+
+    def _give_up(self, connection: Connection) -> None:
+        if connection.outgoing:
+            self._drop(connection)
+        else:
+            self._say(connection, refusals.OVERLOADED)

@@ -1,0 +1,156 @@
+"""The next request of a connection, as far as it has come: gunicorn judges it, and never waits."""
+
+import io
+import re
+from contextlib import suppress
+from enum import Enum, auto
+from typing import Any, Final
+
+from gunicorn.http.body import ChunkedReader
+from gunicorn.http.errors import InvalidHeader, NoMoreData, ParseException
+from gunicorn.http.message import Request
+from gunicorn.http.unreader import IterUnreader
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from app.config import MAX_BODY_BYTES
+from app.errors import BadRequest
+from app.http.request_body import BodyWanted, Unreadable
+from app.server.chunks import Chunks
+
+# The end of a header section; after a bare LF, too, gunicorn waits for nothing more.
+_END: Final = re.compile(rb"\r\n\r\n|(?<!\r)\n")
+_MOST_FRAMED_BYTES: Final = 2 * MAX_BODY_BYTES  # sizes and extensions of the chunks with it
+_BROKEN: Final = "The body is broken off: fewer bytes came than were announced"
+
+
+class Progress(Enum):
+    """How far the request has come."""
+
+    UNDER_WAY = auto()
+    EXPECTING = auto()
+    """The client waits for 100 before it sends the body (RFC 9110 §10.1.1)."""
+    WHOLE = auto()
+    TOO_LARGE = auto()
+    BROKEN_OFF = auto()
+
+
+class _Request(Request):  # type: ignore[misc]  # gunicorn has no types
+    """A request as gunicorn parses it; expectations are looked at here."""
+
+    # Nothing is sent by gunicorn, and what is not known is ignored, as RFC 9110 §10.1.1 allows.
+    _policy_expect_continue = False
+
+
+class Intake:
+    """Collects one request; bytes may come in any pieces, from whoever has the connection."""
+
+    def __init__(self, cfg: Any, client: Any, number: int) -> None:
+        self.request: Any = None
+        self.number = number
+        self.progress = Progress.UNDER_WAY
+        self._cfg = cfg
+        self._client = client
+        self._held = bytearray()
+        self._searched = 0
+        self._next_look = 1
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory it takes."""
+        return len(self._held)
+
+    @property
+    def has_begun(self) -> bool:
+        """Tell whether anything has come."""
+        return self.request is not None or bool(self._held)
+
+    def add(self, data: bytes) -> None:
+        """Take what has come; raise gunicorn's ``ParseException`` for what is no request."""
+        self._held += data
+        if self.request is None:
+            self._look()
+        if self.request is not None:
+            self.progress = self._measured()
+
+    def end(self) -> None:
+        """Note that the client sends nothing more."""
+        self.progress = Progress.BROKEN_OFF
+
+    def go_on(self) -> None:
+        """Wait for the body: the header section did not decide the answer."""
+        self._is_expected = False
+        self.progress = self._measured()
+
+    def body(self) -> Any:
+        """Return what the application reads."""
+        match self.progress:
+            case Progress.WHOLE:
+                return self._body()
+            case Progress.EXPECTING:
+                return Unreadable(BodyWanted())
+            case Progress.TOO_LARGE:
+                return Unreadable(RequestEntityTooLarge())
+            case _:
+                return Unreadable(BadRequest(_BROKEN))
+
+    def rest(self) -> bytes:
+        """Return what has come of the next request, once ``body`` was called."""
+        rest: bytes = self._unreader.take_buffered()
+        return rest
+
+    def _look(self) -> None:
+        """Have gunicorn parse the header section when it may be whole, or wrong.
+
+        That is at its end, and as often as what has come doubles: a client that sends one byte at
+        a time costs no more than another.
+        """
+        end = _END.search(self._held, max(0, self._searched - 3))
+        self._searched = len(self._held)
+        if end is None and len(self._held) < self._next_look:
+            return
+        self._next_look = 2 * len(self._held)
+        unreader = IterUnreader([bytes(self._held)])
+        with suppress(NoMoreData):
+            request = _Request(self._cfg, unreader, self._client, self.number)
+            _require_host(request)
+            self._accept(request, unreader)
+
+    def _accept(self, request: Any, unreader: Any) -> None:
+        self.request, self._reader, self._unreader = request, request.body, unreader
+        self._held = bytearray(unreader.take_buffered())
+        self._chunks = Chunks() if isinstance(request.body.reader, ChunkedReader) else None
+        self._is_expected = request.version >= (1, 1) and any(
+            name == "EXPECT" and value.lower() == "100-continue" for name, value in request.headers
+        )
+
+    def _measured(self) -> Progress:
+        if self._chunks is None:
+            announced: int = self._reader.reader.length
+            is_over = len(self._held) >= announced
+        else:
+            is_over = self._chunks.is_over(self._held)
+            announced = self._chunks.announced_bytes
+        if announced > MAX_BODY_BYTES or self._is_over_framed(is_over=is_over):
+            return Progress.TOO_LARGE
+        if is_over:
+            return Progress.WHOLE
+        is_awaited = self._is_expected and not self._held
+        return Progress.EXPECTING if is_awaited else Progress.UNDER_WAY
+
+    def _is_over_framed(self, *, is_over: bool) -> bool:
+        return not is_over and len(self._held) > _MOST_FRAMED_BYTES
+
+    def _body(self) -> Any:
+        self._unreader.unread(bytes(self._held))
+        self._held.clear()
+        try:
+            return io.BytesIO(self._reader.read())
+        except (NoMoreData, ParseException):
+            self.progress = Progress.BROKEN_OFF
+            return Unreadable(BadRequest(_BROKEN))
+
+
+def _require_host(request: Any) -> None:
+    """Refuse HTTP/1.1 without ``Host`` (RFC 9112 §3.2)."""
+    if request.version >= (1, 1) and not any(name == "HOST" for name, _ in request.headers):
+        raise InvalidHeader("HOST")

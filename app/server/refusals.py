@@ -1,0 +1,30 @@
+"""What the server itself answers, in the form of all answers of the service."""
+
+import json
+from http import HTTPStatus
+from typing import Any, Final
+
+from app.http.answers import HTTP_ERRORS, RETRY_AFTER_SECONDS
+
+
+def refusal(status: int, code: str, description: str) -> bytes:
+    """Return an answer after which the connection ends."""
+    body = json.dumps({"error": code, "description": description})
+    retry = f"Retry-After: {RETRY_AFTER_SECONDS}\r\n" if code == "unavailable" else ""
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nConnection: close\r\n{retry}"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return f"{head}{body}".encode("latin-1")
+
+
+TIMED_OUT: Final = refusal(408, *HTTP_ERRORS[408])
+OVERLOADED: Final = refusal(
+    503, "unavailable", "Service unavailable: too much is being sent at once"
+)
+
+
+def write_error(sink: Any, status: int, reason: str, _message: str) -> None:
+    """Write what gunicorn refuses, and do not repeat what was sent."""
+    code = "internal_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "bad_request"
+    sink.sendall(refusal(status, code, reason))
