@@ -3,7 +3,24 @@
 python -m scripts.openapi
 """
 
-from scripts.openapi.files import files
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from scripts.openapi.document import document
+from scripts.openapi.pages import api_page, errors_page
+from scripts.throwaway import ROOT
+
+
+def files() -> Mapping[Path, str]:
+    """Return the text of each file."""
+    whole = document()
+    docs = ROOT / "docs"
+    return {
+        docs / "openapi.json": f"{json.dumps(whole, indent=2, ensure_ascii=False)}\n",
+        docs / "api.md": api_page(whole),
+        docs / "errors.md": errors_page(),
+    }
 
 
 def main() -> None:

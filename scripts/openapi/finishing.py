@@ -6,8 +6,8 @@ from typing import Any
 
 from scripts.openapi import shapes
 from scripts.openapi.examples import Exchange
-from scripts.openapi.members import describe
 from scripts.openapi.operations import OPERATIONS
+from scripts.openapi.texts import meaning
 from scripts.openapi.types import one_of
 
 Members = dict[str, Any]
@@ -51,7 +51,7 @@ def _show_all(document: Members, told: Exchange) -> None:
 def _explain(name: str, schema: Members) -> None:
     """Describe every member at any depth, and leave out defaults that say nothing."""
     for member, one in schema.get("properties", {}).items():
-        one["description"] = describe(name, member)
+        one["description"] = meaning(name, member)
         if one.get("default", ...) is None:
             del one["default"]
         _explain(name, one)

@@ -1,15 +1,15 @@
-"""The operations of the document: the declarations of endpoints, and where each may lead."""
+"""The operations of the document, as endpoints are declared."""
 
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final
 
-import hsm
 from app.http import router
 from app.http.endpoint import Endpoint
+from scripts.openapi.texts import LINKS
 from scripts.openapi.types import JsonSchema, one_of
 
 _PARAMETER: Final = re.compile(r"<(?:\w+:)?(\w+)>")
@@ -22,14 +22,6 @@ _FORMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 """The serializations that one schema of ours stands for."""
-
-
-class Link(NamedTuple):
-    """What can be asked next, with which parameters and members of its body."""
-
-    operation: str
-    parameters: Mapping[str, str] = MappingProxyType({})
-    body: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +80,10 @@ class Operation:
         return one_of(self.answers) if self.answers else {"type": "string"}
 
     @property
-    def links(self) -> tuple[Link, ...]:
-        """What can be asked next."""
-        return LINKS.get(self.name, ())
+    def links(self) -> dict[str, Any]:
+        """What can be asked next, as the document has it."""
+        links = LINKS.get(self.name, {})
+        return {name: {"operationId": name, **link} for name, link in links.items()}
 
 
 def _forms(name: str) -> tuple[str, ...]:
@@ -107,60 +100,5 @@ def _operations() -> Mapping[str, Operation]:
         found[name] = Operation(name, endpoint)
     return MappingProxyType(found)
 
-
-_OF_KEY: Final[Mapping[str, str]] = MappingProxyType({"kid": "$response.body#/kid"})
-_JWE: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
-
-
-def _members(of: str, *names: str) -> dict[str, str]:
-    """Return members of a body that are those of a ``request`` or ``response``."""
-    return {name: f"${of}.body#/{name}" for name in names}
-
-
-LINKS: Final[Mapping[str, tuple[Link, ...]]] = MappingProxyType(
-    {
-        "keys_create": (
-            *(
-                Link(operation, _OF_KEY)
-                for operation in (
-                    *("keys_read", "keys_change", "keys_public_pem", "keys_tags"),
-                    *("keys_change_tags_post", "keys_change_tags_delete"),
-                    *("grants_grants", "grants_grant"),
-                )
-            ),
-            Link("signing_sign", body=_members("response", "kid", "alg")),
-            Link("signing_mac", body=_members("response", "kid", "alg")),
-            Link(
-                "encryption_encrypt",
-                body={**_OF_KEY, "alg": hsm.DIRECT, "enc": "$response.body#/alg"},
-            ),
-            Link("keys_destroy", _OF_KEY),
-        ),
-        "keys_unwrap": (Link("keys_read", _OF_KEY), Link("keys_destroy", _OF_KEY)),
-        "keys_page": (Link("keys_read", {"kid": "$response.body#/keys/0/kid"}),),
-        "grants_grant": (
-            Link(
-                "grants_revoke",
-                {name: f"$request.path.{name}" for name in ("kid", "grantee")},
-            ),
-        ),
-        "encryption_encrypt": (
-            Link("encryption_decrypt", body=_members("response", *_JWE)),
-            Link("keys_unwrap", body=_members("response", *_JWE[:2])),
-        ),
-        "signing_sign": (
-            Link(
-                "signing_verify",
-                body=_members("response", "protected", "signature") | _members("request", "data"),
-            ),
-        ),
-        "signing_mac": (
-            Link(
-                "signing_mac",
-                body=_members("request", "kid", "alg", "data") | _members("response", "mac"),
-            ),
-        ),
-    }
-)
 
 OPERATIONS: Final = _operations()

@@ -1,7 +1,6 @@
 """Bodies that no schema of marshmallow describes, and what the others demand of several members."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Final
 
 import hsm
@@ -10,8 +9,8 @@ from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, rsa
 from app.registry import Origin, Residency
 from app.rights import GRANTABLE
 from app.schemas import batch, catalogue, messages
-from scripts.openapi.failures import statuses
 from scripts.openapi.operations import OPERATIONS, Operation
+from scripts.openapi.responses import statuses
 from scripts.openapi.types import BASE64URL, JsonSchema, compact, nullable, one_of, reference
 
 _TEXT: Final[JsonSchema] = {"type": "string"}
@@ -119,24 +118,17 @@ def _jwk() -> JsonSchema:
 
 # --- What is offered ---
 
-_SPARSE: Final[Mapping[str, JsonSchema]] = MappingProxyType(
-    {"bits": reference("Sizes"), "refused_crvs": _map(_TEXT)}
-)
+_SPARSE: Final[Mapping[str, JsonSchema]] = {
+    "bits": reference("Sizes"),
+    "refused_crvs": _map(_TEXT),
+}
 """What some algorithms have and others lack."""
 
 _KEYS: Final = _array(reference("KeyKind"))
 _OPERATIONS: Final = _map(reference("Offered"))
-
-
-def _limits() -> JsonSchema:
-    names = (
-        "body_bytes",
-        "batch_requests",
-        "encryptions_per_key",
-        "listed_keys",
-        "published_keys",
-    )
-    return _object(**dict.fromkeys(names, _INTEGER))
+_LIMITS: Final = (
+    *("body_bytes", "batch_requests", "encryptions_per_key", "listed_keys", "published_keys"),
+)
 
 
 # --- Batches ---
@@ -220,7 +212,7 @@ def own() -> dict[str, JsonSchema]:
             macs=_map(reference("OfferedAlgorithm")),
             key_managements=_map(reference("OfferedKeyManagement")),
             content_encryptions=_map(reference("OfferedContentEncryption")),
-            limits=_limits(),
+            limits=_object(**dict.fromkeys(_LIMITS, _INTEGER)),
         ),
         "Live": _object(status={"const": "live"}),
         "Ready": _object(state={"const": "ready"}, epoch={"type": "integer", "minimum": 1}),
@@ -246,38 +238,21 @@ def demands() -> dict[str, JsonSchema]:
 
 def members() -> dict[str, JsonSchema]:
     """Return what single members are beyond their types: ``schema.member``."""
+    operations_of_grants = {"items": {"type": "string", "enum": [str(one) for one in GRANTABLE]}}
+    tag = {"type": "string", "minLength": 1, "maxLength": catalogue.LONGEST, "pattern": "^[^_]"}
+    limit = {"minimum": 1, "maximum": catalogue.MOST_KEYS, "default": catalogue.DEFAULT_KEYS}
+    sizes = rsa.SIZES.generated
     return {
         "CreateKeyRequest.kty": {"enum": list(KEY_TYPES)},
-        "CreateKeyRequest.bits": {
-            "enum": [*rsa.SIZES.generated, None],
-            "default": rsa.SIZES.generated[0],
-        },
+        "CreateKeyRequest.bits": {"enum": [*sizes, None], "default": sizes[0]},
         "BatchRequest.requests": {
             "maxItems": batch.MOST_REQUESTS,
             "items": {"oneOf": [_part(op) for op in operations.OPERATIONS]},
         },
-        "TagsRequest.tags": {
-            "maxItems": catalogue.MOST_TAGS,
-            "items": {
-                "type": "string",
-                "minLength": 1,
-                "maxLength": catalogue.LONGEST,
-                "pattern": "^[^_]",
-            },
-        },
-        "GrantRequest.operations": {
-            "minItems": 1,
-            "items": {"type": "string", "enum": [str(right) for right in GRANTABLE]},
-        },
-        "GrantResponse.operations": {
-            "items": {"type": "string", "enum": [str(right) for right in GRANTABLE]},
-        },
-        "ListQuery.limit": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": catalogue.MOST_KEYS,
-            "default": catalogue.DEFAULT_KEYS,
-        },
+        "TagsRequest.tags": {"maxItems": catalogue.MOST_TAGS, "items": tag},
+        "GrantRequest.operations": {"minItems": 1, **operations_of_grants},
+        "GrantResponse.operations": operations_of_grants,
+        "ListQuery.limit": {"type": "integer", **limit},
         "ListQuery.after": _OCTETS,
         "ListResponse.after": nullable(_OCTETS),
         "EncryptResponse.protected": _OCTETS,

@@ -1,6 +1,7 @@
 """What the fields of the schemas are in JSON Schema (2020-12)."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -58,26 +59,6 @@ def nullable(schema: JsonSchema) -> JsonSchema:
     return or_null | ({"enum": [*schema["enum"], None]} if "enum" in schema else {})
 
 
-def _text(_: Any) -> JsonSchema:
-    return {"type": "string"}
-
-
-def _octets(_: Any) -> JsonSchema:
-    return dict(BASE64URL)
-
-
-def _party_info(_: Any) -> JsonSchema:
-    return {**BASE64URL, "maxLength": -(-PARTY_INFO_BYTES_MAX * 4 // 3)}
-
-
-def _choice(field: Choice) -> JsonSchema:
-    return {"type": "string", "enum": list(field.choices)}
-
-
-def _algorithm(field: AlgorithmName) -> JsonSchema:
-    return {"type": "string", "enum": _in_order(field.algorithms.names)}
-
-
 def _in_order(names: frozenset[str]) -> list[str]:
     return [name for name in (hsm.DIRECT, *hsm.ALGORITHMS) if name in names]
 
@@ -93,65 +74,29 @@ def _header(field: ProtectedHeader) -> JsonSchema:
         "properties": {**names, "kid": {"type": "string"}},
         "required": [*names, *(() if field.beside else ("kid",))],
     }
-    return {
-        **BASE64URL,
-        "minLength": 1,
-        "contentMediaType": "application/json",
-        "contentSchema": header,
-    }
+    encoded = {"minLength": 1, "contentMediaType": "application/json", "contentSchema": header}
+    return {**BASE64URL, **encoded}
 
 
-def _whole_number(_: Any) -> JsonSchema:
-    return {"type": "integer"}
-
-
-def _name(_: Any) -> JsonSchema:
-    return {"type": "string", "minLength": 1, "maxLength": catalogue.LONGEST}
-
-
-def _state(_: Any) -> JsonSchema:
-    return {"type": "string", "enum": list(catalogue.STATES)}
-
-
-def _instant(_: Any) -> JsonSchema:
-    return {"type": "string", "format": "date-time"}
-
-
-def _names(_: Any) -> JsonSchema:
-    return {"type": "array", "items": {"type": "string"}}
-
-
-def _requests(_: Any) -> JsonSchema:
-    return {"type": "array"}
-
-
-def _public_jwk(_: Any) -> JsonSchema:
-    return reference("PublicJwk")
-
-
-_TYPES: Final[Mapping[type[fields.Field[Any]], Callable[[Any], JsonSchema]]] = MappingProxyType(
-    {
-        Text: _text,
-        Base64Url: _octets,
-        PartyInfo: _party_info,
-        Choice: _choice,
-        AlgorithmName: _algorithm,
-        ProtectedHeader: _header,
-        WholeNumber: _whole_number,
-        catalogue.Name: _name,
-        catalogue.State: _state,
-        catalogue.Instant: _instant,
-        catalogue.NamesField: _names,
-        RequestsField: _requests,
-        PublicJwkField: _public_jwk,
-    }
-)
+_TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], JsonSchema]]] = {
+    Text: {"type": "string"},
+    Base64Url: dict(BASE64URL),
+    PartyInfo: {**BASE64URL, "maxLength": -(-PARTY_INFO_BYTES_MAX * 4 // 3)},
+    Choice: lambda field: {"type": "string", "enum": list(field.choices)},
+    AlgorithmName: lambda field: {"type": "string", "enum": _in_order(field.algorithms.names)},
+    ProtectedHeader: _header,
+    WholeNumber: {"type": "integer"},
+    catalogue.Name: {"type": "string", "minLength": 1, "maxLength": catalogue.LONGEST},
+    catalogue.State: {"type": "string", "enum": list(catalogue.STATES)},
+    catalogue.Instant: {"type": "string", "format": "date-time"},
+    catalogue.NamesField: {"type": "array", "items": {"type": "string"}},
+    RequestsField: {"type": "array"},
+    PublicJwkField: reference("PublicJwk"),
+}
 
 
 def of_field(_converter: OpenAPIConverter, field: fields.Field[Any], **_kwargs: Any) -> JsonSchema:
     """Return what a field of ours takes and gives; nothing for those of marshmallow."""
-    convert = next((_TYPES[kind] for kind in type(field).__mro__ if kind in _TYPES), None)
-    if convert is None:
-        return {}
-    schema = convert(field)
-    return nullable(schema) if field.allow_none else schema
+    known = next((_TYPES[kind] for kind in type(field).__mro__ if kind in _TYPES), {})
+    schema = known(field) if callable(known) else deepcopy(known)
+    return nullable(schema) if schema and field.allow_none else schema
