@@ -55,7 +55,7 @@ def _service(config: Config) -> Service:
     hsm = _hsm(config, metrics)
     registry = Registry(config.registry_url, host=config.host, observe=metrics.used_registry)
     watch = Watch(registry.find)
-    keyring = Keyring(registry, hsm, state_dir=config.state_dir, publishes=config.jwks_tagging)
+    keyring = Keyring.of(registry, hsm, state_dir=config.state_dir, publishes=config.jwks_tagging)
     capabilities = Capabilities(config=config)
     last_hour = LastHour(
         config.state_dir / "history.json",
@@ -74,10 +74,10 @@ def _service(config: Config) -> Service:
         keyring=keyring,
         catalogue=Catalogue(registry, published_keys=config.jwks_keys),
         capabilities=capabilities,
-        janitor=Janitor(keyring, audit_log),
+        janitor=Janitor(keyring.recovery, audit_log),
         authenticator=Authenticator(config, registry.credentials, proxy, address, AUDIENCE),
         audit_log=audit_log,
-        audit_hook=AuditHook(audit_log, metrics, address, keyring.take_back, AUDITS),
+        audit_hook=AuditHook(audit_log, metrics, address, keyring.creation.take_back, AUDITS),
         metrics=metrics,
         last_hour=last_hour,
         status=Status(

@@ -9,7 +9,7 @@ from app import current_request
 from app.errors import NOT_AN_OBJECT, BadRequest
 from app.http.answers import Answer, answer
 from app.http.operations import OPERATIONS, kid_of
-from app.keys.keyring import Keyring
+from app.keys.use import KeyUse
 from app.rights import Principal
 from app.schemas.fields import Offers
 from hsm import Cause, TokenUnavailable
@@ -54,7 +54,7 @@ class Part:
         except Exception as error:  # noqa: BLE001  # as Flask does; none may touch another part
             self.answer = answer(error)
 
-    def perform(self, keyring: Keyring, principal: Principal, deadline: float) -> None:
+    def perform(self, keys: KeyUse, principal: Principal, deadline: float) -> None:
         """Do what is asked, if it has not been refused."""
         body, self._body = self._body, None
         if body is None:
@@ -62,7 +62,7 @@ class Part:
         current_request.switch(self.exchange)
         try:
             _require_time(deadline)
-            self.answer = Answer(HTTPStatus.OK, self._operation.perform(keyring, principal, body))
+            self.answer = Answer(HTTPStatus.OK, self._operation.perform(keys, principal, body))
         except Exception as error:  # noqa: BLE001  # as above
             self.answer = answer(error)
 
@@ -73,7 +73,7 @@ class Part:
 
 
 def run(
-    keyring: Keyring,
+    keys: KeyUse,
     principal: Principal,
     requests: Sequence[Request],
     offers: Offers,
@@ -85,9 +85,9 @@ def run(
     try:
         for part, request in zip(parts, requests, strict=True):
             part.load(request.get("body"), offers)
-        with keyring.together(principal, {part.kid for part in parts}) as those:
+        with keys.together(principal, {part.kid for part in parts}) as batch_keys:
             for part in parts:
-                part.perform(those, principal, deadline)
+                part.perform(batch_keys, principal, deadline)
     finally:
         current_request.switch(whole)
     return parts

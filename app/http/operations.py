@@ -9,7 +9,7 @@ import hsm
 from app.http.endpoint import Audit, Endpoint
 from app.http.failures import ALGORITHM, TOKEN, Failures
 from app.jose import encoding
-from app.keys.keyring import Keyring
+from app.keys.use import KeyUse
 from app.observability.kinds import Kind
 from app.rights import Principal, Right
 from app.schemas.fields import Offers, RequestSchema, ResponseSchema
@@ -45,16 +45,16 @@ class Operation:
     endpoint: str
     request: RequestSchema
     answers: tuple[ResponseSchema, ...]
-    call: Callable[[Keyring, Principal, Body], Any]
+    call: Callable[[KeyUse, Principal, Body], Any]
 
     def load(self, members: dict[str, Any], offers: Offers) -> Body:
         """Return the body of a request, checked."""
         body: Body = load(self.request, members, offers)
         return body
 
-    def perform(self, keyring: Keyring, principal: Principal, body: Body) -> Body:
+    def perform(self, keys: KeyUse, principal: Principal, body: Body) -> Body:
         """Return the body of the answer."""
-        answer: Body = self.call(keyring, principal, body)
+        answer: Body = self.call(keys, principal, body)
         return answer
 
     def alone(self, *, says: str, failures: Failures = ()) -> Endpoint:
@@ -79,19 +79,19 @@ def kid_of(body: Body) -> str:
     return kid
 
 
-def _encrypt(keyring: Keyring, principal: Principal, body: Body) -> Any:
+def _encrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return a JWE of the caller's data."""
     serialization = body.pop("serialization")
-    jwe = keyring.encrypt(principal, **body)
+    jwe = keys.encrypt(principal, **body)
     if serialization == COMPACT:
         return {"jwe": encoding.compact(*(jwe[name] for name in JWE_PARTS))}
     return _JWE.dump(jwe)
 
 
-def _decrypt(keyring: Keyring, principal: Principal, body: Body) -> Any:
+def _decrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return the plaintext of a JWE."""
     header = body["protected"]
-    data = keyring.decrypt(
+    data = keys.decrypt(
         principal,
         header,
         encrypted_key=body["encrypted_key"] or b"",
@@ -101,32 +101,32 @@ def _decrypt(keyring: Keyring, principal: Principal, body: Body) -> Any:
     return _PLAINTEXT.dump({"kid": header.kid, "data": data})
 
 
-def _sign(keyring: Keyring, principal: Principal, body: Body) -> Any:
+def _sign(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return a JWS over the caller's data."""
     serialization = body.pop("serialization")
-    jws = keyring.sign(principal, **body)
+    jws = keys.sign(principal, **body)
     if serialization == COMPACT:
         return {"jws": encoding.compact(jws["protected"], body["data"], jws["signature"])}
     return _JWS.dump(jws)
 
 
-def _verify(keyring: Keyring, principal: Principal, body: Body) -> Any:
+def _verify(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Tell whether a JWS is valid."""
     header, data, signature = body["protected"], body["data"], body["signature"]
     if (jwk := body["jwk"]) is not None:
         signing_input = encoding.signing_input(header.protected, data)
         return {"valid": hsm.is_valid(jwk.key, header.alg, signing_input, signature)}
-    valid = keyring.verify(principal, header, data=data, signature=signature)
+    valid = keys.verify(principal, header, data=data, signature=signature)
     return _VALID.dump({"kid": header.kid, "valid": valid})
 
 
-def _mac(keyring: Keyring, principal: Principal, body: Body) -> Any:
+def _mac(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return the MAC of the caller's data, or tell whether the given one is it."""
     kid, mac = body["kid"], body["mac"]
     if mac is not None:
-        return _VALID.dump({"kid": kid, "valid": keyring.verify_mac(principal, **body)})
+        return _VALID.dump({"kid": kid, "valid": keys.verify_mac(principal, **body)})
     del body["mac"]
-    return _MAC_VALUE.dump({"kid": kid, "mac": keyring.mac(principal, **body)})
+    return _MAC_VALUE.dump({"kid": kid, "mac": keys.mac(principal, **body)})
 
 
 def _row(

@@ -40,7 +40,7 @@ def catalogue() -> Catalogue:
 def perform(operation: Operation) -> dict[str, Any]:
     """Answer a request for one operation on a message."""
     body = operation.load(members(), offers())
-    return operation.perform(keyring(), principal(), body)
+    return operation.perform(keyring().use, principal(), body)
 
 
 def load(schema: RequestSchema) -> Any:

@@ -1,48 +1,114 @@
-"""Finding keys for principals: 404 for what is not there, 403 for what is not theirs."""
+"""Who may use which key, and whether the key fits.
 
-from collections.abc import Callable, Iterable
+404 for what is not there, 403 for what is not theirs, 422 for what the key is not for.
+"""
 
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import hsm
 from app.errors import Forbidden, RegistryUnavailable
+from app.jwk import write_public
 from app.kid import is_kid
-from app.registry import Key, Registry
+from app.registry import Key, Registry, State
 from app.rights import Principal, Right
-from hsm import KeyNotFound
+from hsm import CryptoFailure, Hsm, HsmError, KeyNotFound, TokenUnavailable, UnsupportedAlgorithm
 
-Look = Callable[[Principal, Right, str], tuple[Key, bool] | None]
-"""Returns the key of a kid, and whether the right to it is granted."""
-
-
-class Access:
-    """The one way to a key of a caller's: every right is checked here, and nowhere else."""
-
-    def __init__(self, look: Look) -> None:
-        self._look = look
-
-    def find(self, principal: Principal, kid: str, right: Right) -> Key:
-        """Return the key; raise ``KeyNotFound``, or ``Forbidden`` without the right to it."""
-        found = self._look(principal, right, kid) if is_kid(kid) else None
-        if found is None:
-            raise KeyNotFound
-        key, is_granted = found
-        if not principal.may(right, owner=key.owner, is_granted=is_granted):
-            raise Forbidden
-        return key
+logger = logging.getLogger(__name__)
 
 
-def at_once(registry: Registry, principal: Principal, kids: Iterable[str]) -> Access:
-    """Return the way to the keys that ``kids`` name, all read now, with one query."""
-    well_formed = {kid for kid in kids if is_kid(kid)}
+class Rows(Protocol):
+    """Where rows are read: the registry, or what was read there for a batch."""
+
+    def find_for(self, principal: str, operation: str, kid: str) -> tuple[Key, bool] | None:
+        """Return the key of a kid, and whether the right to the operation is granted on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowsOfBatch(Rows):
+    """The rows of one batch by kid, with what is granted on each; ``None`` without a registry."""
+
+    by_kid: Mapping[str, tuple[Key, frozenset[str]]] | None
+
+    @classmethod
+    def read(cls, registry: Registry, principal: Principal, kids: Iterable[str]) -> "RowsOfBatch":
+        """Read the keys that ``kids`` name, with one query."""
+        well_formed = {kid for kid in kids if is_kid(kid)}
+        try:
+            return cls(registry.find_all_for(principal, well_formed))
+        except RegistryUnavailable:
+            return cls(None)
+
+    def find_for(self, principal: str, operation: str, kid: str) -> tuple[Key, bool] | None:
+        """See ``Rows``; raise ``RegistryUnavailable`` if nothing could be read."""
+        if self.by_kid is None:
+            raise RegistryUnavailable
+        found = self.by_kid.get(kid)
+        return found and (found[0], operation in found[1])
+
+
+def find(rows: Rows, principal: Principal, kid: str, right: Right) -> Key:
+    """Return the key; raise ``KeyNotFound``, or ``Forbidden`` without the right to it.
+
+    The one way to a key of a caller's: every right is checked here, and nowhere else.
+    """
+    found = rows.find_for(principal, right, kid) if is_kid(kid) else None
+    if found is None:
+        raise KeyNotFound
+    key, is_granted = found
+    if not principal.may(right, owner=key.owner, is_granted=is_granted):
+        raise Forbidden
+    return key
+
+
+@contextmanager
+def existing(registry: Registry, key: Key) -> Iterator[None]:
+    """Give the registry the last word on whether ``key`` exists, if the ``with`` block fails.
+
+    Whatever a token says of a key that is being destroyed, it is not found; a key that the token
+    lacks, and the registry does not, is not available.
+    """
     try:
-        rows = registry.find_all_for(principal, well_formed)
-    except RegistryUnavailable:
-        return Access(_unavailable)
-
-    def look(_principal: Principal, right: Right, kid: str) -> tuple[Key, bool] | None:
-        key, granted = rows.get(kid, (None, frozenset()))
-        return None if key is None else (key, right in granted)
-
-    return Access(look)
+        yield
+    except HsmError as error:
+        require_existing(registry, key)
+        if not isinstance(error, KeyNotFound):
+            raise
+        logger.warning("key %s is in the registry and not on the token", key.kid)
+        raise TokenUnavailable("the token does not hold the key") from None
 
 
-def _unavailable(*_arguments: object) -> None:
-    raise RegistryUnavailable
+def require_existing(registry: Registry, key: Key) -> None:
+    """Raise ``KeyNotFound`` if ``key`` is not there any more."""
+    if registry.find(key.kid) is None:
+        raise KeyNotFound from None
+
+
+def require_permitted(key: Key, algorithm: str) -> None:
+    """Raise ``CryptoFailure`` if the key is not for ``algorithm``."""
+    if not key.spec.permits(algorithm):
+        raise CryptoFailure(f"The key does not permit {algorithm}")
+
+
+def require_fit(token: Hsm, key: Key, algorithm: str) -> None:
+    """Refuse what the key is not for, and what the token lacks on its curve alone."""
+    require_permitted(key, algorithm)
+    crv = key.spec.crv
+    reason = token.offers()[algorithm].refusal(crv) if crv else None
+    if reason is not None:
+        raise UnsupportedAlgorithm.not_offered(algorithm, reason)
+
+
+def require_on_curve(key: Key, agreement: hsm.Agreement) -> None:
+    """Raise ``CryptoFailure`` if an ephemeral key is not on the curve of the key."""
+    if agreement.epk and write_public(agreement.epk)["crv"] != key.spec.crv:
+        raise CryptoFailure("Header member 'epk' is not on the curve of the key")
+
+
+def require_active(key: Key) -> None:
+    """Raise ``CryptoFailure`` if the key makes nothing new any more."""
+    if key.state is not State.ACTIVE:
+        raise CryptoFailure(f"The key is {key.state}")

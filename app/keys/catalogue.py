@@ -5,12 +5,11 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-import hsm
 from app import current_request
 from app.errors import BadRequest, RegistryUnavailable
 from app.jwk import public_pem
-from app.keys.access import Access
-from app.keys.keyring import describe
+from app.keys.access import find
+from app.keys.description import describe_fully, public_jwk
 from app.registry import Filters, Key, Registry, State
 from app.rights import EVERYBODY, Principal, Right, is_name
 from hsm import CryptoFailure, KeyNotFound
@@ -25,12 +24,6 @@ _CHANGES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
 )
 _AUDITED: Final = ("state", "owner", "expires_at")
 _ATTEMPTS: Final = 3
-_CURVE_BITS: Final[Mapping[str, int]] = MappingProxyType(
-    {
-        curve.crv: curve.weierstrass.key_size if curve.weierstrass else 8 * curve.coordinate_bytes
-        for curve in hsm.CURVES.values()
-    }
-)
 
 
 class Page(NamedTuple):
@@ -48,7 +41,6 @@ class Catalogue:
 
     def __init__(self, registry: Registry, *, published_keys: int = 100) -> None:
         self._registry = registry
-        self._access = Access(registry.find_for)
         self._published_keys = published_keys
 
     def page(self, principal: Principal, narrowed_to: Mapping[str, Any]) -> Page:
@@ -64,11 +56,11 @@ class Catalogue:
 
     def read(self, principal: Principal, kid: str) -> dict[str, Any]:
         """Return everything that is known of a key."""
-        return self._described(self._access.find(principal, kid, Right.READ))
+        return self._described(self._find(principal, kid, Right.READ))
 
     def public_pem(self, principal: Principal, kid: str) -> bytes:
         """Return the public half as SubjectPublicKeyInfo in PEM (RFC 7468 §13)."""
-        key = self._access.find(principal, kid, Right.READ)
+        key = self._find(principal, kid, Right.READ)
         if key.public_jwk is None:
             raise CryptoFailure("The key has no public half")
         return public_pem(key.public_jwk)
@@ -78,7 +70,7 @@ class Catalogue:
         if not is_principal(values.get("owner", "anonymous")):
             raise BadRequest("Field 'owner' must be the name of a principal, like token:ci")
         for _ in range(_ATTEMPTS):  # somebody else may change its state meanwhile
-            key = self._whole(self._access.find(principal, kid, Right.MANAGE))
+            key = self._whole(self._find(principal, kid, Right.MANAGE))
             if self._registry.change(key, **_columns(key, values)):
                 current_request.change(
                     **{name: str(values[name]) for name in _AUDITED if name in values}
@@ -88,37 +80,37 @@ class Catalogue:
 
     def tags(self, principal: Principal, kid: str) -> list[str]:
         """Return the tags of a key, sorted."""
-        return self._registry.tags.of(self._access.find(principal, kid, Right.READ).kid)
+        return self._registry.tags.of(self._find(principal, kid, Right.READ).kid)
 
     def tag(self, principal: Principal, kid: str, names: Iterable[str]) -> list[str]:
         """Add tags; return all of them."""
-        key = self._access.find(principal, kid, Right.TAG)
+        key = self._find(principal, kid, Right.TAG)
         self._registry.tags.add(key.kid, names)
         return self._registry.tags.of(key.kid)
 
     def untag(self, principal: Principal, kid: str, names: Iterable[str]) -> list[str]:
         """Remove tags; return all that are left."""
-        key = self._access.find(principal, kid, Right.TAG)
+        key = self._find(principal, kid, Right.TAG)
         self._registry.tags.remove(key.kid, names)
         return self._registry.tags.of(key.kid)
 
     def grants(self, principal: Principal, kid: str) -> Mapping[str, list[str]]:
         """Return who may do what with a key, apart from its owner."""
-        return self._registry.grants.of(self._access.find(principal, kid, Right.MANAGE).kid)
+        return self._registry.grants.of(self._find(principal, kid, Right.MANAGE).kid)
 
     def grant(
         self, principal: Principal, kid: str, grantee: str, operations: Iterable[Right]
     ) -> None:
         """Let ``grantee`` do these operations with a key, and no others."""
         _require_grantee(grantee)
-        key = self._access.find(principal, kid, Right.MANAGE)
+        key = self._find(principal, kid, Right.MANAGE)
         self._registry.grants.put(key.kid, grantee, operations)
         current_request.change(grantee=grantee, operations=sorted(operations))
 
     def revoke(self, principal: Principal, kid: str, grantee: str) -> None:
         """Let ``grantee`` do nothing with a key any more."""
         _require_grantee(grantee)
-        key = self._access.find(principal, kid, Right.MANAGE)
+        key = self._find(principal, kid, Right.MANAGE)
         self._registry.grants.delete(key.kid, grantee)
         current_request.change(grantee=grantee, operations=[])
 
@@ -126,6 +118,9 @@ class Catalogue:
         """Return the public keys that everybody may fetch to verify, as JWKs."""
         keys = self._registry.tags.published(_PUBLISHED, limit=self._published_keys)
         return [public_jwk(key) for key in keys]
+
+    def _find(self, principal: Principal, kid: str, right: Right) -> Key:
+        return find(self._registry, principal, kid, right)
 
     def _whole(self, key: Key) -> Key:
         whole = self._registry.whole(key.kid)
@@ -155,37 +150,6 @@ def _columns(key: Key, values: Mapping[str, Any]) -> dict[str, Any]:
     columns = dict(values) | {"state": state}
     columns["deactivated_at"] = (key.deactivated_at or now) if is_over else None
     return columns
-
-
-def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:
-    """Return what those are told who may read a key."""
-    members = {
-        "size": key.spec.bits or _CURVE_BITS.get(key.spec.crv or ""),
-        "state": key.state,
-        "name": key.name,
-        "owner": key.owner,
-        "tags": list(tags),
-        "created": key.created_at,
-        "activated": key.activated_at,
-        "deactivated": key.deactivated_at,
-        "expires": key.expires_at,
-        "origin": key.origin,
-        "residency": key.residency,
-    }
-    jwk = {} if key.public_jwk is None else {"jwk": public_jwk(key)}
-    return describe(key) | members | jwk
-
-
-def public_jwk(key: Key) -> dict[str, Any]:
-    """Return the public half as a JWK (RFC 7517 §4), under the name that verifies with it."""
-    alg = key.spec.alg
-    named = {"kid": str(key.kid_public or key.kid), "use": _use(alg)}
-    bound = {"alg": hsm.ALGORITHMS[alg].jwk_alg or alg} if alg else {}
-    return {**(key.public_jwk or {}), **bound, **named}
-
-
-def _use(alg: str | None) -> str:
-    return "enc" if alg in hsm.KEY_MANAGEMENTS else "sig"
 
 
 _KINDS: Final = ("token", "jwt", "mtls")

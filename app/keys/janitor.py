@@ -9,7 +9,7 @@ from uuid import UUID
 
 from app.audit import AuditLog
 from app.errors import AuditUnavailable, RegistryUnavailable
-from app.keys.keyring import Keyring
+from app.keys.recovery import Recovery
 from hsm import HsmError
 
 logger = logging.getLogger(__name__)
@@ -24,9 +24,9 @@ class Janitor:
     """
 
     def __init__(
-        self, keyring: Keyring, audit_log: AuditLog | None, *, pause_seconds: float = 60.0
+        self, recovery: Recovery, audit_log: AuditLog | None, *, pause_seconds: float = 60.0
     ) -> None:
-        self._keyring = keyring
+        self._recovery = recovery
         self._audit_log = audit_log
         self._pause_seconds = pause_seconds
         self._is_stopping = threading.Event()
@@ -52,7 +52,7 @@ class Janitor:
     def settle(self) -> None:
         """Finish or undo what can be now."""
         try:
-            for kid in self._keyring.settle(self._record):
+            for kid in self._recovery.settle(self._record):
                 logger.warning("key %s, begun and not ended, is cleared away", kid)
         except (HsmError, RegistryUnavailable, AuditUnavailable) as error:
             logger.info("nothing is cleared away now: %s", error)

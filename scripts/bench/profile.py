@@ -36,7 +36,7 @@ PARTS: Final = (
     ("body: read", "app.http.request_body", ["read"]),
     ("body: parse", "app.jose.strict_json", ["loads"]),
     ("body: validate", "app.schemas.fields", ["RequestSchema.load"]),
-    ("keyring", "app.keys.keyring", ["Keyring.encrypt", "Keyring.mac", "Keyring.sign"]),
+    ("use of keys", "app.keys.use", ["KeyUse.encrypt", "KeyUse.mac", "KeyUse.sign"]),
     ("registry", "app.registry.registry", ["Registry.find_for"]),
     ("hsm: session, handle, faults", "hsm.adapter", ["Hsm.encrypt", "Hsm.mac", "Hsm.sign"]),
     (

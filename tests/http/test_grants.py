@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from app.keys.access import Access
+from app.keys.access import find
 from app.rights import GRANTABLE, Principal, Right
 from app.service import service_of
 from hsm import KeyNotFound
@@ -195,7 +195,7 @@ def test_one_statement_finds_the_key_and_the_grant(application):
     def look() -> None:
         unknown = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
         with pytest.raises(KeyNotFound):
-            Access(registry.find_for).find(Principal("token:bob"), unknown, Right.MAC)
+            find(registry, Principal("token:bob"), unknown, Right.MAC)
 
     look()  # from now on this thread has a connection of its own
     statements: list[str] = []

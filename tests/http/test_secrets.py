@@ -18,12 +18,12 @@ from tests.shared.api import Api, b64u, header
 RSA_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
 FAULT = """
 from app import create_app as create
-from app.keys.keyring import Keyring
+from app.keys.use import KeyUse
 
 def create_app():
     def fail(self, principal, *, data, **_members):
         raise RuntimeError(data)
-    Keyring.mac = fail
+    KeyUse.mac = fail
     return create()
 """
 

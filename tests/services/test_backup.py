@@ -19,7 +19,7 @@ from app.audit import AuditLog, since
 from app.config import Config
 from app.errors import RegistryUnavailable
 from app.http.router import CHANGES
-from app.keys import keyring as keyring_module
+from app.keys import recovery
 from app.keys.budget import MOST_ENCRYPTIONS
 from app.operator import backup
 from app.operator.cli import keys, main
@@ -297,7 +297,7 @@ class Saved(NamedTuple):
     @property
     def has_row(self) -> bool:
         """Whether the registry has anything of it."""
-        return UUID(self.kid) in self.keyring._registry.specs()
+        return UUID(self.kid) in self.keyring.recovery.registry.specs()
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def saved(application: Any, local: Api, config: Config, tmp_path: Path) -> Saved
 @pytest.fixture
 def clear_away(application: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the janitor finish also what was begun just now."""
-    monkeypatch.setattr(keyring_module, "_GRACE", timedelta(0))
+    monkeypatch.setattr(recovery, "GRACE", timedelta(0))
     return service_of(application).janitor.settle
 
 
@@ -322,7 +322,7 @@ def answered_503(saved: Saved, api: Api) -> None:
 
 def killed(saved: Saved, _api: Api) -> None:
     """Leave what a worker does that is killed after its first step."""
-    assert saved.keyring._registry.mark_destroyed(UUID(saved.kid))
+    assert saved.keyring.recovery.registry.mark_destroyed(UUID(saved.kid))
 
 
 @pytest.mark.parametrize("interrupt", [answered_503, killed])

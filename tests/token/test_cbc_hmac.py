@@ -350,7 +350,7 @@ def test_half_a_key_does_nothing_and_is_told_and_destroyed(gone, local, token, a
     destroy_half(token, kid, gone)
     assert local.post("/encrypt", request).refusal == UNAVAILABLE  # 404 would be a lie
     assert local.post("/decrypt", jwe).refusal == UNAVAILABLE
-    assert kid in service_of(application).keyring.reconcile(dry_run=True).missing
+    assert kid in service_of(application).keyring.recovery.reconcile(dry_run=True).missing
     assert local.delete(str(kid)).status == 204
     assert objects(token, kid) == {}
 
@@ -360,7 +360,7 @@ def test_what_dies_between_the_halves_leaves_nothing_that_can_be_reached(
     function, local, token, chaos, application, monkeypatch
 ):
     keyring = service_of(application).keyring
-    rows, made = set(keyring._registry.specs()), []
+    rows, made = set(keyring.recovery.registry.specs()), []
 
     def only_once(original: Callable[..., int], *words: int) -> int:
         made.append(int(original(*words)) if not made else injector.DEVICE_ERROR)
@@ -378,13 +378,13 @@ def test_what_dies_between_the_halves_leaves_nothing_that_can_be_reached(
         assert made[0] == injector.OK
     chaos.heal()
     _until(lambda: token.reason is None and token.state.phase is hsm.Phase.READY)
-    (kid,) = set(keyring._registry.specs()) - rows
+    (kid,) = set(keyring.recovery.registry.specs()) - rows
     assert len(objects(token, kid)) == 1
     request = {"kid": str(kid), "alg": "dir", "enc": "A128CBC-HS256", "data": ""}
     assert local.post("/encrypt", request).refusal == NOT_FOUND
-    assert kid in keyring.reconcile(dry_run=False).settled
+    assert kid in keyring.recovery.reconcile(dry_run=False).settled
     assert objects(token, kid) == {}
-    assert kid not in keyring._registry.specs()
+    assert kid not in keyring.recovery.registry.specs()
 
 
 def test_a_creation_that_is_not_recorded_leaves_neither_half(local, token, monkeypatch):

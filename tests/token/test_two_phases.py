@@ -18,7 +18,7 @@ import pytest
 
 from app.config import Config
 from app.errors import RegistryUnavailable
-from app.keys import keyring as keyring_module
+from app.keys import recovery
 from app.keys.janitor import Janitor
 from app.registry import Registry, migrate
 from app.registry.registry import engine_of
@@ -214,11 +214,11 @@ def pending(request: Any, new: Contents, local: Any, monkeypatch: Any) -> UUID:
 
 def test_a_creation_that_cannot_be_undone_is_reachable_by_nobody(pending, local, keyring):
     _assert_unreachable(local, str(pending))
-    keyring.reconcile(dry_run=False)
+    keyring.recovery.reconcile(dry_run=False)
 
 
 def test_reconcile_undoes_a_creation_that_could_not_be_undone(pending, new, keyring):
-    assert pending in keyring.reconcile(dry_run=False).settled
+    assert pending in keyring.recovery.reconcile(dry_run=False).settled
     assert (new.rows, new.objects) == (frozenset(), frozenset())
 
 
@@ -238,7 +238,7 @@ def aged(config: Any) -> Iterator[Callable[[UUID], None]]:
 
 
 def test_the_janitor_clears_away_what_is_a_minute_old(pending, new, keyring, aged):
-    janitor = Janitor(keyring, None, pause_seconds=0.05)
+    janitor = Janitor(keyring.recovery, None, pause_seconds=0.05)
     janitor.start()
     time.sleep(0.5)
     assert (new.rows, new.objects) == ({pending}, {pending})
@@ -252,21 +252,21 @@ def test_the_janitor_clears_away_what_is_a_minute_old(pending, new, keyring, age
 
 def test_the_janitor_lets_those_pass_who_make_keys(pending, keyring, monkeypatch):
     # The row stays young, so that the janitor of no other service on this registry takes it.
-    monkeypatch.setattr(keyring_module, "_GRACE", timedelta(0))
+    monkeypatch.setattr(recovery, "GRACE", timedelta(0))
     with (
-        file_lock(keyring._unfinished, shared=True),
+        file_lock(keyring.recovery.phases.lock, shared=True),
         pytest.raises(TokenUnavailable, match="another process"),
     ):
-        keyring.settle()
-    assert keyring.settle() == [pending]
+        keyring.recovery.settle()
+    assert keyring.recovery.settle() == [pending]
 
 
 def test_a_dry_run_tells_and_changes_nothing(pending, new, keyring):
-    found = keyring.reconcile(dry_run=True)
+    found = keyring.recovery.reconcile(dry_run=True)
     assert pending in found.settled
     assert pending not in (*found.missing, *found.unknown)
     assert (new.rows, new.objects) == ({pending}, {pending})
-    keyring.reconcile(dry_run=False)
+    keyring.recovery.reconcile(dry_run=False)
 
 
 def test_a_row_that_may_have_been_written_is_reachable_by_nobody(new, local, keyring, monkeypatch):
@@ -275,7 +275,7 @@ def test_a_row_that_may_have_been_written_is_reachable_by_nobody(new, local, key
         assert local.post("/keys", AES).refusal == UNAVAILABLE
     for kid in new.rows:
         _assert_unreachable(local, str(kid))
-    keyring.reconcile(dry_run=False)
+    keyring.recovery.reconcile(dry_run=False)
     assert (new.rows, new.objects) == (frozenset(), frozenset())
 
 
@@ -292,7 +292,7 @@ def test_reconcile_ends_a_destruction(owner, name, error, body, new, local, keyr
         assert local.delete(key["kid"]).refusal == UNAVAILABLE
     assert new.rows == {UUID(key["kid"])}
     _assert_unreachable(local, key["kid"])
-    assert UUID(key["kid"]) in keyring.reconcile(dry_run=False).settled
+    assert UUID(key["kid"]) in keyring.recovery.reconcile(dry_run=False).settled
     assert (new.rows, new.objects) == (frozenset(), frozenset())
 
 
@@ -312,7 +312,7 @@ def test_a_key_whose_row_vanished_meanwhile_is_not_returned(new, local, keyring,
 
     def generate_slowly(token: Hsm, ref: KeyRef) -> Any:
         made = generate(token, ref)
-        keyring._undo(ref)
+        keyring.creation.phases.undo(ref)
         return made
 
     with monkeypatch.context() as fault:
@@ -333,7 +333,7 @@ def orphan(application: Any) -> Iterator[UUID]:
 
 def test_keys_without_a_row_are_told_and_never_destroyed(orphan, keyring, application):
     for _ in range(2):
-        assert orphan in keyring.reconcile(dry_run=False).unknown
+        assert orphan in keyring.recovery.reconcile(dry_run=False).unknown
         assert orphan in service_of(application).hsm.inventory()
 
 
@@ -342,7 +342,7 @@ def test_rows_without_objects_are_told_and_kept(local, keyring, application):
     spec = KeySpec(kty="EC", crv="P-256")
     service_of(application).hsm.destroy(KeyRef(kid=kid, spec=spec))
     for _ in range(2):
-        assert kid in keyring.reconcile(dry_run=False).missing
+        assert kid in keyring.recovery.reconcile(dry_run=False).missing
     answer = local.post("/sign", {"kid": str(kid), "alg": "ES256", "data": ""})
     assert answer.refusal == UNAVAILABLE  # it exists: 404 would be a lie
     assert local.delete(str(kid)).status == 204
@@ -359,7 +359,7 @@ def test_rows_whose_private_half_is_gone_are_told(local, keyring, application):
 
     token._connection.perform(Errand(verb=destroy_private))
     try:
-        assert kid in keyring.reconcile(dry_run=True).missing
+        assert kid in keyring.recovery.reconcile(dry_run=True).missing
     finally:
         assert local.delete(str(kid)).status == 204
 
@@ -384,7 +384,7 @@ def test_reconcile_waits_for_a_creation_that_is_under_way(new, local, keyring, m
     with ThreadPoolExecutor(2) as threads:
         creation = threads.submit(local.create, **AES)
         assert begun.wait(timeout=30)
-        reconciliation = threads.submit(keyring.reconcile, dry_run=False)
+        reconciliation = threads.submit(keyring.recovery.reconcile, dry_run=False)
         go_on.set()
         kid = UUID(creation.result(timeout=30)["kid"])
         assert kid not in reconciliation.result(timeout=30).settled
@@ -397,14 +397,14 @@ def test_reconcile_has_its_turn_while_keys_are_made_all_the_time(keyring):
 
     def make_and_make() -> None:
         while not over.is_set() and time.monotonic() < enough:
-            with file_lock(keyring._unfinished, shared=True):
+            with file_lock(keyring.recovery.phases.lock, shared=True):
                 time.sleep(random.uniform(0.02, 0.06))
 
     with ThreadPoolExecutor(6) as threads:
         for _ in range(6):
             threads.submit(make_and_make)
         time.sleep(0.1)
-        keyring.reconcile(dry_run=True)
+        keyring.recovery.reconcile(dry_run=True)
         had_its_turn = time.monotonic() < enough
         over.set()
     assert had_its_turn
@@ -441,9 +441,9 @@ def _write_row(engine: Any, **values: Any) -> UUID:
 def test_what_another_host_is_doing_is_left_alone_until_it_is_old(write_row, keyring):
     fresh = write_row()
     old = write_row(changed_at=datetime.now(UTC) - timedelta(hours=1))
-    settled = keyring.reconcile(dry_run=False).settled
+    settled = keyring.recovery.reconcile(dry_run=False).settled
     assert (fresh in settled, old in settled) == (False, True)
-    keyring._registry.remove(fresh)
+    keyring.recovery.registry.remove(fresh)
 
 
 def test_the_command_tells_what_it_settled(tmp_path):

@@ -37,7 +37,7 @@ def answer() -> ResponseReturnValue:
     requests = load(_REQUESTS)["requests"]
     whole = current_request.current() or current_request.RequestRecord()
     serving = service()
-    parts = batches.run(serving.keyring, principal(), requests, offers(), whole)
+    parts = batches.run(serving.keyring.use, principal(), requests, offers(), whole)
     serving.audit_hook.end_parts(request, parts)
     answered = Counter((part.endpoint, int(part.answer.status)) for part in parts)
     for (endpoint, status), number in answered.items():

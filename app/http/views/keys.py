@@ -60,7 +60,7 @@ def create() -> ResponseReturnValue:
     lane of their own: 503 while it is full.
     """
     body = load(_CREATE)
-    return dict(_KEY.dump(keyring().create(principal(), body, idempotent())))
+    return dict(_KEY.dump(keyring().creation.create(principal(), body, idempotent())))
 
 
 @resource.serves(
@@ -84,7 +84,9 @@ def unwrap() -> ResponseReturnValue:
     make keys.
     """
     body = load(_UNWRAP)
-    key = keyring().unwrap(principal(), body["protected"], body["encrypted_key"], idempotent())
+    key = keyring().creation.unwrap(
+        principal(), body["protected"], body["encrypted_key"], idempotent()
+    )
     return dict(_KEY.dump(key))
 
 
@@ -179,7 +181,7 @@ def destroy(kid: str) -> ResponseReturnValue:
 
     Whichever half `kid` names. From then on both kids are 404.
     """
-    keyring().destroy(principal(), kid)
+    keyring().creation.destroy(principal(), kid)
     return "", HTTPStatus.NO_CONTENT
 
 

@@ -79,7 +79,7 @@ def destroy(config: Config, *, kid: str, as_json: bool) -> int:
     """Destroy a key for ever, both halves of a pair."""
     current = current_request.begin()
     try:
-        keyring_of(config).destroy(OPERATOR, kid)
+        keyring_of(config).creation.destroy(OPERATOR, kid)
     finally:
         if current.change:  # it is destroyed, even if the token has gone away meanwhile
             record(config, "keys.destroy", kid=kid, **current.change)

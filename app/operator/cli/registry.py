@@ -26,7 +26,7 @@ def reconcile(config: Config, *, dry_run: bool) -> int:
 
     Prints what else differs between registry and token; the exit status is then 1.
     """
-    found = keyring_of(config).reconcile(
+    found = keyring_of(config).recovery.reconcile(
         dry_run=dry_run, record=lambda kid: record(config, "reconcile", destroyed=str(kid))
     )
     print_list("would settle" if dry_run else "settled", found.settled)

@@ -31,7 +31,7 @@ def catalogue_of(config: Config) -> Catalogue:
 
 def keyring_of(config: Config) -> Keyring:
     """Return the keyring; raise ``TokenUnavailable`` if the token does not become ready."""
-    return Keyring(registry_of(config), opened(config), state_dir=config.state_dir)
+    return Keyring.of(registry_of(config), opened(config), state_dir=config.state_dir)
 
 
 def opened(config: Config) -> Hsm:

@@ -1,0 +1,225 @@
+"""Making keys and ending them: a row and its objects change in two phases.
+
+Create: a pending row · the objects · the active row. Destroy: the row is marked · the objects go ·
+the row goes. Whoever dies in between leaves what ``recovery`` finishes or undoes.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import hsm
+from app import current_request
+from app.errors import (
+    BadRequest,
+    Forbidden,
+    RegistryUnavailable,
+    RequestInProgress,
+    RequestReused,
+)
+from app.idempotency import IdempotentRequest
+from app.jwk import write_public
+from app.keys.access import existing, find, require_fit, require_on_curve
+from app.keys.description import describe
+from app.registry import AlreadyRequested, Key, Origin, Registry, Residency
+from app.rights import Principal, Right
+from app.schemas.fields import Header
+from app.schemas.keys import KeyRequest
+from hsm import Hsm, HsmError, KeyNotFound, KeyRef, KeySpec, Made, PrivateKey
+
+Record = Callable[[UUID], None]
+"""Called with each kid whose objects are destroyed, before its row goes."""
+
+_RECOVERY_WAIT_SECONDS: Final = 2.0
+_FIRST_ANSWER_SECONDS: Final = 10.0
+
+
+def no_record(_kid: UUID) -> None:
+    """Write nothing down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoPhases:
+    """The registry and the token, which cannot be changed in one transaction.
+
+    ``lock`` is held, shared, while a row and its objects differ. The kernel frees it at death, so
+    that whoever holds it alone knows that nothing is under way on this host.
+    """
+
+    registry: Registry
+    hsm: Hsm
+    lock: Path
+
+    @contextmanager
+    def creation(
+        self, key: Key, tag: str | None, request: IdempotentRequest | None
+    ) -> Iterator[None]:
+        """Add ``key`` as pending for one ``with`` block, which activates it; undo after errors."""
+        with self.under_way():
+            self.registry.insert(key, tag=tag, request=request, answer=describe(key))
+            try:
+                yield
+            except BaseException:
+                with suppress(HsmError, RegistryUnavailable):  # then ``reconcile`` will
+                    self.undo(key.ref)
+                raise
+            current_request.made(key.kid)
+
+    def under_way(self) -> AbstractContextManager[None]:
+        """Keep ``recovery`` out for one ``with`` block; 503 while it is at work."""
+        return hsm.file_lock(self.lock, shared=True, wait_seconds=_RECOVERY_WAIT_SECONDS)
+
+    def undo(self, ref: KeyRef, record: Record = no_record) -> None:
+        """Destroy a key, however far its creation or destruction got."""
+        self.registry.abandon(ref.kid)
+        self.hsm.destroy(ref)
+        record(ref.kid)  # a row that stays is found again, and so is one without a record
+        self.registry.remove(ref.kid)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyCreation:
+    """How principals make keys and destroy them; a new pair gets the ``tag``, if there is one.
+
+    Every method raises ``KeyNotFound``, then ``Forbidden``, then ``CryptoFailure`` if the key does
+    not fit; ``TokenUnavailable`` or ``RegistryUnavailable`` if one of them cannot answer now.
+    """
+
+    registry: Registry
+    hsm: Hsm
+    phases: TwoPhases
+    tag: str | None
+
+    def create(
+        self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None = None
+    ) -> dict[str, Any]:
+        """Generate or import a key; return its description, or what the first request got."""
+        _require_creator(principal)
+        return self._once(idempotent, partial(self._create, principal, request, idempotent))
+
+    def unwrap(
+        self,
+        principal: Principal,
+        header: Header,
+        encrypted_key: bytes,
+        idempotent: IdempotentRequest | None = None,
+    ) -> dict[str, Any]:
+        """Keep the CEK of ``encrypted_key`` as a key; return its description, as ``create``."""
+        key = find(self.registry, principal, header.kid, Right.UNWRAP)
+        _require_creator(principal)
+        return self._once(
+            idempotent, partial(self._unwrap, principal, key, header, encrypted_key, idempotent)
+        )
+
+    def destroy(self, principal: Principal, kid: str) -> None:
+        """Destroy every object of a key, whichever half ``kid`` names."""
+        key = find(self.registry, principal, kid, Right.DESTROY)
+        self.hsm.offers()  # while the token is away the key stays as it is
+        with self.phases.under_way():
+            if not self.registry.mark_destroyed(key.kid):
+                raise KeyNotFound
+            current_request.change(destroyed=str(key.kid))  # whatever is answered
+            self.hsm.destroy(key.ref)
+            self.registry.remove(key.kid)
+
+    def take_back(self, kid: UUID) -> None:
+        """Undo the creation of a key that nobody has been told of, nor will be."""
+        key = self.registry.find(kid)
+        if key is not None:
+            with self.phases.under_way():
+                self.registry.idempotency.forget(key.kid)
+                self.phases.undo(key.ref)
+
+    def _create(
+        self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None
+    ) -> dict[str, Any]:
+        spec, material = request.spec, request.material
+        key = Key(
+            kid=uuid4(),
+            kid_public=uuid4() if spec.kind.is_pair and material is None else None,
+            owner=principal,
+            spec=spec,
+            origin=Origin.GENERATED if material is None else Origin.IMPORTED,
+            residency=Residency.TOKEN if material is None else Residency.PROCESS,
+        )
+        self.hsm.offers()  # fail before inserting a row if the token is unavailable
+        if request.prove is not None:
+            self.hsm.in_lane(request.prove)
+        with self.phases.creation(key, self.tag if key.kid_public else None, idempotent):
+            made = self._make(key.ref, material)
+            if material is not None and not self.hsm.works(key.ref):
+                raise BadRequest("The key material is refused: a trial of it in the token failed")
+            self.registry.activate(key.kid, write_public(made.public) if made.public else None)
+        return describe(key)
+
+    def _make(self, ref: KeyRef, material: bytes | PrivateKey | None) -> Made:
+        if material is None:
+            return self.hsm.generate(ref)
+        return self.hsm.import_key(ref, material)
+
+    def _unwrap(
+        self,
+        principal: Principal,
+        key: Key,
+        header: Header,
+        encrypted_key: bytes,
+        idempotent: IdempotentRequest | None,
+    ) -> dict[str, Any]:
+        alg, enc = header.alg, header.enc
+        require_fit(self.hsm, key, alg)
+        require_on_curve(key, header.agreement)
+        residency = self.hsm.offers()[alg].with_enc(enc).residency
+        bits = 8 * hsm.CONTENT_ENCRYPTIONS[enc].key_bytes
+        cek = Key(
+            kid=uuid4(),
+            kid_public=None,
+            owner=principal,
+            spec=KeySpec(kty="oct", alg=enc, bits=bits),
+            origin=Origin.UNWRAPPED,
+            residency=Residency(residency),
+        )
+        with self.phases.creation(cek, None, idempotent):
+            with existing(self.registry, key):
+                self.hsm.unwrap(key.ref, alg, enc, encrypted_key, cek.ref, header.agreement)
+            self.registry.activate(cek.kid, None)
+        return describe(cek)
+
+    def _once(
+        self, idempotent: IdempotentRequest | None, create: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return what was answered to the same request before, or what ``create`` returns."""
+        if idempotent is None:
+            return create()
+        answer = self._first_answer(idempotent)
+        if answer is not None:
+            return answer
+        try:
+            return create()
+        except AlreadyRequested:  # by another one, at the same time
+            answer = self._first_answer(idempotent)
+        if answer is None:  # and in vain
+            raise RequestInProgress
+        return answer
+
+    def _first_answer(self, idempotent: IdempotentRequest) -> dict[str, Any] | None:
+        deadline = time.monotonic() + _FIRST_ANSWER_SECONDS
+        while (first := self.registry.idempotency.find(idempotent)) is not None:
+            if first.fingerprint != idempotent.fingerprint:
+                raise RequestReused
+            if first.is_made:
+                current_request.name(kid=first.answer["kid"])
+                return dict(first.answer)
+            if time.monotonic() > deadline:
+                raise RequestInProgress
+            time.sleep(0.05)
+        return None
+
+
+def _require_creator(principal: Principal) -> None:
+    if not principal.may_create:
+        raise Forbidden

@@ -1,0 +1,70 @@
+"""What callers are told of keys."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import hsm
+from app.registry import Key
+
+_SIGN_VERIFY: Final = ["sign", "verify"]
+_ENCRYPT_DECRYPT: Final = ["encrypt", "decrypt"]
+_CURVE_BITS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        curve.crv: curve.weierstrass.key_size if curve.weierstrass else 8 * curve.coordinate_bytes
+        for curve in hsm.CURVES.values()
+    }
+)
+
+
+def describe(key: Key) -> dict[str, Any]:
+    """Return what a caller is told of a new key (wire contract §1)."""
+    members = {
+        "kid": str(key.kid),
+        "kid_public": str(key.kid_public) if key.kid_public else None,
+        "kty": key.spec.kty,
+        "alg": key.spec.alg,
+        "crv": key.spec.crv,
+        "key_ops": key_ops(key.spec.alg),
+    }
+    absent = {name for name in ("alg", "crv") if members[name] is None}
+    if not key.spec.kind.is_pair:
+        absent.add("kid_public")
+    return {name: value for name, value in members.items() if name not in absent}
+
+
+def key_ops(alg: str | None) -> list[str]:
+    """Return what a key of ``alg`` is said to be for (wire contract §3)."""
+    signs = alg is None or alg in hsm.SIGNATURES or alg in hsm.MACS
+    return _SIGN_VERIFY if signs else _ENCRYPT_DECRYPT
+
+
+def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:
+    """Return what those are told who may read a key."""
+    members = {
+        "size": key.spec.bits or _CURVE_BITS.get(key.spec.crv or ""),
+        "state": key.state,
+        "name": key.name,
+        "owner": key.owner,
+        "tags": list(tags),
+        "created": key.created_at,
+        "activated": key.activated_at,
+        "deactivated": key.deactivated_at,
+        "expires": key.expires_at,
+        "origin": key.origin,
+        "residency": key.residency,
+    }
+    jwk = {} if key.public_jwk is None else {"jwk": public_jwk(key)}
+    return describe(key) | members | jwk
+
+
+def public_jwk(key: Key) -> dict[str, Any]:
+    """Return the public half as a JWK (RFC 7517 §4), under the name that verifies with it."""
+    alg = key.spec.alg
+    named = {"kid": str(key.kid_public or key.kid), "use": _use(alg)}
+    bound = {"alg": hsm.ALGORITHMS[alg].jwk_alg or alg} if alg else {}
+    return {**(key.public_jwk or {}), **bound, **named}
+
+
+def _use(alg: str | None) -> str:
+    return "enc" if alg in hsm.KEY_MANAGEMENTS else "sig"

@@ -1,0 +1,69 @@
+"""Finishing or undoing what killed processes and lost tokens have left half done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import hsm
+from app.keys.creation import Record, TwoPhases, no_record
+from app.registry import Registry
+from hsm import Hsm, KeyRef
+
+_SETTLE_WAIT_SECONDS: Final = 0.2
+GRACE: Final = timedelta(minutes=1)
+OTHER_HOST_GRACE: Final = timedelta(minutes=10)
+
+
+class Reconciliation(NamedTuple):
+    """What ``reconcile`` found: kids finished or undone, rows without key, keys without row."""
+
+    settled: list[UUID]
+    missing: list[UUID]
+    unknown: list[UUID]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """Brings rows and objects together again."""
+
+    registry: Registry
+    hsm: Hsm
+    phases: TwoPhases
+
+    def reconcile(self, *, dry_run: bool, record: Record = no_record) -> Reconciliation:
+        """Finish or undo what killed processes left, and tell what else differs.
+
+        A key without a row is never destroyed: it may be that of a registry restored too old.
+        """
+        with hsm.file_lock(self.phases.lock):
+            settled = self._unfinished(timedelta(0))
+            if not dry_run:
+                self._undo(settled, record)
+            missing, unknown = self.hsm.differences(self.registry.specs())
+            return Reconciliation(
+                settled=sorted(settled),
+                missing=sorted(missing - settled.keys()),
+                unknown=sorted(unknown),
+            )
+
+    def settle(self, record: Record = no_record) -> list[UUID]:
+        """Finish or undo what was begun minutes ago and not ended; return the kids.
+
+        Raises ``TokenUnavailable`` if keys are being made or destroyed: then it can wait.
+        """
+        if not self._unfinished(GRACE):
+            return []
+        with hsm.file_lock(self.phases.lock, wait_seconds=_SETTLE_WAIT_SECONDS):
+            settled = self._unfinished(GRACE)
+            self._undo(settled, record)
+            return sorted(settled)
+
+    def _unfinished(self, grace: timedelta) -> Mapping[UUID, KeyRef]:
+        now = datetime.now(UTC)
+        return self.registry.unfinished(here_before=now - grace, before=now - OTHER_HOST_GRACE)
+
+    def _undo(self, unfinished: Mapping[UUID, KeyRef], record: Record) -> None:
+        for ref in unfinished.values():
+            self.phases.undo(ref, record)

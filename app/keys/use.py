@@ -1,0 +1,189 @@
+"""Using keys: find the key, check the right, check that it fits, operate in the token."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+import hsm
+from app.jose import encoding
+from app.jwk import write_public
+from app.keys.access import (
+    Rows,
+    RowsOfBatch,
+    existing,
+    find,
+    require_active,
+    require_existing,
+    require_fit,
+    require_on_curve,
+    require_permitted,
+)
+from app.keys.budget import EncryptionBudget
+from app.registry import Key, Registry
+from app.rights import Principal, Right
+from app.schemas.fields import Header
+from hsm import CryptoFailure, Hsm, Sealed
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyUse:
+    """What a principal may do to messages with keys named by kid.
+
+    Every method raises ``KeyNotFound``, then ``Forbidden``, then ``CryptoFailure`` if the key does
+    not fit; ``TokenUnavailable`` or ``RegistryUnavailable`` if one of them cannot answer now.
+    """
+
+    registry: Registry
+    rows: Rows
+    hsm: Hsm
+    budget: EncryptionBudget
+
+    @contextmanager
+    def together(self, principal: Principal, kids: Iterable[str]) -> Iterator["KeyUse"]:
+        """Give what uses many keys for ``principal``, in one ``with`` block.
+
+        All the keys are read now, at once, and the operations share a session of the token.
+        """
+        rows = RowsOfBatch.read(self.registry, principal, kids)
+        with self.hsm.together():
+            yield replace(self, rows=rows)
+
+    def encrypt(  # noqa: PLR0913  # the members of the request
+        self,
+        principal: Principal,
+        *,
+        kid: str,
+        alg: str,
+        enc: str,
+        data: bytes,
+        aad: str | None,
+        apu: str | None = None,
+        apv: str | None = None,
+        media_types: Mapping[str, str] = _NONE,
+    ) -> dict[str, Any]:
+        """Return a flattened JWE (RFC 7516 §5.1); its header names the key that decrypts."""
+        key = find(self.rows, principal, kid, Right.ENCRYPT)
+        require_fit(self.hsm, key, enc if alg == hsm.DIRECT else alg)
+        require_active(key)
+        if alg == hsm.DIRECT and hsm.CONTENT_ENCRYPTIONS[enc].is_counted:
+            self.budget.spend(key.kid)
+        header = _JweHeader(
+            names={"alg": alg, "enc": enc, "kid": kid if alg == hsm.DIRECT else str(key.kid)},
+            agreement={"apu": apu, "apv": apv},
+            media_types=media_types,
+            aad=aad,
+        )
+        agreement = hsm.Agreement(apu=encoding.decode(apu or ""), apv=encoding.decode(apv or ""))
+        with existing(self.registry, key):
+            made = self.hsm.encrypt(key.ref, alg, enc, data, header.additional_data, agreement)
+        jwe = {
+            "protected": header.protected(made.epk),
+            "encrypted_key": made.encrypted_key,
+            **made.sealed._asdict(),
+        }
+        return jwe if aad is None else jwe | {"aad": aad}
+
+    def decrypt(
+        self,
+        principal: Principal,
+        header: Header,
+        *,
+        encrypted_key: bytes,
+        sealed: Sealed,
+        aad: str | None,
+    ) -> bytes:
+        """Return the plaintext (RFC 7516 §5.2)."""
+        key = find(self.rows, principal, header.kid, Right.DECRYPT)
+        alg, enc = header.alg, header.enc
+        require_fit(self.hsm, key, enc if alg == hsm.DIRECT else alg)
+        require_on_curve(key, header.agreement)
+        additional_data = encoding.additional_data(header.protected, aad)
+        with existing(self.registry, key):
+            return self.hsm.decrypt(
+                key.ref, alg, enc, encrypted_key, sealed, additional_data, header.agreement
+            )
+
+    def sign(
+        self,
+        principal: Principal,
+        *,
+        kid: str,
+        alg: str,
+        data: str,
+        media_types: Mapping[str, str] = _NONE,
+    ) -> dict[str, Any]:
+        """Return a detached JWS; its header names the key that verifies (RFC 7515 §5.1)."""
+        key = find(self.rows, principal, kid, Right.SIGN)
+        if kid == str(key.kid_public):
+            raise CryptoFailure(
+                "A public key cannot sign; use the kid of the pair, not its kid_public"
+            )
+        require_permitted(key, alg)
+        require_active(key)
+        protected = _header(media_types, alg=alg, kid=str(key.kid_public or kid))
+        signing_input = encoding.signing_input(protected, data)
+        with existing(self.registry, key):
+            signature = self.hsm.sign(key.ref, alg, signing_input)
+        return {"protected": protected, "signature": signature}
+
+    def verify(self, principal: Principal, header: Header, *, data: str, signature: bytes) -> bool:
+        """Tell whether ``signature`` is one over ``data`` (RFC 7515 §5.2)."""
+        key = find(self.rows, principal, header.kid, Right.VERIFY)
+        require_permitted(key, header.alg)
+        signing_input = encoding.signing_input(header.protected, data)
+        with existing(self.registry, key):
+            is_valid = self.hsm.verify(key.ref, header.alg, signing_input, signature)
+        return is_valid or self._refused(key)
+
+    def mac(self, principal: Principal, *, kid: str, alg: str, data: bytes) -> bytes:
+        """Return the MAC of ``data`` (RFC 7518 §3.2)."""
+        key = find(self.rows, principal, kid, Right.MAC)
+        require_permitted(key, alg)
+        require_active(key)
+        with existing(self.registry, key):
+            return self.hsm.mac(key.ref, alg, data)
+
+    def verify_mac(
+        self, principal: Principal, *, kid: str, alg: str, data: bytes, mac: bytes
+    ) -> bool:
+        """Tell whether ``mac`` is the MAC of ``data``."""
+        key = find(self.rows, principal, kid, Right.MAC)
+        require_permitted(key, alg)
+        with existing(self.registry, key):
+            is_valid = self.hsm.verify_mac(key.ref, alg, data, mac)
+        return is_valid or self._refused(key)
+
+    def _refused(self, key: Key) -> bool:
+        """Return ``False``: not valid; raise ``KeyNotFound`` if the key is not there any more."""
+        require_existing(self.registry, key)
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _JweHeader:
+    """The protected header of a JWE, whole once the ephemeral key is known."""
+
+    names: Mapping[str, str]
+    agreement: Mapping[str, str | None]
+    media_types: Mapping[str, str]
+    aad: str | None
+
+    def protected(self, epk: hsm.AgreementKey | None) -> str:
+        """Return it encoded."""
+        agreed = {"epk": epk and write_public(epk), **self.agreement}
+        present = {name: value for name, value in agreed.items() if value is not None}
+        return _header({**present, **self.media_types}, **self.names)
+
+    def additional_data(self, epk: hsm.AgreementKey | None) -> bytes:
+        """Return what it and ``aad`` are authenticated as."""
+        return encoding.additional_data(self.protected(epk), self.aad)
+
+
+def _header(others: Mapping[str, Any], **names: str) -> str:
+    if not others:
+        return encoding.plain_header(**names)
+    return encoding.protected_header(**names, **others)
