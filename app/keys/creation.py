@@ -154,7 +154,7 @@ class KeyCreation:
             made = self._make(key.ref, material)
             if material is not None and not self.hsm.works(key.ref):
                 raise BadRequest("The key material is refused: a trial of it in the token failed")
-            self.registry.activate(key.kid, write_public(made.public) if made.public else None)
+            self.registry.activate(made.ref, write_public(made.public) if made.public else None)
         return describe(key)
 
     def _make(self, ref: KeyRef, material: bytes | PrivateKey | None) -> Made:
@@ -185,8 +185,8 @@ class KeyCreation:
         )
         with self.phases.creation(cek, None, idempotent):
             with existing(self.registry, key):
-                self.hsm.unwrap(key.ref, alg, enc, encrypted_key, cek.ref, header.agreement)
-            self.registry.activate(cek.kid, None)
+                made = self.hsm.unwrap(key.ref, alg, enc, encrypted_key, cek.ref, header.agreement)
+            self.registry.activate(made.ref, None)
         return describe(cek)
 
     def _once(

@@ -112,3 +112,13 @@ def values_of(key: Key) -> dict[str, Any]:
         "state": key.state,
         "public_jwk": key.public_jwk,
     }
+
+
+def activation_of(ref: KeyRef, public_jwk: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return what is to be written of the key ``ref`` once it is made."""
+    return {
+        "kid": ref.kid,
+        "state": State.ACTIVE,
+        "public_jwk": public_jwk,
+        "activated_at": datetime.now(UTC),
+    }

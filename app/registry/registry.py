@@ -27,7 +27,15 @@ from app.registry.grants import Grants
 from app.registry.idempotency import IdempotentAnswers, forget, remember
 from app.registry.pages import Pages
 from app.registry.reading import legible, readable
-from app.registry.records import VISIBLE, Key, State, record_of, ref_of, values_of
+from app.registry.records import (
+    VISIBLE,
+    Key,
+    State,
+    activation_of,
+    record_of,
+    ref_of,
+    values_of,
+)
 from app.registry.revisions import alembic_config, require_known, revision_at
 from app.registry.tables import grants, keys, tags
 from app.registry.tags import Tags
@@ -170,15 +178,9 @@ class Registry:
             if request:
                 remember(connection, request, row["kid"], answer or {})
 
-    def activate(self, kid: UUID, public_jwk: Mapping[str, str] | None) -> None:
+    def activate(self, ref: KeyRef, public_jwk: Mapping[str, str] | None) -> None:
         """Make a pending key visible; if its row is gone, nobody could ever reach the key."""
-        if not self._change(
-            kid,
-            from_states=[State.PENDING],
-            state=State.ACTIVE,
-            public_jwk=public_jwk,
-            activated_at=datetime.now(UTC),
-        ):
+        if not self._change(from_states=[State.PENDING], **activation_of(ref, public_jwk)):
             raise RegistryUnavailable
 
     def change(self, key: Key, **values: Any) -> bool:

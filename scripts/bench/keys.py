@@ -88,7 +88,7 @@ def _generate(keys: int) -> None:
         )
         token.generate(key.ref)
         registry.insert(key)
-        registry.activate(key.kid, None)
+        registry.activate(key.ref, None)
 
 
 def _wait_for(token: Hsm) -> None:

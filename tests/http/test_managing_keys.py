@@ -709,7 +709,7 @@ def test_an_expired_row_is_read_as_deactivated(database_url):
         residency=Residency.TOKEN,
     )
     registry.insert(key)
-    registry.activate(key.kid, None)
+    registry.activate(key.ref, None)
     active = registry.find(key.kid)
     assert registry.change(active, expires_at=datetime.now(UTC) - timedelta(seconds=1))
     assert registry.find(key.kid).state is State.DEACTIVATED
