@@ -26,7 +26,7 @@ from app.observability import LastHour, Metrics, Requests, Stream
 from app.observability.multiprocess import shared_directory, started_at
 from app.operator.restoration import serving_lock
 from app.operator.status import Status
-from app.registry import Registry, Watch
+from app.registry import Registry, Watch, host_name
 from app.service import Service
 from hsm import Hsm, file_lock
 
@@ -53,7 +53,9 @@ def _service(config: Config) -> Service:
     locks = _locks(config)
     metrics = Metrics()
     hsm = _hsm(config, metrics)
-    registry = Registry(config.registry_url, host=config.host, observe=metrics.used_registry)
+    registry = Registry(
+        config.registry_url, host=host_name(config.state_dir), observe=metrics.used_registry
+    )
     watch = Watch(registry.find)
     keyring = Keyring.of(registry, hsm, state_dir=config.state_dir, publishes=config.jwks_tagging)
     capabilities = Capabilities(config=config)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from gunicorn.arbiter import Arbiter
 
-from app.config import Config, ConfigError, is_loopback
+from app.config import Config
 from app.observability import multiprocess as figures
 from app.server.connections import Deadlines
 from app.server.worker import Worker
+from app.settings import ConfigError, is_loopback
 
 try:
     service = Config.from_env(os.environ)

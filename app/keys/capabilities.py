@@ -5,7 +5,6 @@ Everything is derived: from the proof that the token gave at boot, the settings,
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import hsm
@@ -112,9 +111,6 @@ def _bits_of(row: hsm.Algorithm) -> Members:
 # --- For people ---
 
 _YES: Final = "yes"
-_PLACES: Final[Mapping[str, str]] = MappingProxyType(
-    {"token": "token", "process": "key: token, CEK: **process**"}
-)
 
 
 class AlgorithmRow(NamedTuple):
@@ -157,21 +153,6 @@ def algorithm_rows(capabilities: Members) -> list[AlgorithmRow]:
         AlgorithmRow(tuple(names), line.encs, _keys(line.ktys, keys), line.offered, line.place)
         for line, (names, keys) in lines.items()
     ]
-
-
-def algorithm_table(capabilities: Members) -> str:
-    """Return the rows of the README table: algorithms, their keys, offered or not, and where."""
-    return "\n".join(
-        f"| {' '.join(f'`{name}`' for name in row.names)}{_with(row)} | {row.keys} "
-        f"| {row.offered} | {_PLACES[row.place]} |"
-        for row in algorithm_rows(capabilities)
-    )
-
-
-def _with(row: AlgorithmRow) -> str:
-    if row.takes_every_enc:
-        return " with every `enc`"
-    return f" with {' '.join(f'`{enc}`' for enc in row.encs)}" if row.encs else ""
 
 
 def _lines(capabilities: Members) -> Iterator[tuple[_Line, str, Members]]:

@@ -17,9 +17,9 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.config import PREFIX, ConfigError
 from app.errors import RegistryUnavailable
 from app.registry.lookup import Cursors, Lookup
+from app.settings import PREFIX, ConfigError
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Engine
 
-from app.config import PREFIX, ConfigError
 from app.registry.database import engine_for
+from app.settings import PREFIX, ConfigError
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 

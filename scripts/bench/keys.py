@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 
 from app.auth import ANONYMOUS
 from app.config import Config
-from app.registry import Key, Origin, Registry, Residency
+from app.registry import Key, Origin, Registry, Residency, host_name
 from hsm import Hsm, KeySpec, TokenUnavailable
 from scripts.throwaway import ROOT
 
@@ -32,7 +32,7 @@ _READY_SECONDS: Final = 60
 def registry_of(settings: Mapping[str, str]) -> Registry:
     """Return the registry that ``settings`` name."""
     config = Config.from_env(settings)
-    return Registry(config.registry_url, host=config.host)
+    return Registry(config.registry_url, host=host_name(config.state_dir))
 
 
 def fill(settings: Mapping[str, str], keys: int) -> list[UUID]:

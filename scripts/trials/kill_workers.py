@@ -27,7 +27,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.config import Config
-from app.registry import Registry
+from app.registry import Registry, host_name
 from hsm import Hsm, HsmError
 from scripts.throwaway import Server, make_token
 from scripts.throwaway import server as running
@@ -192,7 +192,7 @@ def _look_inside(environment: Mapping[str, str]) -> tuple[Hsm, Registry]:
         if time.monotonic() > deadline:
             sys.exit(f"the token did not open: {token.reason}")
         time.sleep(0.05)
-    return token, Registry(config.registry_url, host=config.host)
+    return token, Registry(config.registry_url, host=host_name(config.state_dir))
 
 
 def _examine(

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from app.config import settings_table
 from app.observability.metrics import Metrics
+from scripts.settings_table import settings_table
 from scripts.throwaway import ROOT, make_token, server
 from tests.shared.documents import DOCUMENTS, NOT_RUN, rows, shown_by, typed
 

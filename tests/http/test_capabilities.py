@@ -8,9 +8,10 @@ import pytest
 
 import hsm
 from app.config import Config
-from app.keys.capabilities import Capabilities, algorithm_table
+from app.keys.capabilities import Capabilities
 from app.service import service_of
 from hsm import Offer
+from scripts.algorithm_table import algorithm_table
 from scripts.throwaway import ROOT
 from tests.shared.api import Api, b64u
 

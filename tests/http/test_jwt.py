@@ -17,9 +17,10 @@ from app.auth.issuer_keys import IssuerKeys
 from app.auth.jwks_source import reader_of
 from app.auth.jwt import JwtWay
 from app.auth.schemes import Refused, Roles
-from app.config import Config, ConfigError
+from app.config import Config
 from app.errors import IssuerUnavailable
 from app.http.router import AUDIENCE
+from app.settings import ConfigError
 from tests.http.test_attempts import Clock
 from tests.shared.api import Api, b64u
 from tests.shared.callers import token_for

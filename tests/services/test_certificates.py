@@ -13,7 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from app.auth.certificates import subject_of
-from app.config import Config, ConfigError
+from app.config import Config
+from app.settings import ConfigError
 from tests.shared.api import Api
 from tests.shared.authority import Authority, Certificates, dns, email, uri
 from tests.shared.callers import token_for

@@ -17,9 +17,9 @@ import pytest
 import requests
 from sqlalchemy import create_engine, text
 
-from app.config import ConfigError
 from app.operator.doctor.advice import ADVICE, COMMON
 from app.registry import migrate
+from app.settings import ConfigError
 from hsm import ALGORITHMS, RATES
 from hsm.examination.known_answers import examples
 from scripts.throwaway import ROOT, make_token, server

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from app.keys.budget import MOST_ENCRYPTIONS, WARNING_AT, EncryptionBudget
-from app.registry import Registry
+from app.registry import Registry, host_name
 from app.registry.registry import engine_of
 from hsm import CryptoFailure, KeyNotFound
 
@@ -18,7 +18,7 @@ DIRECT = {"alg": "dir", "enc": "A128GCM", "data": ""}
 
 @pytest.fixture
 def registry(config: Any) -> Iterator[Registry]:
-    registry = Registry(config.registry_url, host=config.host)
+    registry = Registry(config.registry_url, host=host_name(config.state_dir))
     yield registry
     registry._database.engine.dispose()
 

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from app.config import Config, ConfigError
+from app.config import Config
 from app.registry import migrate
+from app.settings import ConfigError
 from scripts.throwaway import ROOT
 
 GOOD = {

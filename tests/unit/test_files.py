@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import Config
+from app.registry import host_name
 from hsm import replace, replacing
 from hsm.cryptoki.pin_latch import PinLatch
 
@@ -89,8 +89,7 @@ def test_a_refused_pin_outlives_a_power_cut(path, synced):
 
 
 def test_the_name_of_a_host_is_made_once(tmp_path):
-    config = Config(pkcs11_module=Path("/none"), token_label="x", pin="x", state_dir=tmp_path)
-    name = config.host
+    name = host_name(tmp_path)
     assert name
-    assert config.host == name
+    assert host_name(tmp_path) == name
     assert (tmp_path / "host").read_text("ascii") == f"{name}\n"

@@ -9,9 +9,10 @@ from typing import IO, Any, Concatenate, Final, ParamSpec
 
 import click
 
-from app.config import PREFIX, Config, ConfigError
+from app.config import Config
 from app.errors import AppError
 from app.operator.errors import BackupError
+from app.settings import PREFIX, ConfigError
 from hsm import HsmError
 
 _Arguments = ParamSpec("_Arguments")

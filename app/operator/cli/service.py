@@ -9,7 +9,7 @@ from app.errors import AuditUnavailable
 from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
 from app.operator.cli.output import spinner
-from app.registry import Registry
+from app.registry import Registry, host_name
 from app.rights import Principal, Role
 from hsm import Hsm, TokenUnavailable
 
@@ -21,7 +21,7 @@ _READY_SECONDS: Final = 30.0
 
 def registry_of(config: Config) -> Registry:
     """Return the registry."""
-    return Registry(config.registry_url, host=config.host)
+    return Registry(config.registry_url, host=host_name(config.state_dir))
 
 
 def catalogue_of(config: Config) -> Catalogue:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from app.config import PREFIX
+from app.settings import PREFIX
 from hsm import Finding
 
 

@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from app.config import PREFIX, Config
+from app.config import Config
 from app.operator.doctor import checks
 from app.operator.doctor.advice import Check, Result, check_of
 from app.registry import VISIBLE, Registry
+from app.settings import PREFIX
 from hsm import ALGORITHMS, RATES, Examination, Finding, KeySpec, TokenUnavailable, is_whole
 
 _RATE_SECONDS: Final = 0.5

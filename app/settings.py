@@ -1,0 +1,151 @@
+"""How a setting is declared, read from the environment, and checked."""
+
+import difflib
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+PREFIX: Final = "JOSE_HSM_"
+
+
+class ConfigError(ValueError):
+    """A setting is missing or wrong; the text says which, and what to set."""
+
+
+def text(value: str) -> str:
+    """Return ``value``."""
+    return value
+
+
+def flag(value: str) -> bool:
+    """Return 0 or 1 as a truth value."""
+    try:
+        return {"0": False, "1": True}[value]
+    except KeyError:
+        raise ValueError("must be 0 or 1") from None
+
+
+def whole(value: str) -> int:
+    """Return a number above 0."""
+    if not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise ValueError("must be a whole number above 0")
+    return int(value)
+
+
+def seconds(value: str) -> float:
+    """Return a number of seconds above 0."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1
+    if not 0 < number < float("inf"):
+        raise ValueError("must be a number of seconds above 0")
+    return number
+
+
+def choice(*choices: str) -> Callable[[str], str]:
+    """Return a parser of one of ``choices``."""
+
+    def parse(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of: {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def several(*choices: str) -> Callable[[str], tuple[str, ...]]:
+    """Return a parser of some of ``choices``, with commas between them."""
+
+    def parse(value: str) -> tuple[str, ...]:
+        given = tuple(part.strip() for part in value.split(","))
+        if not set(given) <= set(choices):
+            raise ValueError(f"must be a comma list of: {', '.join(choices)}")
+        return given
+
+    return parse
+
+
+def principals(value: str) -> tuple[str, ...]:
+    """Return what vertical bars divide: subjects of certificates have commas."""
+    return tuple(part.strip() for part in value.split("|"))
+
+
+def absolute(value: str) -> Path:
+    """Return a path that does not depend on where the process is."""
+    return Path(value).absolute()
+
+
+def setting(
+    parse: Callable[[str], Any], meaning: str, *, default: Any = MISSING, is_secret: bool = False
+) -> Any:
+    """Declare a setting; ``meaning`` is its line in docs/operating.md."""
+    metadata = {"parse": parse, "meaning": meaning}
+    if default is MISSING:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not is_secret)
+
+
+def read(settings: Iterable[Field[Any]], env: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of ``settings`` that are set in ``env``, by name; empty is not set.
+
+    Raises ``ConfigError`` for one that is unknown, missing or malformed.
+    """
+    known = {f"{PREFIX}{one.name.upper()}": one for one in settings}
+    given = {name: value for name, value in env.items() if name.startswith(PREFIX) and value}
+    for name in given.keys() - known.keys():
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        raise ConfigError(f"unknown setting {name}; did you mean {nearest}?")
+    return dict(_parsed(known, given))
+
+
+def _parsed(known: Mapping[str, Field[Any]], given: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    for name, setting in known.items():
+        if name in given:
+            try:
+                yield setting.name, setting.metadata["parse"](given[name])
+            except ValueError as error:
+                raise ConfigError(f"{name} {error}") from None
+        elif setting.default is MISSING:
+            raise ConfigError(f"set {name}: {setting.metadata['meaning']}")
+
+
+def not_both(*settings: object) -> str:
+    """Return what to add to a text on settings that exclude one another, if all are given."""
+    return ", not both" if all(settings) else ""
+
+
+def binds_loopback(bind: str) -> bool:
+    """Tell whether only this machine can connect to the address ``bind``."""
+    return bind.startswith("unix:") or is_loopback(bind.rpartition(":")[0].strip("[]"))
+
+
+def require_safe(location: str) -> None:
+    """Refuse to fetch keys over a network on which anybody can change them."""
+    url = urlsplit(location)
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        raise ConfigError(f"{PREFIX}JWT_JWKS must be a file or an https URL")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can connect to ``host``."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def parse_token_uri(uri: str | None) -> Mapping[str, str]:
+    """Return the attributes of a PKCS#11 URI (RFC 7512 §2.3)."""
+    if uri is None:
+        return {}
+    scheme, _, path = uri.partition(":")
+    attributes = dict(part.partition("=")[::2] for part in path.split(";"))
+    if scheme != "pkcs11" or not attributes.keys() <= {"token", "serial"}:
+        raise ConfigError(
+            f"{PREFIX}TOKEN_URI must be like pkcs11:token=LABEL;serial=NUMBER, no other attributes"
+        )
+    return {name: unquote(value) for name, value in attributes.items()}
