@@ -26,6 +26,24 @@ class Forbidden(AppError):
         super().__init__("Access denied")
 
 
+class ForeignOrigin(AppError):
+    """A page of somebody else asks, and there is no authentication."""
+
+    code = "forbidden"
+
+    def __init__(self) -> None:
+        super().__init__("Without authentication no pages of other origins are served")
+
+
+class MisdirectedRequest(AppError):
+    """The name that was asked for is not one of this machine, and there is no authentication."""
+
+    code = "misdirected_request"
+
+    def __init__(self) -> None:
+        super().__init__("Without authentication only a loopback name or address is a right Host")
+
+
 class Unauthorized(AppError):
     """No credentials, or bad ones: one text for all causes."""
 

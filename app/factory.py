@@ -14,7 +14,7 @@ from app.auth.authenticator import Authenticator
 from app.auth.certificates import Proxy
 from app.auth.client_address import ClientAddress
 from app.config import Config
-from app.http import answers
+from app.http import answers, origin
 from app.http.audit_hook import AuditHook
 from app.http.json_answers import Responses
 from app.http.router import AUDIENCE, AUDITS, KINDS, route
@@ -124,6 +124,8 @@ def _register_hooks(app: Flask, service: Service) -> None:
     """Register what is done before and after every view; what comes first is outermost."""
     config, stream, metrics = service.config, service.stream, service.metrics
     Requests(config, stream, metrics, service.audit_hook.end, KINDS).register(app)
+    if not config.auth:
+        origin.register(app)
     app.before_request(_require_exact_path)
     service.authenticator.register(app)
     answers.register(app)

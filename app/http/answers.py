@@ -18,8 +18,10 @@ from app.errors import (
     AuditUnavailable,
     BadRequest,
     Forbidden,
+    ForeignOrigin,
     HostExhausted,
     IssuerUnavailable,
+    MisdirectedRequest,
     NotReady,
     RegistryUnavailable,
     RequestInProgress,
@@ -38,6 +40,8 @@ STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
         BadRequest: HTTPStatus.BAD_REQUEST,
         Unauthorized: HTTPStatus.UNAUTHORIZED,
         Forbidden: HTTPStatus.FORBIDDEN,
+        ForeignOrigin: HTTPStatus.FORBIDDEN,
+        MisdirectedRequest: HTTPStatus.MISDIRECTED_REQUEST,
         TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
         RequestReused: HTTPStatus.UNPROCESSABLE_ENTITY,
         RequestInProgress: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -59,7 +63,7 @@ STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
 HTTP_ERRORS: Final[Mapping[int, tuple[str, str]]] = MappingProxyType(
     {
         400: ("bad_request", "Bad request"),
-        404: ("not_found", "Key not found"),
+        404: ("not_found", "No such path"),
         405: ("method_not_allowed", "Method not allowed"),
         408: ("request_timeout", "The request did not come in time"),
         413: ("payload_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes"),

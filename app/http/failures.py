@@ -15,7 +15,9 @@ from app import errors
 Failures = tuple[Exception, ...]
 
 EVERYWHERE: Final[Failures] = (
+    errors.ForeignOrigin(),
     RequestTimeout(),
+    errors.MisdirectedRequest(),
     InternalServerError(),
     errors.HostExhausted(),
 )

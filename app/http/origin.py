@@ -1,0 +1,37 @@
+"""Who may ask a service without authentication: programs on this machine, and its own pages.
+
+A page of anybody can have its name point to 127.0.0.1 and then ask what a local program could. A
+browser says in ``Host`` and ``Origin`` whose page it is, and no page can change that.
+"""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from flask import Flask, request
+
+from app.errors import ForeignOrigin, MisdirectedRequest
+from app.settings import is_loopback
+
+_PUBLIC: Final = "jwks.jwks"
+
+
+def register(app: Flask) -> None:
+    """Answer nobody else."""
+    app.before_request(_require_local)
+
+
+def _require_local() -> None:
+    """Raise ``MisdirectedRequest`` or ``ForeignOrigin``; a program may send neither header."""
+    host, origin = request.headers.get("Host"), request.headers.get("Origin")
+    if host is not None and not _is_local(f"//{host}"):
+        raise MisdirectedRequest
+    if origin is not None and not _is_local(origin) and request.endpoint != _PUBLIC:
+        raise ForeignOrigin
+
+
+def _is_local(url: str) -> bool:
+    try:
+        name = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    return is_loopback(name) or name.endswith(".localhost")
