@@ -40,6 +40,12 @@ http_parser = "python"
 # A kid of any length is just unknown; this is as long as gunicorn lets a line be bounded.
 limit_request_line = 8190
 
+# The service asks for none of what a proxy may tell gunicorn, so nobody is believed: else any
+# client on this host could set SCRIPT_NAME, and with it the path.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
+
 # A request may wait for an RSA key being generated, and whoever stops or reloads waits for it as
 # long as the proxy would; a client that asks again within a minute finds its connection open.
 # Keep-alive outlasts the proxy's own (60 s in nginx).

@@ -81,6 +81,7 @@ def register(app: Flask) -> None:
     """Answer every error of ``app`` in JSON."""
     app.register_error_handler(HTTPException, _respond)
     app.register_error_handler(Exception, _respond)
+    app.after_request(_describe_no_content)
 
 
 class Answer(NamedTuple):
@@ -111,6 +112,13 @@ def answer(error: Exception) -> Answer:
         logger.error("internal error", exc_info=error)
     current_request.fail(code)
     return Answer(int(status), {"error": code, "description": description})
+
+
+def _describe_no_content(response: Response) -> Response:
+    """Leave out the type of a body that there is not (RFC 9110 §15.3.5)."""
+    if response.status_code == HTTPStatus.NO_CONTENT:
+        response.headers.pop("Content-Type", None)
+    return response
 
 
 def _respond(error: Exception) -> Response:

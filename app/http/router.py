@@ -16,6 +16,7 @@ from app.http.views import (
     encryption,
     grants,
     health,
+    index,
     jwks,
     keys,
     openapi,
@@ -28,7 +29,7 @@ API: Final[tuple[Resource, ...]] = tuple(
     view.resource
     for view in (
         *(keys, grants, encryption, signing, batch, capabilities),
-        *(jwks, health, openapi),
+        *(jwks, index, health, openapi),
     )
 )
 """What programs ask, in the order of the documents."""

@@ -5,6 +5,7 @@ from typing import Final
 
 import hsm
 from app.http import operations
+from app.http.views import index
 from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, rsa
 from app.registry import Origin, Residency
 from app.rights import GRANTABLE
@@ -214,6 +215,7 @@ def own() -> dict[str, JsonSchema]:
             content_encryptions=_map(reference("OfferedContentEncryption")),
             limits=_object(**dict.fromkeys(_LIMITS, _INTEGER)),
         ),
+        "Index": _object("docs", **dict.fromkeys(index.LINKS, _TEXT), docs=_TEXT),
         "Live": _object(status={"const": "live"}),
         "Ready": _object(state={"const": "ready"}, epoch={"type": "integer", "minimum": 1}),
         "OpenApi": {"type": "object"},

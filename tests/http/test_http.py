@@ -143,7 +143,6 @@ def test_head_is_answered_without_a_body(server: str, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/v1",
         "/v1/",
         "/v1/crypto",
@@ -168,6 +167,75 @@ def test_an_unknown_path_is_not_found(server: str, path: str, method: str) -> No
     with closing(connection(server)) as client:
         client.request(method, path, body=b"{}", headers=JSON)
         assert refusal_of(client.getresponse()) == (404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/unknown", "/v1/crypto/sign/", "/v1/crypto/keys/a/b", "//"])
+def test_a_path_that_does_not_exist_is_told_from_a_key(server: str, path: str) -> None:
+    with closing(connection(server)) as client:
+        for address_, text in ((path, "No such path"), (f"{PREFIX}/keys/a", "Key not found")):
+            client.request("GET", address_)
+            body = client.getresponse().read()
+            assert json.loads(body) == {"error": "not_found", "description": text}
+
+
+LINKS = ("api", "capabilities", "jwks", "openapi", "ready", "docs")
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "text/html;q=0.5, */*"])
+def test_programs_are_told_where_to_begin(server: str, accept: str | None) -> None:
+    answer = requests.get(server, headers={"Accept": accept} if accept else {}, timeout=30)
+    assert (answer.status_code, tuple(answer.json())) == (200, LINKS)
+    for path in answer.json().values():
+        expected = 404 if path == PREFIX else 200
+        assert requests.get(server + path, timeout=30).status_code == expected
+
+
+@pytest.mark.parametrize("accept", ["text/html", BROWSER])
+def test_browsers_are_sent_to_the_page(server: str, accept: str) -> None:
+    headers = {"Accept": accept}
+    answer = requests.get(server, headers=headers, timeout=30, allow_redirects=False)
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
+    assert answer.headers["Vary"] == "Accept"
+
+
+def test_without_the_page_browsers_are_told_where_to_begin(serve: Any, environment: Any) -> None:
+    with serve({**environment, "JOSE_HSM_PAGES": "0"}, workers=1) as url:
+        answer = requests.get(url, headers={"Accept": BROWSER}, timeout=30)
+    assert (answer.status_code, tuple(answer.json())) == (200, LINKS[:-1])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Script_Name": "/x"},
+        {"SCRIPT_NAME": "/v1"},
+        {"Script-Name": "/v1"},
+        {"PATH_INFO": "/unknown"},
+        {"REMOTE_USER": "root"},
+        {"X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "off"},
+        {"X-Forwarded-Protocol": "ssl", "X-Forwarded-Proto": "http"},
+    ],
+    ids=str,
+)
+def test_no_header_of_a_client_is_a_variable_of_the_server(server, headers) -> None:
+    answer = requests.get(f"{server}{PREFIX}/keys", headers=headers, timeout=30)
+    assert answer.status_code == 200
+
+
+def test_nothing_has_no_type(live: Api) -> None:
+    answer = live.delete(live.create(kty="oct", alg="HS256")["kid"])
+    assert answer.status == 204
+    assert not {"Content-Type", "Content-Length", "Transfer-Encoding"} & set(answer.headers)
+
+
+@pytest.mark.parametrize("given", ["q=;", "bytes=0-1", "bytes=999999999-", "bytes=x"])
+@pytest.mark.parametrize("path", ["/docs", "/docs/docs.js", "/openapi.json"])
+def test_a_file_is_sent_whole_whatever_range_is_asked_for(server, path, given) -> None:
+    whole = requests.get(server + path, timeout=30)
+    answer = requests.get(server + path, headers={"Range": given}, timeout=30)
+    assert (answer.status_code, answer.content) == (200, whole.content)
+    assert answer.headers.get("Accept-Ranges", "none") == "none"
 
 
 @pytest.mark.parametrize("path", ["//v1/crypto/sign", "///v1/crypto/sign"])

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from flask import send_from_directory
+from flask import Response, request, send_from_directory
 from flask.typing import ResponseReturnValue
 
 from app.http.endpoint import Endpoint, Resource
@@ -19,13 +19,21 @@ resource.blueprint.after_request(
 )
 
 
+def _file(name: str) -> Response:
+    """Return a file, always whole: to answer a range is an option (RFC 9110 §14.2)."""
+    request.environ.pop("HTTP_RANGE", None)
+    response = send_from_directory(_FILES, name)
+    response.headers["Accept-Ranges"] = "none"
+    return response
+
+
 @resource.serves(Endpoint("GET", "/docs", kind=Kind.PAGE))
 def page() -> ResponseReturnValue:
     """Show the API."""
-    return send_from_directory(_FILES, "docs.html")
+    return _file("docs.html")
 
 
 @resource.serves(Endpoint("GET", "/docs/<path:filename>", kind=Kind.PAGE))
 def static(filename: str) -> ResponseReturnValue:
     """Return a file that a page is made of."""
-    return send_from_directory(_FILES, filename)
+    return _file(filename)
