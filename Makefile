@@ -2,7 +2,7 @@
 
 PORT ?= 8000
 STATE_DIR ?= var
-PYTEST_ARGS ?= -n 4 --dist loadfile
+PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder
 LOCK_ARGS ?=
 BENCH_ARGS ?= --profile
 SECONDS ?= 60
