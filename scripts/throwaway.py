@@ -7,10 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Final, NamedTuple, Protocol
 
 from app.config import Config
 from app.registry import migrate
@@ -18,15 +18,42 @@ from app.registry import migrate
 ROOT: Final = Path(__file__).parent.parent
 LABEL: Final = "throwaway"
 CONFIGURATION: Final = "deploy/gunicorn.conf.py"
-_READY_SECONDS: Final = 20
-_STOP_SECONDS: Final = 70  # longer than gunicorn waits for its workers
+_READY_SECONDS: Final = 300  # a bound for what hangs: a busy machine may take long
+_STOP_SECONDS: Final = 300
+
+
+class Process(Protocol):
+    """A process that was started, as ``subprocess.Popen`` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def poll(self) -> int | None:
+        """Return its exit status, ``None`` while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit status when it has ended."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, if it runs."""
+
+    def terminate(self) -> None:
+        """Send SIGTERM, if it runs."""
+
+    def kill(self) -> None:
+        """Send SIGKILL, if it runs."""
+
+
+Start = Callable[[Sequence[str], Mapping[str, str], IO[bytes] | None], Process]
+"""Starts gunicorn with arguments and environment; the file gets what it prints."""
 
 
 class Server(NamedTuple):
     """A running gunicorn: its base URL and its master process."""
 
     url: str
-    process: "subprocess.Popen[bytes]"
+    process: Process
 
 
 def make_token(state_dir: Path) -> dict[str, str]:
@@ -57,6 +84,19 @@ def make_token(state_dir: Path) -> dict[str, str]:
     return settings
 
 
+def start(
+    arguments: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | None
+) -> Process:
+    """Start gunicorn as everybody does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=log or subprocess.DEVNULL,
+        stderr=log,
+    )
+
+
 @contextmanager
 def server(  # noqa: PLR0913  # settings, all by name
     settings: Mapping[str, str],
@@ -66,6 +106,7 @@ def server(  # noqa: PLR0913  # settings, all by name
     application: str = "app:create_app()",
     log: IO[bytes] | None = None,
     bind: str | None = None,
+    start: Start = start,
 ) -> Iterator[Server]:
     """Serve with gunicorn on a free port for one ``with`` block; ``log`` gets what it prints."""
     bind = bind or f"127.0.0.1:{free_port()}"
@@ -75,16 +116,13 @@ def server(  # noqa: PLR0913  # settings, all by name
         "JOSE_HSM_BIND": bind,
         "WEB_CONCURRENCY": str(workers),
     }
-    command = [sys.executable, "-m", "gunicorn", "-c", configuration, application]
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=log or subprocess.DEVNULL, stderr=log
-    ) as process:
-        try:
-            _wait_until_listening(bind, process)
-            yield Server(bind if bind.startswith("unix:") else f"http://{bind}", process)
-        finally:
-            process.terminate()
-            process.wait(timeout=_STOP_SECONDS)
+    process = start(["-c", configuration, application], environment, log)
+    try:
+        _wait_until_listening(bind, process)
+        yield Server(bind if bind.startswith("unix:") else f"http://{bind}", process)
+    finally:
+        process.terminate()
+        process.wait(timeout=_STOP_SECONDS)
 
 
 @contextmanager
@@ -103,7 +141,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_listening(bind: str, process: "subprocess.Popen[bytes]") -> None:
+def _wait_until_listening(bind: str, process: Process) -> None:
     path = bind.removeprefix("unix:")
     host, _, port = bind.rpartition(":")
     deadline = time.monotonic() + _READY_SECONDS

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,14 +13,15 @@ from app.config import Config
 from app.factory import create_app
 from app.service import service_of
 from hsm import Hsm
-from scripts.throwaway import ROOT, make_token, server
+from scripts.throwaway import ROOT, make_token
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS, Callers
+from tests.shared.forks import server
 from tests.shared.injector import Injector
 from tests.shared.postgresql import Cluster
 from tests.shared.postgresql import running as running_postgresql
+from tests.shared.waiting import until
 
-OPENING_SECONDS = 60  # of a machine that does much else
 MEMORY = Path("/dev/shm")
 ENOUGH_BYTES = 2**30
 
@@ -93,10 +93,7 @@ def application(config: Config) -> Any:
 
 def wait_for(token: Hsm) -> None:
     """Return when ``token`` is ready."""
-    until = time.monotonic() + OPENING_SECONDS
-    while token.reason is not None and time.monotonic() < until:
-        time.sleep(0.05)
-    token.offers()
+    until(lambda: token.reason is None)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ import requests
 
 from scripts.trials.mixed_load import Client
 from tests.faults.control import EVERY, Fault
-from tests.faults.service import BOOT_SECONDS, Service, serving, use
+from tests.faults.service import Service, serving, use
 
 WORKERS: Final = 2
 CLIENTS: Final = 8
@@ -317,7 +317,7 @@ def main() -> int:
 
 
 def _soak(service: Service, seconds: float, table: Table) -> None:
-    service.wait_until_ready(seconds=BOOT_SECONDS)
+    service.wait_until_ready()
     shared: collections.deque[dict[str, Any]] = collections.deque(maxlen=40)
     clients = [Victim(service.url, shared) for _ in range(CLIENTS)]
     ends, trouble = Ends(service), Trouble(service)
@@ -330,7 +330,7 @@ def _soak(service: Service, seconds: float, table: Table) -> None:
         table.show_counts("sessions, warm", _sessions(service))
         trouble.make(deadline)
         wait(lives)
-        service.wait_until_ready(seconds=BOOT_SECONDS)
+        service.wait_until_ready()
         after = _size(service)
         time.sleep(FIGURES_SECONDS)
         sessions = _sessions(service)

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from scripts.throwaway import ROOT, make_token, server
+from scripts.throwaway import ROOT, make_token
 from tests.services.test_certificates_behind_nginx import SWITCHED_ON
 from tests.services.test_nginx import NGINX, nginx
 from tests.shared.documents import DOCUMENTS
+from tests.shared.forks import server
 from tests.shared.issuer import BAD, Issuer
+from tests.shared.waiting import PATIENCE_SECONDS
 
 WAYS = {
     heading: [block.code for block in blocks if block.language == "sh"]
@@ -31,7 +33,7 @@ def shell(script: str, **environment: str) -> "subprocess.CompletedProcess[str]"
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from app.observability.metrics import Metrics
 from scripts.settings_table import settings_table
-from scripts.throwaway import ROOT, make_token, server
+from scripts.throwaway import ROOT, make_token
 from tests.shared.documents import DOCUMENTS, NOT_RUN, rows, shown_by, typed
+from tests.shared.forks import server
 
 ELSEWHERE = {"docs/authentication.md": "tests/documents/test_authentication_page.py"}
 """Documents whose commands need more than one service: who runs them."""

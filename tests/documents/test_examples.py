@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.throwaway import ROOT
+from tests.shared.waiting import PATIENCE_SECONDS
 
 EXAMPLES = ROOT / "examples"
 ALONE = {
@@ -43,7 +44,7 @@ def run(*command: str | Path, **environment: str) -> "subprocess.CompletedProces
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
 
 

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.shared.injector import NAMES, OK, Injector
+from tests.shared.waiting import PATIENCE_SECONDS
 
 DIRECTORY: Final = "FAULTS_DIR"
 EVERY: Final = "*"
 
 _POLL_SECONDS: Final = 0.02
-# A worker whose predecessors died young waits for half a minute before it loads anything.
-_PATIENCE_SECONDS: Final = 60
 # What the library does by itself, also when its token is gone: struck only by name.
 _OF_THE_LIBRARY: Final = ("C_Initialize", "C_Finalize", "C_GetFunctionList")
 
@@ -74,7 +73,7 @@ class Faults:
     def inject(self, *faults: Fault, workers: Iterable[int] = ()) -> None:
         """Replace what is injected; return when each of ``workers`` knows."""
         self._write([asdict(fault) for fault in faults])
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while any(self._known_to(pid) != self._version for pid in workers if _is_alive(pid)):
             assert time.monotonic() < deadline, "a worker does not hear of its faults"
             time.sleep(_POLL_SECONDS / 4)

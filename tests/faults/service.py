@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from scripts.throwaway import Server, make_token
-from scripts.throwaway import server as running
 from scripts.trials import uses
 from tests.faults.control import Fault, Faults
 from tests.shared.api import Answer, Api, b64u
 from tests.shared.command import jose_hsm
+from tests.shared.forks import server as running
+from tests.shared.waiting import PATIENCE_SECONDS, until
 
 CONFIGURATION: Final = "tests/faults/gunicorn.conf.py"
-RECOVERY_SECONDS: Final = 10  # promised, from the return of what was lost
-BOOT_SECONDS: Final = 60  # not promised: the machine may be busy
-
 _CONSECUTIVE: Final = 16  # on as many connections: then every worker has had its turn
 _PAUSE_SECONDS: Final = 0.05
 _IDLE_SECONDS: Final = 0.5
@@ -61,7 +59,7 @@ class Service:
 
     def create(self, **members: Any) -> dict[str, Any]:
         """Create a key, which from now on has to live; wait for the token if need be."""
-        deadline = time.monotonic() + BOOT_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while (answer := self.api.post("/keys", members)).status == 503:
             assert time.monotonic() < deadline, answer
             time.sleep(_PAUSE_SECONDS)
@@ -75,7 +73,7 @@ class Service:
         self.keys = [each for each in self.keys if each["kid"] != key["kid"]]
         assert self.api.delete(key["kid"]).status == 204
 
-    def wait_until_ready(self, *, seconds: float = RECOVERY_SECONDS) -> None:
+    def wait_until_ready(self, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Return when every worker does its work again; none may say anything but 503 before."""
         key = next(iter(self.keys), None) or self.create(**_PROBE)
         deadline, successes = time.monotonic() + seconds, 0
@@ -140,7 +138,13 @@ def serving(
     log = directory / "log"
     with (
         log.open("ab") as file,
-        running(environment, workers=workers, configuration=CONFIGURATION, log=file) as server,
+        running(
+            environment,
+            workers=workers,
+            configuration=CONFIGURATION,
+            log=file,
+            trusting=False,
+        ) as server,
     ):
         yield Service(server, faults, environment, log)
 
@@ -148,7 +152,7 @@ def serving(
 @contextmanager
 def sound(service: Service) -> Iterator[Service]:
     """Give ``service`` for one ``with`` block, and see that nothing is left of its faults."""
-    service.wait_until_ready(seconds=BOOT_SECONDS)
+    service.wait_until_ready()
     yield service
     service.assert_sound()
 
@@ -175,11 +179,3 @@ def use(api: Api, key: Mapping[str, Any]) -> int:
 def outcome(answer: Answer) -> str:
     """``ok``, or the error code."""
     return "ok" if 200 <= answer.status < 300 else str(answer.body["error"])
-
-
-def until(is_so: Any, *, seconds: float = 30) -> None:
-    """Return when ``is_so()``."""
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline, "it does not come to pass"
-        time.sleep(0.02)

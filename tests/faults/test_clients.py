@@ -17,10 +17,11 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from scripts.throwaway import Server, make_token, server
-from tests.faults.service import until
+from scripts.throwaway import Server, make_token
 from tests.shared.api import PREFIX, Api
 from tests.shared.authority import Certificates
+from tests.shared.forks import server
+from tests.shared.waiting import PATIENCE_SECONDS, until
 
 DATA = "ZGF0YQ"
 MIB = 2**20
@@ -32,7 +33,6 @@ HEAD = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
 LARGE_FILE = b"GET /docs/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CONNECTIONS = 1_000
 ROUNDS = 3
-PATIENCE_SECONDS = 60
 
 
 def head(path: str, body: bytes) -> bytes:
@@ -310,7 +310,7 @@ def test_a_key_whose_caller_hangs_up_is_whole_and_audited(kind, tmp_path):
         for _ in range(3):
             with connected(running.url) as client:
                 client.sendall(head("/keys", body) + body)
-        until(lambda: len(created(settings)) == 3, seconds=PATIENCE_SECONDS)
+        until(lambda: len(created(settings)) == 3)
         for line in created(settings):
             alg = kind["alg"]
             if alg == "PS256":

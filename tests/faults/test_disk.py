@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from scripts.throwaway import make_token
-from scripts.throwaway import server as running
 from tests.faults.service import use
 from tests.shared.api import Api
+from tests.shared.forks import server as running
 
 HMAC = {"kty": "oct", "alg": "HS256"}
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}

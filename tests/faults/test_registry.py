@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from tests.faults.service import BOOT_SECONDS, use
+from tests.faults.service import use
 
 HMAC = {"kty": "oct", "alg": "HS256"}
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
@@ -43,7 +43,7 @@ def test_without_its_registry_the_service_says_503_and_never_404(serve_faulty, t
         path.rename(state / path.name)
     with serve_faulty(settings=settings) as service:
         service.keys.append(key)
-        service.wait_until_ready(seconds=BOOT_SECONDS)
+        service.wait_until_ready()
         service.assert_sound()
 
 
@@ -69,12 +69,12 @@ def test_keys_that_an_old_registry_does_not_know_are_left_on_the_token(serve_fau
     restore(tmp_path / "old.db", state)
     with serve_faulty(settings=settings) as service:
         service.keys.append(old)
-        service.wait_until_ready(seconds=BOOT_SECONDS)
+        service.wait_until_ready()
         assert use(service.api, new) == 404
         assert f"left alone): 1\n  {new['kid']}" in service.reconcile()
         service.assert_sound()
     restore(tmp_path / "new.db", state)
     with serve_faulty(settings=settings) as service:
         service.keys += [old, new]
-        service.wait_until_ready(seconds=BOOT_SECONDS)
+        service.wait_until_ready()
         service.assert_sound()

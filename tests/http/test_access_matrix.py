@@ -19,6 +19,7 @@ from tests.shared.api import PREFIX, Api, header
 from tests.shared.authority import Certificates
 from tests.shared.callers import token_for
 from tests.shared.issuer import BAD, Issuer
+from tests.shared.waiting import PATIENCE_SECONDS
 
 CREATE, MANAGE, TAG = "create", "manage", "tag"
 EVERY_KEY = "read every key"
@@ -264,7 +265,9 @@ class Site:
         path = call.path.replace("{kid}", kid)
         body = None if call.body is None else call.body(self.made, kid)
         try:
-            answer = client.request(call.method, self.url + path, json=body, timeout=60)
+            answer = client.request(
+                call.method, self.url + path, json=body, timeout=PATIENCE_SECONDS
+            )
         except requests.ConnectionError:
             return NOT_CONNECTED
         if answer.status_code in ERRORS and call.method != "HEAD":

@@ -15,15 +15,16 @@ from app.service import service_of
 from hsm import Phase, State
 from scripts.throwaway import make_token
 from tests.shared.api import Api
+from tests.shared.waiting import PATIENCE_SECONDS
 
 
 def get(url: str, path: str) -> requests.Response:
-    return requests.get(url + path, timeout=10)
+    return requests.get(url + path, timeout=PATIENCE_SECONDS)
 
 
 def eventually(url: str, status: int) -> requests.Response:
     """Ask /health/ready until it answers ``status``."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while (response := get(url, "/health/ready")).status_code != status:
         assert time.monotonic() < deadline, response.text
         time.sleep(0.05)
@@ -42,7 +43,7 @@ def test_a_service_with_a_wrong_pin_is_live_and_says_why_it_is_not_ready(serve, 
     Path(environment["JOSE_HSM_PIN_FILE"]).write_text("wrong-4711")
     with serve(environment, workers=1) as url:
         assert get(url, "/health/live").status_code == 200
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while "pin" not in (answer := get(url, "/health/ready")).text.lower():
             assert time.monotonic() < deadline, answer.text
             time.sleep(0.05)
@@ -87,7 +88,7 @@ def test_a_registry_that_is_lost_is_told_and_that_it_is_back(monkeypatch):
     assert watched.is_lost
     watched.start()
     is_there.set()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while watched.is_lost:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -103,7 +104,7 @@ def test_a_registry_that_does_not_come_back_to_us_is_lost(monkeypatch):
     watched = watch.Watch(lambda _kid: go_on.wait(20))
     watched._has_answered = True
     watched.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not watched.is_lost:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -17,6 +17,7 @@ from jwcrypto.common import JWException
 from scripts.throwaway import ROOT
 from tests.shared.api import Api, b64u, unb64u
 from tests.shared.callers import Callers
+from tests.shared.waiting import PATIENCE_SECONDS
 
 # The alg "EdDSA" has a successor, "Ed25519" (RFC 9864); joserfc says so at each use.
 pytestmark = pytest.mark.filterwarnings(
@@ -39,7 +40,7 @@ Payloads = list[bytes | None]
 
 
 def fetched(url: str) -> Any:
-    return requests.get(url, timeout=30).json()
+    return requests.get(url, timeout=PATIENCE_SECONDS).json()
 
 
 def by_joserfc(url: str, signed: Sequence[str]) -> Payloads:
@@ -78,7 +79,7 @@ def by_jose(url: str, signed: Sequence[str]) -> Payloads:
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert all(line.get("refused") in REFUSALS for line in told if "payload" not in line), told

@@ -13,10 +13,10 @@ from app.operator import cli
 from app.registry import Registry
 from app.registry.tables import tokens as table
 from app.service import service_of
-from scripts.throwaway import server
 from tests.shared.api import Api
 from tests.shared.callers import token_for
 from tests.shared.command import jose_hsm
+from tests.shared.forks import server
 from tests.shared.issuer import BAD, Issuer
 
 UNAUTHORIZED = (401, "unauthorized")

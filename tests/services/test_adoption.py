@@ -11,6 +11,7 @@ import pytest
 from scripts.throwaway import LABEL, make_token
 from tests.shared.api import Api
 from tests.shared.command import jose_hsm
+from tests.shared.waiting import PATIENCE_SECONDS
 
 MAKE = f"""
 import os, pkcs11
@@ -32,7 +33,12 @@ with token.open(rw=True, user_pin=open(os.environ["JOSE_HSM_PIN_FILE"]).read()) 
 def own(tmp_path: Any) -> dict[str, str]:
     """A token with keys that are not ours."""
     own = make_token(tmp_path / "state")
-    subprocess.run([sys.executable, "-c", MAKE], env={**os.environ, **own}, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", MAKE],
+        env={**os.environ, **own},
+        check=True,
+        timeout=PATIENCE_SECONDS,
+    )
     return own
 
 

@@ -27,10 +27,11 @@ from app.operator.restoration import FASTEST_A_SECOND, alone, plan, serving_lock
 from app.registry import migrate
 from app.service import service_of
 from hsm import Hsm, TokenUnavailable, file_lock
-from scripts.throwaway import make_token, server
+from scripts.throwaway import make_token
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.command import jose_hsm
+from tests.shared.forks import server
 from tests.shared.postgresql import Cluster
 
 MAC = {"kty": "oct", "alg": "HS256"}

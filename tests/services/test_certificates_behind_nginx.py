@@ -12,12 +12,14 @@ from urllib.parse import quote
 
 import pytest
 
-from scripts.throwaway import free_port, server
+from scripts.throwaway import free_port
 from tests.services.test_certificates import SUBJECTS, owner_of_a_new_key
 from tests.services.test_nginx import NGINX, Reply, json_of, nginx
 from tests.shared.api import PREFIX, Api
 from tests.shared.authority import Certificates
 from tests.shared.callers import token_for
+from tests.shared.forks import server
+from tests.shared.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
@@ -61,8 +63,8 @@ class Place(NamedTuple):
 
 def connection_to(backend: str) -> http.client.HTTPConnection:
     if not backend.startswith("unix:"):
-        return http.client.HTTPConnection(backend, timeout=30)
-    connection = http.client.HTTPConnection("localhost", timeout=30)
+        return http.client.HTTPConnection(backend, timeout=PATIENCE_SECONDS)
+    connection = http.client.HTTPConnection("localhost", timeout=PATIENCE_SECONDS)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(backend.removeprefix("unix:"))
     return connection

@@ -22,11 +22,13 @@ from app.registry import migrate
 from app.settings import ConfigError
 from hsm import ALGORITHMS, RATES
 from hsm.examination.known_answers import examples
-from scripts.throwaway import ROOT, make_token, server
+from scripts.throwaway import ROOT, make_token
 from tests.faults.control import Fault, Faults
 from tests.faults.service import CONFIGURATION
 from tests.shared.api import Api
 from tests.shared.command import jose_hsm
+from tests.shared.forks import server
+from tests.shared.waiting import PATIENCE_SECONDS
 
 PIN_LOCKED = 0xA4
 TEMPLATE_INCONSISTENT = 0xD1
@@ -73,7 +75,7 @@ class Installation:
             check=False,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
         )
 
     def examine(self, *options: str, before: str = "") -> Report:
@@ -215,8 +217,11 @@ def test_a_pin_that_was_refused_here_is_not_tried_by_the_service(installation):
     assert installation.examine().failed == ["login"]
     environment = installation.settings | installation.faults.environment
     with server(environment, workers=1, configuration=CONFIGURATION) as service:
-        deadline = time.monotonic() + 30
-        while "PIN was refused" not in requests.get(f"{service.url}/health/ready", timeout=9).text:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (
+            "PIN was refused"
+            not in requests.get(f"{service.url}/health/ready", timeout=PATIENCE_SECONDS).text
+        ):
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert installation.faults.calls("C_Login") == 1

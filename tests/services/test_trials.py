@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from scripts.throwaway import ROOT
+from tests.shared.waiting import PATIENCE_SECONDS
 
 
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
@@ -15,7 +16,7 @@ def run(*command: str) -> "subprocess.CompletedProcess[str]":
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import requests
 
+from tests.shared.waiting import PATIENCE_SECONDS
+
 PREFIX = "/v1/crypto"
 
 
@@ -62,7 +64,7 @@ class Api:
             session.headers["Authorization"] = f"Bearer {bearer}"
 
         def send(method: str, path: str, **arguments: Any) -> requests.Response:
-            return session.request(method, url + path, timeout=60, **arguments)
+            return session.request(method, url + path, timeout=PATIENCE_SECONDS, **arguments)
 
         return cls(send)
 

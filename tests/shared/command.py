@@ -2,19 +2,19 @@
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
 
-from scripts.throwaway import ROOT
+from tests.shared.forks import fork
+from tests.shared.waiting import PATIENCE_SECONDS
 
 
 def jose_hsm(settings: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run it with ``settings``; return its status and what it printed."""
-    return subprocess.run(
-        [ROOT / ".venv" / "bin" / "jose-hsm", *arguments],
-        env={**os.environ, **settings},
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        files = out.fileno(), err.fileno()
+        process = fork("jose-hsm", arguments, {**os.environ, **settings}, files=files)
+        status = process.wait(PATIENCE_SECONDS)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(arguments, status, out.read(), err.read())

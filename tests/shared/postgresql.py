@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from app.registry import migrate
+from tests.shared.waiting import PATIENCE_SECONDS
 
 _SETTINGS = """
 listen_addresses = ''
@@ -66,7 +67,7 @@ class Cluster:
             env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
             check=True,
             stdout=subprocess.DEVNULL,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
         )
 
     def start(self) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from hsm.life.rsa_lane import Generations
 from hsm.life.watchdog import EXIT_STATUS
 from hsm.software import verify
 from tests.shared import injector
+from tests.shared.drivers import result_of
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
+from tests.shared.waiting import PATIENCE_SECONDS
 from tests.token.test_connection import (
     AES,
     ES256,
@@ -27,7 +30,6 @@ from tests.token.test_connection import (
     _started,
     _until,
     alone,
-    result_of,
 )
 
 SPECS = {
@@ -158,10 +160,12 @@ def test_without_random_bytes_nothing_is_encrypted(token, chaos):
 
 def hang(function: str) -> str:
     """Have ``function`` hang; the process is not to come back from here."""
-    token, key = _started(call_seconds=2.0, generation_seconds=8.0), new_ref(ES256)
+    token, key = _started(), new_ref(ES256)
     token.generate(key)
     chaos = _injector()
     print('"before"', flush=True)
+    connection = token._connection  # only now: a busy machine takes longer than this to open it
+    connection._settings = replace(connection._settings, call_seconds=2.0, generation_seconds=2.0)
     chaos.replace(function, lambda *_: time.sleep(60) or injector.OK)
     _outcome(lambda: token.sign(key, "ES256", b"data"))
     _outcome(lambda: token.generate(new_ref(SPECS["RS256"])))
@@ -171,7 +175,7 @@ def hang(function: str) -> str:
 @pytest.mark.parametrize("function", ["C_SignInit", "C_GenerateKeyPair"])
 def test_a_call_that_hangs_ends_the_process(environment, function):
     with alone(environment, hang, function) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out.strip()) == (EXIT_STATUS, '"before"')
     assert "does not come back from the token" in err
 
@@ -185,7 +189,7 @@ def silence_the_canary() -> str:
     token, chaos = _started(), _injector()
     epoch = token.state.epoch
     chaos.fail("C_EncryptInit", injector.DEVICE_ERROR)
-    _until(lambda: token.state.phase is hsm.Phase.UNAVAILABLE, seconds=15)
+    _until(lambda: token.state.phase is hsm.Phase.UNAVAILABLE)
     assert token.state.cause in {"lost", "token"}
     chaos.heal()
     _until(lambda: token.state.phase is hsm.Phase.READY)
@@ -291,6 +295,9 @@ def test_generations_beyond_the_few_that_may_wait_are_refused_at_once():
     assert outcomes.count("done") == 8
 
 
+MOST_NICE = 19  # of Linux, which gives that to whoever wants more: tests too may be run nicely
+
+
 @pytest.mark.parametrize("niceness", [0, 10])
 def test_the_lane_gives_way_and_starves_not(niceness):
     def found():
@@ -299,7 +306,7 @@ def test_the_lane_gives_way_and_starves_not(niceness):
 
     with ThreadPoolExecutor(1) as own_thread:
         own, of_the_lane, afterwards = own_thread.submit(found).result()
-    assert (of_the_lane, afterwards) == (own + 5, own)
+    assert (of_the_lane, afterwards) == (min(own + 5, MOST_NICE), own)
 
 
 def niceness_here():

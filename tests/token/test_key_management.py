@@ -19,6 +19,7 @@ from scripts.throwaway import ROOT
 from tests.http.test_interoperation import PEERS, Peer, public_half
 from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.bodies import TRANSPORTS, body_of, crvs_of
+from tests.shared.waiting import PATIENCE_SECONDS
 
 Jwk = dict[str, str]
 
@@ -85,7 +86,7 @@ def run_node(tasks: Sequence[Any]) -> Any:
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 

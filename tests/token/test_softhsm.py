@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.throwaway import make_token, server
+from scripts.throwaway import make_token
 from tests.shared.api import Api
+from tests.shared.forks import server
 
 
 @pytest.mark.parametrize("lose", [lambda path: path.write_bytes(b""), Path.unlink])

@@ -30,6 +30,7 @@ from tests.conftest import ROOT, make_token
 from tests.shared.api import b64u
 from tests.shared.command import jose_hsm
 from tests.shared.refs import new_ref
+from tests.shared.waiting import PATIENCE_SECONDS
 
 UNAVAILABLE = (503, "unavailable")
 NOT_FOUND = (404, "not_found")
@@ -243,7 +244,7 @@ def test_the_janitor_clears_away_what_is_a_minute_old(pending, new, keyring, age
     time.sleep(0.5)
     assert (new.rows, new.objects) == ({pending}, {pending})
     aged(pending)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while new.rows and time.monotonic() < deadline:
         time.sleep(0.05)
     janitor.stop()
@@ -377,17 +378,17 @@ def test_reconcile_waits_for_a_creation_that_is_under_way(new, local, keyring, m
 
     def generate_slowly(*args: Any) -> Any:
         begun.set()
-        assert go_on.wait(timeout=30)
+        assert go_on.wait(timeout=PATIENCE_SECONDS)
         return generate(*args)
 
     monkeypatch.setattr(Hsm, "generate", generate_slowly)
     with ThreadPoolExecutor(2) as threads:
         creation = threads.submit(local.create, **AES)
-        assert begun.wait(timeout=30)
+        assert begun.wait(timeout=PATIENCE_SECONDS)
         reconciliation = threads.submit(keyring.recovery.reconcile, dry_run=False)
         go_on.set()
-        kid = UUID(creation.result(timeout=30)["kid"])
-        assert kid not in reconciliation.result(timeout=30).settled
+        kid = UUID(creation.result(timeout=PATIENCE_SECONDS)["kid"])
+        assert kid not in reconciliation.result(timeout=PATIENCE_SECONDS).settled
     assert new.rows == new.objects == {kid}
     assert local.delete(str(kid)).status == 204
 
@@ -492,7 +493,7 @@ def test_the_command_says_in_a_line_that_the_registry_does_not_answer(environmen
 def test_kids_survive_the_death_of_workers_and_reconcile_removes_the_rest():
     command = [sys.executable, "-m", "scripts.trials.kill_workers", "--kills", "5"]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -1,8 +1,6 @@
 """The row that every request reads."""
 
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +31,7 @@ from app.registry import (
 from app.registry.tables import keys, metadata
 from app.rights import Role
 from hsm import KeyNotFound, KeySpec
-from scripts.throwaway import ROOT
+from tests.shared.drivers import result_of
 
 PUBLIC_JWK = {"kty": "OKP", "crv": "Ed25519", "x": "AA"}
 PAIR = Key(
@@ -107,9 +105,8 @@ def test_a_registry_without_its_table_is_unavailable_and_recovers(database_url):
 
 def test_the_schema_is_made_once_by_however_many_at_a_time(postgresql):
     url = postgresql.empty()
-    command = [sys.executable, "-c", "import sys; from app.registry import *; migrate(sys.argv[1])"]
-    processes = [subprocess.Popen([*command, url], cwd=ROOT) for _ in range(3)]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda _: result_of({}, migrate, url), range(3)))
     registry = Registry(url, host="host")
     registry.insert(PAIR)
     migrate(url)

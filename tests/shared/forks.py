@@ -1,0 +1,128 @@
+"""Services and commands in processes that need not import anything (``tests.shared.nursery``)."""
+
+import atexit
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from scripts import throwaway
+from scripts.throwaway import ROOT, Server
+from tests.shared.nursery import MOST_BYTES
+
+_STDERR = 2
+
+
+class Process:
+    """A process forked by the nursery, with what tests use of ``subprocess.Popen``."""
+
+    returncode: int | None = None
+
+    def __init__(self, answers: socket.socket) -> None:
+        self._answers = answers
+        self.pid = int(answers.recv(MOST_BYTES))
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit status; raise ``TimeoutError`` if it has none after ``timeout``."""
+        if self.returncode is None:
+            self._answers.settimeout(timeout)
+            self.returncode = int(self._answers.recv(MOST_BYTES))
+            self._answers.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Return its exit status, or ``None`` while it runs."""
+        try:
+            return self.wait(0)
+        except BlockingIOError:
+            return None
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal if it runs."""
+        if self.poll() is None:
+            os.kill(self.pid, sig)
+
+    def terminate(self) -> None:
+        """Send SIGTERM if it runs."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL if it runs."""
+        self.send_signal(signal.SIGKILL)
+
+
+class _Nursery:
+    """The nursery of this process. It ends with it."""
+
+    def __init__(self) -> None:
+        self._control, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.shared.nursery", str(its.fileno())],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[its.fileno()],
+            )
+        self._directory = tempfile.TemporaryDirectory()
+        self.proofs = f"{self._directory.name}/proofs"
+        atexit.register(self._close)
+
+    def _close(self) -> None:
+        self._control.close()
+        self._process.wait()
+        self._directory.cleanup()
+
+    def request(self, request: Mapping[str, Any], files: list[int]) -> None:
+        """Have something forked that has ``files``."""
+        socket.send_fds(self._control, [json.dumps(request).encode()], files)
+
+
+_nursery = cache(_Nursery)
+
+
+def fork(
+    program: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    files: tuple[int, int],
+    trusting: bool = True,
+) -> Process:
+    """Run ``program`` in ``ROOT`` with just that environment; ``files`` get what it prints.
+
+    If it is ``trusting``, a service accepts nobody before it has tried its token, however long that
+    takes, and all believe what others have found of SoftHSM: to try everything is most of a boot.
+    """
+    request = {
+        "program": program,
+        "arguments": arguments,
+        "environment": dict(environment),
+        "proofs": _nursery().proofs if trusting else None,
+    }
+    answers, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with end:
+        _nursery().request(request, [*files, end.fileno()])
+    return Process(answers)
+
+
+def server(
+    settings: Mapping[str, str], *, trusting: bool = True, **options: Any
+) -> AbstractContextManager[Server]:
+    """Serve as ``scripts.throwaway.server`` does."""
+
+    def start(
+        arguments: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | None
+    ) -> Process:
+        with Path(os.devnull).open("wb") as null:
+            files = (log.fileno(), log.fileno()) if log else (null.fileno(), _STDERR)
+            return fork("gunicorn", arguments, environment, files=files, trusting=trusting)
+
+    return throwaway.server(settings, start=start, **options)
