@@ -146,6 +146,7 @@ def flap(service: Any, *, seconds: float, period_seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             service.inject(GONE)
+            until(lambda: use(service.api, keys[0]) == 503)
             time.sleep(period_seconds / 2)
             service.heal()
             time.sleep(period_seconds / 2)

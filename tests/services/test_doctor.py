@@ -1,11 +1,9 @@
 """``jose-hsm doctor``: a good installation, and broken ones with what is to be done."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +25,7 @@ from tests.faults.control import Fault, Faults
 from tests.faults.service import CONFIGURATION
 from tests.shared.api import Api
 from tests.shared.command import jose_hsm
-from tests.shared.forks import server
+from tests.shared.forks import completed, server
 from tests.shared.waiting import PATIENCE_SECONDS
 
 PIN_LOCKED = 0xA4
@@ -68,15 +66,9 @@ class Installation:
         return set((self.state_dir / "tokens").glob("*/*.object"))
 
     def run(self, *options: str, before: str = "") -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-c", before + LOADED, "doctor", *options],
-            env={**os.environ, **self.settings, **self.faults.environment},
-            cwd=ROOT,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-        )
+        arguments = [before + LOADED, "doctor", *options]
+        settings = self.settings | self.faults.environment
+        return completed("python", arguments, settings, trusting=False)
 
     def examine(self, *options: str, before: str = "") -> Report:
         done = self.run("--json", *options, before=before)

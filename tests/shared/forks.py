@@ -17,6 +17,7 @@ from typing import IO, Any
 from scripts import throwaway
 from scripts.throwaway import ROOT, Server
 from tests.shared.nursery import MOST_BYTES
+from tests.shared.waiting import PATIENCE_SECONDS
 
 _STDERR = 2
 
@@ -111,6 +112,19 @@ def fork(
     with end:
         _nursery().request(request, [*files, end.fileno()])
     return Process(answers)
+
+
+def completed(
+    program: str, arguments: Sequence[str], settings: Mapping[str, str], *, trusting: bool = True
+) -> "subprocess.CompletedProcess[str]":
+    """Run ``program`` to its end, with ``settings`` beside what is set here."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        environment, files = {**os.environ, **settings}, (out.fileno(), err.fileno())
+        process = fork(program, arguments, environment, files=files, trusting=trusting)
+        status = process.wait(PATIENCE_SECONDS)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(arguments, status, out.read(), err.read())
 
 
 def server(

@@ -35,7 +35,8 @@ IMPORTED = (
 PROGRAMS = {
     "gunicorn": ("gunicorn.app.wsgiapp", "run"),
     "jose-hsm": ("app.operator.cli", "main"),
-    "driver": ("tests.shared.drivers", "main"),
+    "driver": ("tests.shared.drivers", "call"),
+    "python": ("tests.shared.drivers", "execute"),
 }
 
 

@@ -394,7 +394,7 @@ def test_reconcile_waits_for_a_creation_that_is_under_way(new, local, keyring, m
 
 
 def test_reconcile_has_its_turn_while_keys_are_made_all_the_time(keyring):
-    enough, over = time.monotonic() + 5, threading.Event()
+    enough, over = time.monotonic() + PATIENCE_SECONDS, threading.Event()
 
     def make_and_make() -> None:
         while not over.is_set() and time.monotonic() < enough:
@@ -491,7 +491,7 @@ def test_the_command_says_in_a_line_that_the_registry_does_not_answer(environmen
 
 
 def test_kids_survive_the_death_of_workers_and_reconcile_removes_the_rest():
-    command = [sys.executable, "-m", "scripts.trials.kill_workers", "--kills", "5"]
+    command = [sys.executable, "-m", "scripts.trials.kill_workers", "--kills", "2"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
