@@ -45,6 +45,7 @@ from hsm.life.state import Phase, State
 from hsm.life.token import Offer
 from hsm.messages import Agreement, Encrypted, KeyRef, Made, Sealed
 from hsm.observer import Observer
+from hsm.periodic import Periodic
 from hsm.settings import Settings
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "Made",
     "Observer",
     "Offer",
+    "Periodic",
     "Phase",
     "PrivateKey",
     "Product",

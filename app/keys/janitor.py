@@ -1,23 +1,17 @@
 """Clears away, in the background, what killed processes and lost tokens have left half done."""
 
-import atexit
 import logging
-import random
-import threading
-from typing import Final
 from uuid import UUID
 
 from app.audit import AuditLog
 from app.errors import AuditUnavailable, RegistryUnavailable
 from app.keys.recovery import Recovery
-from hsm import HsmError
+from hsm import HsmError, Periodic
 
 logger = logging.getLogger(__name__)
 
-_STOP_SECONDS: Final = 5.0
 
-
-class Janitor:
+class Janitor(Periodic):
     """Settles now and then; what cannot be settled now is left for the next time.
 
     Each destruction that it finishes has a line in ``audit_log``.
@@ -26,28 +20,9 @@ class Janitor:
     def __init__(
         self, recovery: Recovery, audit_log: AuditLog | None, *, pause_seconds: float = 60.0
     ) -> None:
+        super().__init__("janitor", self.settle, pause_seconds=pause_seconds, is_jittered=True)
         self._recovery = recovery
         self._audit_log = audit_log
-        self._pause_seconds = pause_seconds
-        self._is_stopping = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="janitor", daemon=True)
-
-    def start(self) -> None:
-        """Begin. Call after fork, never before."""
-        self._thread.start()
-        atexit.register(self.stop)
-
-    def stop(self) -> None:
-        """End the thread: the interpreter must not be torn down around a call into the library."""
-        self._is_stopping.set()
-        self._thread.join(_STOP_SECONDS)
-
-    def _work(self) -> None:
-        # Jitter, so that the processes of a host do not come all at once.
-        while not self._is_stopping.wait(
-            self._pause_seconds * random.SystemRandom().uniform(0.5, 1.0)
-        ):
-            self.settle()
 
     def settle(self) -> None:
         """Finish or undo what can be now."""

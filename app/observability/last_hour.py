@@ -6,12 +6,11 @@ master looks at them every few seconds, and adds what is new to the minute that 
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
 import hsm
 from app.observability.kinds import KINDS, Count, Kind, Outcomes, Tally, tally
@@ -57,13 +56,17 @@ class LastHour:
         self._now = now
         self._last: Tally = {}
         self._is_failing = False
+        self._turn = ExitStack()
+        self._is_our_turn = False
 
     def start(self, turn: Path | None) -> None:
         """Begin to sample, while ``turn`` is this process's; call after fork, never before.
 
-        When the process that holds it dies the kernel gives it to another, which goes on.
+        When the process that holds it dies, the next one that looks takes it and goes on.
         """
-        threading.Thread(target=self._sample_on, args=(turn,), name="history", daemon=True).start()
+        hsm.Periodic(
+            "history", lambda: self._sample_in(turn), pause_seconds=_PAUSE_SECONDS, at_once=True
+        ).start()
 
     def sample(self) -> None:
         """Add what has been counted since the last sample to the present minute.
@@ -104,23 +107,24 @@ class LastHour:
             for kind in KINDS
         }
 
-    def _sample_on(self, turn: Path | None) -> None:
-        while True:
-            try:
-                with hsm.file_lock(turn) if turn else nullcontext():
-                    self._sample_now_and_then()
-            except Exception as error:  # it comes back when the disk does
-                if not self._is_failing:
-                    is_expected = isinstance(error, OSError | hsm.TokenUnavailable)
-                    logger.warning("no history is kept now", exc_info=not is_expected)
-                self._is_failing = True
-            time.sleep(_PAUSE_SECONDS)
+    def _sample_in(self, turn: Path | None) -> None:
+        """Take a sample if it is our turn; that it fails is logged once, until it does not."""
+        try:
+            if turn is None or self._has(turn):
+                self.sample()
+                self._is_failing = False
+        except (OSError, hsm.TokenUnavailable):  # it comes back when the disk does
+            if not self._is_failing:
+                logger.warning("no history is kept now")
+            self._is_failing = True
 
-    def _sample_now_and_then(self) -> NoReturn:
-        while True:
-            self.sample()
-            self._is_failing = False
-            time.sleep(_PAUSE_SECONDS)
+    def _has(self, turn: Path) -> bool:
+        """Take ``turn`` for the life of the process, unless another has it; tell whether we do."""
+        if not self._is_our_turn:
+            with suppress(hsm.TokenUnavailable):
+                self._turn.enter_context(hsm.file_lock(turn, wait_seconds=0))
+                self._is_our_turn = True
+        return self._is_our_turn
 
     def _minute(self) -> int:
         return int(self._now()) // _MINUTE_SECONDS

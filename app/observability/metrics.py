@@ -1,8 +1,6 @@
 """Figures in the Prometheus format. No label ever names a key or a principal."""
 
 import atexit
-import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -17,12 +15,9 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from app import current_request
 from app.observability.kinds import Count
 from app.observability.multiprocess import Buffer, shared_directory
-from hsm import Hsm, Observer
-
-logger = logging.getLogger(__name__)
+from hsm import Hsm, Observer, Periodic
 
 _FLUSH_SECONDS: Final = 1.0
-_STOP_SECONDS: Final = 1.0
 _MOST_NOTED: Final = 10_000
 _PREFIX: Final = "jose_hsm_"
 _ANSWERED: Final = (f"{_PREFIX}requests", f"{_PREFIX}batch_requests")
@@ -94,12 +89,8 @@ class Metrics(Observer):
         """Begin to share what is counted. Call after fork, never before."""
         self._hsm = hsm
         if self._directory:
-            stopping = threading.Event()
-            thread = threading.Thread(
-                target=self._share_on, args=(stopping,), name="metrics", daemon=True
-            )
-            thread.start()
-            atexit.register(_stop, thread, stopping)
+            atexit.register(self._share)  # after the thread has ended: the last comes first
+            Periodic("metrics", self._share, pause_seconds=_FLUSH_SECONDS).start()
 
     def show(self, accepted: str) -> tuple[bytes, str]:
         """Return the figures of all workers and their content type, of those ``accepted``."""
@@ -207,15 +198,6 @@ class Metrics(Observer):
                 count, amount = self._noted.popleft()
                 count(amount)
 
-    def _share_on(self, stopping: threading.Event) -> None:
-        while not stopping.wait(_FLUSH_SECONDS):
-            try:
-                self._share()
-            except Exception:  # figures come back when memory or disk does
-                logger.exception("figures cannot be shared now")
-        self._settle()
-        self._buffer.flush()
-
     def _share(self) -> None:
         size, lent = self._hsm.sessions
         self._settle()
@@ -235,8 +217,3 @@ class Metrics(Observer):
         return Histogram(
             f"{_PREFIX}{name}", text, labels, registry=self._registry, buckets=_SECONDS
         )
-
-
-def _stop(thread: threading.Thread, stopping: threading.Event) -> None:
-    stopping.set()
-    thread.join(_STOP_SECONDS)

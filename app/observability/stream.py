@@ -19,6 +19,8 @@ _STUCK_SECONDS: Final = 1.0
 class Stream:
     """A bounded queue of lines before the file descriptor ``fd``.
 
+    Its thread is no ``Periodic``, because it sleeps until there is a line.
+
     Lines are written in batches that a pipe takes whole (POSIX write, PIPE_BUF), so that those of
     several processes never mix. Lines that find the queue full, or no reader, are dropped and told
     to ``dropped``.

@@ -1,15 +1,13 @@
 """Asks the registry now and then whether it answers, so that nobody has to wait to know."""
 
-import logging
-import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
 from app.errors import RegistryUnavailable
-
-logger = logging.getLogger(__name__)
+from hsm import Periodic
 
 _PAUSE_SECONDS: Final = 5.0
 _PATIENCE_SECONDS: Final = 5.0
@@ -33,17 +31,15 @@ class Watch:
 
     def start(self) -> None:
         """Begin to ask, in the background. Call after fork, never before."""
-        threading.Thread(target=self._ask_on, name="registry-watch", daemon=True).start()
+        Periodic("registry-watch", self._ask, pause_seconds=_PAUSE_SECONDS, at_once=True).start()
 
-    def _ask_on(self) -> None:
-        while True:
-            self._asked_at = time.monotonic()
-            try:
+    def _ask(self) -> None:
+        self._asked_at = time.monotonic()
+        has_answered = False
+        try:
+            with suppress(RegistryUnavailable):
                 self._find(_NOBODY)
-                self._has_answered = True
-            except Exception as error:  # nothing may end this thread
-                self._has_answered = False
-                if not isinstance(error, RegistryUnavailable):
-                    logger.exception("the registry cannot be asked")
+                has_answered = True
+        finally:
+            self._has_answered = has_answered
             self._asked_at = None
-            time.sleep(_PAUSE_SECONDS)

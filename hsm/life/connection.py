@@ -3,7 +3,6 @@
 import atexit
 import logging
 import os
-import random
 import signal
 import threading
 import time
@@ -26,6 +25,7 @@ from hsm.life.state import Phase, State
 from hsm.life.token import Policy, Token, known_attributes
 from hsm.life.watchdog import Watchdog
 from hsm.life.work import Work
+from hsm.periodic import jittered
 from hsm.settings import Settings
 from hsm.tokens.softhsm import FirstAid
 
@@ -49,7 +49,8 @@ class Connection:
     One background thread connects, looks every few seconds and after every suspicion whether the
     canary is well, and if not starts anew from C_Finalize: nothing less brings a lost token back.
     Each time is an epoch with a ``Token`` of its own, so that no handle outlives its
-    initialisation.
+    initialisation. It is no ``Periodic``, because a suspicion ends its pauses and failures lengthen
+    them.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -153,7 +154,7 @@ class Connection:
                 logger.warning("the token answered %s", name_of(error))
                 if attempt < work.attempts and fault in _RETRIED:
                     if fault is Fault.BUSY:
-                        time.sleep(_jittered(_BUSY_PAUSE_SECONDS))
+                        time.sleep(jittered(_BUSY_PAUSE_SECONDS))
                     continue
                 if fault in _SUSPICIOUS:
                     self.suspect()
@@ -173,7 +174,7 @@ class Connection:
                 failures += 1
                 if failures == _FAILURES_OF_A_LIBRARY and self._state.epoch:
                     _ask_for_a_new_process()
-                self._is_stopping.wait(_jittered(pause_seconds))
+                self._is_stopping.wait(jittered(pause_seconds))
                 pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
             else:
                 failures, pause_seconds = 0, _FIRST_PAUSE_SECONDS
@@ -219,7 +220,7 @@ class Connection:
     def _watch(self) -> None:
         """Return when the token is lost and no call is in flight any more, or at the end."""
         while True:
-            is_suspected = self._suspicion.wait(_jittered(_CANARY_SECONDS))
+            is_suspected = self._suspicion.wait(jittered(_CANARY_SECONDS))
             self._suspicion.clear()
             if self._is_stopping.is_set():
                 return
@@ -256,11 +257,6 @@ class Loans(threading.local):
         """Put back what this thread keeps; a lost token waits for it."""
         if self.own:
             self.own.end()
-
-
-def _jittered(seconds: float) -> float:
-    """Return a little less, so that the processes of a host do not come all at once."""
-    return seconds * random.SystemRandom().uniform(0.5, 1.0)
 
 
 def _ask_for_a_new_process() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from hsm.periodic import Periodic
+
 logger = logging.getLogger(__name__)
 
 EXIT_STATUS: Final = 70
@@ -28,7 +30,7 @@ class Watchdog:
 
     def start(self) -> None:
         """Look from now on. Call after fork, never before."""
-        threading.Thread(target=self._look, name="hsm-watchdog", daemon=True).start()
+        Periodic("hsm-watchdog", self._look, pause_seconds=_LOOK_SECONDS).start()
 
     @contextmanager
     def watching(self, what: str, seconds: float) -> Iterator[None]:
@@ -45,12 +47,10 @@ class Watchdog:
                 del self._deadlines[thread]
 
     def _look(self) -> None:
-        while True:
-            time.sleep(_LOOK_SECONDS)
-            now = time.monotonic()
-            for deadline, what in list(self._deadlines.values()):
-                if now > deadline:
-                    _end_process(what)
+        now = time.monotonic()
+        for deadline, what in list(self._deadlines.values()):
+            if now > deadline:
+                _end_process(what)
 
 
 def _end_process(what: str) -> None:

@@ -142,6 +142,32 @@ def test_while_it_cannot_be_written_nothing_is_lost(sampler, counters, monkeypat
     assert signed(history)[-1] == 5
 
 
+def test_one_process_of_a_master_samples_and_the_next_one_when_it_is_gone(sampler, counters, path):
+    first, second, turn = sampler(), sampler(), path.with_name("turn")
+    counters.answer("signing.sign", number=5)
+    first._sample_in(turn)
+    assert signed(second)[-1] == 5
+    counters.answer("signing.sign", number=2)
+    second._sample_in(turn)
+    assert signed(second)[-1] == 5
+    first._turn.close()  # as the kernel does
+    second._sample_in(turn)
+    assert signed(second)[-1] == 7
+
+
+def test_that_it_cannot_be_written_is_logged_once(sampler, path, caplog):
+    history = sampler()
+    path.mkdir()
+    for _ in range(2):
+        history._sample_in(None)
+    path.rmdir()
+    history._sample_in(None)
+    path.unlink()
+    path.mkdir()
+    history._sample_in(None)
+    assert [record.message for record in caplog.records] == ["no history is kept now"] * 2
+
+
 def test_a_clock_that_is_set_back_leaves_no_future(sampler, counters):
     counters.answer("signing.sign", number=5)
     sampler().sample()
