@@ -3,12 +3,13 @@
 import hashlib
 import hmac
 import secrets
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Final
 
+from cachetools import TTLCache
 from flask import Request
 
 from app.auth.schemes import Audience, Claim, Refused, Roles, bearer, refusing, roles_of
@@ -50,7 +51,8 @@ class TokenWay:
         self._credentials = credentials
         self._roles = roles
         self._audience = audience
-        self._uses: dict[str, float] = {}
+        self._lock = Lock()
+        self._used: TTLCache[str, bool] = TTLCache(_MOST_USES, _USE_SECONDS)
 
     def claim(self, request: Request) -> Claim | None:
         """Return whose API token the request bears."""
@@ -71,12 +73,10 @@ class TokenWay:
 
     def _remember_use(self, row: ApiToken) -> None:
         """Write that the token is used, once a minute; it is no matter if that fails."""
-        now = time.monotonic()
-        if now - self._uses.get(row.id, -_USE_SECONDS) < _USE_SECONDS:
-            return
-        if len(self._uses) >= _MOST_USES:
-            self._uses.clear()
-        self._uses[row.id] = now
+        with self._lock:
+            if row.id in self._used:
+                return
+            self._used[row.id] = True
         if row.used_at is None or (datetime.now(UTC) - row.used_at).total_seconds() > _USE_SECONDS:
             with suppress(RegistryUnavailable):
                 self._credentials.used(row.id)

@@ -2,10 +2,12 @@
 
 import math
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from threading import Lock
 from typing import Final
+
+from cachetools import LRUCache
 
 from app.errors import TooManyFailures
 
@@ -20,15 +22,12 @@ class Attempts:
         self._most = most
         self._now = now
         self._lock = Lock()
-        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+        self._failures: LRUCache[str, deque[float]] = LRUCache(_MOST_REMEMBERED)
 
     def fail(self, address: str) -> None:
         """Count a failure; raise ``TooManyFailures`` instead if there have been as many."""
         with self._lock:
             times = self._failures.setdefault(address, deque(maxlen=self._most))
-            self._failures.move_to_end(address)
-            if len(self._failures) > _MOST_REMEMBERED:
-                self._failures.popitem(last=False)
             now = self._now()
             begins = times[0] + _WINDOW_SECONDS if len(times) == self._most else now
             if begins > now:

@@ -2,11 +2,11 @@
 
 import hashlib
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
+from cachetools import LRUCache
 from flask import Request
 from joserfc.errors import JoseError
 from joserfc.jwt import JWTClaimsRegistry
@@ -60,7 +60,7 @@ class JwtWay:
         self._roles = roles
         self._audience = audience
         self._lock = Lock()
-        self._proven: OrderedDict[bytes, _Proven] = OrderedDict()
+        self._proven: LRUCache[bytes, _Proven] = LRUCache(_MOST_PROVEN)
         self._claims = JWTClaimsRegistry(
             leeway=_LEEWAY_SECONDS,
             iss={"essential": True, "value": config.jwt_issuer or ""},
@@ -94,8 +94,6 @@ class JwtWay:
     def _remember(self, digest: bytes, proven: _Proven) -> None:
         with self._lock:
             self._proven[digest] = proven
-            if len(self._proven) > _MOST_PROVEN:
-                self._proven.popitem(last=False)
 
     def _prove(self, jwt: _Jwt, digest: bytes) -> Principal:
         self._require_header(jwt.header)

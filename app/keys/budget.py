@@ -1,11 +1,12 @@
 """How often one AES-GCM key may encrypt: IVs are random, 96 bits, and must not meet."""
 
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 from uuid import UUID
+
+from cachetools import LRUCache
 
 from app.registry import Registry
 from hsm import CryptoFailure
@@ -37,7 +38,7 @@ class EncryptionBudget:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._lock = Lock()
-        self._shares: OrderedDict[UUID, _Share] = OrderedDict()
+        self._shares: LRUCache[UUID, _Share] = LRUCache(_KEYS_REMEMBERED)
 
     def spend(self, kid: UUID) -> None:
         """Count one encryption; raise ``CryptoFailure`` if the key has none left.
@@ -57,7 +58,8 @@ class EncryptionBudget:
 
     def _reserve(self, kid: UUID) -> None:
         """Reserve a block and spend the first of it."""
-        block = self._shares.get(kid, _Share()).next_block
+        with self._lock:
+            block = self._shares.get(kid, _Share()).next_block
         granted, total = self._registry.reserve_encryptions(kid, block, most=MOST_ENCRYPTIONS)
         if not granted:
             raise CryptoFailure(
@@ -66,7 +68,5 @@ class EncryptionBudget:
         if total >= WARNING_AT > total - granted:
             logger.warning("key %s has half of its encryptions behind it: replace it", kid)
         with self._lock:
-            left = self._shares.pop(kid, _Share()).left + granted - 1
+            left = self._shares.get(kid, _Share()).left + granted - 1
             self._shares[kid] = _Share(left, min(2 * block, _LARGEST_BLOCK))
-            if len(self._shares) > _KEYS_REMEMBERED:
-                self._shares.popitem(last=False)

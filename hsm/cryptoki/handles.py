@@ -1,6 +1,5 @@
 """Object handles: bound to a lent session for one operation, remembered for one epoch."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from threading import Lock
 from typing import Any, cast
 from uuid import UUID
 
+from cachetools import LRUCache
 from pkcs11 import Object, PKCS11Error, _pkcs11, types
 from pkcs11 import Session as RawSession
 from pkcs11.exceptions import FunctionFailed
@@ -197,24 +197,18 @@ class HandleCache:
     """
 
     def __init__(self, size: int = 65_536) -> None:
-        self._size = size
-        self._lock = Lock()
-        self._handles: OrderedDict[tuple[UUID, KeyObject], Handle] = OrderedDict()
+        self._lock = Lock()  # even to read moves a handle to the end
+        self._handles: LRUCache[tuple[UUID, KeyObject], Handle] = LRUCache(size)
 
     def get(self, kid: UUID, half: KeyObject) -> Handle | None:
         """Return the handle of that half of ``kid``, if it is known."""
         with self._lock:
-            handle = self._handles.get((kid, half))
-            if handle is not None:
-                self._handles.move_to_end((kid, half))
-            return handle
+            return self._handles.get((kid, half))
 
     def put(self, kid: UUID, half: KeyObject, handle: Handle) -> None:
         """Remember the handle of that half of ``kid``."""
         with self._lock:
             self._handles[kid, half] = handle
-            if len(self._handles) > self._size:
-                self._handles.popitem(last=False)
 
     def drop(self, kid: UUID, halves: Iterable[KeyObject]) -> None:
         """Forget those halves of ``kid``."""
