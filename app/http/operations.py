@@ -12,7 +12,7 @@ from app.jose import encoding
 from app.keys.use import KeyUse
 from app.observability.kinds import Kind
 from app.rights import Principal, Right
-from app.schemas.fields import Offers, RequestSchema, ResponseSchema
+from app.schemas.fields import Offers
 from app.schemas.loading import load
 from app.schemas.messages import (
     COMPACT,
@@ -28,6 +28,7 @@ from app.schemas.messages import (
     ValidResponse,
     VerifyRequest,
 )
+from app.schemas.schema import RequestSchema, ResponseSchema
 
 Body = dict[str, Any]
 

@@ -17,7 +17,8 @@ from app.jose import strict_json
 from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
 from app.schemas import loading
-from app.schemas.fields import Offers, RequestSchema
+from app.schemas.fields import Offers
+from app.schemas.schema import RequestSchema
 from app.service import Service, service_of
 from hsm import TokenUnavailable
 

@@ -5,7 +5,8 @@ from typing import Any, Final
 from marshmallow import fields
 
 from app.errors import BadRequest
-from app.schemas.fields import RequestSchema, fail
+from app.schemas.fields import fail
+from app.schemas.schema import RequestSchema
 
 MOST_REQUESTS: Final = 1000
 OPERATIONS: Final = ("encrypt", "decrypt", "sign", "verify", "mac")

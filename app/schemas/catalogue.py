@@ -12,8 +12,9 @@ from app.instants import LAST, is_to_come
 from app.jose import encoding
 from app.kid import is_kid
 from app.rights import GRANTABLE, Right
-from app.schemas.fields import RequestSchema, Text, fail
+from app.schemas.fields import Text, fail
 from app.schemas.keys import KeyResponse
+from app.schemas.schema import RequestSchema
 
 STATES: Final = ("active", "deactivated", "compromised")
 MOST_KEYS: Final = 200

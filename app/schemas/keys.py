@@ -17,13 +17,12 @@ from app.schemas.fields import (
     SHOWN,
     Base64Url,
     ProtectedHeader,
-    RequestSchema,
-    ResponseSchema,
     Text,
     WholeNumber,
     refusal,
 )
 from app.schemas.messages import require_encrypted_key
+from app.schemas.schema import RequestSchema, ResponseSchema
 from hsm import KeySpec
 
 _IMPORTS: Final = frozenset(row.private_members[0] for row in KEY_TYPES.values())

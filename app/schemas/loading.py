@@ -6,7 +6,8 @@ from marshmallow.experimental.context import Context
 
 from app import current_request
 from app.jose import encoding, strict_json
-from app.schemas.fields import Header, Offers, RequestSchema
+from app.schemas.fields import Header, Offers
+from app.schemas.schema import RequestSchema
 from hsm import UnsupportedAlgorithm
 
 _NAMES: Final = ("kid", "alg", "enc")

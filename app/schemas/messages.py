@@ -18,14 +18,13 @@ from app.schemas.fields import (
     Choice,
     PartyInfo,
     ProtectedHeader,
-    RequestSchema,
-    ResponseSchema,
     Text,
     fail,
     refuse_together,
     require_bytes,
 )
 from app.schemas.public_jwk import PublicJwkField
+from app.schemas.schema import RequestSchema, ResponseSchema
 
 FLATTENED: Final = "flattened"
 COMPACT: Final = "compact"
