@@ -15,7 +15,7 @@ _ALGS: Final = frozenset({hsm.DIRECT, *hsm.ALGORITHMS})
 
 
 class RequestRecord:
-    """What is known of one request for logs and figures.
+    """What is known of one request for logs and metrics.
 
     What a caller calls a kid or an algorithm is kept only if it can be one: anything else might
     be a secret in the wrong place.
@@ -51,7 +51,7 @@ class RequestRecord:
         """Of a batch: how many were answered by which endpoint with which status."""
 
     def part(self) -> "RequestRecord":
-        """Return the exchange of one part of the request."""
+        """Return the record of one part of the request."""
         return RequestRecord(self.request_id)
 
     def gather(
@@ -75,50 +75,50 @@ class RequestRecord:
             self.enc = enc
 
 
-_current: Final[ContextVar[RequestRecord | None]] = ContextVar("exchange", default=None)
+_current: Final[ContextVar[RequestRecord | None]] = ContextVar("request", default=None)
 
 
 def begin(request_id: str = "") -> RequestRecord:
-    """Start the exchange of this thread; an id that is not well-formed is replaced."""
-    exchange = RequestRecord(request_id)
-    _current.set(exchange)
-    return exchange
+    """Start the record of the request of this thread; an id that is not well-formed is replaced."""
+    record = RequestRecord(request_id)
+    _current.set(record)
+    return record
 
 
 def end() -> None:
-    """Forget the exchange of this thread."""
+    """Forget the record of the request of this thread."""
     _current.set(None)
 
 
-def switch(exchange: RequestRecord) -> None:
-    """Go on with the exchange of a part of the request, or of the whole again."""
-    _current.set(exchange)
+def switch(record: RequestRecord) -> None:
+    """Go on with the record of a part of the request, or of the whole again."""
+    _current.set(record)
 
 
 def current() -> RequestRecord | None:
-    """Return the exchange of this thread, ``None`` outside of requests."""
+    """Return the record of the request that this thread answers, ``None`` outside of requests."""
     return _current.get()
 
 
 def fail(code: str) -> None:
     """Note the error that is answered."""
-    if exchange := _current.get():
-        exchange.error = code
+    if record := _current.get():
+        record.error = code
 
 
 def name(*, kid: Any = None, alg: Any = None, enc: Any = None) -> None:
     """Note what the request names."""
-    if exchange := _current.get():
-        exchange.name(kid=kid, alg=alg, enc=enc)
+    if record := _current.get():
+        record.name(kid=kid, alg=alg, enc=enc)
 
 
 def change(**members: Any) -> None:
     """Note what the request makes of a key."""
-    if exchange := _current.get():
-        exchange.change = members
+    if record := _current.get():
+        record.change = members
 
 
 def made(kid: Any) -> None:
     """Note the key that the request made."""
-    if exchange := _current.get():
-        exchange.new_kid = str(kid)
+    if record := _current.get():
+        record.new_kid = str(kid)

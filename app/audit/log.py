@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import json
 import mmap
 import os
 import threading
@@ -10,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from app import compact_json
 from app.instants import now
 
 _NONE: Final = -1
 _HEX: Final = 64
 BEGINNING: Final = _HEX * "0"
 _TAIL_BYTES: Final = 8192
-_encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def digest(line: bytes) -> str:
@@ -114,7 +113,7 @@ class AuditLog:
     def _append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         head, lines, time = self._head, [], now()
         for members in entries:
-            line = _encode({"time": time, **members, "prev": head}).encode("ascii")
+            line = compact_json.dumps({"time": time, **members, "prev": head}).encode("ascii")
             head = digest(line)
             lines.append(b"%b\n" % line)
         text = self._start + b"".join(lines)

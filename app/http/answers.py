@@ -85,14 +85,14 @@ def register(app: Flask) -> None:
 
 
 class Answer(NamedTuple):
-    """What a caller is told: the status, and the body before it is JSON."""
+    """An answer: the status, and the body before it is JSON."""
 
     status: int
     body: dict[str, Any]
 
 
 def answer(error: Exception) -> Answer:
-    """Return the answer to ``error``; log those that are faults of ours, or of the host."""
+    """Return the answer to ``error``; log it if it is a fault of ours, or of the host."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SCARCE):
         logger.error("the host is exhausted", exc_info=error)
         error = HostExhausted()

@@ -1,4 +1,4 @@
-"""Which requests are audited: those that name or make a key, once their answer is known."""
+"""Which requests are audited: those that name or make a key, once the answer is known."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -67,7 +67,7 @@ class AuditHook:
         return response
 
     def end_parts(self, request: Request, parts: Iterable[Part]) -> None:
-        """Write the lines of the parts of a batch, or answer 503 to those whose line is missing."""
+        """Write the lines of the parts of a batch, or answer 503 where the line is missing."""
         audited = [
             (number, part)
             for number, part in enumerate(parts)
@@ -77,7 +77,7 @@ class AuditHook:
             return
         try:
             self._log.record_all(
-                self._members(request, part.endpoint, part.exchange, part.answer.status)
+                self._members(request, part.endpoint, part.record, part.answer.status)
                 | {"part": number}
                 for number, part in audited
             )
@@ -106,7 +106,7 @@ class AuditHook:
         }
 
     def _undo(self, current: RequestRecord) -> None:
-        """Undo the key that the request made: nobody is told of it."""
+        """Undo the key that the request made: its caller never learns of it."""
         if current.new_kid:
             with suppress(HsmError, RegistryUnavailable):  # then it stays, and nobody can name it
                 self._take_back(UUID(current.new_kid))

@@ -27,7 +27,7 @@ class Part:
         self._operation = OPERATIONS[request["op"]]
         self._body: dict[str, Any] | None = None
         self._id = {"id": request["id"]} if request.get("id") is not None else {}
-        self.exchange = whole.part()
+        self.record = whole.part()
         self.answer: Answer
 
     @property
@@ -41,13 +41,13 @@ class Part:
         return kid_of(self._body) if self._body else ""
 
     @property
-    def told(self) -> dict[str, Any]:
-        """What its caller is told."""
+    def answer_body(self) -> dict[str, Any]:
+        """What the answer to the batch has of it."""
         return {**self._id, "status": int(self.answer.status), "body": self.answer.body}
 
     def load(self, members: Any, offers: Offers) -> None:
         """Check its body."""
-        current_request.switch(self.exchange)
+        current_request.switch(self.record)
         try:
             _require_object(members)
             self._body = self._operation.load(members, offers)
@@ -55,11 +55,11 @@ class Part:
             self.answer = answer(error)
 
     def perform(self, keys: KeyUse, principal: Principal, deadline: float) -> None:
-        """Do what is asked, if it has not been refused."""
+        """Perform its operation, unless it has been refused."""
         body, self._body = self._body, None
         if body is None:
             return
-        current_request.switch(self.exchange)
+        current_request.switch(self.record)
         try:
             _require_time(deadline)
             self.answer = Answer(HTTPStatus.OK, self._operation.perform(keys, principal, body))
@@ -69,7 +69,7 @@ class Part:
     def fail(self, error: Exception) -> None:
         """Answer ``error`` instead."""
         self.answer = answer(error)
-        self.exchange.error = self.answer.body["error"]
+        self.record.error = self.answer.body["error"]
 
 
 def run(

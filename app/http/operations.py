@@ -1,4 +1,4 @@
-"""The operations on messages: each is one row, whether it is asked for alone or in a batch."""
+"""The operations on messages: each is one row, whether it comes alone or in a batch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ _MAC_VALUE: Final = MacResponse()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class MessageOperation:
     """What is taken, done and answered; ``endpoint`` names it in logs and metrics."""
 
     endpoint: str
@@ -132,12 +132,12 @@ def _mac(keys: KeyUse, principal: Principal, body: Body) -> Any:
 
 def _row(
     endpoint: str, request: RequestSchema, *answers: ResponseSchema, call: Any
-) -> tuple[str, Operation]:
+) -> tuple[str, MessageOperation]:
     name = endpoint.rpartition(".")[2]
-    return name, Operation(endpoint=endpoint, request=request, answers=answers, call=call)
+    return name, MessageOperation(endpoint=endpoint, request=request, answers=answers, call=call)
 
 
-OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
+OPERATIONS: Final[Mapping[str, MessageOperation]] = MappingProxyType(
     dict(
         (
             _row("encryption.encrypt", EncryptRequest(), _JWE, call=_encrypt),

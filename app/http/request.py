@@ -11,7 +11,7 @@ from werkzeug.http import parse_options_header
 from app.auth import principal
 from app.errors import NOT_AN_OBJECT, BadRequest
 from app.http import request_body
-from app.http.operations import Operation
+from app.http.operations import MessageOperation
 from app.idempotency import IdempotentRequest
 from app.jose import strict_json
 from app.keys.catalogue import Catalogue
@@ -38,7 +38,7 @@ def catalogue() -> Catalogue:
     return service().catalogue
 
 
-def perform(operation: Operation) -> dict[str, Any]:
+def perform(operation: MessageOperation) -> dict[str, Any]:
     """Answer a request for one operation on a message."""
     body = operation.load(members(), offers())
     return operation.perform(keyring().use, principal(), body)

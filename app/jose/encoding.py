@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pybase64
 
-from app.jose import strict_json
+from app import compact_json
 
 _URL: Final = b"-_"
 _PADDING: Final = ("", "===", "==", "=")
@@ -31,7 +31,7 @@ def decode(text: str) -> bytes:
 
 def protected_header(**members: Any) -> str:
     """Return a protected header with ``members`` in that order."""
-    return encode(strict_json.dumps(members))
+    return encode(compact_json.dumps(members).encode("ascii"))
 
 
 @lru_cache(maxsize=1024)

@@ -22,11 +22,6 @@ def loads(text: bytes) -> dict[str, Any]:
     return parsed
 
 
-def dumps(members: dict[str, Any]) -> bytes:
-    """Return ``members`` in that order, without white space, in ASCII."""
-    return _ENCODER.encode(members).encode("ascii")
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
@@ -48,4 +43,3 @@ def _finite(number: str) -> float:
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite
 )
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""What an operator sees of the service: lines on stdout, figures, request ids."""
+"""What an operator sees of the service: lines on stdout, metrics, request ids."""
 
 from app.observability.kinds import KINDS, Outcomes
 from app.observability.last_hour import LastHour

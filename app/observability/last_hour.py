@@ -1,6 +1,6 @@
-"""The last hour, minute by minute, in a file: the same whichever worker is asked.
+"""The last hour, minute by minute, in a file: the same whichever worker answers.
 
-The figures only ever say how much has been counted since the master started. So one worker of each
+The metrics only ever say how much has been counted since the master started. So one worker of each
 master looks at them every few seconds, and adds what is new to the minute that it is.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import hsm
+from app import compact_json
 from app.observability.kinds import KINDS, Count, Kind, Outcomes, Tally, tally
 
 logger = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class LastHour:
             "minutes": known.minutes,
             "seen": dict(list(known.seen.items())[-_MOST_SOURCES:]),
         }
-        text = json.dumps(members, separators=(",", ":"))
+        text = compact_json.dumps(members)
         hsm.replace(self._path, text.encode("ascii"), synced=False)
 
 

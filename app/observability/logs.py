@@ -1,6 +1,5 @@
 """Log records as JSON lines."""
 
-import json
 import logging
 import re
 import threading
@@ -9,7 +8,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, Final
 
-from app import current_request
+from app import compact_json, current_request
 from app.instants import now
 from app.observability.stream import MOST_LINE_BYTES, Stream
 
@@ -17,12 +16,11 @@ _OURS: Final = ("app", "hsm")
 _GUNICORN: Final = "gunicorn.error"
 _OF_A_REQUEST: Final = re.compile(r"Invalid request from ip=[^\s]*(?=: )|Error handling request")
 _MOST_A_SECOND: Final = 100
-_encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def line(**members: Any) -> str:
     """Return one JSON object in ASCII, with the present time first (RFC 3339, UTC)."""
-    return _encode({"time": now(), **members})
+    return compact_json.dumps({"time": now(), **members})
 
 
 def configure(stream: Stream, level: str) -> None:
@@ -103,8 +101,8 @@ def _members(record: logging.LogRecord) -> dict[str, Any]:
 def _message(record: logging.LogRecord) -> str:
     """Return the text; of what gunicorn says of a request not the request, which it repeats."""
     text = record.getMessage()
-    told = _OF_A_REQUEST.match(text) if record.name == _GUNICORN else None
-    return told[0] if told else text
+    kept = _OF_A_REQUEST.match(text) if record.name == _GUNICORN else None
+    return kept[0] if kept else text
 
 
 def _trace(error: BaseException | None) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Figures in the Prometheus format. No label ever names a key or a principal."""
+"""Metrics in the Prometheus format. No label ever names a key or a principal."""
 
 import atexit
 from collections import deque
@@ -93,7 +93,7 @@ class Metrics(Observer):
             Periodic("metrics", self._share, pause_seconds=_FLUSH_SECONDS).start()
 
     def show(self, accepted: str) -> tuple[bytes, str]:
-        """Return the figures of all workers and their content type, of those ``accepted``."""
+        """Return the metrics of all workers and their content type, one that is ``accepted``."""
         self._share()
         encode, content_type = choose_encoder(accepted)
         return encode(self._of_all()), content_type

@@ -1,4 +1,4 @@
-"""Figures of several processes as one: where they are kept, and what a worker's end changes."""
+"""Metrics of several processes as one: where they are kept, and what a worker's end changes."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ _MEMORY: Final = Path("/dev/shm")  # noqa: S108  # the directory made in it is p
 
 
 def prepare(state_dir: Path) -> None:
-    """Make the directory of the figures; call in the master, before there are workers.
+    """Make the directory of the metrics; call in the master, before there are workers.
 
     It is in memory where possible, and 0700. Those of masters that were killed go.
     """

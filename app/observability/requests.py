@@ -1,4 +1,4 @@
-"""Each request: its id, its times, its line, its figures, its audit."""
+"""Each request: its id, its times, its line, its metrics, its audit."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -44,7 +44,7 @@ class Requests:
         app.after_request(self.end)
 
     def begin(self) -> None:
-        """Start the exchange."""
+        """Start the record of the request."""
         request = _request()
         current = current_request.begin(request.environ.get("HTTP_X_REQUEST_ID", ""))
         if request.view_args:

@@ -22,8 +22,8 @@ class Stream:
     Its thread is no ``Periodic``, because it sleeps until there is a line.
 
     Lines are written in batches that a pipe takes whole (POSIX write, PIPE_BUF), so that those of
-    several processes never mix. Lines that find the queue full, or no reader, are dropped and told
-    to ``dropped``.
+    several processes never mix. Lines that find the queue full, or no reader, are dropped, and
+    ``dropped`` is called with their number.
     """
 
     def __init__(self, fd: int, *, dropped: Callable[[int], None] = lambda _number: None) -> None:

@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
+from app import compact_json
 from app.operator.errors import BackupError
 from app.registry import Age, revision_at
 from app.registry.transfer import TableRow, snapshot
 from hsm import replacing
 
 FORMAT: Final = "jose-hsm registry 1"
-_encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def _write(file: IO[bytes], revision: str, rows: Iterator[TableRow]) -> Contents
     with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
 
         def put(value: Any) -> None:
-            line = _encode(value).encode("ascii") + b"\n"
+            line = compact_json.dumps(value).encode("ascii") + b"\n"
             hashed.update(line)
             packed.write(line)
 

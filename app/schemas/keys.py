@@ -28,7 +28,7 @@ from hsm import KeySpec
 _IMPORTS: Final = frozenset(row.private_members[0] for row in KEY_TYPES.values())
 """Members that make a body an import."""
 
-Body = Mapping[str, Any]
+Members = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ class UnwrapRequest(RequestSchema):
         require_encrypted_key(body)
 
 
-def _spec(body: Body) -> KeySpec:
+def _spec(body: Members) -> KeySpec:
     kty, alg = body["kty"], body["alg"]
     if kty not in KEY_TYPES:
         raise BadRequest(f"Field 'kty' must be one of: {', '.join(KEY_TYPES)}")
@@ -140,13 +140,13 @@ def _is_import(given: Set[str]) -> bool:
     return bool(given)
 
 
-def _generation(spec: KeySpec, body: Body) -> KeyRequest:
+def _generation(spec: KeySpec, body: Members) -> KeyRequest:
     sizes = type_of(spec).sizes(spec.alg)
     bits = sizes.chosen(body["bits"]) if sizes else None
     return KeyRequest(spec=replace(spec, bits=bits))
 
 
-def _import(spec: KeySpec, body: Body) -> KeyRequest:
+def _import(spec: KeySpec, body: Members) -> KeyRequest:
     key_type = type_of(spec)
     material = key_type.read_private(spec, body)
     return KeyRequest(

@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 import hsm
+from app import compact_json
 from app.errors import BadRequest
 from app.http.operations import OPERATIONS
-from app.jose import encoding, strict_json
+from app.jose import encoding
 from app.jwk import write_public
 from app.keys.catalogue import Catalogue
 from app.registry import Key, Origin, Registry, Residency, State, migrate
@@ -56,7 +57,7 @@ def row(request: pytest.FixtureRequest, catalogue: Catalogue, key: mldsa.MLDSA44
 
 def signed(key: mldsa.MLDSA44PrivateKey, **jwk: Any) -> dict[str, Any]:
     """A request to verify with ``jwk``, whose signature is good."""
-    protected = b64u(strict_json.dumps({"alg": "MLDSA44"}))
+    protected = b64u(compact_json.dumps({"alg": "MLDSA44"}))
     signature = key.sign(encoding.signing_input(protected, DATA))
     return {"protected": protected, "data": DATA, "signature": b64u(signature), "jwk": jwk}
 

@@ -42,5 +42,5 @@ def answer() -> ResponseReturnValue:
     answered = Counter((part.endpoint, int(part.answer.status)) for part in parts)
     for (endpoint, status), number in answered.items():
         serving.metrics.answered_parts(endpoint, status, number)
-    whole.gather(answered, (part.exchange for part in parts))
-    return {"responses": [part.told for part in parts]}
+    whole.gather(answered, (part.record for part in parts))
+    return {"responses": [part.answer_body for part in parts]}

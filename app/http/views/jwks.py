@@ -5,10 +5,10 @@ from typing import Final
 from flask import Response, request
 from flask.typing import ResponseReturnValue
 
+from app import compact_json
 from app.http.endpoint import Endpoint, Resource
 from app.http.failures import REGISTRY
 from app.http.request import catalogue
-from app.jose import strict_json
 
 resource: Final = Resource("jwks", "Published public keys, for everybody.", is_public=True)
 
@@ -30,7 +30,7 @@ _MAX_AGE_SECONDS: Final = 60
 )
 def jwks() -> ResponseReturnValue:
     """Return the published keys."""
-    body = strict_json.dumps({"keys": catalogue().published()})
+    body = compact_json.dumps({"keys": catalogue().published()})
     response = Response(body, mimetype=JWK_SET)
     response.cache_control.public = True
     response.cache_control.max_age = _MAX_AGE_SECONDS
