@@ -22,7 +22,15 @@ from hsm.life.rsa_lane import Generations
 from hsm.life.state import State
 from hsm.life.token import Offer, inventory, round_trip
 from hsm.life.work import Creation, Destruction, Errand, TransportUse, Trial, Unwrapping, Use, keep
-from hsm.messages import NO_AGREEMENT, Agreement, Encrypted, KeyRef, Made, Sealed
+from hsm.messages import (
+    NO_AGREEMENT,
+    OWN_KEY,
+    Agreement,
+    Encrypted,
+    KeyRef,
+    Made,
+    Sealed,
+)
 from hsm.operations import content, jwe, mac, signing
 from hsm.operations.jwe import Aad
 from hsm.operations.timing import FailureDelay
@@ -33,6 +41,7 @@ from hsm.storage.store import Material
 Result = TypeVar("Result")
 
 _PROBE: Final = b"jose-hsm"
+_OWN_ALG: Final = "HS256"
 _PAIR: Final = (PRIVATE, PUBLIC)
 
 
@@ -185,6 +194,24 @@ class Hsm:
         return self._connection.perform(
             Use(ref=ref, objects=secrets_of(row), name=alg, verb=mac.verify, arguments=arguments)
         )
+
+    def own_mac(self, data: bytes) -> bytes:
+        """Return HMAC-SHA-256 of ``data`` under a key of the service's own, which no caller has.
+
+        The key is made when there is none; the caller sees to it that he is alone then.
+        """
+        try:
+            return self.mac(OWN_KEY, _OWN_ALG, data)
+        except KeyNotFound:
+            self.generate(OWN_KEY)
+            return self.mac(OWN_KEY, _OWN_ALG, data)
+
+    def is_own_mac(self, data: bytes, code: bytes) -> bool:
+        """Tell whether ``code`` is that MAC of ``data``; on a token without the key it is not."""
+        try:
+            return self.verify_mac(OWN_KEY, _OWN_ALG, data, code)
+        except KeyNotFound:
+            return False
 
     def encrypt(  # noqa: PLR0913, PLR0917  # the parts of a JWE
         self,

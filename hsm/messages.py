@@ -29,6 +29,12 @@ class KeyRef:
     wrapped: bytes | None = field(default=None, repr=False)
 
 
+OWN_KEY: Final = KeyRef(
+    kid=UUID(bytes=b"jose-hsm:backup\0"), spec=KeySpec(kty="oct", alg="HS256", bits=256)
+)
+"""The key of the service's own under which backups are authenticated."""
+
+
 class Made(NamedTuple):
     """A new key: how it is named from now on, and the public half of a pair."""
 

@@ -1,7 +1,7 @@
 """What became of keys and API tokens since an instant, as the audit log has it."""
 
 import json
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
@@ -12,20 +12,32 @@ _DESTRUCTIONS_BEFORE: Final = ("keys.destroy", "cli.keys.destroy")
 """Endpoints of lines that had no member ``destroyed`` yet."""
 
 _REVOCATIONS: Final = ("cli.token.revoke",)
-_COMMANDS: Final = frozenset({"cli.keys.grant", "cli.keys.adopt"})
-_MEMBERS: Final = ("kid", "new_kid", "grantee", "operations", "state", "owner", "expires")
+_COMMANDS: Final = frozenset({"cli.keys.grant", "cli.keys.adopt", "cli.token.create"})
+_VALUES: Final = ("state", "owner", "expires_at", "grantee", "operations", "tagged", "untagged")
+_NAMES: Final = ("kid", "new_kid", "owner", "token", "bearer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What one line says of a key: those of ``state``, ``owner``, … that it has."""
+
+    time: str
+    kid: str
+    values: Mapping[str, Any]
 
 
 @dataclass(kw_only=True)
 class ChangesSince:
-    """Kids destroyed and API tokens revoked; ``changes`` are other lines, in short.
+    """Kids destroyed, API tokens revoked, and changes of keys from the oldest to the newest.
 
+    ``others`` are lines, in short, that say of a change no more than that there was one.
     ``is_whole`` says whether the log begins before the instant.
     """
 
     destroyed: set[str] = field(default_factory=set)
     revoked: set[str] = field(default_factory=set)
-    changes: list[str] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
     is_whole: bool = False
 
 
@@ -40,6 +52,7 @@ def since(paths: Iterable[Path], instant: datetime, changing: Set[str]) -> Chang
             history.is_whole = True
         else:
             _add(history, entry, changing | _COMMANDS)
+    history.changes.sort(key=lambda change: change.time)  # of several hosts
     return history
 
 
@@ -56,8 +69,16 @@ def _add(history: ChangesSince, entry: dict[str, Any], changing: Set[str]) -> No
     elif endpoint in _REVOCATIONS:
         history.revoked.add(str(entry["token"]))
     elif endpoint in changing:
-        members = (f"{name}={entry[name]}" for name in _MEMBERS if entry.get(name) is not None)
-        history.changes.append(f"{entry['time']} {endpoint} {' '.join(members)}")
+        _add_change(history, entry)
+
+
+def _add_change(history: ChangesSince, entry: dict[str, Any]) -> None:
+    values: dict[str, Any] = {name: entry[name] for name in _VALUES if name in entry}
+    if entry.get("kid") and values:
+        history.changes.append(Change(time=entry["time"], kid=entry["kid"], values=values))
+    else:
+        members = (f"{name}={entry[name]}" for name in _NAMES if entry.get(name) is not None)
+        history.others.append(f"{entry['time']} {entry['endpoint']} {' '.join(members)}")
 
 
 def _entries(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Managing keys: list, read, change, tag, grant. The token is never asked."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -73,7 +73,7 @@ class Catalogue:
             key = self._whole(self._find(principal, kid, Right.MANAGE))
             if self._registry.change(key, **_columns(key, values)):
                 current_request.change(
-                    **{name: str(values[name]) for name in _AUDITED if name in values}
+                    **{name: _audited(values[name]) for name in _AUDITED if name in values}
                 )
                 return self._described(key)
         raise RegistryUnavailable
@@ -82,16 +82,18 @@ class Catalogue:
         """Return the tags of a key, sorted."""
         return self._registry.tags.of(self._find(principal, kid, Right.READ).kid)
 
-    def tag(self, principal: Principal, kid: str, names: Iterable[str]) -> list[str]:
+    def tag(self, principal: Principal, kid: str, names: Collection[str]) -> list[str]:
         """Add tags; return all of them."""
         key = self._find(principal, kid, Right.TAG)
         self._registry.tags.add(key.kid, names)
+        current_request.change(tagged=sorted(names))
         return self._registry.tags.of(key.kid)
 
-    def untag(self, principal: Principal, kid: str, names: Iterable[str]) -> list[str]:
+    def untag(self, principal: Principal, kid: str, names: Collection[str]) -> list[str]:
         """Remove tags; return all that are left."""
         key = self._find(principal, kid, Right.TAG)
         self._registry.tags.remove(key.kid, names)
+        current_request.change(untagged=sorted(names))
         return self._registry.tags.of(key.kid)
 
     def grants(self, principal: Principal, kid: str) -> Mapping[str, list[str]]:
@@ -130,6 +132,10 @@ class Catalogue:
 
     def _described(self, key: Key) -> dict[str, Any]:
         return describe_fully(self._whole(key), self._registry.tags.of(key.kid))
+
+
+def _audited(value: Any) -> str | None:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _require_grantee(name: str) -> None:

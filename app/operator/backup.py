@@ -1,7 +1,8 @@
 """Backups of the registry: lines of JSON, compressed, with a digest at the end.
 
 The first line says what the file is, each line after it is a row, the last counts the lines before
-it and has their SHA-256. So a file is of no database in particular, and is whole or refused.
+it, has their SHA-256, and the MAC of that under a key of the token. So a file is of no database in
+particular, is whole or refused, and was written by somebody who can use the token.
 """
 
 import gzip
@@ -9,7 +10,7 @@ import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,24 +23,37 @@ from app.registry import Age, revision_at
 from app.registry.transfer import TableRow, snapshot
 from hsm import replacing
 
-FORMAT: Final = "jose-hsm registry 1"
+FORMAT: Final = "jose-hsm registry 2"
+_BEFORE: Final = "jose-hsm registry 1"  # without a MAC
+
+Mac = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What is in a backup: rows by table, of a registry at ``taken_at`` with ``revision``."""
+    """What is in a backup: rows by table, of a registry at ``taken_at`` with ``revision``.
+
+    ``mac`` is that of the 32 bytes of ``sha256``, if there is one.
+    """
 
     revision: str
     taken_at: datetime
     rows: Counter[str]
     sha256: str
+    mac: bytes | None
+
+    @property
+    def digest(self) -> bytes:
+        """What the MAC is of."""
+        return bytes.fromhex(self.sha256)
 
 
-def write(path: Path, url: str, *, force: bool = False) -> Contents:
+def write(path: Path, url: str, *, mac: Mac | None, force: bool = False) -> Contents:
     """Write the registry at ``url`` as it is at one instant, while others use it.
 
-    The file is there whole or not at all, for its owner alone. Raises ``BackupError`` if there is
-    one already, unless ``force``, or if it cannot be written.
+    ``mac`` computes the MAC of a digest. The file is there whole or not at all, for its owner
+    alone. Raises ``BackupError`` if there is one already, unless ``force``, or if it cannot be
+    written.
     """
     if path.exists() and not force:
         raise BackupError(f"{path} exists: choose another name, or add --force")
@@ -48,12 +62,12 @@ def write(path: Path, url: str, *, force: bool = False) -> Contents:
         raise BackupError(f"there is no registry that this version knows: its schema is {age}")
     try:
         with replacing(path, synced=True) as file, snapshot(url) as (revision, rows):
-            return _write(file, revision, rows)
+            return _write(file, revision, rows, mac)
     except OSError as error:
         raise BackupError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _write(file: IO[bytes], revision: str, rows: Iterator[TableRow]) -> Contents:
+def _write(file: IO[bytes], revision: str, rows: Iterator[TableRow], mac: Mac | None) -> Contents:
     hashed, counted = hashlib.sha256(), Counter[str]()
     taken_at = datetime.now(UTC)
     with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
@@ -67,9 +81,10 @@ def _write(file: IO[bytes], revision: str, rows: Iterator[TableRow]) -> Contents
         for table, row in rows:
             put([table, row])
             counted[table] += 1
-        sha256 = hashed.hexdigest()
-        put({"rows": counted.total(), "sha256": sha256})
-    return Contents(revision=revision, taken_at=taken_at, rows=counted, sha256=sha256)
+        sha256, code = hashed.hexdigest(), mac(hashed.digest()) if mac else None
+        marked = {"mac": code.hex()} if code else {}
+        put({"rows": counted.total(), "sha256": sha256} | marked)
+    return Contents(revision=revision, taken_at=taken_at, rows=counted, sha256=sha256, mac=code)
 
 
 def read(path: Path) -> Contents:
@@ -78,7 +93,7 @@ def read(path: Path) -> Contents:
     with _lines(path) as lines:
         first = next(lines, b"")
         head = _parsed(first)
-        if not isinstance(head, dict) or head.get("format") != FORMAT:
+        if not isinstance(head, dict) or head.get("format") not in {FORMAT, _BEFORE}:
             raise BackupError(f"{path} is no backup of jose-hsm, or one of a newer version")
         hashed.update(first)
         for line in lines:
@@ -89,6 +104,7 @@ def read(path: Path) -> Contents:
                 case end:
                     break
         is_last = next(lines, None) is None
+    mac = end.pop("mac", "") if isinstance(end, dict) else ""
     if end != {"rows": counted.total(), "sha256": hashed.hexdigest()} or not is_last:
         raise BackupError(f"{path} is damaged: it is not what was written")
     return Contents(
@@ -96,6 +112,7 @@ def read(path: Path) -> Contents:
         taken_at=datetime.fromisoformat(head["taken_at"]),
         rows=counted,
         sha256=hashed.hexdigest(),
+        mac=_bytes_of(mac),
     )
 
 
@@ -117,6 +134,12 @@ def _lines(path: Path) -> Iterator[Iterator[bytes]]:
         raise BackupError(f"{path} is no backup, or is damaged: {error}") from error
     except OSError as error:
         raise BackupError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _bytes_of(text: Any) -> bytes | None:
+    with suppress(ValueError, TypeError):
+        return bytes.fromhex(text) or None
+    return None
 
 
 def _parsed(line: bytes) -> Any:

@@ -1,9 +1,9 @@
 """Putting a backup in the place of the registry, so that nothing comes back that must not.
 
-Between a backup and its restoration keys have been used, destroyed and made, and tokens revoked.
-So what was destroyed or revoked by the audit log stays so; a key that was being made is left out,
-for whoever finishes what is unfinished would destroy it on the token; and each AES-GCM key counts
-as having encrypted as often as it can have since.
+Between a backup and its restoration keys have been used, changed, destroyed and made, and tokens
+revoked. So what was destroyed, revoked or taken away by the audit log stays so; a key that was
+being made is left out, for whoever finishes what is unfinished would destroy it on the token; and
+each AES-GCM key counts as having encrypted as often as it can have since.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +20,7 @@ from app.keys.budget import MOST_ENCRYPTIONS
 from app.operator import backup
 from app.operator.backup import Contents
 from app.operator.errors import BackupError
+from app.operator.later_changes import Differences, LaterChanges
 from app.registry import Age, State, compared, migrate, transfer
 from hsm import CONTENT_ENCRYPTIONS, KeySpec, TokenUnavailable
 
@@ -68,24 +69,36 @@ class Plan:
     left_out: frozenset[str]
     destroyed: frozenset[str]
     revoked: frozenset[str]
+    later: LaterChanges
     encryptions: int
     counted: Mapping[str, int]
 
     def rows(self) -> Iterator[transfer.TableRow]:
         """Give the rows as they will be."""
-        gone = self.left_out | self.destroyed
         now = datetime.now(UTC).isoformat()
+        for table, found in self._kept_rows():
+            row = self.later.reduced(table, found)
+            if row is None:
+                continue
+            if table == "keys":
+                row["encryptions"] = self._encryptions(row)
+            elif table == "tokens" and row["id"] in self.revoked:
+                row["revoked_at"] = row["revoked_at"] or now
+            yield table, row
+
+    def differences(self) -> Differences:
+        """Return what was done to keys since, apart from destroying them."""
+        return self.later.differences(self._kept_rows())
+
+    def _kept_rows(self) -> Iterator[transfer.TableRow]:
+        """Give the rows of the backup as the newest schema has them, without what is gone."""
+        gone = self.left_out | self.destroyed
         with transfer.brought_up_to_date(
             self.contents.revision, backup.rows_of(self.path)
         ) as newest:
             for table, row in newest:
-                if table in _OF_KEYS and row["kid"] in gone:
-                    continue
-                if table == "keys":
-                    row["encryptions"] = self._encryptions(row)
-                elif table == "tokens" and row["id"] in self.revoked:
-                    row["revoked_at"] = row["revoked_at"] or now
-                yield table, row
+                if not (table in _OF_KEYS and row["kid"] in gone):
+                    yield table, row
 
     def specs(self) -> Mapping[UUID, KeySpec]:
         """Return what the keys are that are to be on the token."""
@@ -114,14 +127,16 @@ def plan(path: Path, url: str, history: ChangesSince, *, encryptions: int | None
     age_seconds = (datetime.now(UTC) - contents.taken_at).total_seconds()
     if age_seconds < 0:
         raise BackupError(f"{path} is of {contents.taken_at}, and that is not yet: set the clock")
+    names = _names(path)
+    destroyed = {names.get(name, name) for name in history.destroyed}
+    lasting = [change for change in history.changes if names.get(change.kid) not in destroyed]
     return Plan(
         path=path,
         contents=contents,
         left_out=_kids(path, lambda row: row["state"] == State.PENDING),
-        destroyed=_kids(
-            path, lambda row: bool({row["kid"], row["kid_public"]} & history.destroyed)
-        ),
+        destroyed=_kids(path, lambda row: row["kid"] in destroyed),
         revoked=frozenset(history.revoked),
+        later=LaterChanges(lasting, names),
         encryptions=int(age_seconds * FASTEST_A_SECOND) if encryptions is None else encryptions,
         counted=transfer.encryptions(url),
     )
@@ -136,6 +151,17 @@ def restore(chosen: Plan, url: str, *, force: bool) -> None:
         raise BackupError("the registry is not empty: back it up, then add --force to replace it")
     migrate(url)
     transfer.replace_all(url, chosen.rows())
+
+
+def _names(path: Path) -> Mapping[str, str]:
+    """Return the kids of the keys in a backup, by both of their names."""
+    return {
+        name: row["kid"]
+        for table, row in backup.rows_of(path)
+        if table == "keys"
+        for name in (row["kid"], row["kid_public"])
+        if name
+    }
 
 
 def _kids(path: Path, is_meant: Callable[[transfer.Row], bool]) -> frozenset[str]:

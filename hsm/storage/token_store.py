@@ -19,7 +19,7 @@ from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.objects import OBJECTS, PRIVATE, PUBLIC, KeyObject, objects_of, secrets_of
 from hsm.cryptoki.session import Session
 from hsm.errors import Cause, KeyNotFound, TokenUnavailable
-from hsm.messages import KeyRef, Made
+from hsm.messages import OWN_KEY, KeyRef, Made
 from hsm.storage.store import Material, Store
 
 AnyHandle = TypeVar("AnyHandle", bound=Handle)
@@ -28,6 +28,7 @@ AnyHandle = TypeVar("AnyHandle", bound=Handle)
 _SEARCHES: Final = 3
 _PAUSE_SECONDS: Final = 0.02
 _KID_BYTES: Final = 16
+_OWN_IDS: Final = (*CANARY_IDS, OWN_KEY.kid.bytes)
 _CLASSES: Final = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
 
 
@@ -205,7 +206,7 @@ def _labelled(session: Session) -> Iterator[tuple[UUID, KeyObject]]:
         for found in session.find({Attribute.CLASS: object_class}):
             if _label(found).startswith(LABEL_PREFIX):
                 key_id = found[Attribute.ID]
-                if len(key_id) == _KID_BYTES and key_id not in CANARY_IDS:
+                if len(key_id) == _KID_BYTES and key_id not in _OWN_IDS:
                     yield UUID(bytes=key_id), _key_object(object_class, found)
 
 

@@ -340,8 +340,14 @@ def test_it_says_what_became_of_a_key(log, serve, tmp_path):
         assert api.request("DELETE", f"{path}/grants/token:bob").status == 204
         assert api.request("DELETE", f"{path}/grants/something secret").status == 400
         assert api.request("PATCH", path, json=expiry).status == 200
+        assert api.request("PATCH", path, json={"expires": None}).status == 200
+        assert api.post(f"{path}/tags", {"tags": ["b", "a"]}).status == 200
+        assert api.request("DELETE", f"{path}/tags", json={"tags": ["a"]}).status == 200
         assert api.request("PATCH", path, json={"owner": "token:bob"}).status == 200
-    _, granted, revoked, changed, handed_over = entries(tmp_path / "audit.log")
+    lines = entries(tmp_path / "audit.log")
+    _, granted, revoked, changed, unlimited, tagged, untagged, handed_over = lines
+    assert unlimited["expires_at"] is None
+    assert (tagged["tagged"], untagged["untagged"]) == (["a", "b"], ["a"])
     assert (granted["grantee"], granted["operations"]) == ("token:bob", ["mac", "read"])
     assert (revoked["grantee"], revoked["operations"]) == ("token:bob", [])
     assert changed["state"] == "deactivated"

@@ -27,6 +27,7 @@ from app.operator.restoration import FASTEST_A_SECOND, alone, plan, serving_lock
 from app.registry import migrate
 from app.service import service_of
 from hsm import Hsm, TokenUnavailable, file_lock
+from hsm.messages import OWN_KEY
 from scripts.throwaway import make_token
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS, token_for
@@ -38,6 +39,7 @@ MAC = {"kty": "oct", "alg": "HS256"}
 AES = "11111111-1111-4111-8111-111111111111"
 PENDING = "22222222-2222-4222-8222-222222222222"
 GONE = "33333333-3333-4333-8333-333333333333"
+BY_ITSELF = ("--without-token", "--unauthenticated")
 THEN = "2026-01-02 03:04:05.678900"
 
 
@@ -209,7 +211,7 @@ def test_all_rows_come_back_as_they_were_and_only_once(here, settings, database_
             connection.execute(text(f"DELETE FROM {table} WHERE kid = '{PENDING}'"))
     expected = lines(write(here, settings, tmp_path / "one"))
     target = settings | {"JOSE_HSM_DATABASE_URL": database_url}
-    arguments = ("restore", tmp_path / "one", "--without-token", "--encryptions", "0")
+    arguments = ("restore", tmp_path / "one", *BY_ITSELF, "--encryptions", "0")
     here(target, *arguments)
     assert "not empty" in here(target, *arguments, status=2).stderr
     here(target, *arguments, "--force")
@@ -219,7 +221,7 @@ def test_all_rows_come_back_as_they_were_and_only_once(here, settings, database_
 
 
 def write(here: Any, settings: dict[str, str], path: Path) -> Path:
-    here(settings, "backup", path)
+    here(settings, "backup", "--without-token", path)
     return path
 
 
@@ -245,16 +247,14 @@ def test_what_must_not_come_back_does_not(destroyed, here, settings, tmp_path):
     log.record(endpoint="grants.revoke", status=204, kid=AES, grantee="token:bob", operations=[])
     with connected(url) as connection:
         connection.execute(text(f"UPDATE keys SET encryptions = 77 WHERE kid = '{AES}'"))
-    arguments = ("restore", file, "--without-token", "--force", "--encryptions", "10")
+    arguments = ("restore", file, *BY_ITSELF, "--force", "--encryptions", "10")
     done = here(settings, *arguments)
-    assert f"grants.revoke kid={AES} grantee=token:bob" in done.stdout
     assert "does not reach back" not in done.stderr
     found = everything(url)
     (key,) = found["keys"]
     assert (key.kid, key.encryptions) == (AES, 77)
-    assert [row.kid for name in ("grants", "tags", "repetitions") for row in found[name]] == [
-        *(AES for _ in range(3))
-    ]
+    assert [row.kid for name in ("tags", "repetitions") for row in found[name]] == [AES, AES]
+    assert not found["grants"]
     (token,) = found["tokens"]
     assert token.revoked_at
     (line,) = [
@@ -263,6 +263,181 @@ def test_what_must_not_come_back_does_not(destroyed, here, settings, tmp_path):
         if entry["endpoint"] == "cli.restore"
     ]
     assert line["left_out"] == [PENDING, GONE]
+
+
+# --- What took rights away ---
+
+PUBLIC = "44444444-4444-4444-8444-444444444444"
+OWNER = {"owner": "token:new"}
+SOON, LATER = "2026-06-01T00:00:00+00:00", "2030-06-01T00:00:00+00:00"
+
+
+class Later(NamedTuple):
+    """Lines after the backup; what is taken away again, and what is to be done."""
+
+    lines: list[dict[str, Any]]
+    taken: list[str]
+    to_do: list[str]
+
+
+CHANGED_LATER = {
+    "compromised": Later([{"state": "compromised"}], ["state compromised"], []),
+    "deactivated": Later([{"state": "deactivated"}], ["state deactivated"], []),
+    "and active again": Later([{"state": "deactivated"}, {"state": "active"}], [], []),
+    "owner": Later([OWNER], ["owner token:new"], []),
+    "expiry": Later([{"expires_at": SOON}], [f"expires_at {SOON}"], []),
+    "expiry as it was written before": Later(
+        [{"expires_at": "2026-06-01 00:00:00+00:00"}], ["expires_at 2026-06-01 00:00:00+00:00"], []
+    ),
+    "later expiry": Later([{"expires_at": LATER}], [], [f"expires_at {LATER}"]),
+    "no expiry": Later([{"expires_at": None}], [], ["expires_at None"]),
+    "no expiry as it was written before": Later([{"expires_at": "None"}], [], ["expires_at None"]),
+    "grant taken away": Later(
+        [{"grantee": "token:bob", "operations": []}], ["token:bob no longer encrypt"], []
+    ),
+    "grant changed": Later(
+        [{"grantee": "token:bob", "operations": ["decrypt", "read"]}],
+        ["token:bob no longer encrypt"],
+        ["token:bob may decrypt read"],
+    ),
+    "grant given": Later([{"grantee": "*", "operations": ["mac"]}], [], ["* may mac"]),
+    "tag removed": Later([{"untagged": ["tag", "none"]}], ["no tag tag"], []),
+    "tag added": Later([{"tagged": ["other"]}], [], ["tag other"]),
+    "tag removed and added": Later([{"untagged": ["tag"]}, {"tagged": ["tag"]}], [], []),
+    "refused": Later([{"state": "compromised", "status": 403}], [], []),
+}
+
+
+@pytest.mark.parametrize("by", [AES, PUBLIC], ids=["kid", "public kid"])
+@pytest.mark.parametrize("name", CHANGED_LATER)
+def test_what_took_rights_away_is_done_again_and_the_rest_listed(
+    name, by, here, settings, tmp_path
+):
+    url, log = url_in(settings), AuditLog(log_path(settings))
+    fill(url)
+    with connected(url) as connection:
+        connection.execute(
+            text(f"UPDATE keys SET kid_public = '{PUBLIC}', expires_at = :at WHERE kid = '{AES}'"),
+            {"at": "2028-01-01 00:00:00.000000"},
+        )
+    file = write(here, settings, tmp_path / "file")
+    lines, taken, to_do = CHANGED_LATER[name]
+    for line in lines:
+        log.record(**({"endpoint": "keys.change", "status": 200, "kid": by} | line))
+    done = here(settings, "restore", file, *BY_ITSELF, "--force", "--encryptions", "0")
+    assert listed(done.stdout, "taken away again") == [f"{AES}: {each}" for each in taken]
+    assert listed(done.stdout, "to be done again") == [f"{AES}: {each}" for each in to_do]
+    found = everything(url)
+    (key,) = [row for row in found["keys"] if row.kid == AES]
+    expected = {"state": "active", "owner": "x", "expires_at": "2028-01-01 00:00:00.000000"}
+    for each in taken:
+        column, _, value = each.partition(" ")
+        if column in expected:
+            expected[column] = value.replace("T", " ").replace("+00:00", ".000000")
+    assert {column: str(getattr(key, column)) for column in expected} == expected
+    assert bool(key.deactivated_at) is (expected["state"] != "active")
+    assert [row.operation for row in found["grants"] if row.kid == AES] == (
+        [] if any("no longer" in each for each in taken) else ["encrypt"]
+    )
+    assert bool([row for row in found["tags"] if row.kid == AES]) is ("no tag tag" not in taken)
+
+
+def listed(printed: str, title: str) -> list[str]:
+    """The items that are printed under the line with ``title``."""
+    lines = iter(printed.splitlines())
+    heading = next(line for line in lines if title in line)
+    number = int(heading.rpartition(" ")[2])
+    return [next(lines).strip() for _ in range(number)]
+
+
+def test_lines_of_several_hosts_count_in_the_order_of_their_times(here, settings, tmp_path):
+    fill(url_in(settings))
+    file = write(here, settings, tmp_path / "file")
+    first, second = AuditLog(tmp_path / "a"), AuditLog(tmp_path / "b")
+    change = {"endpoint": "keys.change", "status": 200, "kid": AES}
+    second.record(**change, owner="token:first", time="2999-01-01T00:00:00.000+00:00")
+    first.record(**change, owner="token:last", time="2999-01-02T00:00:00.000+00:00")
+    logs = ("--audit", tmp_path / "a", "--audit", tmp_path / "b")
+    here(settings, "restore", file, *BY_ITSELF, "--force", *logs)
+    (owner,) = [row.owner for row in everything(url_in(settings))["keys"] if row.kid == AES]
+    assert owner == "token:last"
+
+
+def test_what_the_service_writes_is_enough_to_take_rights_away_again(tmp_path):
+    own = make_token(tmp_path / "state") | WITH_TOKENS
+    bearers = {name: token_for(own, f"token:{name}") for name in ("alice", "bob")}
+    with server(own, workers=1) as service:
+        alice = Api.over_http(service.url, bearer=bearers["alice"])
+        kids = {name: alice.create(**MAC)["kid"] for name in CHANGED}
+        for kid in kids.values():
+            grant = {"operations": ["mac"]}
+            assert alice.request("PUT", f"/keys/{kid}/grants/token:bob", json=grant).status == 200
+            assert alice.post(f"/keys/{kid}/tags", {"tags": ["mine"]}).status == 200
+        run(own, "backup", tmp_path / "file")
+        for name, (method, path, body) in CHANGED.items():
+            answer = alice.request(method, f"/keys/{kids[name]}{path}", json=body)
+            assert answer.status in {200, 204}
+        run(own, "token", "revoke", token_id(own, "token:alice"))
+    run(own, "restore", tmp_path / "file", "--force")
+    with server(own, workers=1) as service:
+        alice, bob = (Api.over_http(service.url, bearer=bearers[n]) for n in ("alice", "bob"))
+        assert alice.get("/keys").status == 401
+        use = {name: {"kid": kid, "alg": "HS256", "data": ""} for name, kid in kids.items()}
+        found = {name: bob.post("/mac", use[name]).status for name in use}
+    assert found == {"state": 422, "grant": 403} | dict.fromkeys(("expiry", "owner", "tag"), 200)
+    rows = everything(url_in(own))
+    restored = {row.kid: row for row in rows["keys"]}
+    assert restored[kids["owner"]].owner == "token:carol"
+    assert str(restored[kids["expiry"]].expires_at).startswith("2099-01-01")
+    assert {row.kid for row in rows["tags"]} == set(kids.values()) - {kids["tag"]}
+
+
+CHANGED: dict[str, tuple[str, str, Any]] = {
+    "state": ("PATCH", "", {"state": "compromised"}),
+    "expiry": ("PATCH", "", {"expires": "2099-01-01T00:00:00Z"}),
+    "grant": ("DELETE", "/grants/token:bob", None),
+    "owner": ("PATCH", "", {"owner": "token:carol"}),
+    "tag": ("DELETE", "/tags", {"tags": ["mine"]}),
+}
+
+
+def token_id(settings: dict[str, str], principal: str) -> str:
+    listed = json.loads(run(settings, "token", "list", "--json").stdout)
+    return next(str(row["id"]) for row in listed if row["principal"] == principal)
+
+
+# --- Who wrote it ---
+
+
+def test_a_backup_is_taken_of_whoever_can_use_the_token(settings, tmp_path):
+    fill(url_in(settings))
+    file = tmp_path / "file"
+    run(settings, "backup", file)
+    assert run(settings, "restore", file, "--force").stderr.count("not authenticated") == 0
+    run(settings, "backup", file, "--force")  # under the same key
+    assert lines(file)[-1].keys() == {"rows", "sha256", "mac"}
+    forged = spoil_rows(file, tmp_path / "forged")
+    refused = run(settings, "restore", forged, "--force", status=2)
+    assert "not authenticated by this token" in refused.stderr
+    stripped = spoil_rows(file, tmp_path / "stripped", mac=None)
+    for arguments in ((), ("--without-token",), ("--dry-run",)):
+        refused = run(settings, "restore", stripped, "--force", *arguments, status=2)
+        assert "not authenticated by this token" in refused.stderr
+    refused = run(settings, "restore", file, "--force", "--without-token", status=2)
+    assert "add --unauthenticated" in refused.stderr
+    done = run(settings, "restore", stripped, "--force", "--unauthenticated")
+    assert "not authenticated by this token" in done.stderr
+    assert str(OWN_KEY.kid) not in jose_hsm(settings, "reconcile", "--dry-run").stdout
+
+
+def spoil_rows(path: Path, new: Path, **end: Any) -> Path:
+    """Write a backup in which bob is eve, with the digest of that."""
+    *rows, last = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    content = b"".join(rows).replace(b'"token:bob"', b'"token:eve"')
+    members = json.loads(last) | {"sha256": backup.hashlib.sha256(content).hexdigest()} | end
+    kept = {name: value for name, value in members.items() if value is not None}
+    new.write_bytes(gzip.compress(content + json.dumps(kept).encode() + b"\n"))
+    return new
 
 
 def log_path(settings: dict[str, str]) -> Path:
@@ -304,7 +479,7 @@ class Saved(NamedTuple):
 @pytest.fixture
 def saved(application: Any, local: Api, config: Config, tmp_path: Path) -> Saved:
     kid, file = local.create(**MAC)["kid"], tmp_path / "file"
-    backup.write(file, config.registry_url)
+    backup.write(file, config.registry_url, mac=None)
     return Saved(kid, file, config, service_of(application).keyring)
 
 
@@ -360,13 +535,13 @@ def test_an_aes_gcm_key_counts_as_used_as_often_as_it_can_have_been(here, settin
     fill(url_in(settings))
     file = write(here, settings, tmp_path / "file")
     rewrite(file, taken_at=datetime.now(UTC) - timedelta(hours=1))
-    done = here(settings, "restore", file, "--without-token", "--force")
+    done = here(settings, "restore", file, *BY_ITSELF, "--force")
     assert "does not reach back" in done.stderr
     counted = {row.kid: row.encryptions for row in everything(url_in(settings))["keys"]}
     assert 3600 * FASTEST_A_SECOND < counted[AES] < 3700 * FASTEST_A_SECOND
     assert counted[GONE] == 5  # no AES-GCM
     rewrite(file, taken_at=datetime.now(UTC) - timedelta(days=30))
-    here(settings, "restore", file, "--without-token", "--force")
+    here(settings, "restore", file, *BY_ITSELF, "--force")
     counted = {row.kid: row.encryptions for row in everything(url_in(settings))["keys"]}
     assert counted[AES] == MOST_ENCRYPTIONS
 
@@ -391,7 +566,7 @@ def test_a_backup_of_an_older_schema_is_migrated_on(here, settings, tmp_path):
     content = "".join(f"{json.dumps(value)}\n" for value in (head, ["keys", row]))
     file.write_bytes(gzip.compress(content.encode()))
     rewrite_end(file)
-    here(settings, "restore", file, "--without-token", "--encryptions", "3")
+    here(settings, "restore", file, *BY_ITSELF, "--encryptions", "3")
     (key,) = everything(url_in(settings))["keys"]
     assert (key.kid, key.encryptions) == (AES, 3)
     assert key.activated_at == key.created_at  # as the migration has it
@@ -413,7 +588,7 @@ def test_a_dry_run_says_what_differs_from_the_token_and_changes_nothing(
     fill(url_in(settings))
     file = write(here, settings, tmp_path / "file")
     before = everything(url_in(settings))
-    done = run(settings, "restore", file, "--dry-run", status=1)
+    done = run(settings, "restore", file, "--dry-run", "--unauthenticated", status=1)
     missing, unknown = done.stdout.split("in the backup and not on the token: ")[1].split(
         "on the token and not in the backup (left alone): "
     )
@@ -457,7 +632,7 @@ def good(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     directory = tmp_path_factory.mktemp("good")
     url = f"sqlite:///{directory}/registry.db"
     fill(url)
-    backup.write(directory / "file", url)
+    backup.write(directory / "file", url, mac=None)
     return directory / "file"
 
 
@@ -476,7 +651,7 @@ def test_a_refused_backup_changes_nothing(here, settings, good, tmp_path):
     path = tmp_path / "future"
     path.write_bytes(good.read_bytes())
     rewrite(path, revision="9999")
-    arguments = ("--without-token", "--force")
+    arguments = (*BY_ITSELF, "--force")
     assert "9999" in here(settings, "restore", path, *arguments, status=2).stderr
     rewrite(path, revision="0003", taken_at=datetime.now(UTC) + timedelta(hours=1))
     assert "set the clock" in here(settings, "restore", path, *arguments, status=2).stderr
@@ -501,23 +676,23 @@ def test_a_file_is_replaced_only_if_that_is_asked_for(settings, tmp_path):
     file.write_text("mine")
     migrate(url_in(settings))
     with pytest.raises(backup.BackupError, match="--force"):
-        backup.write(file, url_in(settings))
+        backup.write(file, url_in(settings), mac=None)
     assert file.read_text() == "mine"
-    backup.write(file, url_in(settings), force=True)
+    backup.write(file, url_in(settings), mac=None, force=True)
     assert backup.read(file).rows.total() == 0
     assert [path.name for path in tmp_path.iterdir() if "file" in path.name] == ["file"]
 
 
 def test_no_file_is_left_of_a_backup_that_fails(tmp_path):
     with pytest.raises(backup.BackupError, match="no registry"):
-        backup.write(tmp_path / "file", f"sqlite:///{tmp_path}/none.db")
+        backup.write(tmp_path / "file", f"sqlite:///{tmp_path}/none.db", mac=None)
     migrate(f"sqlite:///{tmp_path}/registry.db")
     with pytest.raises(backup.BackupError, match="cannot be written"):
-        backup.write(tmp_path / "none" / "file", f"sqlite:///{tmp_path}/registry.db")
+        backup.write(tmp_path / "none" / "file", f"sqlite:///{tmp_path}/registry.db", mac=None)
     assert not list(tmp_path.glob("file*"))
 
 
 def test_what_is_no_database_is_a_registry_that_does_not_answer(tmp_path):
     (tmp_path / "registry.db").write_text("no database")
     with pytest.raises(RegistryUnavailable):
-        backup.write(tmp_path / "file", f"sqlite:///{tmp_path}/registry.db")
+        backup.write(tmp_path / "file", f"sqlite:///{tmp_path}/registry.db", mac=None)

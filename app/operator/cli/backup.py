@@ -13,15 +13,27 @@ from app.operator.backup import Contents, read, write
 from app.operator.cli.command import configured
 from app.operator.cli.output import print_list
 from app.operator.cli.service import opened, record
+from app.operator.errors import BackupError
+from hsm import Hsm, file_lock
 
 
 @click.command()
 @click.argument("file", type=Path)
 @click.option("--force", is_flag=True, help="Replace the file if there is one.")
+@click.option(
+    "--without-token",
+    is_flag=True,
+    help="Do not authenticate it: restore takes it with --unauthenticated only.",
+)
 @configured
-def backup(config: Config, *, file: Path, force: bool) -> int:
-    """Write the registry to a file, while the service serves."""
-    contents = write(file, config.registry_url, force=force)
+def backup(config: Config, *, file: Path, force: bool, without_token: bool) -> int:
+    """Write the registry to a file, while the service serves.
+
+    The file is authenticated under a key of the token.
+    """
+    with file_lock(config.state_dir / "backup.lock"):  # one makes the key
+        mac = None if without_token else opened(config).own_mac
+        contents = write(file, config.registry_url, mac=mac, force=force)
     record(config, "backup", file=str(file.absolute()), sha256=contents.sha256)
     _describe(contents)
     return 0
@@ -31,7 +43,16 @@ def backup(config: Config, *, file: Path, force: bool) -> int:
 @click.argument("file", type=Path)
 @click.option("--dry-run", is_flag=True, help="Compare only; change nothing.")
 @click.option("--force", is_flag=True, help="Replace a registry with rows.")
-@click.option("--without-token", is_flag=True, help="Do not compare with the token.")
+@click.option(
+    "--without-token",
+    is_flag=True,
+    help="Do not compare with the token; needs --unauthenticated.",
+)
+@click.option(
+    "--unauthenticated",
+    is_flag=True,
+    help="Take a backup that the token does not vouch for: an old one, or one of another token.",
+)
 @click.option(
     "--audit",
     multiple=True,
@@ -54,6 +75,7 @@ def restore(
     dry_run: bool,
     force: bool,
     without_token: bool,
+    unauthenticated: bool,
     audit: tuple[Path, ...],
     encryptions: int | None,
 ) -> int:
@@ -67,14 +89,20 @@ def restore(
     url = config.registry_url
     with nullcontext() if dry_run else restoration.alone(config.state_dir, url):
         contents = read(file)
+        token = None if without_token else opened(config)
+        _require_authentic(file, contents, token, is_demanded=not unauthenticated)
         history = since(audit or filter(None, [config.audit_path]), contents.taken_at, CHANGES)
         plan = restoration.plan(file, url, history, encryptions=encryptions)
         _describe(contents)
         print_list("left out, for they were being made", sorted(plan.left_out))
         print_list("left out, for they have been destroyed since", sorted(plan.destroyed))
         print(f"counted for each AES-GCM key since the backup: {plan.encryptions:,} encryptions")
-        _tell(history)
-        is_different = not without_token and _compare(config, plan)
+        differences = plan.differences()
+        print_list("taken away again, by the audit log", differences.taken)
+        print_list("changed since, by the audit log; to be done again", differences.to_do)
+        print_list("changed since in what the audit log does not say", sorted(history.others))
+        _warn_of(history)
+        is_different = token is not None and _compare(token, plan)
         if dry_run:
             return int(is_different)
         restoration.restore(plan, url, force=force)
@@ -84,14 +112,27 @@ def restore(
             file=str(file.absolute()),
             sha256=contents.sha256,
             left_out=sorted(plan.left_out | plan.destroyed),
+            taken_away=differences.taken,
         )
     print("restored")
     return 0
 
 
-def _compare(config: Config, plan: restoration.Plan) -> bool:
+def _require_authentic(
+    file: Path, contents: Contents, token: Hsm | None, *, is_demanded: bool
+) -> None:
+    """Raise ``BackupError``, or warn, if the token does not say that the backup was written so."""
+    if contents.mac and token and token.is_own_mac(contents.digest, contents.mac):
+        return
+    doubt = f"{file} is not authenticated by this token: whoever can write it may have changed it"
+    if is_demanded:
+        raise BackupError(f"{doubt}. If you know where it was, add --unauthenticated")
+    print(f"jose-hsm: {doubt}.", file=sys.stderr)
+
+
+def _compare(token: Hsm, plan: restoration.Plan) -> bool:
     """Print how the backup differs from the token, and return whether it does."""
-    missing, unknown = opened(config).differences(plan.specs())
+    missing, unknown = token.differences(plan.specs())
     print_list("in the backup and not on the token", sorted(map(str, missing)))
     print_list("on the token and not in the backup (left alone)", sorted(map(str, unknown)))
     return bool(missing or unknown)
@@ -103,8 +144,7 @@ def _describe(contents: Contents) -> None:
     print(f"schema {contents.revision}, sha256 {contents.sha256}")
 
 
-def _tell(history: ChangesSince) -> None:
-    print_list("changed since, by the audit log; to be done again", sorted(history.changes))
+def _warn_of(history: ChangesSince) -> None:
     if not history.is_whole:
         print(
             "jose-hsm: the audit log does not reach back to the backup. What was destroyed, "
