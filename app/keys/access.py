@@ -5,16 +5,17 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import hsm
-from app.errors import Forbidden, RegistryUnavailable
+from app.errors import BadRequest, Forbidden, RegistryUnavailable
 from app.jwk import write_public
 from app.kid import is_kid
 from app.registry import Key, Registry, State
 from app.rights import Principal, Right
+from app.schemas.fields import Header
 from hsm import CryptoFailure, Hsm, HsmError, KeyNotFound, TokenUnavailable, UnsupportedAlgorithm
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,20 @@ def find(rows: Rows, principal: Principal, kid: str, right: Right) -> Key:
     if not principal.may(right, owner=key.owner, is_granted=is_granted):
         raise Forbidden
     return key
+
+
+def find_of_message(rows: Rows, principal: Principal, header: Header, right: Right) -> Key:
+    """Return the key of a message; a kid beside it and that of its header must both be of it.
+
+    Raises ``BadRequest`` if they are not, and what ``find`` raises.
+    """
+    if header.own_kid in {None, header.kid}:
+        return find(rows, principal, header.kid, right)
+    with suppress(KeyNotFound):
+        key = find(rows, principal, header.kid, right)
+        if header.own_kid in {str(kid) for kid in (key.kid, key.kid_public) if kid}:
+            return key
+    raise BadRequest("Field 'kid' is not that of the header")
 
 
 @contextmanager

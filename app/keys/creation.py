@@ -24,7 +24,7 @@ from app.errors import (
 )
 from app.idempotency import IdempotentRequest
 from app.jwk import write_public
-from app.keys.access import existing, find, require_fit, require_on_curve
+from app.keys.access import existing, find, find_of_message, require_fit, require_on_curve
 from app.keys.description import describe
 from app.registry import AlreadyRequested, Key, Origin, Registry, Residency
 from app.rights import Principal, Right
@@ -110,7 +110,7 @@ class KeyCreation:
         idempotent: IdempotentRequest | None = None,
     ) -> dict[str, Any]:
         """Keep the CEK of ``encrypted_key`` as a key; return its description, as ``create``."""
-        key = find(self.registry, principal, header.kid, Right.UNWRAP)
+        key = find_of_message(self.registry, principal, header, Right.UNWRAP)
         _require_creator(principal)
         return self._once(
             idempotent, partial(self._unwrap, principal, key, header, encrypted_key, idempotent)

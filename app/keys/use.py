@@ -14,6 +14,7 @@ from app.keys.access import (
     RowsOfBatch,
     existing,
     find,
+    find_of_message,
     require_active,
     require_existing,
     require_fit,
@@ -97,7 +98,7 @@ class KeyUse:
         aad: str | None,
     ) -> bytes:
         """Return the plaintext (RFC 7516 §5.2)."""
-        key = find(self.rows, principal, header.kid, Right.DECRYPT)
+        key = find_of_message(self.rows, principal, header, Right.DECRYPT)
         alg, enc = header.alg, header.enc
         require_fit(self.hsm, key, enc if alg == hsm.DIRECT else alg)
         require_on_curve(key, header.agreement)
@@ -132,7 +133,7 @@ class KeyUse:
 
     def verify(self, principal: Principal, header: Header, *, data: str, signature: bytes) -> bool:
         """Tell whether ``signature`` is one over ``data`` (RFC 7515 §5.2)."""
-        key = find(self.rows, principal, header.kid, Right.VERIFY)
+        key = find_of_message(self.rows, principal, header, Right.VERIFY)
         require_permitted(key, header.alg)
         signing_input = encoding.signing_input(header.protected, data)
         with existing(self.registry, key):

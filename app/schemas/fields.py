@@ -1,6 +1,6 @@
 """Fields that check as the wire contract demands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -174,11 +174,15 @@ class AlgorithmName(Text):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """A protected header: what we use of it, and ``protected`` as it was received."""
+    """A protected header: what we use of it, and ``protected`` as it was received.
+
+    ``kid`` is the one beside it, if there is one; then ``own_kid`` has to name the same key.
+    """
 
     protected: str
     kid: str
     alg: str
+    own_kid: str | None = None
     enc: str = ""
     agreement: hsm.Agreement = _NO_AGREEMENT
 
@@ -188,7 +192,7 @@ class ProtectedHeader(Base64Url):
 
     Members that we do not know are ignored, as demanded there, but for those that change what
     the others mean. None of them ever makes us fetch, inflate or derive. A header without ``kid``
-    needs one of the members ``beside`` it, which name the key instead; two kids must agree.
+    needs one of the members ``beside`` it, which name the key instead.
     """
 
     def __init__(self, *beside: str, **algorithms: AlgorithmClass) -> None:
@@ -205,24 +209,21 @@ class ProtectedHeader(Base64Url):
         except ValueError:
             fail(BadRequest(f"Field '{attr}' is not a JSON object"))
         _refuse_extensions(header)
-        kid = _kid(header, [data[name] for name in self.beside if data.get(name) is not None])
+        beside = [data[name] for name in self.beside if data.get(name) is not None]
+        own_kid = _member(header, "kid") if "kid" in header or not beside else None
+        kid = next(iter(beside), own_kid)
         used = {name: _member(header, name) for name in self.algorithms}
         for name, algorithms in self.algorithms.items():
             algorithms.check(used[name], "Header member", name)
         if "enc" in used:
             refuse_together(used["alg"], used["enc"])
-        return Header(protected=protected, kid=kid, agreement=_agreement(header), **used)
-
-
-def _kid(header: Mapping[str, Any], beside: Sequence[Any]) -> str:
-    """Return the kid of ``header`` or the one beside it; none if a key itself is there."""
-    kid = _member(header, "kid") if "kid" in header or not beside else None
-    given = next(iter(beside), kid)
-    if not isinstance(given, str):
-        return ""
-    if kid not in {None, given}:
-        fail(BadRequest("Field 'kid' is not that of the header"))
-    return given
+        return Header(
+            protected=protected,
+            kid=kid if isinstance(kid, str) else "",  # a key itself is there, or no name at all
+            own_kid=own_kid,
+            agreement=_agreement(header),
+            **used,
+        )
 
 
 def _refuse_extensions(header: Mapping[str, Any]) -> None:
