@@ -1,5 +1,8 @@
 """What goes wrong in ``app``, with the code of the wire contract; its status is in ``http``."""
 
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
 from typing import ClassVar, Final
 
 NOT_AN_OBJECT: Final = "The body must be one JSON object, strictly (RFC 8259), in UTF-8"
@@ -90,13 +93,34 @@ class IssuerUnavailable(AppError):
         super().__init__("Service unavailable: the keys of the issuer cannot be read")
 
 
+class RegistryCause(StrEnum):
+    """Why the registry cannot answer: a word for programs."""
+
+    REGISTRY = "registry"
+    MISSING = "missing"
+    PERMISSION = "permission"
+    SCHEMA = "schema"
+
+
+REASONS: Final[Mapping[RegistryCause, str]] = MappingProxyType(
+    {
+        RegistryCause.REGISTRY: "the registry does not answer",
+        RegistryCause.MISSING: "there is no registry where it should be",
+        RegistryCause.PERMISSION: "the registry may not be read and written by this user",
+        RegistryCause.SCHEMA: "the schema of the registry is too old: run `jose-hsm migrate`",
+    }
+)
+"""The same for people."""
+
+
 class RegistryUnavailable(AppError):
-    """The database cannot answer now."""
+    """The registry cannot answer now, for a ``cause``."""
 
     code = "unavailable"
 
-    def __init__(self) -> None:
-        super().__init__("Service unavailable: the registry does not answer")
+    def __init__(self, cause: RegistryCause = RegistryCause.REGISTRY) -> None:
+        super().__init__(f"Service unavailable: {REASONS[cause]}")
+        self.cause = cause
 
 
 class NotReady(AppError):

@@ -56,7 +56,7 @@ def _service(config: Config) -> Service:
     registry = Registry(
         config.registry_url, host=host_name(config.state_dir), observe=metrics.used_registry
     )
-    watch = Watch(registry.find)
+    watch = Watch(registry.check)
     keyring = Keyring.of(registry, hsm, state_dir=config.state_dir, publishes=config.jwks_tagging)
     capabilities = Capabilities(config=config)
     last_hour = LastHour(

@@ -74,7 +74,7 @@ class Status:
         return {
             "state": self.hsm.state,
             "token": self.config.token_label or self.config.token_serial or self.config.token_uri,
-            "registry_answers": keys is not None and not self.watch.is_lost,
+            "registry_answers": keys is not None and self.watch.cause is None,
             "workers": self.metrics.workers(),
             "now": datetime.now(UTC),
             "uptime": _in_words(timedelta(seconds=time.time() - self.started)),

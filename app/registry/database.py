@@ -3,74 +3,26 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Select, create_engine, event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    DataError,
-    DBAPIError,
-    IntegrityError,
-)
+from sqlalchemy import Connection, Engine, Select, event
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.errors import RegistryUnavailable
+from app.errors import RegistryCause, RegistryUnavailable
+from app.registry import sqlite
+from app.registry.engines import engine_of
 from app.registry.lookup import Cursors, Lookup
-from app.settings import PREFIX, ConfigError
 
 logger = logging.getLogger(__name__)
 
-_LOCK_WAIT_SECONDS: Final = 2
-
-
-def engine_of(url: str) -> Engine:
-    """Return an engine that waits for locks only briefly and loses nothing that it committed."""
-    try:
-        backend = make_url(url).get_backend_name()
-    except ArgumentError:  # its text shows the URL, and with it a password
-        raise ConfigError(
-            f"{PREFIX}DATABASE_URL must be a SQLAlchemy URL, like postgresql+psycopg://user@host/name"
-        ) from None
-    if backend != "sqlite":
-        return _engine_of_server(url)
-    engine = create_engine(
-        url,
-        connect_args={"timeout": _LOCK_WAIT_SECONDS},
-        hide_parameters=True,
-        paramstyle="named",  # that of PostgreSQL is named too
-    )
-    event.listen(engine, "connect", _prepare_sqlite)
-    return engine
-
-
-def _engine_of_server(url: str) -> Engine:
-    engine = create_engine(
-        url,
-        pool_pre_ping=True,
-        pool_timeout=_LOCK_WAIT_SECONDS,
-        connect_args={"connect_timeout": _LOCK_WAIT_SECONDS},
-        hide_parameters=True,
-    )
-    if engine.dialect.name == "postgresql":
-        event.listen(engine, "connect", _prepare_postgresql)
-    return engine
-
-
-def _prepare_postgresql(connection: Any, _record: object) -> None:
-    with connection.cursor() as cursor:
-        # In another one, the last hours of the year 9999 are of a year that the driver refuses.
-        cursor.execute("SET TIME ZONE 'UTC'")
-        cursor.execute(f"SET lock_timeout = '{_LOCK_WAIT_SECONDS}s'")
-    connection.commit()
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # WAL: readers never wait for the one writer. FULL: a returned kid survives a power cut.
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
+_CAUSES: Final = {  # by SQLSTATE
+    "42501": RegistryCause.PERMISSION,
+    "42703": RegistryCause.SCHEMA,  # no such column
+    "42P01": RegistryCause.SCHEMA,  # no such table
+}
 
 
 class Database:
@@ -92,18 +44,22 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Lend a connection."""
-        with translated(), self.engine.connect() as connection:
+        with self.translated(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Lend a connection whose changes are committed at the end, all or none."""
-        with translated(), self.engine.begin() as connection:
+        with self.translated(), self.engine.begin() as connection:
             yield connection
+
+    def translated(self) -> AbstractContextManager[None]:
+        """Raise ``RegistryUnavailable`` in a ``with`` block for what the database says."""
+        return translated(self.engine)
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated(engine: Engine) -> Iterator[None]:
     """Raise ``RegistryUnavailable`` for what a database says that does not answer."""
     try:
         yield
@@ -112,16 +68,23 @@ def translated() -> Iterator[None]:
     # A ProgrammingError: no such table, where nobody has migrated. An InternalError: a PostgreSQL
     # that only reads. A plain DatabaseError: what is no SQLite database, or a damaged one.
     except (DBAPIError, PoolTimeoutError) as error:
-        logger.warning("the registry answers: %s", getattr(error, "orig", error))
-        raise RegistryUnavailable from error
+        answer = getattr(error, "orig", error)
+        logger.warning("the registry answers: %s", answer)
+        raise RegistryUnavailable(_cause(engine, answer)) from error
+
+
+def _cause(engine: Engine, answer: Any) -> RegistryCause:
+    if engine.dialect.name == "sqlite":
+        return sqlite.cause_of(engine, answer)
+    return _CAUSES.get(str(getattr(answer, "sqlstate", "")), RegistryCause.REGISTRY)
 
 
 @contextmanager
-def engine_for(url: str) -> Iterator[Engine]:
+def engine_for(url: str, *, is_maintenance: bool = False) -> Iterator[Engine]:
     """Lend an engine for one ``with`` block; it raises ``RegistryUnavailable`` as above."""
-    engine = engine_of(url)
+    engine = engine_of(url, is_maintenance=is_maintenance)
     try:
-        with translated():
+        with translated(engine):
             yield engine
     finally:
         engine.dispose()

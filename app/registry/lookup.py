@@ -10,6 +10,8 @@ from typing import Any, Final
 from sqlalchemy import Engine, Select
 from sqlalchemy.exc import DBAPIError
 
+from app.registry import sqlite
+
 
 class Lookup:
     """Finds the one row of ``query``, which SQLAlchemy writes once, on a bare connection.
@@ -63,17 +65,25 @@ class Cursors:
 
     def __init__(self, engine: Engine) -> None:
         self.engine: Final = engine
-        self._local: Final = local()
+        self._path: Final = sqlite.path_of(engine) if engine.dialect.name == "sqlite" else None
+        self._local: Final = _Own()
 
     @property
     def own(self) -> Any:
-        """That of this thread, if it has one."""
-        return getattr(self._local, "cursor", None)
+        """That of this thread, if it has one on the file that is there."""
+        return self._local.cursor if self._local.file == self._file() else None
 
     def new(self) -> Any:
         """Return a new one for this thread, on a new connection."""
+        if self._local.cursor is not None:
+            self._local.cursor.connection.close()
+        self._local.cursor = None
         self._local.cursor = self._connect().cursor()
+        self._local.file = self._file()
         return self._local.cursor
+
+    def _file(self) -> sqlite.FileIdentity | None:
+        return sqlite.identity_of(self._path) if self._path else None
 
     def _connect(self) -> Any:
         connection: Any = self.engine.raw_connection()
@@ -81,6 +91,14 @@ class Cursors:
         if self.engine.dialect.name != "sqlite":  # there a read begins nothing
             connection.dbapi_connection.autocommit = True
         return connection.dbapi_connection
+
+
+class _Own(local):
+    """The cursor of each thread, and the file that it reads."""
+
+    def __init__(self) -> None:
+        self.cursor: Any = None
+        self.file: sqlite.FileIdentity | None = None
 
 
 def _rows(cursor: Any, sql: str, parameters: dict[str, str]) -> Any:

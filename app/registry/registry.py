@@ -19,10 +19,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from app.errors import RegistryUnavailable
+from app.errors import RegistryCause, RegistryUnavailable
 from app.idempotency import IdempotentRequest
 from app.registry.counts import Census
-from app.registry.database import Database, engine_of, instant, translated
+from app.registry.database import Database, engine_for, instant
 from app.registry.grants import Grants
 from app.registry.idempotency import IdempotentAnswers, forget, remember
 from app.registry.pages import Pages
@@ -36,14 +36,14 @@ from app.registry.records import (
     ref_of,
     values_of,
 )
-from app.registry.revisions import alembic_config, require_known, revision_at
+from app.registry.revisions import alembic_config, is_old, require_known, revision_at
 from app.registry.tables import grants, keys, tags
 from app.registry.tags import Tags
 from app.registry.tokens import Credentials
 from hsm import KeyNotFound, KeyRef, KeySpec
 
-__all__ = ["Registry", "engine_of", "migrate"]
-
+_BATCH: Final = 1000
+_NOBODY: Final = UUID(int=0)
 # What operations need of a key; every request reads it.
 _HOT: Final = (
     *("kid", "kid_public", "owner", "kty", "alg", "crv", "bits", "origin", "residency"),
@@ -82,7 +82,7 @@ def migrate(url: str) -> None:
     import alembic.command  # noqa: PLC0415  # see ``alembic_config``
 
     require_known(revision_at(url))
-    with translated():
+    with engine_for(url, is_maintenance=True):
         alembic.command.upgrade(alembic_config(url), "head")
 
 
@@ -107,15 +107,21 @@ class Registry:
         self.credentials = Credentials(database)
         self.idempotency = IdempotentAnswers(database)
 
+    def check(self) -> None:
+        """Raise ``RegistryUnavailable`` if the database does not answer, or has an older schema."""
+        self.find(_NOBODY)
+        if is_old(self.census.revision()):
+            raise RegistryUnavailable(RegistryCause.SCHEMA)
+
     def find(self, kid: UUID) -> Key | None:
         """Return the visible key that ``kid`` names, as its kid or as its public one."""
-        with translated(), legible():
+        with self._database.translated(), legible():
             row = self._lookup.one(kid=str(kid))
             return record_of(row) if row and row.state in VISIBLE else None
 
     def find_for(self, principal: str, operation: str, kid: str) -> tuple[Key, bool] | None:
         """Return the visible key that ``kid`` names, and whether ``operation`` is granted on it."""
-        with translated(), legible():
+        with self._database.translated(), legible():
             row = self._lookup_for.one(kid=kid, principal=str(principal), operation=str(operation))
             return (record_of(row), bool(row.is_granted)) if row and row.state in VISIBLE else None
 
@@ -242,6 +248,7 @@ class Registry:
     def specs(self, states: Iterable[State] = State) -> Mapping[UUID, KeySpec]:
         """Return what all keys are that are in one of ``states``."""
         query = select(*_SPEC).where(keys.c.state.in_(list(states)))
+        query = query.execution_options(yield_per=_BATCH)  # of millions none takes long
         with self._database.reading() as connection:
             return {ref.kid: ref.spec for ref in readable(connection, query, ref_of)}
 

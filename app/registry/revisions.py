@@ -1,11 +1,11 @@
 """Which revision of the schema a registry has, and whether that is the one this version knows."""
 
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Engine
-
+from app.registry import sqlite
 from app.registry.database import engine_for
 from app.settings import PREFIX, ConfigError
 
@@ -48,7 +48,7 @@ def revision_at(url: str) -> Revision:
     from alembic.migration import MigrationContext  # noqa: PLC0415  # as above
 
     with engine_for(url) as engine:
-        if not _is_there(engine):
+        if engine.dialect.name == "sqlite" and not sqlite.is_there(engine):
             return compared(None)
         with engine.connect() as connection:
             return compared(MigrationContext.configure(connection).get_current_revision())
@@ -65,6 +65,17 @@ def compared(found: str | None) -> Revision:
     return Revision(ages.get(found, Age.FUTURE), found, newest)
 
 
+def is_old(found: str | None) -> bool:
+    """Tell whether ``found`` is none or an older revision, without what ``compared`` imports."""
+    return found is None or found in _known()[:-1]
+
+
+@cache
+def _known() -> list[str]:
+    """Return all revisions in their order, as the names of their files have them."""
+    return sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("0*.py"))
+
+
 def require_known(revision: Revision) -> None:
     """Raise ``ConfigError`` if a newer version has written the registry."""
     if revision.age is Age.FUTURE:
@@ -72,8 +83,3 @@ def require_known(revision: Revision) -> None:
             f"the registry has schema {revision.found}, and this version knows {revision.newest} "
             f"at most: use the version that wrote it, or set {PREFIX}DATABASE_URL to another one"
         )
-
-
-def _is_there(engine: Engine) -> bool:
-    """Tell whether there is a database: SQLite would make one where none is."""
-    return engine.dialect.name != "sqlite" or Path(engine.url.database or "").is_file()

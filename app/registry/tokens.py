@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import bindparam, insert, select, update
 
-from app.registry.database import Database, instant, translated
+from app.registry.database import Database, instant
 from app.registry.reading import readable
 from app.registry.tables import tokens
 
@@ -62,7 +62,7 @@ class Credentials:
 
     def find(self, token_id: str) -> ApiToken | None:
         """Return the token with that id."""
-        with translated():
+        with self._database.translated():
             row = self._lookup.one(id=token_id)
         return _record(row) if row else None
 

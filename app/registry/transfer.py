@@ -50,7 +50,10 @@ def snapshot(url: str) -> Iterator[tuple[str, Iterator[TableRow]]]:
     Values are those of JSON, instants in UTC. Others go on writing. Raises ``RegistryUnavailable``.
     """
     revision = revision_at(url)
-    with engine_for(url) as engine, _reading_at_one_instant(engine.connect()) as connection:
+    with (
+        engine_for(url, is_maintenance=True) as engine,
+        _reading_at_one_instant(engine.connect()) as connection,
+    ):
         yield str(revision.found), _rows(connection)
 
 
@@ -112,7 +115,7 @@ def brought_up_to_date(revision: str, rows: Iterable[TableRow]) -> Iterator[Iter
 
 def replace_all(url: str, rows: Iterable[TableRow]) -> None:
     """Put ``rows`` in the place of all that there are, or change nothing."""
-    with engine_for(url) as engine, engine.begin() as connection:
+    with engine_for(url, is_maintenance=True) as engine, engine.begin() as connection:
         tables = {table.name: table for table in _tables(connection)}
         for table in tables.values():
             connection.execute(delete(table))
@@ -143,7 +146,7 @@ def number_of_rows(url: str) -> int:
     """Return how many rows all tables have together; raise ``RegistryUnavailable``."""
     if revision_at(url).age is Age.MISSING:
         return 0
-    with engine_for(url) as engine, engine.connect() as connection:
+    with engine_for(url, is_maintenance=True) as engine, engine.connect() as connection:
         return sum(
             connection.scalar(select(func.count()).select_from(table)) or 0
             for table in _tables(connection)
@@ -154,7 +157,7 @@ def encryptions(url: str) -> Mapping[str, int]:
     """Return how many encryptions are counted for each kid, where a registry is up to date."""
     if revision_at(url).age is not Age.CURRENT:
         return {}
-    with engine_for(url) as engine, engine.connect() as connection:
+    with engine_for(url, is_maintenance=True) as engine, engine.connect() as connection:
         found = connection.execute(select(keys.c.kid, keys.c.encryptions))
         return {row.kid: row.encryptions for row in found}
 

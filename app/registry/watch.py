@@ -2,32 +2,29 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
-from uuid import UUID
 
-from app.errors import RegistryUnavailable
+from app.errors import RegistryCause, RegistryUnavailable
 from hsm import Periodic
 
 _PAUSE_SECONDS: Final = 5.0
 _PATIENCE_SECONDS: Final = 5.0
-_NOBODY: Final = UUID(int=0)
 
 
 class Watch:
-    """What is known of the registry that ``find`` asks."""
+    """What is known of the registry, which ``check`` raises ``RegistryUnavailable`` of."""
 
-    def __init__(self, find: Callable[[UUID], object]) -> None:
-        self._find = find
-        self._has_answered = False
+    def __init__(self, check: Callable[[], object]) -> None:
+        self._check = check
+        self._answered: RegistryCause | None = RegistryCause.REGISTRY
         self._asked_at: float | None = None
 
     @property
-    def is_lost(self) -> bool:
-        """Whether the registry has not answered, or not within a few seconds."""
+    def cause(self) -> RegistryCause | None:
+        """Why the registry did not answer, or not within a few seconds; ``None`` if it did."""
         asked_at = self._asked_at
         is_late = asked_at is not None and time.monotonic() - asked_at > _PATIENCE_SECONDS
-        return is_late or not self._has_answered
+        return RegistryCause.REGISTRY if is_late else self._answered
 
     def start(self) -> None:
         """Begin to ask, in the background. Call after fork, never before."""
@@ -35,11 +32,12 @@ class Watch:
 
     def _ask(self) -> None:
         self._asked_at = time.monotonic()
-        has_answered = False
+        answered: RegistryCause | None = RegistryCause.REGISTRY
         try:
-            with suppress(RegistryUnavailable):
-                self._find(_NOBODY)
-                has_answered = True
+            self._check()
+            answered = None
+        except RegistryUnavailable as error:
+            answered = error.cause
         finally:
-            self._has_answered = has_answered
+            self._answered = answered
             self._asked_at = None

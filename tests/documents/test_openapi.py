@@ -9,9 +9,9 @@ import pytest
 from flask import Flask
 
 import hsm
+from app.errors import RegistryCause
 from app.http.answers import HTTP_ERRORS, STATUS
 from app.http.router import route
-from app.http.views import health
 from app.jose import encoding
 from app.schemas import messages
 from app.schemas.loading import load
@@ -91,7 +91,7 @@ def test_every_code_has_its_cause_and_cure_and_one_status():
 
 
 def test_every_word_of_readiness_has_its_cause_and_cure():
-    assert ERRORS["words"].keys() == {*hsm.Cause, health.REGISTRY}
+    assert ERRORS["words"].keys() == {*hsm.Cause, *RegistryCause}
 
 
 # --- Examples ---

@@ -47,6 +47,42 @@ def test_without_its_registry_the_service_says_503_and_never_404(serve_faulty, t
         service.assert_sound()
 
 
+def test_a_registry_that_is_moved_away_under_the_service_is_503(service, tmp_path):
+    key = service.create(**HMAC)
+    (tmp_path / "saved").mkdir()
+    there = list(service.state_dir.glob("registry.db*"))
+    for path in there:
+        path.rename(tmp_path / "saved" / path.name)
+    made = service.faults.calls("C_GenerateKeyPair")
+    for _ in range(4):  # each worker, from connections that it has and from new ones
+        assert use(service.api, key) == 503
+        assert service.api.post("/keys", EC).refusal == (503, "unavailable")
+        assert service.api.get("/keys").refusal == (503, "unavailable")
+    assert service.faults.calls("C_GenerateKeyPair") == made
+    for path in there:
+        (tmp_path / "saved" / path.name).rename(path)
+    assert use(service.api, key) == 200
+    assert use(service.api, service.create(**HMAC)) == 200
+
+
+def test_a_registry_that_is_damaged_under_the_service_is_503(service):
+    key = service.create(**HMAC)
+    path = service.state_dir / "registry.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = path.read_bytes()
+    with path.open("r+b") as file:
+        file.write(b"\xff" * 100)
+    for _ in range(4):
+        assert use(service.api, key) == 503
+        assert service.api.post("/keys", HMAC).refusal == (503, "unavailable")
+        assert service.api.get("/keys").refusal == (503, "unavailable")
+        assert service.api.delete(key["kid"]).refusal == (503, "unavailable")
+    with path.open("r+b") as file:
+        file.write(whole[:100])
+    assert use(service.api, key) == 200
+
+
 def back_up(registry: Path, target: Path) -> None:
     with closing(sqlite3.connect(registry)) as source, closing(sqlite3.connect(target)) as copy:
         source.backup(copy)

@@ -80,20 +80,20 @@ def test_a_registry_that_is_lost_is_told_and_that_it_is_back(monkeypatch):
     monkeypatch.setattr(watch, "_PAUSE_SECONDS", 0.01)
     is_there = threading.Event()
 
-    def find(_kid: object) -> None:
+    def ask() -> None:
         if not is_there.is_set():
             raise watch.RegistryUnavailable
 
-    watched = watch.Watch(find)
-    assert watched.is_lost
+    watched = watch.Watch(ask)
+    assert watched.cause == "registry"
     watched.start()
     is_there.set()
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while watched.is_lost:
+    while watched.cause:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     is_there.clear()
-    while not watched.is_lost:
+    while not watched.cause:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -101,11 +101,11 @@ def test_a_registry_that_is_lost_is_told_and_that_it_is_back(monkeypatch):
 def test_a_registry_that_does_not_come_back_to_us_is_lost(monkeypatch):
     monkeypatch.setattr(watch, "_PATIENCE_SECONDS", 0.05)
     go_on = threading.Event()
-    watched = watch.Watch(lambda _kid: go_on.wait(20))
-    watched._has_answered = True
+    watched = watch.Watch(lambda: go_on.wait(20))
+    watched._answered = None
     watched.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not watched.is_lost:
+    while not watched.cause:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     go_on.set()
@@ -118,6 +118,6 @@ def test_nobody_waits_for_the_registry_to_know_that_it_is_lost(serve, tmp_path):
         with contextlib.closing(sqlite3.connect(tmp_path / "state" / "registry.db")) as registry:
             registry.execute("ALTER TABLE keys RENAME TO gone")
             answer = eventually(url, 503)
-            assert answer.json()["description"].startswith("unavailable: registry: ")
+            assert answer.json()["description"].startswith("unavailable: schema: ")
             registry.execute("ALTER TABLE gone RENAME TO keys")
         eventually(url, 200)

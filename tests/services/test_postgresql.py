@@ -160,6 +160,25 @@ def test_a_request_repeated_at_the_other_makes_no_second_key(services):
     assert answers[0].body == answers[1].body
 
 
+def test_both_say_503_while_the_registry_hangs_and_go_on_afterwards(services, postgresql):
+    kid = services.alice[0].create(**MAC)["kid"]
+    callers = services.alice
+    expected = mac(callers[0], kid).body
+    with postgresql.hanging():
+        for api in callers:
+            assert mac(api, kid).refusal == UNAVAILABLE
+            assert api.post("/keys", MAC).refusal == UNAVAILABLE
+            assert api.get("/keys").refusal == UNAVAILABLE
+    for api in callers:
+        deadline = time.monotonic() + 30
+        while (answer := mac(api, kid)).status != 200:
+            assert answer.refusal == UNAVAILABLE
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert answer.body == expected
+        assert api.post("/keys", MAC).status == 200
+
+
 def test_both_say_503_while_the_registry_is_away_and_go_on_afterwards(services, postgresql):
     kid = services.alice[0].create(**MAC)["kid"]
     callers = services.alice

@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -77,6 +78,21 @@ class Cluster:
     def stop(self) -> None:
         """End the server as a crash would, with all connections."""
         self._run("pg_ctl", "--mode=immediate", "--wait", "stop")
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Stop all its processes for one ``with`` block: they take connections, and no word."""
+        postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
+        os.kill(postmaster, signal.SIGSTOP)
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        stopped = [postmaster, *map(int, children)]
+        for process in stopped:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in reversed(stopped):
+                os.kill(process, signal.SIGCONT)
 
     def url(self, database: str) -> str:
         """Return the SQLAlchemy URL of a database."""

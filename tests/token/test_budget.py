@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from app.keys.budget import MOST_ENCRYPTIONS, WARNING_AT, EncryptionBudget
 from app.registry import Registry, host_name
-from app.registry.registry import engine_of
+from app.registry.engines import engine_of
 from hsm import CryptoFailure, KeyNotFound
 
 DIRECT = {"alg": "dir", "enc": "A128GCM", "data": ""}

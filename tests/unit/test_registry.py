@@ -1,10 +1,12 @@
 """The row that every request reads."""
 
+import os
 import sqlite3
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -13,9 +15,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from app.auth import api_tokens
-from app.errors import RegistryUnavailable
+from app.errors import RegistryCause, RegistryUnavailable
 from app.idempotency import IdempotentRequest
 from app.registry import (
     AlreadyRequested,
@@ -26,10 +29,14 @@ from app.registry import (
     Residency,
     State,
     migrate,
+    revision_at,
     transfer,
 )
+from app.registry.engines import engine_of
+from app.registry.revisions import is_old
 from app.registry.tables import keys, metadata
 from app.rights import Role
+from app.settings import ConfigError
 from hsm import KeyNotFound, KeySpec
 from tests.shared.drivers import result_of
 from tests.shared.waiting import PATIENCE_SECONDS
@@ -297,6 +304,165 @@ def test_a_postgresql_that_only_reads_is_unavailable_to_whoever_writes(postgresq
         registry.mark_destroyed(PAIR.kid)
     assert registry.find(PAIR.kid) is None
     registry._database.engine.dispose()
+
+
+def test_a_postgresql_that_hangs_is_not_waited_for(postgresql):
+    registry = Registry(postgresql.registry(), host="host")
+    registry.insert(PAIR)
+    threads = ThreadPoolExecutor(4)
+    assert all(threads.map(lambda _: registry.find(PAIR.kid) == PAIR, range(50)))
+
+    def is_refused(act: Callable[[], object]) -> bool:
+        with pytest.raises(RegistryUnavailable):
+            act()
+        return True
+
+    def find() -> object:
+        return registry.find(PAIR.kid)
+
+    def insert() -> object:
+        return registry.insert(SECRET)
+
+    with postgresql.hanging():
+        acts = [find, insert] * 20
+        started = time.monotonic()
+        waits = [threads.submit(is_refused, act) for act in acts]
+        assert all(wait.result(30) for wait in waits)
+        # Each would have waited two seconds: four at a time, for twenty.
+        assert time.monotonic() - started < 15
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            assert registry.find(PAIR.kid) == PAIR
+            break
+        except RegistryUnavailable:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    threads.shutdown()
+    registry._database.engine.dispose()
+
+
+def test_a_migration_and_a_backup_may_take_longer_than_a_request(postgresql):
+    url = postgresql.registry()
+    for is_maintenance in (False, True):
+        engine = engine_of(url, is_maintenance=is_maintenance)
+        with engine.connect() as connection:
+            slow = text("SELECT pg_sleep(2)")
+            if is_maintenance:
+                connection.execute(slow)
+            else:
+                with pytest.raises(OperationalError):
+                    connection.execute(slow)
+        engine.dispose()
+
+
+def cause_of(act: Callable[[], object]) -> RegistryCause:
+    with pytest.raises(RegistryUnavailable) as caught:
+        act()
+    return caught.value.cause
+
+
+def test_an_older_schema_is_told(database_url):
+    registry = Registry(database_url, host="host")
+    migrate(database_url)
+    registry.check()
+    with registry._database.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    assert cause_of(registry.check) == "schema"
+    with registry._database.writing() as connection:
+        connection.execute(text("ALTER TABLE keys RENAME TO gone"))
+    for act in (registry.check, registry.specs, lambda: registry.insert(PAIR)):
+        assert cause_of(act) == "schema"
+    registry._database.engine.dispose()
+
+
+def test_the_newest_revision_is_known_without_alembic(database_url):
+    migrate(database_url)
+    assert not is_old(revision_at(database_url).newest)
+    assert is_old("0001")
+    assert is_old(None)
+    assert not is_old("9999")  # made by a newer version, and good for this one as long as it works
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Be an account without rights: root may read everything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.parametrize("closed", ["registry.db", "."])
+def test_a_file_that_may_not_be_read_is_told(tmp_path, closed):
+    url = f"sqlite:///{tmp_path / 'registry.db'}"
+    migrate(url)
+    for path in (tmp_path, *tmp_path.iterdir()):
+        path.chmod(0o777)
+    (tmp_path / closed).chmod(0)
+    try:
+        with nobody():
+            registry = Registry(url, host="host")
+            assert cause_of(lambda: registry.find(PAIR.kid)) == "permission"
+            assert cause_of(lambda: registry.insert(PAIR)) == "permission"
+            if closed == ".":
+                assert cause_of(lambda: revision_at(url)) == "permission"
+    finally:
+        (tmp_path / closed).chmod(0o700)
+
+
+def test_a_role_without_rights_is_told(postgresql):
+    url = postgresql.registry()
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP ROLE IF EXISTS nobody"))
+        connection.execute(text("CREATE ROLE nobody LOGIN"))
+    engine.dispose()
+    registry = Registry(url.replace("test@", "nobody@"), host="host")
+    assert cause_of(lambda: registry.find(PAIR.kid)) == "permission"
+    assert cause_of(lambda: registry.insert(PAIR)) == "permission"
+    registry._database.engine.dispose()
+
+
+def test_a_file_that_is_not_there_is_told_and_not_made(tmp_path):
+    registry = Registry(f"sqlite:///{tmp_path / 'registry.db'}", host="host")
+    assert cause_of(lambda: registry.find(PAIR.kid)) == "missing"
+    assert cause_of(lambda: registry.insert(PAIR)) == "missing"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_moved_away_is_used_no_more(tmp_path):
+    path = tmp_path / "registry.db"
+    migrate(f"sqlite:///{path}")
+    registry = Registry(f"sqlite:///{path}", host="host")
+    registry.insert(SECRET)
+    assert registry.find(SECRET.kid) == SECRET
+    (tmp_path / "elsewhere").mkdir()
+    there = list(tmp_path.glob("registry.db*"))
+    for each in there:
+        each.rename(tmp_path / "elsewhere" / each.name)
+    assert cause_of(lambda: registry.find(SECRET.kid)) == "missing"
+    assert cause_of(lambda: registry.insert(PAIR)) == "missing"
+    assert list(tmp_path.glob("registry.db*")) == []
+    for each in there:
+        (tmp_path / "elsewhere" / each.name).rename(each)
+    assert registry.find(SECRET.kid) == SECRET
+    assert registry.find(PAIR.kid) is None
+    registry.insert(PAIR)
+    registry._database.engine.dispose()
+
+
+def test_a_driver_that_is_missing_is_named_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    for url in ("postgresql+psycopg://user:secret@host/name", "postgresql+nosuch://u:secret@h/n"):
+        with pytest.raises(ConfigError) as caught:
+            Registry(url, host="host")
+        assert "secret" not in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_registry_that_went_away_is_used_again_when_it_is_back(postgresql):

@@ -5,7 +5,7 @@ from typing import Final
 from flask import Response, request
 from flask.typing import ResponseReturnValue
 
-from app.errors import NotReady
+from app.errors import REASONS, NotReady
 from app.http.endpoint import Endpoint, Resource
 from app.http.failures import READINESS
 from app.http.request import service
@@ -13,9 +13,6 @@ from app.observability.kinds import Kind
 from hsm import Phase
 
 resource: Final = Resource("health", "For programs that watch the service.", is_public=True)
-
-REGISTRY: Final = "registry"
-"""Beside those of the token, the one cause for not being ready."""
 
 
 @resource.serves(
@@ -41,8 +38,8 @@ def ready() -> ResponseReturnValue:
     state = service().hsm.state
     if state.phase is not Phase.READY:
         raise NotReady(state.phase, state.cause, state.reason)
-    if service().watch.is_lost:
-        raise NotReady(Phase.UNAVAILABLE, REGISTRY, "the registry does not answer")
+    if cause := service().watch.cause:
+        raise NotReady(Phase.UNAVAILABLE, cause, REASONS[cause])
     return {"state": state.phase, "epoch": state.epoch}
 
 

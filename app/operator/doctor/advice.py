@@ -305,9 +305,15 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
             "A newer jose-hsm has written it. Install that version again, or restore a backup "
             "that is older.",
         ),
-        "error": _failed(
+        "schema": _failed("its tables are not those of its schema", "Run `jose-hsm migrate`."),
+        "permission": _failed(
+            "{user} may not read and write the registry",
+            "Give the file and its directory to the user of the service, or its role the rights in "
+            "the database; examine the installation as that user.",
+        ),
+        "registry": _failed(
             "the registry does not answer",
-            f"Is the database running, and {PREFIX}DATABASE_URL right? May {{user}} read it?",
+            f"Is the database running, and {PREFIX}DATABASE_URL right? The log has its error.",
         ),
     },
     "audit_log": {

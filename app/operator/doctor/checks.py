@@ -89,8 +89,8 @@ def registry(config: Config) -> Finding:
         if revision.age is not Age.CURRENT:
             return Finding(str(revision.age), facts)
         return Finding(facts=facts | {"keys": len(_registry(config).specs())})
-    except RegistryUnavailable:
-        return Finding("error")
+    except RegistryUnavailable as error:
+        return Finding(str(error.cause))
 
 
 def audit_log(config: Config) -> Finding:

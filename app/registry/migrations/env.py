@@ -3,10 +3,10 @@
 from alembic import context
 from sqlalchemy import text
 
-from app.registry.registry import engine_of
+from app.registry.engines import engine_of
 from app.registry.tables import metadata
 
-engine = engine_of(context.config.attributes["url"])
+engine = engine_of(context.config.attributes["url"], is_maintenance=True)
 with engine.connect() as connection:
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():

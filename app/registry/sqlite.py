@@ -1,0 +1,88 @@
+"""What is peculiar to SQLite: a registry is a file, which somebody may move away."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.exc import DisconnectionError
+
+from app.errors import RegistryCause, RegistryUnavailable
+
+LOCK_WAIT_SECONDS: Final = 2
+_NO_SCHEMA: Final = ("no such table", "no such column")
+
+FileIdentity = tuple[int, int]
+
+
+def path_of(engine: Engine) -> Path:
+    """Return the file of the registry."""
+    return Path(engine.url.database or "")
+
+
+def identity_of(path: Path) -> FileIdentity | None:
+    """Return device and inode of the file at ``path``, if there is one."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # a third of the time, and every request asks
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def prepare(engine: Engine, *, makes_file: bool) -> None:
+    """Have connections lose nothing, and use only the file that is at the path of ``engine``."""
+    event.listen(engine, "connect", _set_durability)
+    path = path_of(engine)
+    mode = "rwc" if makes_file else "rw"  # SQLite would make one where none is
+
+    def name(_dialect: Dialect, _record: object, arguments: Any, named: Any) -> None:
+        arguments[:] = [f"file:{quote(str(arguments[0]))}?mode={mode}"]
+        named["uri"] = True
+
+    def note_file(_connection: object, record: Any) -> None:
+        record.info["file"] = identity_of(path)
+
+    def require_file(_connection: object, record: Any, _proxy: object) -> None:
+        if record.info["file"] != identity_of(path):
+            raise DisconnectionError("the file of the registry has been moved away")
+
+    event.listen(engine, "do_connect", name)
+    event.listen(engine, "connect", note_file)
+    event.listen(engine, "checkout", require_file)
+
+
+def _set_durability(connection: Any, _record: object) -> None:
+    # WAL: readers never wait for the one writer. FULL: a returned kid survives a power cut.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def cause_of(engine: Engine, answer: object) -> RegistryCause:
+    """Return why the registry cannot be used, after SQLite has given ``answer``."""
+    path = path_of(engine)
+    try:
+        path.stat()
+    except PermissionError:
+        return RegistryCause.PERMISSION
+    except OSError:
+        return RegistryCause.MISSING
+    if not (_may(path, os.R_OK | os.W_OK) and _may(path.parent, os.W_OK | os.X_OK)):
+        return RegistryCause.PERMISSION
+    return RegistryCause.SCHEMA if str(answer).startswith(_NO_SCHEMA) else RegistryCause.REGISTRY
+
+
+def is_there(engine: Engine) -> bool:
+    """Tell whether there is a file; raise ``RegistryUnavailable`` if one may not look."""
+    try:
+        return stat.S_ISREG(path_of(engine).stat().st_mode)
+    except PermissionError as error:
+        raise RegistryUnavailable(RegistryCause.PERMISSION) from error
+    except OSError:
+        return False
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=True)
