@@ -75,7 +75,7 @@ class Hsm:
 
     @property
     def product(self) -> Product | None:
-        """What library and token last said of themselves; ``None`` before. Never asks them."""
+        """What library and token last reported of themselves; ``None`` before. Never asks them."""
         return self._connection.product
 
     @property

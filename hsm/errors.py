@@ -1,4 +1,4 @@
-"""The errors that leave ``hsm``. What PKCS#11 said is translated in ``faults``."""
+"""The errors that leave ``hsm``. ``hsm.cryptoki.faults`` makes them of return values (CKR_*)."""
 
 from enum import StrEnum
 from typing import ClassVar, Self

@@ -1,4 +1,4 @@
-"""What crosses the face of ``hsm`` and belongs to no side: names of keys, parts of messages."""
+"""Data that callers and operations share: names of keys, parts of messages."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,7 +18,7 @@ class Storage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRef:
-    """A key as ``hsm`` is told of it: its name, what it is, and where it is kept.
+    """Names a key for ``hsm``: its kid, what it is, and where it is kept.
 
     ``wrapped`` is the key itself, encrypted by the token, if its storage keeps it so.
     """
@@ -36,7 +36,7 @@ OWN_KEY: Final = KeyRef(
 
 
 class Made(NamedTuple):
-    """A new key: how it is named from now on, and the public half of a pair."""
+    """A new key: its name from now on, and the public half of a pair."""
 
     ref: KeyRef
     public: PublicKey | None = None

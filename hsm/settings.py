@@ -15,8 +15,8 @@ class Settings:
     one service have a ``shared_dir`` too, which ends with it; the first of them tries what the
     token can do. An
     operation that takes longer than ``call_seconds``, or one that generates an RSA pair or opens
-    the token than ``generation_seconds``, ends the process. ``opted_in`` names algorithms that
-    are not offered without being asked for.
+    the token than ``generation_seconds``, ends the process. ``opted_in`` names those opt-in
+    algorithms that are offered.
     """
 
     module: Path

@@ -56,13 +56,13 @@ EC: Final = KeyKind(
     generation=Mechanism.EC_KEY_PAIR_GEN,
 )
 EDWARDS: Final = KeyKind(
-    name="Ed25519",
+    name="Edwards",
     ktys=("OKP",),
     key_type=KeyType.EC_EDWARDS,
     generation=Mechanism.EC_EDWARDS_KEY_PAIR_GEN,
 )
 MONTGOMERY: Final = KeyKind(
-    name="X25519",
+    name="Montgomery",
     ktys=("OKP",),
     key_type=KeyType.EC_EDWARDS,  # so SoftHSM has it; PKCS#11 v3.0 also has CKK_EC_MONTGOMERY
     generation=Mechanism.EC_EDWARDS_KEY_PAIR_GEN,

@@ -50,7 +50,7 @@ def _ecdsa(name: str, curve: Curve, hash_algorithm: hashes.HashAlgorithm) -> Sig
 
 
 def _cbc_hmac(name: str, mechanism: Mechanism, hash_bytes: int) -> ContentEncryption:
-    """Return a row of RFC 7518 §5.2: key as long as the hash, halves and tag half as long."""
+    """Return a row of RFC 7518 §5.2: a key as long as the hash; its parts and the tag are half."""
     tag_bytes = hash_bytes // 2
     return ContentEncryption(
         name=name,
@@ -118,7 +118,7 @@ CONTENT_FAMILIES: Final = tuple(
     tuple(row for row in CONTENT_ENCRYPTIONS.values() if row.mechanism is mechanism)
     for mechanism in (Mechanism.AES_GCM, Mechanism.AES_CBC_PAD)
 )
-"""Those that differ in nothing but sizes: what carries a CEK of one carries those of all."""
+"""Rows that differ in sizes only: a path that carries a CEK of one carries those of all."""
 
 KEY_WRAPPINGS: Final = _table(
     KeyWrapping(name="A128KW", key_bytes=16),

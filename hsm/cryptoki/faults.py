@@ -127,7 +127,7 @@ def name_of(error: ckr.PKCS11Error) -> str:
 
 
 def translate(error: ckr.PKCS11Error) -> HsmError:
-    """Return what a caller is told where the operation had no better word for ``error``."""
+    """Return the error of callers for ``error``, unless the operation has a better one."""
     match fault_of(error):
         case Fault.POLICY:
             return CryptoFailure("The token does not permit this operation with this key")

@@ -155,7 +155,7 @@ Cek = tuple[Key, ...]
 """The objects of a content encryption key, in the order of the parts of its row."""
 
 
-class PublicHalf(Key):
+class PublicObject(Key):
     """The public object of a pair."""
 
     def __init__(self, lent: Session, handle: PublicHandle, made: Object | None = None) -> None:
@@ -168,9 +168,9 @@ def bind(lent: Session, made: Object) -> Key:
     return Key(lent, Handle(handle_of(made)), made)
 
 
-def bind_public(lent: Session, made: Object) -> PublicHalf:
+def bind_public(lent: Session, made: Object) -> PublicObject:
     """Return the public object that ``lent`` has just made as a key."""
-    return PublicHalf(lent, PublicHandle.of(made), made)
+    return PublicObject(lent, PublicHandle.of(made), made)
 
 
 @contextmanager

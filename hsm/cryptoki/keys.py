@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Self
 
 from hsm.cryptoki.canary import Canary
-from hsm.cryptoki.handles import Cek, Handle, Key, PublicHalf, PublicHandle
+from hsm.cryptoki.handles import Cek, Handle, Key, PublicHandle, PublicObject
 from hsm.cryptoki.objects import PRIVATE, KeyObject
 from hsm.cryptoki.session import Session
 
@@ -19,7 +19,7 @@ class Keys:
 
     __slots__ = ("canary", "private", "public", "secrets", "session")
 
-    public: PublicHalf
+    public: PublicObject
     private: Key
 
     def __init__(self, session: Session, canary: Canary, secrets: Cek = ()) -> None:
@@ -35,7 +35,7 @@ class Keys:
         keys = cls(session, canary)
         for key_object, handle in handles:
             if isinstance(handle, PublicHandle):
-                keys.public = PublicHalf(session, handle)
+                keys.public = PublicObject(session, handle)
             elif key_object is PRIVATE:
                 keys.private = Key(session, handle)
             else:
@@ -43,7 +43,7 @@ class Keys:
         return keys
 
     @classmethod
-    def pair(cls, canary: Canary, public: PublicHalf, private: Key) -> Self:
+    def pair(cls, canary: Canary, public: PublicObject, private: Key) -> Self:
         """Return the two objects of a pair."""
         keys = cls(public.lent, canary)
         keys.public, keys.private = public, private

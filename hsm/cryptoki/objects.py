@@ -1,4 +1,4 @@
-"""The objects that make a key: they share its CKA_ID, and this is how they are told apart."""
+"""The objects of a key: they share its CKA_ID and differ in class and key type."""
 
 from typing import Final, NamedTuple
 

@@ -103,10 +103,10 @@ class Lane:
 
 
 class Loan:
-    """A session that one thread keeps between its operations, or its place.
+    """A session, or its place, that one thread keeps between its operations.
 
-    It goes back after ``_TURN_SECONDS``, for others to have their turn. Who has waited in vain does
-    not wait again for the next operation.
+    It goes back after ``_TURN_SECONDS``, so that others have their turn. A thread that has waited
+    in vain does not wait again for its next operation.
     """
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class Loan:
         return session
 
     def give(self, lane: Lane, session: Session | None) -> None:
-        """Keep ``session``, or put it back if it has been kept for long."""
+        """Keep the session for the next operation, or return it once its time slice is over."""
         if time.monotonic() < self._until:
             self._lane, self._session = lane, session
         else:

@@ -38,7 +38,7 @@ def measured(
 
 
 class Session:
-    """A session of python-pkcs11 (``raw``), and who is told of its calls."""
+    """A session of python-pkcs11 (``raw``), and the observer of its calls."""
 
     def __init__(self, raw: RawSession, observer: Observer) -> None:
         self.raw: Final = raw

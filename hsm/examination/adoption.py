@@ -16,7 +16,7 @@ from hsm.algorithms.kinds import Curve, KeyKind, PublicKey
 from hsm.algorithms.tables import ALGORITHMS
 from hsm.cryptoki.attributes import LABEL_PREFIX, identity
 from hsm.cryptoki.faults import name_of
-from hsm.cryptoki.handles import Handle, Key, PublicHalf, PublicHandle
+from hsm.cryptoki.handles import Handle, Key, PublicHandle, PublicObject
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
 from hsm.errors import CryptoFailure, HsmError, KeyNotFound, TokenUnavailable
@@ -174,5 +174,5 @@ def _works(token: Token, session: Session, row: Algorithm, objects: Objects) -> 
 def _bound(token: Token, session: Session, objects: Objects) -> Keys:
     if SECRET in objects:
         return Keys(session, token.canary, (Key(session, Handle.of(objects[SECRET])),))
-    public = PublicHalf(session, PublicHandle.of(objects[PUBLIC]))
+    public = PublicObject(session, PublicHandle.of(objects[PUBLIC]))
     return Keys.pair(token.canary, public, Key(session, Handle.of(objects[PRIVATE])))

@@ -44,10 +44,11 @@ _STOP_SECONDS: Final = 5.0
 
 
 class Connection:
-    """Keeps the token connected and lends it to operations: the one owner of its ``state``.
+    """Keeps the token connected and lends its sessions to work: the one owner of its ``state``.
 
-    One background thread connects, looks every few seconds and after every suspicion whether the
-    canary is well, and if not starts anew from C_Finalize: nothing less brings a lost token back.
+    One background thread connects, and checks the canary every few seconds and after every
+    suspicion. If it fails the thread starts again from C_Finalize: nothing less brings a lost
+    token back.
     Each time is an epoch with a ``Token`` of its own, so that no handle outlives its
     initialisation. It is no ``Periodic``, because a suspicion ends its pauses and failures lengthen
     them.
@@ -87,7 +88,7 @@ class Connection:
 
     @property
     def product(self) -> Product | None:
-        """What library and token last said of themselves; ``None`` before."""
+        """What library and token last reported of themselves; ``None`` before."""
         return self._product
 
     @property
@@ -113,7 +114,7 @@ class Connection:
 
     @contextmanager
     def sharing(self) -> Iterator[None]:
-        """Lend the operations of this thread in one ``with`` block the same session."""
+        """Lend the same session to the operations of this thread inside the ``with`` block."""
         self._loans.own = Loan()
         try:
             yield
@@ -122,7 +123,7 @@ class Connection:
             self._loans.own = None
 
     def suspect(self) -> None:
-        """Have the background thread look whether the token is well."""
+        """Have the background thread check the token now."""
         self._suspicion.set()
 
     def perform(self, work: Work[Result]) -> Result:

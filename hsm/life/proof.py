@@ -21,7 +21,7 @@ from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import ML_DSA, RSA, Curve
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
-from hsm.cryptoki.handles import Handle, Key, PublicHalf, PublicHandle
+from hsm.cryptoki.handles import Handle, Key, PublicHandle, PublicObject
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
 from hsm.errors import require
@@ -127,7 +127,7 @@ class Proof:
         if spec not in self._pairs:
             self._pairs[spec] = self._generate(spec)
         public, private = self._pairs[spec]
-        return Keys.pair(self._canary, PublicHalf(session, public), Key(session, private))
+        return Keys.pair(self._canary, PublicObject(session, public), Key(session, private))
 
     def _generate(self, spec: KeySpec) -> tuple[PublicHandle, Handle]:
         bits = _RSA_BITS if spec.kind is RSA else None

@@ -1,4 +1,4 @@
-"""What trials on a token have found: the first process of a service tries, the others believe."""
+"""Results of the boot proof, shared by the processes of a service: only the first one tries."""
 
 import hashlib
 import json
@@ -67,5 +67,5 @@ def _identity(token: Token) -> str:
     """Return a name of the token, its versions, and what it says of its mechanisms."""
     versions = token.hardware_version, token.firmware_version
     mechanisms = sorted(map(int, token.slot.get_mechanisms()))
-    told = token.serial, token.manufacturer_id, token.model, versions, mechanisms
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    identity = token.serial, token.manufacturer_id, token.model, versions, mechanisms
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:16]

@@ -66,7 +66,7 @@ class Use(Work[Result]):
     objects: tuple[KeyObject, ...]
     name: str
     verb: Callable[..., Result]
-    arguments: tuple[Any, ...]
+    arguments: tuple[Any, ...] = field(repr=False)
 
     def run(self, token: Token, session: Session, attempt: int) -> Result:
         """See ``Work``."""

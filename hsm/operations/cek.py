@@ -35,8 +35,8 @@ from hsm.software import oaep, peer
 
 Result = TypeVar("Result")
 
-# The proof has shown that the token unwraps a good one: whatever it says of another is its word
-# for bad padding or an odd size, and must look the same.
+# The proof has shown that the token unwraps a good CEK: whatever it answers for another one means
+# bad padding or an odd size, and must look the same.
 _NOT_UNWRAPPED: Final = (Fault.REJECTED, Fault.AMBIGUOUS, Fault.POLICY, Fault.BUG)
 _WRAPPING_OVERHEAD_BYTES: Final = 8  # RFC 3394 §2.2.1
 _ANY_AAD: Final = b"."
@@ -117,7 +117,7 @@ class CekPath(ABC):
         """
 
     def carries(self, enc: ContentEncryption) -> bool:
-        """Tell whether the path takes CEKs of ``enc``: not all take those that are split."""
+        """Tell whether the path takes CEKs of ``enc``: not every path takes CEKs that are split."""
         return len(enc.parts) == 1
 
     def works(self, session: Session) -> bool:
@@ -305,5 +305,5 @@ def outcome_of(row: KeyManagement, *, is_valid: bool, is_of_size: bool) -> Outco
 
 
 def mechanism_of(row: KeyManagement) -> dict[str, object]:
-    """Return what the verbs of a key are told of the mechanism."""
+    """Return the mechanism as the verbs of a key take it."""
     return {"mechanism": row.mechanism, "mechanism_param": row.param}

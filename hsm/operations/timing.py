@@ -1,4 +1,4 @@
-"""Failed decryptions are answered late: how long they took must tell nothing of their cause."""
+"""Delays failed decryptions: their time must not depend on the cause."""
 
 import threading
 import time
@@ -40,7 +40,7 @@ class _Failures:
 
 
 class FailureDelay(threading.local):
-    """Holds failed decryptions back, one by one or many of one thread together.
+    """Delays failed decryptions, one by one or many of one thread together.
 
     The steps are the same for every failure, and their times nearly so: what a token spends on
     writing an error to its log is not ours to even out. So one alone is held back until
@@ -55,7 +55,7 @@ class FailureDelay(threading.local):
 
     @contextmanager
     def of(self, encrypted_key: bytes) -> Iterator[None]:
-        """Make a failure of the ``with`` block late."""
+        """Delay a failure of the ``with`` block."""
         started = time.monotonic()
         try:
             yield
@@ -65,7 +65,7 @@ class FailureDelay(threading.local):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Hold all failures of this thread back at the end of the ``with`` block."""
+        """Delay all failures of this thread together, at the end of the ``with`` block."""
         failures = self._failures = _Failures()
         try:
             yield

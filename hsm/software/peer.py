@@ -1,4 +1,4 @@
-"""The other side, in software: what is sent by who has the public key, or shares a secret one."""
+"""The sender of a message, in software: it has the public key, or shares the secret one."""
 
 from typing import Any, NamedTuple
 

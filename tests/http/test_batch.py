@@ -391,10 +391,10 @@ def test_failures_together_take_a_time_that_depends_on_their_number_and_size(
     clock, slept = [0.0], []
     own_time = SimpleNamespace(monotonic=lambda: clock[0], sleep=slept.append)
     monkeypatch.setattr("hsm.operations.timing.time", own_time)
-    lateness = FailureDelay()
-    with lateness.together():
+    delay = FailureDelay()
+    with delay.together():
         for _ in range(number):
-            with suppress(DecryptionFailed), lateness.of(bytes(encrypted_key)):
+            with suppress(DecryptionFailed), delay.of(bytes(encrypted_key)):
                 clock[0] += spent
                 raise DecryptionFailed
     assert number * spent + sum(slept) == pytest.approx(seconds)

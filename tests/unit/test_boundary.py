@@ -24,6 +24,7 @@ from app.service import service_of
 from hsm import KeyRef, KeySpec
 from hsm.cryptoki.handles import Handle, PublicHandle
 from hsm.cryptoki.handles import Key as KeyInHand
+from hsm.life.work import Creation, Use
 from hsm.operations.cek import Outcome, Unwrapped, Wrapped
 from hsm.software.oaep import Decoded
 
@@ -176,6 +177,10 @@ def _handled() -> KeyInHand:
     return KeyInHand(None, Handle(HANDLE))
 
 
+def _ref() -> KeyRef:
+    return KeyRef(kid=uuid4(), spec=SPEC, wrapped=SECRET)
+
+
 HOLDERS = {
     "config with PIN": lambda: _config(pin=PIN),
     "settings": lambda: _config(pin=PIN).hsm_settings,
@@ -185,7 +190,11 @@ HOLDERS = {
     "handle": lambda: Handle(HANDLE),
     "key in hand": _handled,
     "public handle": lambda: PublicHandle(HANDLE, _private_key().public_key()),
-    "name of a wrapped key": lambda: KeyRef(kid=uuid4(), spec=SPEC, wrapped=SECRET),
+    "name of a wrapped key": _ref,
+    "creation of a key": lambda: Creation(ref=_ref(), material=SECRET),
+    "use of a key": lambda: Use(
+        ref=_ref(), objects=(), name="A256GCM", verb=len, arguments=(SECRET,)
+    ),
     "unwrapped": lambda: Unwrapped(_handled(), Outcome.RECOVERED),
     "wrapped": lambda: Wrapped(_handled(), b"encrypted key"),
     "decoded padding": lambda: Decoded(bytearray(SECRET), True, True),
