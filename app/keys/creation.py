@@ -213,6 +213,8 @@ class KeyCreation:
                 raise RequestReused
             if first.is_made:
                 current_request.name(kid=first.answer["kid"])
+                if first.is_gone:
+                    raise KeyNotFound
                 return dict(first.answer)
             if time.monotonic() > deadline:
                 raise RequestInProgress
