@@ -10,11 +10,10 @@ from uuid import uuid4
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from app import current_request
 from app.observability.kinds import Count
-from app.observability.multiprocess import Buffer, shared_directory
+from app.observability.multiprocess import Buffer, metrics_of, registry_of, shared_directory
 from hsm import Hsm, Observer, Periodic
 
 _FLUSH_SECONDS: Final = 1.0
@@ -125,19 +124,11 @@ class Metrics(Observer):
         return Path(self._directory, "history.lock") if self._directory else None
 
     def _of_all(self) -> CollectorRegistry:
-        if not self._directory:
-            return self._registry
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, self._directory)  # type: ignore[no-untyped-call]  # it is not
-        return registry
+        return registry_of(self._directory) if self._directory else self._registry
 
     def _families(self, kind: str) -> Iterable[Metric]:
         """Return the metrics of a kind: the histograms, which are most of all, are not read."""
-        if not self._directory:
-            return self._registry.collect()
-        files = [str(path) for path in Path(self._directory).glob(f"{kind}_*.db")]
-        merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # it is not
-        return merged
+        return metrics_of(self._directory, kind) if self._directory else self._registry.collect()
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a request."""

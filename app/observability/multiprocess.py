@@ -1,16 +1,20 @@
-"""Metrics of several processes as one: where they are kept, and what a worker's end changes."""
+"""Metrics of several processes as one: where they are kept, and what a worker's end changes.
+
+All that reaches into prometheus_client is here.
+"""
 
 import hashlib
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from prometheus_client import multiprocess, values
+from prometheus_client import CollectorRegistry, Metric, multiprocess, values
 
 _DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 _SLOT: Final = "WORKER_SLOT"
@@ -53,6 +57,20 @@ def started_at() -> float:
 def shared_directory() -> str | None:
     """Return where the processes of a master keep what they share; ``None`` without a master."""
     return os.environ.get(_DIRECTORY)
+
+
+def registry_of(directory: str) -> CollectorRegistry:
+    """Return the metrics that the processes of ``directory`` have counted together."""
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]  # it is not
+    return registry
+
+
+def metrics_of(directory: str, kind: str) -> Iterable[Metric]:
+    """Return those of one kind, such as "counter"; the files of the others are not read."""
+    files = [str(path) for path in Path(directory).glob(f"{kind}_*.db")]
+    merged: Iterable[Metric] = multiprocess.MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # it is not
+    return merged
 
 
 def _is_alive(pid: str) -> bool:
