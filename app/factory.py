@@ -14,10 +14,11 @@ from app.auth.authenticator import Authenticator
 from app.auth.certificates import Proxy
 from app.auth.client_address import ClientAddress
 from app.config import Config
+from app.host import host_name
 from app.http import answers, origin
 from app.http.audit_hook import AuditHook
 from app.http.json_answers import Responses
-from app.http.router import AUDIENCE, AUDITS, KINDS, route
+from app.http.router import AUDIENCE, AUDITS, CROSS_ORIGIN, KINDS, route
 from app.keys.capabilities import Capabilities
 from app.keys.catalogue import Catalogue
 from app.keys.janitor import Janitor
@@ -26,7 +27,7 @@ from app.observability import LastHour, Metrics, Requests, Stream
 from app.observability.multiprocess import shared_directory, started_at
 from app.operator.restoration import serving_lock
 from app.operator.status import Status
-from app.registry import Registry, Watch, host_name
+from app.registry import Registry, Watch
 from app.service import Service
 from hsm import Hsm, file_lock
 
@@ -125,7 +126,7 @@ def _register_hooks(app: Flask, service: Service) -> None:
     config, stream, metrics = service.config, service.stream, service.metrics
     Requests(config, stream, metrics, service.audit_hook.end, KINDS).register(app)
     if not config.auth:
-        origin.register(app)
+        origin.register(app, CROSS_ORIGIN)
     app.before_request(_require_exact_path)
     service.authenticator.register(app)
     answers.register(app)

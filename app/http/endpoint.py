@@ -59,6 +59,8 @@ class Endpoint:
     """Whether an ``Idempotency-Key`` has a repeated request answered once."""
     is_conditional: bool = False
     """Whether the answer has an ``ETag``, and 304 is one to ``If-None-Match``."""
+    is_cross_origin: bool = False
+    """Whether pages of any origin may ask."""
     more: str = ""
 
     # What the resource and the view say:

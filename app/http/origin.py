@@ -4,7 +4,7 @@ A page of anybody can have its name point to 127.0.0.1 and then ask what a local
 browser says in ``Host`` and ``Origin`` whose page it is, and no page can change that.
 """
 
-from typing import Final
+from collections.abc import Set
 from urllib.parse import urlsplit
 
 from flask import Flask, request
@@ -12,21 +12,19 @@ from flask import Flask, request
 from app.errors import ForeignOrigin, MisdirectedRequest
 from app.settings import is_loopback
 
-_PUBLIC: Final = "jwks.jwks"
 
+def register(app: Flask, cross_origin: Set[str]) -> None:
+    """Answer nobody else; pages of anybody are answered by the endpoints ``cross_origin``."""
 
-def register(app: Flask) -> None:
-    """Answer nobody else."""
-    app.before_request(_require_local)
+    def require_local() -> None:
+        """Raise ``MisdirectedRequest`` or ``ForeignOrigin``; programs may send neither header."""
+        host, origin = request.headers.get("Host"), request.headers.get("Origin")
+        if host is not None and not _is_local(f"//{host}"):
+            raise MisdirectedRequest
+        if origin is not None and not _is_local(origin) and request.endpoint not in cross_origin:
+            raise ForeignOrigin
 
-
-def _require_local() -> None:
-    """Raise ``MisdirectedRequest`` or ``ForeignOrigin``; a program may send neither header."""
-    host, origin = request.headers.get("Host"), request.headers.get("Origin")
-    if host is not None and not _is_local(f"//{host}"):
-        raise MisdirectedRequest
-    if origin is not None and not _is_local(origin) and request.endpoint != _PUBLIC:
-        raise ForeignOrigin
+    app.before_request(require_local)
 
 
 def _is_local(url: str) -> bool:

@@ -46,6 +46,7 @@ AUDIENCE: Final = Audience(
     everybody=frozenset(one.name for one in ENDPOINTS if one.is_public),
     browsers=frozenset(one.name for one in ENDPOINTS if one.takes_passwords),
 )
+CROSS_ORIGIN: Final = frozenset(one.name for one in ENDPOINTS if one.is_cross_origin)
 CHANGES: Final = frozenset(
     one.name for one in ENDPOINTS if one.audit is Audit.CHANGE and one.kind is not Kind.MAKE
 )

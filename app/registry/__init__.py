@@ -4,7 +4,6 @@ Neither PIN nor key bytes are ever in it. The row says which keys exist, the tok
 """
 
 from app.registry.counts import Group
-from app.registry.host import host_name
 from app.registry.pages import Filters
 from app.registry.records import VISIBLE, Key, Origin, Residency, State
 from app.registry.registry import AlreadyRequested, Registry, migrate
@@ -28,7 +27,6 @@ __all__ = [
     "State",
     "Watch",
     "compared",
-    "host_name",
     "migrate",
     "revision_at",
 ]

@@ -20,7 +20,8 @@ from uuid import UUID, uuid4
 
 from app.auth import ANONYMOUS
 from app.config import Config
-from app.registry import Key, Origin, Registry, Residency, host_name
+from app.host import host_name
+from app.registry import Key, Origin, Registry, Residency
 from hsm import Hsm, KeySpec, TokenUnavailable
 from scripts.throwaway import ROOT
 

@@ -27,7 +27,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from app.config import Config
-from app.registry import Registry, host_name
+from app.host import host_name
+from app.registry import Registry
 from hsm import Hsm, HsmError
 from scripts.throwaway import Server, make_token
 from scripts.throwaway import server as running

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from app.host import host_name
 from app.keys.budget import MOST_ENCRYPTIONS, WARNING_AT, EncryptionBudget
-from app.registry import Registry, host_name
+from app.registry import Registry
 from app.registry.engines import engine_of
 from hsm import CryptoFailure, KeyNotFound
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.registry import host_name
+from app.host import host_name
 from hsm import replace, replacing
 from hsm.cryptoki.pin_latch import PinLatch
 

@@ -26,6 +26,7 @@ _MAX_AGE_SECONDS: Final = 60
         media_types=(JWK_SET,),
         failures=REGISTRY,
         is_conditional=True,
+        is_cross_origin=True,
     )
 )
 def jwks() -> ResponseReturnValue:

@@ -6,10 +6,11 @@ from typing import Any, Final
 from app.audit import AuditLog
 from app.config import Config
 from app.errors import AuditUnavailable
+from app.host import host_name
 from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
 from app.operator.cli.output import spinner
-from app.registry import Registry, host_name
+from app.registry import Registry
 from app.rights import Principal, Role
 from hsm import Hsm, TokenUnavailable
 

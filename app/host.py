@@ -1,4 +1,4 @@
-"""The name of a host, as far as registries know hosts."""
+"""The name of a host, as registries and locks know hosts."""
 
 from pathlib import Path
 from uuid import uuid4
