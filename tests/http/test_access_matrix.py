@@ -137,7 +137,7 @@ CALLS = [
         call(name)
         for name in (
             *("status.show", "jwks.jwks", "health.live", "health.ready", "health.metrics"),
-            *("docs.page", "docs.static", "openapi.document"),
+            *("docs.page", "docs.static", "openapi.document", "index.index"),
         )
     ),
 ]
