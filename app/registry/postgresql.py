@@ -13,8 +13,10 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.interfaces import Dialect
 
-_SERVER_SECONDS: Final = 1.5
-_CLIENT_SECONDS: Final = 1.75
+# Half a second apart, so that who only waits for a lock is not taken for who hangs.
+_LOCK_SECONDS: Final = 1.1
+_STATEMENT_SECONDS: Final = 1.4
+_CLIENT_SECONDS: Final = 1.9
 _CONNECT_SECONDS: Final = 2  # the least that the driver takes
 _PAUSE_SECONDS: Final = 2.0
 _TCP: Final = {
@@ -27,7 +29,7 @@ _TCP: Final = {
 _SETTINGS: Final = (
     # In another zone, the last hours of the year 9999 are of a year that the driver refuses.
     "SET TIME ZONE 'UTC'",
-    f"SET lock_timeout = '{_SERVER_SECONDS}s'",
+    f"SET lock_timeout = '{_LOCK_SECONDS}s'",
 )
 
 
@@ -82,7 +84,7 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
 def prepare(engine: Engine, *, is_patient: bool) -> None:
     """Have connections be in UTC and, unless ``is_patient``, wait for nothing longer than that."""
-    limits = () if is_patient else (f"SET statement_timeout = '{_SERVER_SECONDS}s'",)
+    limits = () if is_patient else (f"SET statement_timeout = '{_STATEMENT_SECONDS}s'",)
     gate = Gate()
 
     def connect(_dialect: Dialect, _record: object, arguments: Any, named: Any) -> Any:
