@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from pkcs11 import PKCS11Error, Token
+from pkcs11 import PKCS11Error, Token, TokenFlag
 
 from hsm.cryptoki.attributes import attribute_mapper
 from hsm.cryptoki.faults import Fault, fault_of, name_of
@@ -26,6 +26,13 @@ REFUSALS: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+# "An incorrect user login PIN has been entered at least once since the last successful
+# authentication" (PKCS #11, CK_TOKEN_INFO), and what follows from that.
+_WRONG: Final = frozenset(
+    {TokenFlag.USER_PIN_COUNT_LOW, TokenFlag.USER_PIN_FINAL_TRY, TokenFlag.USER_PIN_LOCKED}
+)
+
+
 def log_in(token: Token, settings: Settings, latch: PinLatch) -> SessionPool:
     """Return sessions on ``token``, logged in; the caller holds the boot lock.
 
@@ -33,8 +40,9 @@ def log_in(token: Token, settings: Settings, latch: PinLatch) -> SessionPool:
     refuses it, which ``latch`` remembers for all processes; ``PKCS11Error`` for all else.
     """
     pin = read_pin(settings)
-    if latch.is_closed(token.serial, pin):
+    if latch.is_closed(token.serial, pin, was_wrong=was_wrong(token)):
         raise TokenUnavailable("the PIN was refused and has not changed since", cause=Cause.PIN)
+    latch.begin(token.serial, pin)
     try:
         pool = SessionPool(
             token,
@@ -46,12 +54,18 @@ def log_in(token: Token, settings: Settings, latch: PinLatch) -> SessionPool:
         )
     except PKCS11Error as error:
         if fault_of(error) is not Fault.PIN:
+            latch.give_up()
             raise
-        latch.close(token.serial, pin)
+        latch.close()
         reason = REFUSALS.get(name_of(error), REFUSALS["PinIncorrect"])
         raise TokenUnavailable(reason, cause=Cause.PIN) from error
     latch.open()
     return pool
+
+
+def was_wrong(token: Token) -> bool:
+    """Tell whether the token says that the last PIN of its user was a wrong one."""
+    return bool(_WRONG & set(token.flags))
 
 
 def read_pin(settings: Settings) -> str:

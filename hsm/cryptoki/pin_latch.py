@@ -18,39 +18,68 @@ class PinLatch:
     """Remembers, for all processes and restarts, a PIN that a token refused.
 
     Tokens lock after a few wrong PINs, some for good. So a refused PIN is never tried again on the
-    same token until it changes, or somebody removes the file. Only a salted scrypt hash of PIN and
-    serial number is kept.
+    same token until it changes, or somebody removes the file. That a PIN is being tried is on the
+    disk before the token gets it, so that a process that is killed over it has said so. Only a
+    salted scrypt hash of PIN and serial number is kept.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._refused: bytes | None = None
+        self._tried: bytes | None = None
 
-    def close(self, serial: bytes, pin: str) -> None:
-        """Remember ``pin`` as refused: for all processes or, if the disk forbids, for this one."""
+    def begin(self, serial: bytes, pin: str) -> None:
+        """Remember that ``pin`` is being tried, for all processes if the disk permits."""
         salt = os.urandom(_SALT_BYTES)
-        refused = salt + _hash(salt, serial, pin)
+        self._tried = salt + _hash(salt, serial, pin)
         try:
-            replace(self._path, refused, synced=True)  # a power cut must not cost another try
+            replace(self._trial, self._tried, synced=True)
+        except OSError:
+            logger.exception("other processes cannot be told that the PIN is being tried")
+
+    def close(self) -> None:
+        """Remember the PIN that was being tried as refused."""
+        try:
+            self._trial.replace(self._path)
         except OSError:
             logger.exception("other processes cannot be told that the PIN is wrong")
-            self._refused = refused
+            self._refused = self._tried
 
-    def is_closed(self, serial: bytes, pin: str) -> bool:
-        """Tell whether ``pin`` has been refused by the token of that serial number."""
-        return any(
-            hmac.compare_digest(refused[_SALT_BYTES:], _hash(refused[:_SALT_BYTES], serial, pin))
-            for refused in (self._refused, self._read())
-            if refused
-        )
+    def is_closed(self, serial: bytes, pin: str, *, was_wrong: bool) -> bool:
+        """Tell whether ``pin`` has been refused by the token of that serial number.
+
+        ``was_wrong`` says that by the token itself the last PIN was a wrong one. Then a trial whose
+        end nobody knows, for the process was killed, was a refusal.
+        """
+        if was_wrong and _is_of(_read(self._trial), serial, pin):
+            self.close()
+        return any(_is_of(kept, serial, pin) for kept in (self._refused, _read(self._path)))
 
     def open(self) -> None:
-        """Forget; a PIN has been accepted."""
+        """Forget; the PIN has been accepted."""
         self._refused = None
         self._path.unlink(missing_ok=True)
+        self.give_up()
 
-    def _read(self) -> bytes | None:
-        return self._path.read_bytes() if self._path.exists() else None
+    def give_up(self) -> None:
+        """Forget the trial: the token has not looked at the PIN."""
+        self._trial.unlink(missing_ok=True)
+
+    @property
+    def _trial(self) -> Path:
+        return self._path.with_suffix(".trial")
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _is_of(kept: bytes | None, serial: bytes, pin: str) -> bool:
+    """Tell whether ``kept`` is of that PIN."""
+    if not kept:
+        return False
+    salt, found = kept[:_SALT_BYTES], kept[_SALT_BYTES:]
+    return hmac.compare_digest(found, _hash(salt, serial, pin))
 
 
 def _hash(salt: bytes, serial: bytes, pin: str) -> bytes:

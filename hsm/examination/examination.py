@@ -23,7 +23,7 @@ from hsm.algorithms.tables import ALGORITHMS
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.faults import name_of
-from hsm.cryptoki.login import REFUSALS, log_in, read_pin
+from hsm.cryptoki.login import REFUSALS, log_in, read_pin, was_wrong
 from hsm.cryptoki.module import Module
 from hsm.cryptoki.objects import KeyObject, objects_of
 from hsm.cryptoki.pin_latch import PinLatch
@@ -162,7 +162,9 @@ class Examination:
     @_answered
     def latch(self) -> Finding:
         """See whether the PIN has been refused before; it is not tried."""
-        is_closed = self._latch.is_closed(self._found.serial, read_pin(self._settings))
+        is_closed = self._latch.is_closed(
+            self._found.serial, read_pin(self._settings), was_wrong=was_wrong(self._found)
+        )
         return Finding("closed" if is_closed else "")
 
     @_answered

@@ -8,6 +8,7 @@ import pytest
 from scripts.throwaway import make_token
 from tests.faults.control import Fault
 from tests.faults.service import use
+from tests.shared.waiting import until
 
 PIN_EXPIRED = 0xA3
 PIN_LOCKED = 0xA4
@@ -99,6 +100,7 @@ def test_a_pin_that_is_locked_or_expired_is_not_tried_again(serve_faulty, tmp_pa
     with serve_faulty(workers=2, settings=settings) as service:
         service.inject(Fault(function="C_Login", value=value))
         (tmp_path / "elsewhere").rename(tokens)
+        until(lambda: service.faults.calls("C_Login"))
         assert_waiting(service)
         assert service.faults.calls("C_Login") == 1
         service.heal()

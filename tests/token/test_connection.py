@@ -732,12 +732,61 @@ def test_a_busy_token_is_not_taken_for_a_lost_one(token, chaos):
 
 def test_a_refused_pin_is_remembered_for_its_token_only(tmp_path):
     latch = PinLatch(tmp_path / "pin.latch")
-    latch.close(b"serial", "4711")
-    assert latch.is_closed(b"serial", "4711")
-    assert not latch.is_closed(b"serial", "4712")
-    assert not latch.is_closed(b"another", "4711")
+    latch.begin(b"serial", "4711")
+    latch.close()
+    known = PinLatch(tmp_path / "pin.latch")
+    assert known.is_closed(b"serial", "4711", was_wrong=False)
+    assert not known.is_closed(b"serial", "4712", was_wrong=True)
+    assert not known.is_closed(b"another", "4711", was_wrong=True)
     (tmp_path / "pin.latch").unlink()
-    assert not latch.is_closed(b"serial", "4711")
+    assert not known.is_closed(b"serial", "4711", was_wrong=True)
+
+
+@pytest.mark.parametrize("was_wrong", [False, True])
+def test_a_trial_that_nobody_finished_was_a_refusal_if_the_token_says_so(tmp_path, was_wrong):
+    PinLatch(tmp_path / "pin.latch").begin(b"serial", "4711")
+    latch = PinLatch(tmp_path / "pin.latch")
+    assert latch.is_closed(b"serial", "4711", was_wrong=was_wrong) is was_wrong
+    assert not latch.is_closed(b"serial", "4712", was_wrong=was_wrong)
+    latch.open()
+    assert not latch.is_closed(b"serial", "4711", was_wrong=was_wrong)
+    assert not list(tmp_path.iterdir())
+
+
+def killed_at_login() -> dict[str, int]:
+    """Be killed as soon as the token has answered C_Login."""
+    chaos = _injector()
+    chaos.count("C_Login")
+    PinLatch.close = PinLatch.open = lambda *_: os._exit(9)  # type: ignore[method-assign]
+    Hsm(_settings()).start()
+    time.sleep(PATIENCE_SECONDS)
+    return {}
+
+
+def status_of(environment: Mapping[str, str], driver: Callable[..., Any]) -> int:
+    with alone(environment, driver) as process:
+        process.communicate(timeout=PATIENCE_SECONDS)
+    return process.returncode
+
+
+def test_a_process_that_is_killed_over_a_wrong_pin_costs_no_second_try(own):
+    pin_file = Path(own["JOSE_HSM_PIN_FILE"])
+    right = pin_file.read_text()
+    pin_file.write_text("wrong-pin-4711")
+    assert status_of(own, killed_at_login) == 9
+    with alone(own, try_wrong_pin) as later:
+        found = json.loads(later.stdout.readline())
+        assert (found["logins"], "PIN was refused" in found["reason"]) == (0, True)
+        pin_file.write_text(right)
+        result, _ = later.communicate("go on\n", timeout=PATIENCE_SECONDS)
+    assert json.loads(result) == {"logins": 1}
+
+
+def test_a_process_that_is_killed_over_the_right_pin_closes_nothing(own):
+    assert status_of(own, killed_at_login) == 9
+    assert (Path(own["JOSE_HSM_STATE_DIR"]) / "pin.trial").exists()
+    assert result_of(own, use_once) == "done"
+    assert not (Path(own["JOSE_HSM_STATE_DIR"]) / "pin.trial").exists()
 
 
 def test_first_aid_that_cannot_be_given_kills_nobody(own):

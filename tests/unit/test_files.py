@@ -83,9 +83,12 @@ def test_what_need_not_outlive_a_power_cut_is_not_synced(path, synced):
 
 
 def test_a_refused_pin_outlives_a_power_cut(path, synced):
-    PinLatch(path).close(b"serial", "4711")
-    assert synced == [(f"{path.stat().st_size} bytes", b"old"), ("directory", path.read_bytes())]
-    assert PinLatch(path).is_closed(b"serial", "4711")
+    latch = PinLatch(path)
+    latch.begin(b"serial", "4711")
+    trial = path.with_suffix(".trial")
+    assert synced == [(f"{trial.stat().st_size} bytes", b"old"), ("directory", b"old")]
+    latch.close()
+    assert PinLatch(path).is_closed(b"serial", "4711", was_wrong=False)
 
 
 def test_the_name_of_a_host_is_made_once(tmp_path):
