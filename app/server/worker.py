@@ -1,11 +1,9 @@
 """The gunicorn worker: it loads the service with patience, and ends without dropping anybody."""
 
-import ctypes
 import gc
 import mmap
 import os
 import random
-import resource
 import signal
 import sys
 import threading
@@ -21,6 +19,7 @@ from gunicorn.workers.base import Worker as BaseWorker
 
 import hsm
 from app.http import answers
+from app.server.confinement import confine
 from app.server.connections import Connections, Deadlines
 from app.server.refusals import write_error
 from app.server.spread import Spread
@@ -33,7 +32,6 @@ _AT_ONCE_SECONDS: Final = 1.0
 _SOON_SECONDS: Final = 300.0
 _OPENING_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
-_PR_SET_DUMPABLE: Final = 4
 _COLLECTED_OBJECTS: Final = 20_000
 
 
@@ -93,8 +91,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         os.environ["WORKER_SLOT"] = str(self.slot)
         util.write_error = write_error
-        if os.environ.get("WORKER_DUMPS") != "1":
-            _forbid_dumps()
+        confine()
         try:
             super().init_process()
         except Exception:
@@ -161,12 +158,6 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     is_told = False
     """Whether all workers stop, and nobody is to listen any more."""
-
-
-def _forbid_dumps() -> None:
-    """Keep what is in memory out of core dumps, and out of the reach of debuggers."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _is_opening(app: Any) -> bool:

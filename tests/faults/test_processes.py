@@ -375,6 +375,7 @@ def test_a_worker_leaves_no_core_dump(settings):
         answer = told(started.url)
         assert answer["dumpable"] == 0
         assert resource.prlimit(answer["pid"], resource.RLIMIT_CORE) == (0, 0)
+        assert resource.prlimit(started.process.pid, resource.RLIMIT_CORE) == (0, 0)
 
 
 # --- Death, reload and end under load ---

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import click
 
+from app.server.confinement import confine
+
 _COMMANDS: Final = MappingProxyType(
     {
         "migrate": ("registry", "Create or update the schema of the registry."),
@@ -54,7 +56,9 @@ jose_hsm: Final = click.Group(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status."""
+    """Run one command, that of the process without ``arguments``; return its exit status."""
+    if arguments is None:
+        confine()
     try:
         return int(jose_hsm.main(arguments, prog_name="jose-hsm", standalone_mode=False))
     except click.ClickException as error:
