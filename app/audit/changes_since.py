@@ -12,7 +12,12 @@ _DESTRUCTIONS_BEFORE: Final = ("keys.destroy", "cli.keys.destroy")
 """Endpoints of lines that had no member ``destroyed`` yet."""
 
 _REVOCATIONS: Final = ("cli.token.revoke",)
-_COMMANDS: Final = frozenset({"cli.keys.grant", "cli.keys.adopt", "cli.token.create"})
+_COMMANDS: Final = frozenset(
+    {
+        *("cli.keys.grant", "cli.keys.deactivate", "cli.keys.compromise", "cli.keys.adopt"),
+        "cli.token.create",
+    }
+)
 _VALUES: Final = ("state", "owner", "expires_at", "grantee", "operations", "tagged", "untagged")
 _NAMES: Final = ("kid", "new_kid", "owner", "token", "bearer")
 

@@ -304,6 +304,9 @@ CHANGED_LATER = {
     "tag removed": Later([{"untagged": ["tag", "none"]}], ["no tag tag"], []),
     "tag added": Later([{"tagged": ["other"]}], [], ["tag other"]),
     "tag removed and added": Later([{"untagged": ["tag"]}, {"tagged": ["tag"]}], [], []),
+    "compromised by command": Later(
+        [{"state": "compromised", "endpoint": "cli.keys.compromise"}], ["state compromised"], []
+    ),
     "refused": Later([{"state": "compromised", "status": 403}], [], []),
 }
 
@@ -527,7 +530,7 @@ def test_a_command_that_loses_the_token_has_destroyed_the_key(
     monkeypatch.setattr(keys, "keyring_of", lambda _config: saved.keyring)
     with monkeypatch.context() as patch:
         patch.setattr(Hsm, "destroy", lost)
-        here(environment, "keys", "destroy", saved.kid, status=2)
+        here(environment, "keys", "destroy", "--yes", saved.kid, status=2)
     assert saved.is_left_out
 
 

@@ -1,6 +1,8 @@
 """``jose-hsm keys``: what the operator sees and does, whoever owns the keys."""
 
 import json
+import os
+import pty
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.audit import verify
+from scripts.throwaway import ROOT
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.command import jose_hsm
@@ -54,14 +57,67 @@ def test_a_key_of_anybody_is_shown_with_its_grants(run, callers):
 
 def test_a_destroyed_key_is_gone_at_once_and_in_the_audit_log(run, callers, settings):
     key = callers.alice.create(kty="EC", crv="P-256", alg="ES256")
-    assert "destroyed" in run("keys", "destroy", key["kid_public"]).stdout
+    assert "destroyed" in run("keys", "destroy", "--yes", key["kid_public"]).stdout
     for _ in range(4):  # any worker
         body = {"kid": key["kid"], "alg": "ES256", "data": ""}
         assert callers.alice.post("/sign", body).refusal == (404, "not_found")
-    run("keys", "destroy", key["kid"], status=2)
+    run("keys", "destroy", "--yes", key["kid"], status=2)
     [line] = audited(settings)
     assert (line["principal"], line["endpoint"]) == ("operator", "cli.keys.destroy")
     assert line["kid"] == key["kid_public"]
+
+
+def test_a_key_is_destroyed_after_a_yes_only(settings, run, callers):
+    kid = callers.alice.create(kty="oct", alg="HS256")["kid"]
+    refused = run("keys", "destroy", kid, status=2)
+    assert refused.stderr == "jose-hsm: there is nobody to ask: add --yes\n"
+    assert answered(settings, "n", "keys", "destroy", kid) != 0
+    assert callers.alice.get(f"/keys/{kid}").status == 200
+    assert answered(settings, "y", "keys", "destroy", kid) == 0
+    assert callers.alice.get(f"/keys/{kid}").status == 404
+
+
+def answered(settings: dict[str, str], answer: str, *arguments: str) -> int:
+    """Run a command on a terminal, where somebody answers what it asks; return its status."""
+    master, slave = pty.openpty()
+    command = [ROOT / ".venv" / "bin" / "jose-hsm", *arguments]
+    environment = {**os.environ, **settings}
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdin=slave) as process:
+        os.write(master, f"{answer}\n".encode())
+        status = process.wait(timeout=120)
+    os.close(slave)
+    os.close(master)
+    return status
+
+
+def test_a_key_is_deactivated_and_compromised_and_the_log_says_by_whom(run, callers, settings):
+    kid = callers.alice.create(kty="oct", alg="HS256")["kid"]
+    settings["SUDO_USER"] = "alice"
+    for command, state in (("deactivate", "deactivated"), ("compromise", "compromised")):
+        shown = json.loads(run("keys", command, "--json", kid).stdout)
+        assert (shown["kid"], shown["state"]) == (kid, state)
+        assert callers.alice.get(f"/keys/{kid}").body["state"] == state
+    assert "cannot become" in run("keys", "deactivate", kid, status=2).stderr
+    assert [
+        (line["endpoint"], line["kid"], line["state"], line["uid"], line["sudo_user"])
+        for line in audited(settings)
+    ] == [
+        ("cli.keys.deactivate", kid, "deactivated", os.getuid(), "alice"),
+        ("cli.keys.compromise", kid, "compromised", os.getuid(), "alice"),
+    ]
+
+
+def test_a_new_schema_is_in_the_audit_log(settings, tmp_path):
+    own = settings | {"JOSE_HSM_STATE_DIR": str(tmp_path / "own")}
+    for _ in range(2):
+        assert jose_hsm(own, "migrate").returncode == 0
+    [line] = audited(settings)
+    assert line["endpoint"] == "cli.migrate"
+
+
+@pytest.mark.parametrize("name", [" x", "x ", "token: x", "token:", "\ufffd"])
+def test_a_token_is_for_somebody(run, name):
+    assert "without blanks" in run("token", "create", "--principal", name, status=2).stderr
 
 
 def test_a_grant_replaces_the_one_before_and_counts_at_once(run, callers, settings):
@@ -89,7 +145,7 @@ def test_what_is_no_operation_principal_or_key_is_refused_in_one_line(run, calle
         ("keys", "grant", kid, "bob", "mac"),
         ("keys", "grant", UNKNOWN, "token:bob", "mac"),
         ("keys", "show", "../x"),
-        ("keys", "destroy", UNKNOWN),
+        ("keys", "destroy", "--yes", UNKNOWN),
     ):
         done = run(*arguments, status=2)
         assert done.stderr.startswith("jose-hsm: ")

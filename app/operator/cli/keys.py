@@ -1,5 +1,6 @@
 """``jose-hsm keys``: what an operator sees and does of all keys, whoever owns them."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from app.operator.cli.service import (
     record,
     registry_of,
 )
+from app.registry import State
 from app.rights import GRANTABLE, Right
 from app.schemas.catalogue import MOST_KEYS, STATES, DescriptionResponse
 
@@ -28,7 +30,7 @@ _kid: Final = click.argument("kid")
 
 @click.group()
 def keys() -> None:
-    """List, show, destroy, grant and adopt keys."""
+    """List, show, grant, deactivate, destroy and adopt keys."""
 
 
 @keys.command("list")
@@ -75,8 +77,36 @@ def show(config: Config, *, kid: str, as_json: bool) -> int:
 @as_json
 @_kid
 @configured
-def destroy(config: Config, *, kid: str, as_json: bool) -> int:
+def deactivate(config: Config, *, kid: str, as_json: bool) -> int:
+    """Let a key verify and decrypt only; its owner can make it active again."""
+    return _change(config, "keys.deactivate", kid, State.DEACTIVATED, as_json=as_json)
+
+
+@keys.command()
+@as_json
+@_kid
+@configured
+def compromise(config: Config, *, kid: str, as_json: bool) -> int:
+    """Say, for ever, that others may have a key: it signs no more and is not published."""
+    return _change(config, "keys.compromise", kid, State.COMPROMISED, as_json=as_json)
+
+
+def _change(config: Config, command: str, kid: str, state: State, *, as_json: bool) -> int:
+    described = catalogue_of(config).change(OPERATOR, kid, {"state": state})
+    record(config, command, kid=kid, state=state)
+    _print(dict(_DESCRIPTION.dump(described)), as_json=as_json)
+    return 0
+
+
+@keys.command()
+@as_json
+@_kid
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@configured
+def destroy(config: Config, *, kid: str, yes: bool, as_json: bool) -> int:
     """Destroy a key for ever, both halves of a pair."""
+    if not yes:
+        _ask(f"Destroy {kid} for ever?")
     current = current_request.begin()
     try:
         keyring_of(config).creation.destroy(OPERATOR, kid)
@@ -123,6 +153,13 @@ def adopt_(config: Config, *, key: str, owner: str, alg: str | None, as_json: bo
     described = catalogue_of(config).read(OPERATOR, str(adopted.kid))
     _print(dict(_DESCRIPTION.dump(described)), as_json=as_json)
     return 0
+
+
+def _ask(question: str) -> None:
+    """Go on if somebody says yes; raise ``CommandFailed`` where nobody is there to ask."""
+    if not sys.stdin.isatty():
+        raise CommandFailed("there is nobody to ask: add --yes")
+    click.confirm(question, abort=True)
 
 
 def _print(members: dict[str, Any], *, as_json: bool) -> None:

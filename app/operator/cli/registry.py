@@ -7,6 +7,7 @@ from app.operator.cli.command import configured
 from app.operator.cli.output import print_list
 from app.operator.cli.service import keyring_of, record
 from app.registry import migrate as migrate_registry
+from app.registry import revision_at
 
 
 @click.command()
@@ -14,7 +15,11 @@ from app.registry import migrate as migrate_registry
 def migrate(config: Config) -> int:
     """Create or update the schema of the registry."""
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = revision_at(config.registry_url).found
     migrate_registry(config.registry_url)
+    after = revision_at(config.registry_url).found
+    if after != before:
+        record(config, "migrate", revision=after)
     return 0
 
 

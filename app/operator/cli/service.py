@@ -1,5 +1,6 @@
 """The parts of the service that commands work on."""
 
+import os
 import time
 from typing import Any, Final
 
@@ -49,11 +50,15 @@ def opened(config: Config) -> Hsm:
 
 
 def record(config: Config, command: str, **members: Any) -> None:
-    """Write to the audit log what the operator did; raise ``AuditUnavailable``."""
+    """Write to the audit log what the operator did, and who he is on this host.
+
+    Raises ``AuditUnavailable``.
+    """
     if config.audit_path is None:
         return
     log = AuditLog(config.audit_path)
+    who = {"uid": os.getuid(), "sudo_user": os.environ.get("SUDO_USER")}
     try:
-        log.record(is_synced=True, principal=OPERATOR, endpoint=f"cli.{command}", **members)
+        log.record(is_synced=True, principal=OPERATOR, **who, endpoint=f"cli.{command}", **members)
     except OSError as error:
         raise AuditUnavailable from error

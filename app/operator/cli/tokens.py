@@ -14,7 +14,7 @@ from app.operator.cli.command import as_json, configured
 from app.operator.cli.output import print_json, print_table
 from app.operator.cli.service import record, registry_of
 from app.registry import ApiToken
-from app.rights import Role
+from app.rights import Role, is_name
 
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _SPAN: Final = re.compile(r"(\d{1,6})([dhms])", re.ASCII)
@@ -26,6 +26,13 @@ def _name(_context: click.Context, _option: click.Parameter, text: str | None) -
     if text is not None and not (0 < len(text) <= _LONGEST and text.isprintable()):
         raise click.BadParameter(f"must be 1 to {_LONGEST} printable characters")
     return text
+
+
+def _bearer(context: click.Context, option: click.Parameter, text: str) -> str:
+    name = text.removeprefix(api_tokens.KIND)
+    if not is_name(name):
+        raise click.BadParameter("must be printable characters, without blanks at the edges")
+    return f"{api_tokens.KIND}{_name(context, option, name)}"
 
 
 def _expiry(_context: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
@@ -55,7 +62,7 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--principal", required=True, callback=_name, help="Who bears it.")
+@click.option("--principal", required=True, callback=_bearer, help="Who bears it.")
 @click.option("--name", callback=_name, help="What it is for.")
 @click.option("--role", "-r", "roles", multiple=True, type=click.Choice(list(map(str, Role))))
 @click.option(
@@ -73,16 +80,15 @@ def create(
     as_json: bool,
 ) -> int:
     """Make a token and print it, once."""
-    bearer = api_tokens.KIND + principal.removeprefix(api_tokens.KIND)
     secret, row = api_tokens.make(
-        bearer, roles=set(map(Role, roles)), name=name, expires_at=expires
+        principal, roles=set(map(Role, roles)), name=name, expires_at=expires
     )
     registry_of(config).credentials.add(row)
     record(config, "token.create", token=row.id, bearer=row.principal, roles=list(row.roles))
     if as_json:
         print_json(_described(row) | {"token": secret})
     else:
-        print(f"{bearer}: token {row.id}. Keep it now, it is not shown again:", file=sys.stderr)
+        print(f"{principal}: token {row.id}. Keep it now, it is not shown again:", file=sys.stderr)
         print(secret)
     if "token" not in config.auth:
         print("The service takes it only with JOSE_HSM_AUTH=token.", file=sys.stderr)
