@@ -1,7 +1,7 @@
 """The current request as views see it: its body, its query, and who serves it."""
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from flask import current_app, g, request
 from marshmallow import Schema
@@ -21,6 +21,9 @@ from app.schemas.fields import Offers
 from app.schemas.schema import RequestSchema
 from app.service import Service, service_of
 from hsm import TokenUnavailable
+
+_MOST_VALUES: Final = 50_000
+_BEFORE_VALUES: Final = (b"{", b"[", b",")
 
 
 def service() -> Service:
@@ -56,10 +59,17 @@ def members() -> dict[str, Any]:
         raise UnsupportedMediaType
     text = request_body.read()
     g.idempotent = _idempotent(text)
+    _require_few_values(text)
     try:
         return strict_json.loads(text)
     except ValueError:
         raise BadRequest(NOT_AN_OBJECT) from None
+
+
+def _require_few_values(text: bytes) -> None:
+    """Refuse what takes long to parse and no request needs: nobody else computes meanwhile."""
+    if len(text) > _MOST_VALUES and sum(map(text.count, _BEFORE_VALUES)) > _MOST_VALUES:
+        raise BadRequest(f"The body has more than {_MOST_VALUES} values")
 
 
 @lru_cache(maxsize=64)

@@ -424,6 +424,29 @@ def test_strict_json_is_no_stricter_than_that(live: Api, mac_body: Any, unknown:
     assert live.request("POST", "/mac", data=body, headers=JSON).status == 200
 
 
+MANY_VALUES = {
+    "arrays": b'{"x":[' + b"[]," * 60_000 + b"1]}",
+    "members": b"{" + b",".join(b'"%d":1' % number for number in range(60_000)) + b"}",
+    "elements": b'{"x":[' + b"1," * 60_000 + b"1]}",
+    "objects": b'{"x":' + b"[{},{}," * 20_000,
+}
+
+
+@pytest.mark.parametrize("body", MANY_VALUES.values(), ids=MANY_VALUES)
+@every_post
+def test_a_body_of_too_many_values_is_refused_before_it_is_parsed(live, path, body) -> None:
+    answer = live.request("POST", path, data=body, headers=JSON)
+    assert answer.refusal == (400, "bad_request")
+    assert answer.body["description"] == "The body has more than 50000 values"
+
+
+def test_the_largest_batch_has_not_too_many_values(live: Api, mac_body: Any) -> None:
+    unknown = {f"x{number}": number for number in range(40)}
+    request = {"op": "mac", "id": "a", "body": mac_body | unknown}
+    answer = live.post("/batch", {"requests": [request] * 1000})
+    assert {part["status"] for part in answer.body["responses"]} == {200}
+
+
 # --- the body limit ---
 
 every_framing = pytest.mark.parametrize("framing", ["Content-Length", "chunked"])
