@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ from tests.http.test_http import (
 from tests.shared.api import PREFIX
 from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.forks import server
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import PATIENCE_SECONDS, until
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 PARTS = ROOT / "deploy" / "nginx"
@@ -359,6 +359,34 @@ def test_a_password_reaches_the_status_page(environment, tmp_path):
         assert "Basic" in str(refused.headers.get_all("WWW-Authenticate"))
         known = {"Authorization": f"Basic {password}"}
         assert ask(connection, "GET", "/status", headers=known).status == 200
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"jose_hsm_at_once 100": "jose_hsm_at_once 3"},
+        {"rate=2000r/s": "rate=1r/m", "burst=2000": "burst=3"},
+    ],
+    ids=["at once", "rate"],
+)
+def test_who_asks_too_much_from_one_address_is_told_so(server, tmp_path, change):
+    """Slow bodies count as requests; so the memory that they hold is bounded."""
+    host, port = address(server)
+    with nginx(tmp_path / "run", f"{host}:{port}", change) as listening, ExitStack() as open_now:
+        for _ in range(3):
+            plain = socket.create_connection(("127.0.0.1", listening), timeout=30)
+            slow = trusting().wrap_socket(plain, server_hostname="localhost")
+            open_now.enter_context(slow).sendall(head_of("/mac", Content_Length="9") + b"{")
+        connection = open_now.enter_context(closing(through(listening)))
+
+        def is_refused() -> bool:
+            reply = ask(connection, "GET", "/health/live")
+            if reply.status == 200:
+                return False
+            assert json_of(reply) == (429, "too_many_requests")
+            return int(reply.headers["Retry-After"]) > 0
+
+        until(is_refused)
 
 
 # --- What reaches the service ---
