@@ -66,6 +66,15 @@ class TooManyFailures(AppError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class TooManyAtOnce(AppError):
+    """Requests of the same principal have kept this one waiting for too long."""
+
+    code = "too_many_requests"
+
+    def __init__(self) -> None:
+        super().__init__("Too many requests of this principal are being answered")
+
+
 class RequestReused(AppError):
     """An Idempotency-Key came again with another request."""
 

@@ -15,7 +15,7 @@ from app.auth.certificates import Proxy
 from app.auth.client_address import ClientAddress
 from app.config import Config
 from app.host import host_name
-from app.http import answers, origin
+from app.http import answers, origin, turns
 from app.http.audit_hook import AuditHook
 from app.http.json_answers import Responses
 from app.http.router import AUDIENCE, AUDITS, CROSS_ORIGIN, KINDS, route
@@ -129,6 +129,7 @@ def _register_hooks(app: Flask, service: Service) -> None:
         origin.register(app, CROSS_ORIGIN)
     app.before_request(_require_exact_path)
     service.authenticator.register(app)
+    turns.register(app)
     answers.register(app)
 
 

@@ -26,6 +26,7 @@ from app.errors import (
     RegistryUnavailable,
     RequestInProgress,
     RequestReused,
+    TooManyAtOnce,
     TooManyFailures,
     Unauthorized,
 )
@@ -33,6 +34,7 @@ from app.errors import (
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 2
+_COME_AGAIN: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
 
 STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
@@ -42,6 +44,7 @@ STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
         Forbidden: HTTPStatus.FORBIDDEN,
         ForeignOrigin: HTTPStatus.FORBIDDEN,
         MisdirectedRequest: HTTPStatus.MISDIRECTED_REQUEST,
+        TooManyAtOnce: HTTPStatus.TOO_MANY_REQUESTS,
         TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
         RequestReused: HTTPStatus.UNPROCESSABLE_ENTITY,
         RequestInProgress: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -137,5 +140,5 @@ def _headers(error: Exception, status: int) -> Iterator[tuple[str, str]]:
             yield from ((name, value) for name, value in error.get_headers() if name in allowed)
         case TooManyFailures():
             yield "Retry-After", str(error.retry_after_seconds)
-        case _ if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        case _ if status in _COME_AGAIN:
             yield "Retry-After", str(RETRY_AFTER_SECONDS)

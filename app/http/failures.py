@@ -34,6 +34,7 @@ REGISTRY: Final[Failures] = (errors.RegistryUnavailable(),)
 CALLER: Final[Failures] = (
     errors.Unauthorized(),
     errors.TooManyFailures(retry_after_seconds=42),
+    errors.TooManyAtOnce(),
     errors.IssuerUnavailable(),
     *REGISTRY,
 )

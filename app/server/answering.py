@@ -1,13 +1,17 @@
 """From a whole request to the bytes of its answer, in a thread of the worker."""
 
+import time
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn.http import wsgi
 
 from app.http.request_body import BodyWanted
+from app.http.turns import TURN, TurnAwaited
 from app.server.connection import Connection, Outcome
-from app.server.intake import Intake, Progress
+from app.server.intake import Progress
+from app.server.turns import Turns
 
 if TYPE_CHECKING:
     from app.server.worker import Worker
@@ -30,13 +34,16 @@ class Sink:
         return memoryview(b"".join(self._pieces))
 
 
-def answer(worker: "Worker", connection: Connection) -> None:
+def answer(worker: "Worker", connection: Connection, turns: Turns) -> None:
     """Put the answer to the request into ``connection``, and what becomes of it then."""
     intake, sink = connection.intake, Sink()
     try:
-        is_kept = _call(worker, connection, intake, sink)
+        is_kept = _call(worker, connection, turns, sink)
     except BodyWanted:
         connection.outgoing, connection.outcome = memoryview(_CONTINUE), Outcome.BODY
+        return
+    except TurnAwaited:
+        connection.outcome = Outcome.TURN
         return
     except Exception as error:  # noqa: BLE001  # as gunicorn does; the client is told
         is_kept, sink = False, Sink()
@@ -45,15 +52,18 @@ def answer(worker: "Worker", connection: Connection) -> None:
     connection.outcome = Outcome.NEXT_REQUEST if is_kept else Outcome.END
 
 
-def _call(worker: "Worker", connection: Connection, intake: Intake, sink: Sink) -> bool:
+def _call(worker: "Worker", connection: Connection, turns: Turns, sink: Sink) -> bool:
     """Have the application answer; tell whether the connection may be used again."""
-    started, request = datetime.now(), intake.request
+    started, intake, request = datetime.now(), connection.intake, connection.intake.request
     request.body = intake.body()
     response, environ = wsgi.create(
         request, connection.socket, connection.client, connection.server, worker.cfg
     )
     response.sock = sink
     environ["wsgi.multithread"] = True
+    environ[TURN] = partial(
+        turns.take_as, connection, is_late=time.monotonic() > connection.patience
+    )
     if worker.is_ending() or intake.progress is not Progress.WHOLE:
         response.force_close()
     _write(worker.wsgi(environ, response.start_response), response)

@@ -8,6 +8,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 from types import MappingProxyType
 from typing import Any, Final, cast
 
+from app.http.turns import Caller
 from app.server.intake import Intake
 
 Step = Callable[["Connection"], None]
@@ -25,6 +26,8 @@ class Outcome(Enum):
 
     NEXT_REQUEST = auto()
     BODY = auto()
+    TURN = auto()
+    """Nothing yet: the request is answered later."""
     END = auto()
 
 
@@ -32,7 +35,8 @@ class Connection:
     """A socket, the request that comes on it, the answer that leaves, and what is done next.
 
     ``step`` goes on with it when its socket is ready; ``overdue`` is done if it is not by
-    ``deadline``, in seconds of the monotonic clock.
+    ``deadline``, in seconds of the monotonic clock. ``caller`` is whom the last request was of, and
+    ``patience`` until when a whole one waits for its turn.
     """
 
     def __init__(self, channel: socket.socket, client: Any, server: Any, intake: Intake) -> None:
@@ -46,6 +50,9 @@ class Connection:
         self.requests = 0
         self.began = 0.0
         self.unread_bytes = 0
+        self.caller: Caller | None = None
+        self.has_turn = False
+        self.patience = 0.0
         self.step: Step
         self.overdue: Step
         self.deadline = float("inf")

@@ -4,7 +4,6 @@ So a client that is slow, silent or gone never takes a thread from another, and 
 for the handshake and the header section, for the whole of a request, for taking the answer.
 """
 
-import errno
 import logging
 import os
 import time
@@ -13,17 +12,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from selectors import EVENT_READ, DefaultSelector
-from socket import SHUT_WR
+from socket import SHUT_WR, socket
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn.http.errors import ParseException
 
 from app.config import MAX_BODY_BYTES
+from app.http.turns import Caller
 from app.server import refusals
 from app.server.answering import Sink, answer
 from app.server.connection import BLOCKED, EVENTS, Connection, Outcome, Step
 from app.server.intake import Intake, Progress
+from app.server.reception import Reception
 from app.server.tls import Tls
+from app.server.turns import Turns
 
 if TYPE_CHECKING:
     from app.server.worker import Worker
@@ -37,8 +39,6 @@ _MOST_UNREAD_BYTES: Final = 32 * MAX_BODY_BYTES
 _SMALL_BYTES: Final = 64 * 1024
 _MOST_HELD_BYTES: Final = 32 * MAX_BODY_BYTES
 """Of all requests and answers that are not small, together."""
-_SCARCE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
-_PAUSE_SECONDS: Final = 0.05
 _PIPE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
 
@@ -59,19 +59,23 @@ class Connections:
         self._deadlines = deadlines
         self._tls = Tls(worker.cfg) if worker.cfg.is_ssl else None
         self._threads = ThreadPoolExecutor(worker.cfg.threads)
+        self._turns = Turns(worker.cfg.threads)
+        self._waiting: list[Connection] = []  # for a turn
         self._answered: SimpleQueue[Connection] = SimpleQueue()
         self._selector = DefaultSelector()
         self._all: dict[Connection, None] = {}  # in the order of their coming
-        self._is_accepting = False
+        self._reception = Reception(
+            worker, self._selector, admit=self._admit, make_room=self._make_room
+        )
         self._next_look = 0.0
 
     def serve(self) -> None:
         """Serve until the worker is to stop, then those who are there, to the end."""
         self._selector.register(self._worker.PIPE[0], EVENT_READ, self._take_back)
         while self._worker.alive:
-            self._accept_or_not()
+            self._reception.open_or_close()
             self._turn()
-        self._stop_accepting()
+        self._reception.end()
         self._hurry()
         end = time.monotonic() + self._worker.cfg.graceful_timeout
         while self._all and time.monotonic() < end:
@@ -91,6 +95,7 @@ class Connections:
         if now >= self._next_look:
             self._next_look = now + _TURN_SECONDS
             self._worker.beat()
+            self._call_next()
             for connection in [each for each in self._all if each.deadline <= now]:
                 self._do(connection, connection.overdue)
 
@@ -101,72 +106,20 @@ class Connections:
             if not connection.intake.has_begun:
                 connection.deadline = min(connection.deadline, soon)
 
-    # --- Who comes ---
-
-    def _accept_or_not(self) -> None:
-        """Accept while there is room, or somebody who can be asked to leave."""
-        has_room = len(self._all) < self._worker.cfg.worker_connections
-        if self._is_accepting == has_room:
-            return
-        self._is_accepting = has_room
-        for listener in self._worker.sockets:
-            if has_room:
-                self._selector.register(listener, EVENT_READ, self._accept)
-            else:
-                self._selector.unregister(listener)
-        self._note_load()
-
-    def _stop_accepting(self) -> None:
-        """Accept nobody from now on; at the end those who have connected already.
-
-        If all of them listened until the last request is answered, whoever connects meanwhile would
-        wait for nothing and then be cut off.
-        """
-        if self._is_accepting:
-            for listener in self._worker.sockets:
-                self._selector.unregister(listener)
-        self._is_accepting = False
-        self._note_load()
-        if self._worker.is_told:
-            for listener in self._worker.sockets:
-                with suppress(OSError):
-                    while True:
-                        self._admit(listener)
-                listener.close()
-            self._worker.sockets = []
-
-    def _accept(self, listener: Any) -> None:
-        if self._worker.spread.is_mine(len(self._all), listener):
-            try:
-                self._admit(listener)
-            except OSError as error:
-                if error.errno in _SCARCE and not self._ask_one_to_leave():
-                    time.sleep(_PAUSE_SECONDS)  # the listener stays ready
-
-    def _admit(self, listener: Any) -> None:
-        """Accept one connection; raise ``OSError`` if there is none."""
-        channel, client = listener.accept()
+    def _admit(self, channel: socket, client: Any, server: Any) -> None:
         intake = Intake(self._worker.cfg, client, 1)
-        connection = Connection(channel, client, listener.getsockname(), intake)
-        if len(self._all) + 1 >= self._worker.cfg.worker_connections:
-            self._ask_one_to_leave()
+        connection = Connection(channel, client, server, intake)
         self._all[connection] = None
-        self._note_load()
+        self._reception.note(len(self._all))
         self._do(connection, self._greet)
 
-    def _ask_one_to_leave(self) -> bool:
+    def _make_room(self) -> bool:
         """End the oldest connection that has never brought a whole request, if there is one."""
         silent = (each for each in self._all if not each.requests)
         oldest = next(silent, None)
         if oldest is not None:
             self._drop(oldest)
         return oldest is not None
-
-    def _note_load(self) -> None:
-        if self._is_accepting:
-            self._worker.spread.note(self._worker.slot, len(self._all))
-        else:
-            self._worker.spread.leave(self._worker.slot)
 
     @property
     def are_many(self) -> bool:
@@ -212,7 +165,7 @@ class Connections:
             del self._all[connection]
             self._watch(connection, 0)
             connection.socket.close()
-            self._note_load()
+            self._reception.note(len(self._all))
 
     # --- Steps ---
 
@@ -261,23 +214,38 @@ class Connections:
         self._bound_memory(connection)
 
     def _hand_over(self, connection: Connection) -> None:
-        """Have a thread answer; until then nobody else touches the connection."""
+        """Have a thread answer, when it is the caller's turn; nobody else touches it meanwhile."""
         self._watch(connection, 0)
         connection.deadline = _NEVER
         connection.requests += 1
-        self._threads.submit(self._answer, connection)
+        connection.patience = time.monotonic() + self._deadlines.request_seconds
+        self._waiting.append(connection)
+        self._call_next()
+
+    def _call_next(self) -> None:
+        """Have threads answer those whose turn it is, and those who have waited long enough."""
+        now, waiting, self._waiting = time.monotonic(), self._waiting, []
+        full: set[Caller | None] = set()
+        for connection in waiting:
+            has_turn = connection.caller not in full and self._turns.take(connection)
+            if has_turn or now > connection.patience:
+                self._threads.submit(self._answer, connection)
+            else:
+                full.add(connection.caller)
+                self._waiting.append(connection)
 
     def _answer(self, connection: Connection) -> None:
         """Answer, in a thread, and send what the client takes at once."""
         connection.outgoing, connection.outcome = memoryview(b""), Outcome.END
         try:
-            answer(self._worker, connection)
+            answer(self._worker, connection, self._turns)
             connection.send()
         except OSError:
             pass  # what is left is sent, or the client found to be gone, where all others are
         except Exception:
             logger.exception("a request is not answered")
         finally:
+            self._turns.give_back(connection)
             self._answered.put(connection)
             with suppress(BlockingIOError):  # then many are to be taken back already
                 os.write(self._worker.PIPE[1], b"1")
@@ -287,8 +255,12 @@ class Connections:
             os.read(pipe, _PIPE_BYTES)
         while not self._answered.empty():
             connection = self._answered.get()
-            self._bound_memory(connection)
-            self._do(connection, self._send)
+            if connection.outcome is Outcome.TURN:
+                self._waiting.append(connection)
+            else:
+                self._bound_memory(connection)
+                self._do(connection, self._send)
+        self._call_next()
 
     def _send(self, connection: Connection) -> None:
         self._wait(connection, self._send, self._deadlines.request_seconds, self._drop)

@@ -53,6 +53,7 @@ class Intake:
         self._held = bytearray()
         self._searched = 0
         self._next_look = 1
+        self._body: Any = None  # kept for when the application is asked again
 
     @property
     def held_bytes(self) -> int:
@@ -85,7 +86,8 @@ class Intake:
         """Return what the application reads."""
         match self.progress:
             case Progress.WHOLE:
-                return self._body()
+                self._body = self._body or self._read_body()
+                return self._body
             case Progress.EXPECTING:
                 return Unreadable(BodyWanted())
             case Progress.TOO_LARGE:
@@ -140,7 +142,7 @@ class Intake:
     def _is_over_framed(self, *, is_over: bool) -> bool:
         return not is_over and len(self._held) > _MOST_FRAMED_BYTES
 
-    def _body(self) -> Any:
+    def _read_body(self) -> Any:
         self._unreader.unread(bytes(self._held))
         self._held.clear()
         try:

@@ -1,0 +1,45 @@
+"""Turns: nobody has all threads, however much he asks at once.
+
+The server hands a function along with each request, if it has turns to give; who is calling is
+known here, once the request is authenticated. What serves everybody needs no turn.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from flask import Flask, request
+
+from app import auth
+
+TURN: Final = "jose_hsm.turn"
+"""In the environment of WSGI: a ``TakeTurn``."""
+
+_BATCH: Final = "batch.answer"
+
+
+class Caller(NamedTuple):
+    """Whose turn it is; long requests have turns of their own, and fewer."""
+
+    principal: str
+    is_long: bool
+
+
+TakeTurn = Callable[[Caller], None]
+
+
+class TurnAwaited(BaseException):
+    """The caller has as many turns as anybody: the request is to be answered later.
+
+    No ``Exception``: no handler of errors may answer it.
+    """
+
+
+def register(app: Flask) -> None:
+    """Take a turn for each request of ``app`` that has a principal."""
+    app.before_request(_take)
+
+
+def _take() -> None:
+    take, principal = request.environ.get(TURN), auth.caller()
+    if take is not None and principal is not None:
+        take(Caller(str(principal), is_long=request.endpoint == _BATCH))
