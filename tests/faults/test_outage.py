@@ -144,15 +144,17 @@ def flap(service: Any, *, seconds: float, period_seconds: float) -> None:
     with ThreadPoolExecutor() as clients:
         lives = [clients.submit(live, number) for number in range(4)]
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            service.inject(GONE)
-            until(lambda: use(service.api, keys[0]) == 503)
-            time.sleep(period_seconds / 2)
+        try:
+            while time.monotonic() < deadline:
+                service.inject(GONE)
+                until(lambda: use(service.api, keys[0]) == 503)
+                time.sleep(period_seconds / 2)
+                service.heal()
+                time.sleep(period_seconds / 2)
             service.heal()
-            time.sleep(period_seconds / 2)
-        service.heal()
-        service.wait_until_ready()
-        over.set()
+            service.wait_until_ready()
+        finally:  # else a failure would wait for the clients for ever
+            over.set()
         assert set.union(*(life.result() for life in lives)) == {200, 503}
     assert service.workers == [worker]
     assert resident_bytes(worker) < before + GROWTH_BYTES
