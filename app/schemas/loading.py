@@ -1,10 +1,12 @@
 """Checking a body with its schema, and noting for the logs what it names."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from marshmallow.experimental.context import Context
 
 from app import current_request
+from app.errors import BadRequest
 from app.jose import encoding, strict_json
 from app.schemas.fields import Header, Offers
 from app.schemas.schema import RequestSchema
@@ -18,7 +20,7 @@ def load(schema: RequestSchema, members: dict[str, Any], offers: Offers) -> Any:
 
     What a protected header names is noted also if it is refused.
     """
-    members = schema.expand_compact(members)
+    sent, members = members, schema.expand_compact(members)
     current_request.name(**{name: members.get(name) for name in _NAMES if name in schema.fields})
     try:
         with Context(offers):
@@ -28,6 +30,18 @@ def load(schema: RequestSchema, members: dict[str, Any], offers: Offers) -> Any:
             refused = strict_json.loads(encoding.decode(members["protected"]))
             current_request.name(**{name: refused.get(name) for name in _NAMES})
         raise
+    except BadRequest as error:
+        raise _as_sent(error, sent, members) from None
     if isinstance(loaded, dict) and isinstance(header := loaded.get("protected"), Header):
         current_request.name(kid=header.kid, alg=header.alg, enc=header.enc)
     return loaded
+
+
+def _as_sent(error: BadRequest, sent: Mapping[str, Any], members: Mapping[str, Any]) -> BadRequest:
+    """Return ``error`` in terms of what was ``sent``: of a compact message its caller knows one."""
+    for compact in sent.keys() - members.keys():
+        for part in members.keys() - sent.keys():
+            found, prefix, rest = str(error).partition(f"Field '{part}'")
+            if prefix and not found:
+                return BadRequest(f"Field '{compact}', part '{part}'{rest}")
+    return error

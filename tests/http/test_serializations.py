@@ -168,9 +168,19 @@ FORMS: Mapping[str, tuple[str, Body, str]] = {
     **{
         f"a jws of {text[:12]!r}": ("/verify", {"jws": text}, "'jws'")
         for text in ("", ".", "..", "...", "a.b", f"{JWS}.", f"{JWS}.AAAA", f".{JWS}", f"{JWS}=")
-        if text != ".."
     },
-    "a jws of nothing": ("/verify", {"jws": ".."}, "'protected'"),
+    "a jws with a member twice": (
+        "/verify",
+        {"jws": _with(JWS, 0, b64u('{"alg":"ES256","alg":"ES256","kid":"x"}'))},
+        "Field 'jws', part 'protected' is not a JSON object",
+    ),
+    "a jwe with a short iv": ("/decrypt", {"jwe": _with(JWE, 2, "AAAA")}, "'jwe', part 'iv' must"),
+    "a jwe with a short tag": ("/decrypt", {"jwe": _with(JWE, 4, "AAAA")}, "'jwe', part 'tag'"),
+    "a jwe with a key that none has": (
+        "/decrypt",
+        {"jwe": _with(JWE, 1, "AAAA")},
+        "'jwe', part 'encrypted_key' must be empty",
+    ),
     **{
         f"a jws with {text!r} in part {part}": ("/verify", {"jws": _with(JWS, part, text)}, "'jws'")
         for part in range(3)
