@@ -168,10 +168,14 @@ class Config:
         default=None,
     )
     jwks_tagging: bool = setting(
-        flag, "0 generates pairs without the tag `jwks`, which publishes them", default=True
+        flag,
+        "0 generates pairs that sign without the tag `jwks`, which publishes them",
+        default=True,
     )
     jwks_keys: int = setting(
-        whole, "most keys in `/.well-known/jwks.json`; the last tagged count", default=100
+        whole,
+        "most keys in `/.well-known/jwks.json`; then new pairs are made unpublished",
+        default=50,  # of RSA-4096 keys less than 50 KiB, the most that Nimbus reads
     )
     log_level: str = setting(
         choice("debug", "info", "warning", "error"),

@@ -27,7 +27,7 @@ from app.observability import LastHour, Metrics, Requests, Stream
 from app.observability.multiprocess import shared_directory, started_at
 from app.operator.restoration import serving_lock
 from app.operator.status import Status
-from app.registry import Registry, Watch
+from app.registry import Publication, Registry, Watch
 from app.service import Service
 from hsm import Hsm, file_lock
 
@@ -58,7 +58,13 @@ def _service(config: Config) -> Service:
         config.registry_url, host=host_name(config.state_dir), observe=metrics.used_registry
     )
     watch = Watch(registry.check)
-    keyring = Keyring.of(registry, hsm, state_dir=config.state_dir, publishes=config.jwks_tagging)
+    publication = Publication(most=config.jwks_keys)
+    keyring = Keyring.of(
+        registry,
+        hsm,
+        state_dir=config.state_dir,
+        publication=publication if config.jwks_tagging else None,
+    )
     capabilities = Capabilities(config=config)
     last_hour = LastHour(
         config.state_dir / "history.json",
@@ -75,7 +81,7 @@ def _service(config: Config) -> Service:
         registry=registry,
         watch=watch,
         keyring=keyring,
-        catalogue=Catalogue(registry, published_keys=config.jwks_keys),
+        catalogue=Catalogue(registry, publication),
         capabilities=capabilities,
         janitor=Janitor(keyring.recovery, audit_log),
         authenticator=Authenticator(config, registry.credentials, proxy, address, AUDIENCE),

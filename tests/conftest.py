@@ -72,7 +72,8 @@ def environment(
     """The settings that name the token and the registry of this test session."""
     settings = make_token(tmp_path_factory.mktemp("session") / "state")
     url = request.config.getoption("--registry")
-    return settings | ({"JOSE_HSM_DATABASE_URL": url} if url else {})
+    published = {"JOSE_HSM_JWKS_KEYS": "1000000"}  # more pairs than all tests make
+    return settings | published | ({"JOSE_HSM_DATABASE_URL": url} if url else {})
 
 
 @pytest.fixture(scope="session")

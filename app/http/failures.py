@@ -49,6 +49,7 @@ ALGORITHM: Final[Failures] = (
     hsm.UnsupportedAlgorithm("Field 'alg': 'none' is not a signature algorithm"),
 )
 STATE: Final[Failures] = (hsm.CryptoFailure("A compromised key cannot become active"),)
+PUBLICATION: Final[Failures] = (hsm.CryptoFailure("50 keys are published, and no more may be"),)
 PUBLIC_HALF: Final[Failures] = (hsm.CryptoFailure("The key has no public half"),)
 AWAY: Final[Failures] = (hsm.TokenUnavailable("the token is being opened"),)
 DECRYPTION: Final[Failures] = (hsm.DecryptionFailed(),)

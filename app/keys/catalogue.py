@@ -10,11 +10,10 @@ from app.errors import BadRequest, RegistryUnavailable
 from app.jwk import public_pem
 from app.keys.access import find
 from app.keys.description import describe_fully, public_jwk
-from app.registry import Filters, Key, Registry, State
+from app.registry import Filters, Key, Publication, Registry, State
 from app.rights import EVERYBODY, Principal, Right, is_name
 from hsm import CryptoFailure, KeyNotFound
 
-_PUBLISHED: Final = "jwks"
 _CHANGES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
     {
         State.ACTIVE: frozenset({State.ACTIVE, State.DEACTIVATED, State.COMPROMISED}),
@@ -39,9 +38,9 @@ class Catalogue:
     Every method that names a key raises ``KeyNotFound``, then ``Forbidden``.
     """
 
-    def __init__(self, registry: Registry, *, published_keys: int = 100) -> None:
+    def __init__(self, registry: Registry, publication: Publication) -> None:
         self._registry = registry
-        self._published_keys = published_keys
+        self._publication = publication
 
     def page(self, principal: Principal, narrowed_to: Mapping[str, Any]) -> Page:
         """Return those keys that the caller may read, in the order of their kids."""
@@ -83,8 +82,14 @@ class Catalogue:
         return self._registry.tags.of(self._find(principal, kid, Right.READ).kid)
 
     def tag(self, principal: Principal, kid: str, names: Collection[str]) -> list[str]:
-        """Add tags; return all of them."""
-        key = self._find(principal, kid, Right.TAG)
+        """Add tags; return all of them.
+
+        Raises ``CryptoFailure``, and adds none, if one would publish a key too many.
+        """
+        key, most = self._find(principal, kid, Right.TAG), self._publication.most
+        is_to_publish = self._publication.tag in names
+        if is_to_publish and not self._registry.tags.publish(key.kid, self._publication):
+            raise CryptoFailure(f"{most} keys are published, and no more may be")
         self._registry.tags.add(key.kid, names)
         current_request.change(tagged=sorted(names))
         return self._registry.tags.of(key.kid)
@@ -116,9 +121,9 @@ class Catalogue:
         self._registry.grants.delete(key.kid, grantee)
         current_request.change(grantee=grantee, operations=[])
 
-    def published(self) -> Sequence[dict[str, Any]]:
-        """Return the public keys that everybody may fetch to verify, as JWKs."""
-        keys = self._registry.tags.published(_PUBLISHED, limit=self._published_keys)
+    def published(self, narrowed_to: Mapping[str, str]) -> Sequence[dict[str, Any]]:
+        """Return the public keys that everybody may fetch, as JWKs: of an owner, with a tag."""
+        keys = self._registry.tags.published(self._publication, **narrowed_to)
         return [public_jwk(key) for key in keys]
 
     def _find(self, principal: Principal, kid: str, right: Right) -> Key:

@@ -25,8 +25,8 @@ from app.errors import (
 from app.idempotency import IdempotentRequest
 from app.jwk import write_public
 from app.keys.access import existing, find, find_of_message, require_fit, require_on_curve
-from app.keys.description import describe
-from app.registry import AlreadyRequested, Key, Origin, Registry, Residency
+from app.keys.description import describe_new, signs
+from app.registry import AlreadyRequested, Key, Origin, Publication, Registry, Residency
 from app.rights import Principal, Right
 from app.schemas.fields import Header
 from app.schemas.keys import KeyRequest
@@ -57,13 +57,19 @@ class TwoPhases:
 
     @contextmanager
     def creation(
-        self, key: Key, tag: str | None, request: IdempotentRequest | None
-    ) -> Iterator[None]:
-        """Add ``key`` as pending for one ``with`` block, which activates it; undo after errors."""
+        self, key: Key, publication: Publication | None, request: IdempotentRequest | None
+    ) -> Iterator[dict[str, Any]]:
+        """Add ``key`` as pending for one ``with`` block, which activates it; undo after errors.
+
+        Gives what to answer then.
+        """
+        answer = partial(describe_new, key)
         with self.under_way():
-            self.registry.insert(key, tag=tag, request=request, answer=describe(key))
+            is_published = self.registry.insert(
+                key, publication=publication, request=request, answer=answer
+            )
             try:
-                yield
+                yield answer(is_published)
             except BaseException:
                 with suppress(HsmError, RegistryUnavailable):  # then ``reconcile`` will
                     self.undo(key.ref)
@@ -84,7 +90,9 @@ class TwoPhases:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyCreation:
-    """How principals make keys and destroy them; a new pair gets the ``tag``, if there is one.
+    """How principals make keys and destroy them.
+
+    A new pair that signs is published while there is room in ``publication``, if there is one.
 
     Every method raises ``KeyNotFound``, then ``Forbidden``, then ``CryptoFailure`` if the key does
     not fit; ``TokenUnavailable`` or ``RegistryUnavailable`` if one of them cannot answer now.
@@ -93,7 +101,7 @@ class KeyCreation:
     registry: Registry
     hsm: Hsm
     phases: TwoPhases
-    tag: str | None
+    publication: Publication | None
 
     def create(
         self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None = None
@@ -150,12 +158,13 @@ class KeyCreation:
         self.hsm.offers()  # fail before inserting a row if the token is unavailable
         if request.prove is not None:
             self.hsm.in_lane(request.prove)
-        with self.phases.creation(key, self.tag if key.kid_public else None, idempotent):
+        publication = self.publication if key.kid_public and signs(spec) else None
+        with self.phases.creation(key, publication, idempotent) as answer:
             made = self._make(key.ref, material)
             if material is not None and not self.hsm.works(key.ref):
                 raise BadRequest("The key material is refused: a trial of it in the token failed")
             self.registry.activate(made.ref, write_public(made.public) if made.public else None)
-        return describe(key)
+        return answer
 
     def _make(self, ref: KeyRef, material: bytes | PrivateKey | None) -> Made:
         if material is None:
@@ -183,11 +192,11 @@ class KeyCreation:
             origin=Origin.UNWRAPPED,
             residency=Residency(residency),
         )
-        with self.phases.creation(cek, None, idempotent):
+        with self.phases.creation(cek, None, idempotent) as answer:
             with existing(self.registry, key):
                 made = self.hsm.unwrap(key.ref, alg, enc, encrypted_key, cek.ref, header.agreement)
             self.registry.activate(made.ref, None)
-        return describe(cek)
+        return answer
 
     def _once(
         self, idempotent: IdempotentRequest | None, create: Callable[[], dict[str, Any]]

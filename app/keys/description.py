@@ -33,6 +33,17 @@ def describe(key: Key) -> dict[str, Any]:
     return {name: value for name, value in members.items() if name not in absent}
 
 
+def describe_new(key: Key, is_published: bool) -> dict[str, Any]:
+    """Return what its creator is told of a new key; ``published`` of those that could be."""
+    published = {"published": is_published} if key.kid_public and signs(key.spec) else {}
+    return describe(key) | published
+
+
+def signs(spec: hsm.KeySpec) -> bool:
+    """Tell whether such keys make signatures that a public key verifies."""
+    return any(row.name in hsm.SIGNATURES for row in spec.algorithms)
+
+
 def key_ops(alg: str | None) -> list[str]:
     """Return what a key of ``alg`` is said to be for (wire contract §3)."""
     signs = alg is None or alg in hsm.SIGNATURES or alg in hsm.MACS
@@ -60,11 +71,13 @@ def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:
 
 def public_jwk(key: Key) -> dict[str, Any]:
     """Return the public half as a JWK (RFC 7517 §4), under the name that verifies with it."""
-    alg = key.spec.alg
-    named = {"kid": str(key.kid_public or key.kid), "use": _use(alg)}
-    bound = {"alg": hsm.ALGORITHMS[alg].jwk_alg or alg} if alg else {}
-    return {**(key.public_jwk or {}), **bound, **named}
+    kid, use = str(key.kid_public or key.kid), "sig" if signs(key.spec) else "enc"
+    return {**(key.public_jwk or {}), **_alg(key.spec), "kid": kid, "use": use}
 
 
-def _use(alg: str | None) -> str:
-    return "enc" if alg in hsm.KEY_MANAGEMENTS else "sig"
+def _alg(spec: hsm.KeySpec) -> dict[str, str]:
+    """Return the member ``alg`` of a JWK, where the key performs one algorithm only."""
+    if len(spec.algorithms) != 1:
+        return {}
+    [row] = spec.algorithms
+    return {"alg": row.jwk_alg or row.name}

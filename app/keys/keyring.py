@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from app.keys.budget import EncryptionBudget
 from app.keys.creation import KeyCreation, TwoPhases
 from app.keys.recovery import Recovery
 from app.keys.use import KeyUse
-from app.registry import Registry
+from app.registry import Publication, Registry
 from hsm import Hsm
-
-_PUBLISHED: Final = "jwks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +21,21 @@ class Keyring:
     recovery: Recovery
 
     @classmethod
-    def of(cls, registry: Registry, hsm: Hsm, *, state_dir: Path, publishes: bool = True) -> Self:
-        """Return them; new pairs get the tag by which they are published, if it ``publishes``."""
+    def of(
+        cls,
+        registry: Registry,
+        hsm: Hsm,
+        *,
+        state_dir: Path,
+        publication: Publication | None = None,
+    ) -> Self:
+        """Return them; new pairs that sign are published while there is room in ``publication``."""
         phases = TwoPhases(registry=registry, hsm=hsm, lock=state_dir / "unfinished.lock")
-        tag = _PUBLISHED if publishes else None
         budget = EncryptionBudget(registry)
         return cls(
             use=KeyUse(registry=registry, rows=registry, hsm=hsm, budget=budget),
-            creation=KeyCreation(registry=registry, hsm=hsm, phases=phases, tag=tag),
+            creation=KeyCreation(
+                registry=registry, hsm=hsm, phases=phases, publication=publication
+            ),
             recovery=Recovery(registry=registry, hsm=hsm, phases=phases),
         )

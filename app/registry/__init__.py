@@ -8,6 +8,7 @@ from app.registry.pages import Filters
 from app.registry.records import VISIBLE, Key, Origin, Residency, State
 from app.registry.registry import AlreadyRequested, Registry, migrate
 from app.registry.revisions import Age, Revision, compared, revision_at
+from app.registry.tags import Publication
 from app.registry.tokens import ApiToken, Credentials
 from app.registry.watch import Watch
 
@@ -21,6 +22,7 @@ __all__ = [
     "Group",
     "Key",
     "Origin",
+    "Publication",
     "Registry",
     "Residency",
     "Revision",

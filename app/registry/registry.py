@@ -38,7 +38,7 @@ from app.registry.records import (
 )
 from app.registry.revisions import alembic_config, is_old, require_known, revision_at
 from app.registry.tables import grants, keys, tags
-from app.registry.tags import Tags
+from app.registry.tags import Publication, Tags, publish
 from app.registry.tokens import Credentials
 from hsm import KeyNotFound, KeyRef, KeySpec
 
@@ -68,6 +68,10 @@ _FIND_ALL_FOR: Final = (
     .select_from(keys.outerjoin(grants, _IS_GRANT))
     .where(or_(keys.c.kid.in_(_KIDS), keys.c.kid_public.in_(_KIDS)))
 )
+
+
+def _no_answer(_is_published: bool) -> Mapping[str, Any]:
+    return {}
 
 
 class AlreadyRequested(Exception):
@@ -154,13 +158,17 @@ class Registry:
         self,
         key: Key,
         *,
-        tag: str | None = None,
+        publication: Publication | None = None,
         request: IdempotentRequest | None = None,
-        answer: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Add a row; raise ``AlreadyRequested`` if ``request`` is remembered."""
+        answer: Callable[[bool], Mapping[str, Any]] = _no_answer,
+    ) -> bool:
+        """Add a row; return whether the key is published, which needs room in ``publication``.
+
+        ``answer`` is what to remember of ``request``, by whether the key is published. Raises
+        ``AlreadyRequested`` if ``request`` is remembered.
+        """
         try:
-            self._insert(key, tag, request, answer)
+            return self._insert(key, publication, request, answer)
         except IntegrityError as error:
             if request is None:
                 raise
@@ -169,20 +177,20 @@ class Registry:
     def _insert(
         self,
         key: Key,
-        tag: str | None,
+        publication: Publication | None,
         request: IdempotentRequest | None,
-        answer: Mapping[str, Any] | None,
-    ) -> None:
+        answer: Callable[[bool], Mapping[str, Any]],
+    ) -> bool:
         now = datetime.now(UTC)
         row = values_of(key) | {"host": self._host, "created_at": now, "changed_at": now}
         if key.state is State.ACTIVE:  # it has been on the token before
             row["activated_at"] = now
         with self._database.writing() as connection:
             connection.execute(insert(keys).values(row))
-            if tag:
-                connection.execute(insert(tags).values(kid=row["kid"], tag=tag, tagged_at=now))
+            is_published = publication is not None and publish(connection, key.kid, publication)
             if request:
-                remember(connection, request, row["kid"], answer or {})
+                remember(connection, request, row["kid"], answer(is_published))
+        return is_published
 
     def activate(self, ref: KeyRef, public_jwk: Mapping[str, str] | None) -> None:
         """Make a pending key visible; if its row is gone, nobody could ever reach the key."""

@@ -1,16 +1,30 @@
 """Tags of keys, and the keys that a tag publishes."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, Select, delete, func, insert, literal, select
 from sqlalchemy.exc import IntegrityError
 
 from app.registry.database import Database
 from app.registry.reading import readable
 from app.registry.records import Key, State, record_of
 from app.registry.tables import keys, tags
+
+_PUBLIC: Final = (State.ACTIVE, State.DEACTIVATED)
+_TO_BE_PUBLIC: Final = (State.PENDING, *_PUBLIC)
+_PUBLISHING: Final = 0x6A776B73  # any number that means the same to all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """Which public keys everybody may fetch: those of pairs with ``tag``, at most ``most``."""
+
+    most: int
+    tag: str = "jwks"
 
 
 class Tags:
@@ -45,24 +59,54 @@ class Tags:
             except IntegrityError:
                 continue  # somebody else added it meanwhile
 
+    def publish(self, kid: UUID, publication: Publication) -> bool:
+        """Add the tag that publishes; return whether the key has it then."""
+        if publication.tag in self.of(kid):
+            return True
+        try:
+            with self._database.writing() as connection:
+                return publish(connection, kid, publication)
+        except IntegrityError:
+            return True  # somebody else added it meanwhile
+
     def remove(self, kid: UUID, names: Iterable[str]) -> None:
         """Remove tags; absence is success."""
         query = delete(tags).where(tags.c.kid == str(kid), tags.c.tag.in_(list(names)))
         with self._database.writing() as connection:
             connection.execute(query)
 
-    def published(self, tag: str, *, limit: int) -> Sequence[Key]:
-        """Return generated pairs with ``tag`` that verify, those tagged last first."""
-        query = (
-            select(keys)
-            .join_from(tags, keys, keys.c.kid == tags.c.kid)
-            .where(
-                tags.c.tag == tag,
-                keys.c.kid_public.is_not(None),
-                keys.c.state.in_([State.ACTIVE, State.DEACTIVATED]),
-            )
-            .order_by(tags.c.tagged_at.desc(), tags.c.kid.desc())
-            .limit(limit)
-        )
+    def published(
+        self, publication: Publication, *, owner: str | None = None, tag: str | None = None
+    ) -> Sequence[Key]:
+        """Return pairs with the tag, those tagged last first; of ``owner`` and with ``tag`` too."""
+        query = _tagged(select(keys), publication.tag, _PUBLIC)
+        if owner is not None:
+            query = query.where(keys.c.owner == owner)
+        if tag is not None:
+            query = query.where(keys.c.kid.in_(select(tags.c.kid).where(tags.c.tag == tag)))
+        query = query.order_by(tags.c.tagged_at.desc(), tags.c.kid.desc()).limit(publication.most)
         with self._database.reading() as connection:
             return readable(connection, query, record_of)
+
+
+def publish(connection: Connection, kid: UUID, publication: Publication) -> bool:
+    """Add the tag to a key, unless as many pairs have it as may; return whether it was added.
+
+    Nobody else adds it meanwhile: SQLite has one writer at a time, and PostgreSQL a lock.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_PUBLISHING)))
+    published = _tagged(select(func.count()), publication.tag, _TO_BE_PUBLIC).scalar_subquery()
+    now = literal(datetime.now(UTC), tags.c.tagged_at.type)
+    row = select(literal(str(kid)), literal(publication.tag), now)
+    added = insert(tags).from_select(
+        ["kid", "tag", "tagged_at"], row.where(published < publication.most)
+    )
+    return connection.execute(added.returning(tags.c.kid)).first() is not None
+
+
+def _tagged(query: Select[Any], tag: str, states: Iterable[State]) -> Select[Any]:
+    """Return ``query`` of the pairs with ``tag`` that are in one of ``states``."""
+    return query.join_from(tags, keys, keys.c.kid == tags.c.kid).where(
+        tags.c.tag == tag, keys.c.kty != "oct", keys.c.state.in_(list(states))
+    )

@@ -13,7 +13,7 @@ from app.jose import encoding
 from app.kid import is_kid
 from app.rights import GRANTABLE, Right
 from app.schemas.fields import Text, fail
-from app.schemas.keys import KeyResponse
+from app.schemas.key_members import KeyMembers
 from app.schemas.schema import RequestSchema
 
 STATES: Final = ("active", "deactivated", "compromised")
@@ -61,6 +61,16 @@ class Instant(Text):
         return None if value is None else value.isoformat().replace("+00:00", "Z")
 
 
+class Owner(Text):
+    """Whose keys are asked for."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
+        text = self._text(value)
+        if "\0" in text:
+            fail(BadRequest(f"Field '{attr}' must be the name of a principal, like token:ci"))
+        return text
+
+
 def _instant(text: str) -> datetime | None:
     try:
         if _INSTANT.fullmatch(text):
@@ -77,17 +87,22 @@ class ListQuery(RequestSchema):
     alg = Name()
     state = State()
     tag = Name()
-    owner = Text()
+    owner = Owner()
     limit = Text(load_default=str(DEFAULT_KEYS))
     after = Text()
 
     @post_load
     def make(self, query: dict[str, Any], **_kwargs: Any) -> Mapping[str, Any]:
         """Return the filters."""
-        if "\0" in query.get("owner", ""):
-            raise BadRequest("Field 'owner' must be the name of a principal, like token:ci")
         filters = query | {"limit": _limit(query["limit"])}
         return filters | {"after": _kid_of(query["after"])} if "after" in query else filters
+
+
+class JwksQuery(RequestSchema):
+    """GET /.well-known/jwks.json."""
+
+    owner = Owner()
+    tag = Name()
 
 
 def _limit(text: str) -> int:
@@ -113,7 +128,7 @@ def _kid_of(cursor: str) -> str:
     return kid
 
 
-class DescriptionResponse(KeyResponse):
+class DescriptionResponse(KeyMembers):
     """A key, as those see it who may read it."""
 
     size = fields.Integer(required=True, allow_none=True)

@@ -21,8 +21,9 @@ from app.schemas.fields import (
     WholeNumber,
     refusal,
 )
+from app.schemas.key_members import KeyMembers
 from app.schemas.messages import require_encrypted_key
-from app.schemas.schema import RequestSchema, ResponseSchema
+from app.schemas.schema import RequestSchema
 from hsm import KeySpec
 
 _IMPORTS: Final = frozenset(row.private_members[0] for row in KEY_TYPES.values())
@@ -82,15 +83,10 @@ class CreateKeyRequest(RequestSchema):
         return request
 
 
-class KeyResponse(ResponseSchema):
-    """A created key; ``kid_public`` is null for imported pairs and absent for ``oct``."""
+class KeyResponse(KeyMembers):
+    """A created key; ``published`` is only there for a generated pair that signs."""
 
-    kid = fields.UUID(required=True)
-    kid_public = fields.UUID(allow_none=True)
-    kty = fields.String(required=True)
-    alg = fields.String()
-    crv = fields.String()
-    key_ops = fields.List(fields.String(), required=True)
+    published = fields.Boolean()
 
 
 class UnwrapRequest(RequestSchema):

@@ -20,6 +20,7 @@ async function post(path, body) {
 // The receiver makes a key once. Its private half never leaves the token.
 const alg = "ECDH-ES+A256KW";
 const { kid_public: kid } = await post("/keys", { kty: "EC", crv: "P-256", alg });
+await post(`/keys/${kid}/tags`, { tags: ["jwks"] }); // publishes the other half
 
 // The sender needs the public half alone, by its name in the published set.
 const published = await (await fetch(`${service}/.well-known/jwks.json`)).json();

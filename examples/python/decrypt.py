@@ -25,6 +25,7 @@ def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 # The receiver makes a key once. Its private half never leaves the token.
 key = post("/keys", {"kty": "RSA", "bits": 2048, "alg": "RSA-OAEP-256"})
+post(f"/keys/{key['kid']}/tags", {"tags": ["jwks"]})  # publishes the other half
 
 # The sender needs the public half alone, by its name in the published set.
 published = SESSION.get(f"{SERVICE}/.well-known/jwks.json", timeout=30).json()

@@ -126,7 +126,7 @@ def test_every_member_is_described_and_shown(name):
 
 def test_no_description_is_of_nothing():
     for name, meanings in MEANINGS.items():
-        if isinstance(meanings, dict) and name != "ListQuery":
+        if isinstance(meanings, dict) and not name.endswith("Query"):
             assert meanings.keys() <= {member for member, _ in described(SCHEMAS[name])}
 
 

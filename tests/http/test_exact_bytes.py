@@ -259,6 +259,7 @@ ED25519_JWK = {
 }
 EC_JWK = {"kty": "EC", "crv": "P-256", "d": "jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}
 SIGNS, ENCRYPTS = ["sign", "verify"], ["encrypt", "decrypt"]
+PUBLISHED = {"published": True}
 CREATIONS = (
     ({"kty": "oct", "alg": "A192GCM"}, {"kty": "oct", "alg": "A192GCM", "key_ops": ENCRYPTS}),
     ({"kty": "oct", "alg": "HS384"}, {"kty": "oct", "alg": "HS384", "key_ops": SIGNS}),
@@ -266,10 +267,10 @@ CREATIONS = (
         {"kty": "oct", "alg": "HS256", "k": b64u(bytes(32))},
         {"kty": "oct", "alg": "HS256", "key_ops": SIGNS},
     ),
-    ({"kty": "RSA"}, {"kid_public": UUID, "kty": "RSA", "key_ops": SIGNS}),
+    ({"kty": "RSA"}, {"kid_public": UUID, "kty": "RSA", "key_ops": SIGNS, **PUBLISHED}),
     (
         {"kty": "RSA", "alg": "PS512"},
-        {"kid_public": UUID, "kty": "RSA", "alg": "PS512", "key_ops": SIGNS},
+        {"kid_public": UUID, "kty": "RSA", "alg": "PS512", "key_ops": SIGNS, **PUBLISHED},
     ),
     (
         {"kty": "RSA", "alg": "RSA-OAEP"},
@@ -277,13 +278,23 @@ CREATIONS = (
     ),
     (
         {"kty": "EC", "crv": "P-384"},
-        {"kid_public": UUID, "kty": "EC", "crv": "P-384", "key_ops": SIGNS},
+        {"kid_public": UUID, "kty": "EC", "crv": "P-384", "key_ops": SIGNS, **PUBLISHED},
     ),
     (
         {"kty": "EC", "crv": "P-521", "alg": "ES512"},
-        {"kid_public": UUID, "kty": "EC", "alg": "ES512", "crv": "P-521", "key_ops": SIGNS},
+        {
+            "kid_public": UUID,
+            "kty": "EC",
+            "alg": "ES512",
+            "crv": "P-521",
+            "key_ops": SIGNS,
+            **PUBLISHED,
+        },
     ),
-    ({"kty": "OKP"}, {"kid_public": UUID, "kty": "OKP", "crv": "Ed25519", "key_ops": SIGNS}),
+    (
+        {"kty": "OKP"},
+        {"kid_public": UUID, "kty": "OKP", "crv": "Ed25519", "key_ops": SIGNS, **PUBLISHED},
+    ),
     (
         ED25519_JWK | {"alg": "EdDSA"},
         {"kid_public": None, "kty": "OKP", "alg": "EdDSA", "crv": "Ed25519", "key_ops": SIGNS},

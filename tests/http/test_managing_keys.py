@@ -262,6 +262,7 @@ def test_a_page_is_read_from_an_index(many, name):
 def test_a_key_is_described_whole(callers):
     pair = callers.alice.create(kty="RSA", alg="PS256", bits=2048)
     key = callers.alice.get(f"/keys/{pair['kid']}").body
+    assert pair.pop("published")
     assert pair.items() <= key.items()
     assert (key["size"], key["state"], key["owner"]) == (2048, "active", "token:alice")
     assert (key["tags"], key["name"], key["expires"]) == (["jwks"], None, None)
@@ -628,26 +629,74 @@ def test_the_registry_keeps_no_hash_of_an_imported_key_alone(callers, applicatio
 # --- Publishing ---
 
 
-def published(api: Api) -> dict[str, Any]:
-    return {key["kid"]: key for key in api.get("/.well-known/jwks.json").body["keys"]}
+def published(api: Api, **narrowed_to: str) -> dict[str, Any]:
+    answer = api.request("GET", "/.well-known/jwks.json", params=narrowed_to)
+    return {key["kid"]: key for key in answer.body["keys"]}
 
 
-def test_generated_pairs_are_published_and_nothing_else(callers):
+def test_generated_pairs_that_sign_are_published_and_nothing_else(callers):
     everybody = Api.over_http(callers.url)
     pair, encrypting = callers.alice.create(**PAIR), callers.alice.create(kty="RSA", alg="RSA-OAEP")
-    secret, imported = (
-        callers.alice.create(**MAC),
-        callers.alice.create(**PAIR, d=b64u(bytes(31) + b"\7")),
-    )
-    for key in (secret, imported):
-        callers.alice.post(f"/keys/{key['kid']}/tags", {"tags": ["jwks"]})
+    imported = callers.alice.create(**PAIR, d=b64u(bytes(31) + b"\7"))
+    assert pair["published"]
+    assert not {"published"} & {*encrypting, *imported}
     keys = published(everybody)
     assert keys[pair["kid_public"]] == callers.alice.get(f"/keys/{pair['kid']}").body["jwk"]
     assert set(keys[pair["kid_public"]]) == {"kty", "crv", "x", "y", "use", "alg", "kid"}
     assert keys[pair["kid_public"]]["use"] == "sig"
-    assert keys[encrypting["kid_public"]]["use"] == "enc"
-    assert not {key["kid"] for key in (pair, secret, imported)} & keys.keys()
+    assert not {encrypting["kid_public"], imported["kid"]} & keys.keys()
     assert all(key["kty"] != "oct" for key in keys.values())
+
+
+def test_the_tag_publishes_every_public_half_and_no_secret(callers):
+    everybody = Api.over_http(callers.url)
+    encrypting = callers.alice.create(kty="RSA", alg="RSA-OAEP")
+    secret = callers.alice.create(**MAC)
+    imported = callers.alice.create(**PAIR, d=b64u(bytes(31) + b"\x09"))
+    for key in (encrypting, secret, imported):
+        path = f"/keys/{key['kid']}/tags"
+        assert callers.alice.post(path, {"tags": ["jwks"]}).body["tags"] == ["jwks"]
+    keys = published(everybody)
+    assert keys[encrypting["kid_public"]]["use"] == "enc"
+    assert keys[imported["kid"]] == callers.alice.get(f"/keys/{imported['kid']}").body["jwk"]
+    assert secret["kid"] not in keys
+    for key in (encrypting, imported):
+        callers.alice.request("DELETE", f"/keys/{key['kid']}/tags", json={"tags": ["jwks"]})
+
+
+def test_an_owner_and_a_tag_narrow_the_set(callers):
+    everybody = Api.over_http(callers.url)
+    pairs = [who.create(**PAIR) for who in (callers.alice, callers.alice, callers.bob)]
+    for pair, who in zip(pairs[1:], (callers.alice, callers.bob), strict=True):
+        who.post(f"/keys/{pair['kid']}/tags", {"tags": ["shop"]})
+    of_alice = callers.alice.get(f"/keys/{pairs[0]['kid']}").body["owner"]
+    first, second, third = (pair["kid_public"] for pair in pairs)
+    mine = published(everybody, owner=of_alice).keys()
+    assert {first, second} <= mine
+    assert third not in mine
+    assert published(everybody, tag="shop").keys() == {second, third}
+    assert published(everybody, owner=of_alice, tag="shop").keys() == {second}
+    assert published(everybody, owner="token:nobody") == {}
+    refused = everybody.get("/.well-known/jwks.json?owner=%00")
+    assert refused.refusal == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("crv", "alg"), [("P-256", "ES256"), ("P-384", "ES384"), ("P-521", "ES512")]
+)
+def test_the_entry_of_a_key_on_a_curve_has_its_only_alg(callers, crv, alg):
+    everybody = Api.over_http(callers.url)
+    pair = callers.alice.create(kty="EC", crv=crv)
+    assert "alg" not in pair
+    assert published(everybody)[pair["kid_public"]]["alg"] == alg
+    free = callers.alice.create(kty="RSA")
+    assert "alg" not in published(everybody)[free["kid_public"]]
+
+
+def test_pages_of_every_origin_may_read_the_set(callers):
+    everybody = Api.over_http(callers.url)
+    answer = everybody.get("/.well-known/jwks.json", headers={"Origin": "https://spa.example"})
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
 
 def test_a_key_is_published_as_long_as_it_verifies_for_others(callers):
@@ -685,16 +734,41 @@ def test_who_has_the_published_keys_is_told_that_they_are_the_same(callers):
     assert changed.status == 200
 
 
-def test_publishing_is_a_choice_and_has_an_end(environment, serve, tmp_path):
+def test_publishing_is_a_choice(serve, tmp_path):
     own = make_token(tmp_path / "state")
-    choice = {"JOSE_HSM_JWKS_TAGGING": "0", "JOSE_HSM_JWKS_KEYS": "2"}
-    with serve(own | choice) as url:
+    with serve(own | {"JOSE_HSM_JWKS_TAGGING": "0"}) as url:
         api = Api.over_http(url)
-        pairs = [api.create(**PAIR) for _ in range(4)]
+        pair = api.create(**PAIR)
+        assert not pair["published"]
         assert published(api) == {}
-        for pair in pairs[:3]:
-            api.post(f"/keys/{pair['kid']}/tags", {"tags": ["jwks"]})
-        assert set(published(api)) == {pair["kid_public"] for pair in pairs[1:3]}
+        api.post(f"/keys/{pair['kid']}/tags", {"tags": ["jwks"]})
+        assert published(api).keys() == {pair["kid_public"]}
+
+
+def test_no_key_is_pushed_out_of_the_set_by_another(serve, tmp_path):
+    own = make_token(tmp_path / "state")
+    with serve(own | {"JOSE_HSM_JWKS_KEYS": "2"}) as url:
+        api = Api.over_http(url)
+        once = str(uuid4())
+        *pairs, third = [
+            api.create(**PAIR),
+            api.create(**PAIR),
+            repeat(api, "/keys", PAIR, once).body,
+        ]
+        assert [pair["published"] for pair in (*pairs, third)] == [True, True, False]
+        assert repeat(api, "/keys", PAIR, once).body == third
+        assert api.get(f"/keys/{third['kid']}").body["tags"] == []
+        assert published(api).keys() == {pair["kid_public"] for pair in pairs}
+
+        refused = api.post(f"/keys/{third['kid']}/tags", {"tags": ["jwks", "another"]})
+        assert refused.refusal == (422, "crypto_failure")
+        assert api.get(f"/keys/{third['kid']}/tags").body["tags"] == []
+        again = api.post(f"/keys/{pairs[0]['kid']}/tags", {"tags": ["jwks", "another"]})
+        assert again.body["tags"] == ["another", "jwks"]
+
+        change(api, pairs[0]["kid"], state="compromised")
+        api.post(f"/keys/{third['kid']}/tags", {"tags": ["jwks"]})
+        assert published(api).keys() == {pairs[1]["kid_public"], third["kid_public"]}
 
 
 def test_an_expired_row_is_read_as_deactivated(database_url):

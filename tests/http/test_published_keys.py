@@ -4,16 +4,25 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
+from uuid import uuid4
 
 import jwcrypto.jwk
 import jwcrypto.jws
 import pytest
 import requests
+from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc import jwk, jws
 from joserfc.errors import JoseError
 from jwcrypto.common import JWException
 
+from app import compact_json
+from app.config import Config
+from app.jwk import write_public
+from app.keys.description import public_jwk
+from app.registry import Key, Origin, Residency
+from hsm import KeySpec
 from scripts.throwaway import ROOT
 from tests.shared.api import Api, b64u, unb64u
 from tests.shared.callers import Callers
@@ -101,6 +110,21 @@ def verified(request: Any, callers: Callers) -> Callable[[Sequence[str]], Payloa
         pytest.skip("Node.js is not installed")
     library = LIBRARIES[request.param]
     return lambda signed: library(callers.url + PATH, signed)
+
+
+def test_the_set_is_not_too_big_for_any_library_by_default():
+    numbers = rsa.RSAPublicNumbers(65537, 2**4096 - 1)
+    key = Key(
+        kid=uuid4(),
+        kid_public=uuid4(),
+        owner="anonymous",
+        spec=KeySpec(kty="RSA", alg="RS256", bits=4096),
+        origin=Origin.GENERATED,
+        residency=Residency.TOKEN,
+        public_jwk=write_public(numbers.public_key()),
+    )
+    [most] = (setting.default for setting in fields(Config) if setting.name == "jwks_keys")
+    assert len(compact_json.dumps({"keys": [public_jwk(key)] * most})) < 50 * 1024
 
 
 def signed(api: Api, kid: str, alg: str, message: bytes = MESSAGE) -> str:

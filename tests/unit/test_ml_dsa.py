@@ -16,12 +16,13 @@ from app.http.operations import OPERATIONS
 from app.jose import encoding
 from app.jwk import write_public
 from app.keys.catalogue import Catalogue
-from app.registry import Key, Origin, Registry, Residency, State, migrate
+from app.registry import Key, Origin, Publication, Registry, Residency, State, migrate
 from app.rights import Principal
 from hsm import KeySpec
 from tests.shared.api import b64u
 
 DATA = b64u(b"message")
+PUBLICATION = Publication(most=10)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
     url = f"sqlite:///{tmp_path / 'registry.db'}"
     migrate(url)
     registry = Registry(url, host="host")
-    yield Catalogue(registry)
+    yield Catalogue(registry, PUBLICATION)
     registry._database.engine.dispose()
 
 
@@ -51,7 +52,7 @@ def row(request: pytest.FixtureRequest, catalogue: Catalogue, key: mldsa.MLDSA44
         state=State.ACTIVE,
         public_jwk=write_public(key.public_key()),
     )
-    catalogue._registry.insert(row, tag="jwks")
+    catalogue._registry.insert(row, publication=PUBLICATION)
     return row
 
 
@@ -68,7 +69,7 @@ def verified(members: dict[str, Any]) -> Any:
 
 
 def test_a_published_key_has_the_registered_alg(row, catalogue, key):
-    (jwk,) = catalogue.published()
+    (jwk,) = catalogue.published({})
     assert jwk == {
         "kty": "AKP",
         "alg": "ML-DSA-44",
@@ -84,7 +85,7 @@ def test_a_key_that_is_read_has_it_in_its_jwk_and_its_own_name_beside(row, catal
 
 
 def test_a_published_key_verifies_what_it_signed(row, catalogue, key):
-    (jwk,) = catalogue.published()
+    (jwk,) = catalogue.published({})
     assert verified(signed(key, **jwk)) == {"valid": True}
 
 

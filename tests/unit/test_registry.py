@@ -25,6 +25,7 @@ from app.registry import (
     Filters,
     Key,
     Origin,
+    Publication,
     Registry,
     Residency,
     State,
@@ -182,7 +183,7 @@ def test_a_budget_is_shared_exactly(registry):
 
 
 def test_grants_and_tags_come_in_the_order_of_their_code_points(registry):
-    registry.insert(SECRET, tag="b")
+    registry.insert(SECRET, publication=Publication(most=1, tag="b"))
     registry.tags.add(SECRET.kid, ["a", "B", "ä", "b", "a_c", "a-b"])
     expected = ["B", "a", "a-b", "a_c", "b", "ä"]
     assert registry.tags.of(SECRET.kid) == expected
@@ -223,6 +224,23 @@ def test_instants_are_those_that_were_stored(registry):
     assert registry.credentials.all()[0].refusal == "revoked"
 
 
+def test_of_many_pairs_at_once_no_more_are_published_than_may_be(registry):
+    publication, pairs = (
+        Publication(most=3),
+        [replace(PAIR, kid=uuid4(), kid_public=uuid4()) for _ in range(16)],
+    )
+    with ThreadPoolExecutor(8) as threads:
+        added = list(
+            threads.map(lambda pair: registry.insert(pair, publication=publication), pairs)
+        )
+    assert sum(added) == publication.most
+    tagged = [pair.kid for pair in pairs if registry.tags.of(pair.kid)]
+    assert tagged == [pair.kid for pair, is_added in zip(pairs, added, strict=True) if is_added]
+    assert registry.tags.publish(tagged[0], publication)  # it is already
+    left = next(pair.kid for pair in pairs if pair.kid not in tagged)
+    assert not registry.tags.publish(left, publication)
+
+
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 UNREADABLE = {
     "sqlite": "UPDATE keys SET expires_at = 'soon' WHERE kid = :kid",
@@ -244,8 +262,9 @@ def spoil(registry: Registry, kid: UUID) -> None:
 
 def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, database_url, caplog):
     pairs = [replace(PAIR, kid=uuid4(), kid_public=uuid4()) for _ in range(5)]
+    publication = Publication(most=10)
     for pair in pairs:
-        registry.insert(pair, tag="jwks")
+        registry.insert(pair, publication=publication)
     bad, *good = sorted(pairs, key=lambda pair: pair.kid)
     spoil(registry, bad.kid)
     with pytest.raises(RegistryUnavailable):
@@ -256,7 +275,7 @@ def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, database_url
     assert len(page) > 2  # there is another one
     listed = registry.pages.page("owner", Filters())
     assert [key.kid for key in listed] == [pair.kid for pair in good]
-    published = registry.tags.published("jwks", limit=10)
+    published = registry.tags.published(publication)
     assert {key.kid for key in published} == {pair.kid for pair in good}
     assert registry.specs().keys() == {pair.kid for pair in pairs}
     with transfer.snapshot(database_url) as (_, rows):

@@ -8,19 +8,22 @@ from flask.typing import ResponseReturnValue
 from app import compact_json
 from app.http.endpoint import Endpoint, Resource
 from app.http.failures import REGISTRY
-from app.http.request import catalogue
+from app.http.request import catalogue, load_query
+from app.schemas.catalogue import JwksQuery
 
 resource: Final = Resource("jwks", "Published public keys, for everybody.", is_public=True)
 
 JWK_SET: Final = "application/jwk-set+json"
 
 _MAX_AGE_SECONDS: Final = 60
+_QUERY: Final = JwksQuery()
 
 
 @resource.serves(
     Endpoint(
         "GET",
         "/.well-known/jwks.json",
+        query=_QUERY,
         answers=("JwkSet",),
         says="A JWK Set (RFC 7517 §5)",
         media_types=(JWK_SET,),
@@ -30,10 +33,15 @@ _MAX_AGE_SECONDS: Final = 60
     )
 )
 def jwks() -> ResponseReturnValue:
-    """Return the published keys."""
-    body = compact_json.dumps({"keys": catalogue().published()})
+    """Return the published keys.
+
+    Those are pairs with the tag `jwks`. `owner` and `tag` narrow the set: whoever trusts all of it
+    trusts every principal's signatures. Pages of every origin may read it.
+    """
+    body = compact_json.dumps({"keys": catalogue().published(load_query(_QUERY))})
     response = Response(body, mimetype=JWK_SET)
     response.cache_control.public = True
     response.cache_control.max_age = _MAX_AGE_SECONDS
+    response.access_control_allow_origin = "*"
     response.add_etag(weak=True)
     return response.make_conditional(request)

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from app.auth import principal
 from app.http.endpoint import API, Audit, Endpoint, Resource
-from app.http.failures import ALGORITHM, DECRYPTION, PUBLIC_HALF, STATE, TOKEN
+from app.http.failures import ALGORITHM, DECRYPTION, PUBLIC_HALF, PUBLICATION, STATE, TOKEN
 from app.http.request import catalogue, idempotent, keyring, load, load_query
 from app.observability.kinds import Kind
 from app.rights import Right, Role
@@ -57,7 +57,8 @@ def create() -> ResponseReturnValue:
 
     A body with `k` or `d` imports that key, any other has the token generate one. A key made with
     an `alg` does that and nothing else. RSA pairs are generated, and checked to be imported, in a
-    lane of their own: 503 while it is full.
+    lane of their own: 503 while it is full. Generated pairs that sign are published, but none when
+    as many are published as may be.
     """
     body = load(_CREATE)
     return dict(_KEY.dump(keyring().creation.create(principal(), body, idempotent())))
@@ -209,11 +210,14 @@ _TAGGING: Final = Endpoint(
     needs=(Right.TAG,),
     kind=Kind.MANAGE,
     audit=Audit.CHANGE,
-    more="POST adds those of the body. The tag `jwks` publishes a generated pair.",
+    failures=PUBLICATION,
+    more="POST adds those of the body. The tag `jwks` publishes the public half of a pair, until "
+    "as many are published as may be: then it is 422, and none is added.",
 )
 _UNTAGGING: Final = replace(
     _TAGGING,
     method="DELETE",
+    failures=(),
     more="DELETE removes those of the body, whether the key has them or not.",
 )
 

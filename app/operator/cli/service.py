@@ -11,7 +11,7 @@ from app.host import host_name
 from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
 from app.operator.cli.output import spinner
-from app.registry import Registry
+from app.registry import Publication, Registry
 from app.rights import Principal, Role
 from hsm import Hsm, TokenUnavailable
 
@@ -28,7 +28,7 @@ def registry_of(config: Config) -> Registry:
 
 def catalogue_of(config: Config) -> Catalogue:
     """Return the catalogue."""
-    return Catalogue(registry_of(config))
+    return Catalogue(registry_of(config), Publication(most=config.jwks_keys))
 
 
 def keyring_of(config: Config) -> Keyring:
