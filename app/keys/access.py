@@ -4,10 +4,10 @@
 """
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import hsm
 from app.errors import BadRequest, Forbidden, RegistryUnavailable
@@ -20,6 +20,9 @@ from hsm import CryptoFailure, Hsm, HsmError, KeyNotFound, TokenUnavailable, Uns
 
 logger = logging.getLogger(__name__)
 
+OLDEST_SECONDS: Final = 1.0
+"""How old the rows of a batch may be."""
+
 
 class Rows(Protocol):
     """Where rows are read: the registry, or what was read there for a batch."""
@@ -28,27 +31,32 @@ class Rows(Protocol):
         """Return the key of a kid, and whether the right to the operation is granted on it."""
 
 
-@dataclass(frozen=True, slots=True)
 class RowsOfBatch(Rows):
-    """The rows of one batch by kid, with what is granted on each; ``None`` without a registry."""
+    """The rows of one batch: all are read at once, and again when they are a second old.
 
-    by_kid: Mapping[str, tuple[Key, frozenset[str]]] | None
+    So a revoked grant and a compromised key count while the batch is under way.
+    """
 
-    @classmethod
-    def read(cls, registry: Registry, principal: Principal, kids: Iterable[str]) -> "RowsOfBatch":
-        """Read the keys that ``kids`` name, with one query."""
-        well_formed = {kid for kid in kids if is_kid(kid)}
-        try:
-            return cls(registry.find_all_for(principal, well_formed))
-        except RegistryUnavailable:
-            return cls(None)
+    def __init__(self, registry: Registry, principal: Principal, kids: Iterable[str]) -> None:
+        self._registry: Final = registry
+        self._principal: Final = principal
+        self._kids: Final = frozenset(kid for kid in kids if is_kid(kid))
+        self._rows, self._read_at = self._read(), time.monotonic()
 
     def find_for(self, principal: str, operation: str, kid: str) -> tuple[Key, bool] | None:
         """See ``Rows``; raise ``RegistryUnavailable`` if nothing could be read."""
-        if self.by_kid is None:
+        if time.monotonic() - self._read_at >= OLDEST_SECONDS:
+            self._rows, self._read_at = self._read(), time.monotonic()
+        if self._rows is None:
             raise RegistryUnavailable
-        found = self.by_kid.get(kid)
+        found = self._rows.get(kid)
         return found and (found[0], operation in found[1])
+
+    def _read(self) -> Mapping[str, tuple[Key, frozenset[str]]] | None:
+        """Return the keys by kid, with what is granted on each; ``None`` without a registry."""
+        with suppress(RegistryUnavailable):
+            return self._registry.find_all_for(self._principal, self._kids)
+        return None
 
 
 def find(rows: Rows, principal: Principal, kid: str, right: Right) -> Key:

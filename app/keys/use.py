@@ -47,9 +47,9 @@ class KeyUse:
     def together(self, principal: Principal, kids: Iterable[str]) -> Iterator["KeyUse"]:
         """Give what uses many keys for ``principal``, in one ``with`` block.
 
-        All the keys are read now, at once, and the operations share a session of the token.
+        All the keys are read at once, and the operations share a session of the token.
         """
-        rows = RowsOfBatch.read(self.registry, principal, kids)
+        rows = RowsOfBatch(self.registry, principal, kids)
         with self.hsm.together():
             yield replace(self, rows=rows)
 

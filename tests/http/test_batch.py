@@ -5,9 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,11 +18,15 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from app.audit import verify
+from app.errors import Forbidden, RegistryUnavailable
 from app.http.operations import OPERATIONS
+from app.keys import access
+from app.registry import Registry, State
+from app.rights import Principal, Right
 from app.schemas.batch import MOST_REQUESTS
 from app.schemas.batch import OPERATIONS as NAMES
 from app.service import service_of
-from hsm import DecryptionFailed
+from hsm import CryptoFailure, DecryptionFailed
 from hsm.operations.timing import FAILURE_SECONDS, FailureDelay
 from tests.shared.api import Answer, Api, b64u, header, unb64u
 from tests.shared.callers import Callers
@@ -271,6 +278,7 @@ def test_a_deactivated_key_does_in_a_batch_what_it_does_alone(live):
     assert [answer["status"] for answer in answers] == [404, 404]
 
 
+@pytest.mark.usefixtures("clock")  # which stands still
 def test_all_keys_are_read_with_one_query(local, application):
     pair = local.create(kty="EC", crv="P-256", alg="ES256")
     kids = [local.create(kty="oct", alg="HS256")["kid"] for _ in range(3)]
@@ -307,6 +315,62 @@ def test_all_keys_are_read_with_one_query(local, application):
 
 
 # --- The token ---
+
+
+BOB = Principal("token:bob")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock by which rows grow old."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(access, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def revoke(registry: Registry, kid: UUID) -> None:
+    registry.grants.delete(kid, BOB)
+
+
+def compromise(registry: Registry, kid: UUID) -> None:
+    key = registry.find(kid)
+    assert key
+    assert registry.change(key, state=State.COMPROMISED)
+
+
+@pytest.mark.parametrize(("act", "refusal"), [(revoke, Forbidden), (compromise, CryptoFailure)])
+def test_what_is_taken_away_counts_in_a_batch_within_a_second(
+    local, application, clock, act, refusal
+):
+    service = service_of(application)
+    kid = local.create(kty="oct", alg="HS256")["kid"]
+    service.registry.grants.put(UUID(kid), BOB, [Right.MAC])
+    with service.keyring.use.together(BOB, {kid}) as keys:
+        mac = partial(keys.mac, BOB, kid=kid, alg="HS256", data=b"")
+        assert mac()
+        act(service.registry, UUID(kid))
+        clock.now += access.OLDEST_SECONDS / 2
+        assert mac()  # no query for each
+        clock.now += access.OLDEST_SECONDS / 2
+        with pytest.raises(refusal):
+            mac()
+    assert access.OLDEST_SECONDS <= 1
+
+
+def test_a_registry_that_comes_back_serves_the_rest_of_a_batch(local, application, clock):
+    service = service_of(application)
+    kid = local.create(kty="oct", alg="HS256")["kid"]
+    everybody = Principal("anonymous")
+    away = Mock(side_effect=RegistryUnavailable)
+    with pytest.MonkeyPatch.context() as registry:
+        registry.setattr(Registry, "find_all_for", away)
+        with service.keyring.use.together(everybody, {kid}) as keys:
+            mac = partial(keys.mac, everybody, kid=kid, alg="HS256", data=b"")
+            with pytest.raises(RegistryUnavailable):
+                mac()
+            registry.undo()
+            clock.now += access.OLDEST_SECONDS
+            assert mac()
 
 
 @pytest.fixture
