@@ -35,8 +35,9 @@ def describe(key: Key) -> dict[str, Any]:
 
 def describe_new(key: Key, is_published: bool) -> dict[str, Any]:
     """Return what its creator is told of a new key; ``published`` of those that could be."""
+    bits = {"bits": key.spec.bits} if key.spec.kind.is_pair and key.spec.bits else {}
     published = {"published": is_published} if key.kid_public and signs(key.spec) else {}
-    return describe(key) | published
+    return describe(key) | bits | published
 
 
 def signs(spec: hsm.KeySpec) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from marshmallow import fields, post_load, validates_schema
@@ -28,6 +29,17 @@ from hsm import KeySpec
 
 _IMPORTS: Final = frozenset(row.private_members[0] for row in KEY_TYPES.values())
 """Members that make a body an import."""
+
+_SIZE: Final = "the size of an RSA key is 'bits', that of others follows from 'alg' or 'crv'"
+_REFUSED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "oth": "an RSA key has two primes here",
+        "size": _SIZE,
+        "length": _SIZE,
+        "modulusLength": _SIZE,
+    }
+)
+"""Members that would make another key than the one that is meant, if they were ignored."""
 
 Members = Mapping[str, Any]
 
@@ -72,6 +84,13 @@ class CreateKeyRequest(RequestSchema):
     pub = _material()
     priv = _material()
 
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Return the request; raise ``BadRequest`` for members that must not be ignored, too."""
+        for name, reason in _REFUSED.items():
+            if data.get(name) is not None:
+                raise BadRequest(f"Field '{name}' is not taken: {reason}")
+        return super().load(data, **kwargs)
+
     @post_load
     def make(self, body: dict[str, Any], **_kwargs: Any) -> KeyRequest:
         """Return the request; raise ``BadRequest`` for what does not go together."""
@@ -84,8 +103,9 @@ class CreateKeyRequest(RequestSchema):
 
 
 class KeyResponse(KeyMembers):
-    """A created key; ``published`` is only there for a generated pair that signs."""
+    """A created key; ``bits`` is there for RSA, ``published`` for a generated pair that signs."""
 
+    bits = fields.Integer()
     published = fields.Boolean()
 
 
@@ -106,12 +126,21 @@ def _spec(body: Members) -> KeySpec:
     if kty not in KEY_TYPES:
         raise BadRequest(f"Field 'kty' must be one of: {', '.join(KEY_TYPES)}")
     if alg is None and KEY_TYPES[kty].is_alg_required:
-        raise BadRequest(f"Field 'alg' is required for key type '{kty}'")
+        raise BadRequest(f"Field 'alg' is required for key type '{kty}'{_fitting(body)}")
     crvs = list(hsm.algorithms_by_crv(kty, alg))
     if not crvs:
         shown = str(alg)[:SHOWN]
         raise BadRequest(f"Algorithm '{shown}' is not compatible with key type '{kty}'.")
     return KeySpec(kty=kty, alg=alg, crv=_crv(kty, body["crv"], crvs))
+
+
+def _fitting(body: Members) -> str:
+    """Return which algorithms take a key as long as that of ``body``, to end a sentence."""
+    key_type = KEY_TYPES[body["kty"]]
+    material = body[key_type.private_members[0]]
+    sizes = {name: key_type.sizes(name) for name in hsm.ALGORITHMS} if material else {}
+    names = [name for name, row in sizes.items() if row and 8 * len(material) in row.imported]
+    return f"; a key of {len(material)} bytes may be for: {', '.join(names)}" if names else ""
 
 
 def _crv(kty: str, crv: str | None, crvs: list[str | None]) -> str | None:

@@ -267,14 +267,24 @@ CREATIONS = (
         {"kty": "oct", "alg": "HS256", "k": b64u(bytes(32))},
         {"kty": "oct", "alg": "HS256", "key_ops": SIGNS},
     ),
-    ({"kty": "RSA"}, {"kid_public": UUID, "kty": "RSA", "key_ops": SIGNS, **PUBLISHED}),
+    (
+        {"kty": "RSA"},
+        {"kid_public": UUID, "kty": "RSA", "key_ops": SIGNS, "bits": 2048, **PUBLISHED},
+    ),
     (
         {"kty": "RSA", "alg": "PS512"},
-        {"kid_public": UUID, "kty": "RSA", "alg": "PS512", "key_ops": SIGNS, **PUBLISHED},
+        {
+            "kid_public": UUID,
+            "kty": "RSA",
+            "alg": "PS512",
+            "key_ops": SIGNS,
+            "bits": 2048,
+            **PUBLISHED,
+        },
     ),
     (
         {"kty": "RSA", "alg": "RSA-OAEP"},
-        {"kid_public": UUID, "kty": "RSA", "alg": "RSA-OAEP", "key_ops": ENCRYPTS},
+        {"kid_public": UUID, "kty": "RSA", "alg": "RSA-OAEP", "key_ops": ENCRYPTS, "bits": 2048},
     ),
     (
         {"kty": "EC", "crv": "P-384"},
@@ -398,3 +408,27 @@ def test_every_message_has_a_cek_of_its_own(
     assert first["protected"] == second["protected"]
     swapped = first | {"encrypted_key": second["encrypted_key"]}
     assert live.post("/decrypt", swapped).refusal == (422, "decryption_failed")
+
+
+# --- Members that must not be ignored ---
+
+
+@pytest.mark.parametrize("name", ["oth", "size", "length", "modulusLength"])
+@pytest.mark.parametrize("kty", ["RSA", "oct"])
+def test_a_member_that_would_make_another_key_is_refused(name: str, kty: str, live: Api) -> None:
+    refused = live.post("/keys", {"kty": kty, "alg": None, name: [] if name == "oth" else 4096})
+    assert refused.refusal == (400, "bad_request")
+    assert f"'{name}'" in refused.body["description"]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "fitting"),
+    [(16, "A128GCM, A128KW"), (24, "A192GCM, A192KW"), (33, "HS256"), (1, None)],
+)
+def test_who_imports_a_secret_without_alg_is_told_which_fit(
+    size_bytes: int, fitting: str | None, live: Api
+) -> None:
+    refused = live.post("/keys", {"kty": "oct", "k": b64u(bytes(size_bytes))})
+    assert refused.refusal == (400, "bad_request")
+    ending = f"; a key of {size_bytes} bytes may be for: {fitting}" if fitting else ""
+    assert refused.body["description"] == f"Field 'alg' is required for key type 'oct'{ending}"
