@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from app.settings import PREFIX
-from hsm import Finding
 
 
 class Result(StrEnum):
@@ -24,17 +23,6 @@ class Advice(NamedTuple):
     result: Result
     seen: str
     advice: str = ""
-
-
-class Check(NamedTuple):
-    """How one step ended; ``facts`` are those of its look."""
-
-    step: str
-    result: Result
-    symptom: str
-    seen: str
-    advice: str
-    facts: Mapping[str, Any]
 
 
 def _ok(seen: str) -> Advice:
@@ -356,13 +344,4 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
 }
 
 ADVICE: Final = MappingProxyType(_ADVICE)
-"""By step, and by the symptom of its look."""
-
-
-def check_of(step: str, look: Finding, settings: Mapping[str, Any]) -> Check:
-    """Put ``look`` into words; ``step`` is a row of the table, and a name after a blank."""
-    table = ADVICE[step.partition(" ")[0]]
-    words = table.get(look.symptom) or COMMON[look.symptom]
-    filling = {**settings, **look.facts}
-    seen, advice = (text.format_map(filling) for text in (words.seen, words.advice))
-    return Check(step, words.result, look.symptom, seen, advice, dict(look.facts))
+"""By step, and by the symptom of its finding."""
