@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from app.errors import BadRequest
 from app.jose import encoding
 from app.jwk import weak_moduli
+from app.jwk.factors import factors
 from app.jwk.key_type import PairType, Sizes
 from app.jwk.members import REFUSED, Members, Octets, require, require_given
 from app.jwk.primality import require_primes
@@ -25,7 +26,8 @@ PRIME_BITS_SHARE: Final = 4
 CLOSE_BITS: Final = 100  # |p - q| > 2**(nlen/2 - 100) (FIPS 186-5 §A.1.1)
 
 _PUBLIC: Final = ("n", "e")
-_PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi")
+_COMPUTED: Final = ("p", "q", "dp", "dq", "qi")
+_PRIVATE: Final = ("d", *_COMPUTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -114,15 +116,32 @@ _PRIVATE_DEMANDS: Final[tuple[_Demand[_Numbers], ...]] = (
 def _read_private(_spec: KeySpec, members: Members) -> rsa.RSAPrivateKey:
     """Return the key of the eight ``members``, big-endian (RFC 7518 §6.3.1, §6.3.2).
 
+    Of those from ``p`` on there are all or none (§6.3.2); then they are computed.
+
     Leading zero octets, which §2 forbids and Java's ``BigInteger`` sends, are accepted; sizes are
     counted in bits. ``n`` must have 2048 to 4096, and no member more than ``n``.
     """
-    octets = {name: require_given(members, name, "an RSA key") for name in _PUBLIC + _PRIVATE}
+    is_short = all(members.get(name) is None for name in _COMPUTED)
+    names = _PUBLIC + (_PRIVATE[:1] if is_short else _PRIVATE)
+    octets = {name: require_given(members, name, "an RSA key") for name in names}
     _require_sizes(octets)
-    key = _Numbers(**{name: int.from_bytes(value) for name, value in octets.items()})
-    _require_all(_PUBLIC_DEMANDS, key)
+    numbers = {name: int.from_bytes(value) for name, value in octets.items()}
+    _require_all(_PUBLIC_DEMANDS, _PublicNumbers(n=numbers["n"], e=numbers["e"]))
+    key = _completed(**numbers) if is_short else _Numbers(**numbers)
     _require_all(_PRIVATE_DEMANDS, key)
     return _key_of(key)
+
+
+def _completed(n: int, e: int, d: int) -> _Numbers:
+    """Return the key of the three numbers that the others follow from."""
+    found = factors(n, e, d)
+    if found is None:
+        raise BadRequest("Field 'd' is not the private exponent of 'e'")
+    p, q = found
+    with suppress(*REFUSED):
+        qi = pow(q, -1, p)
+        return _Numbers(n=n, e=e, d=d, p=p, q=q, dp=d % (p - 1), dq=d % (q - 1), qi=qi)
+    raise BadRequest("Field 'n' is not a product of two prime numbers")
 
 
 def _read_public(crv: str, octets: Octets) -> rsa.RSAPublicKey:
@@ -202,7 +221,7 @@ RSA: Final = PairType(
     kty="RSA",
     public_members=_PUBLIC,
     private_members=(*_PRIVATE, "oth"),
-    imported_members=_PUBLIC + _PRIVATE,
+    imported_members=(*_PUBLIC, "d"),
     public_keys=(rsa.RSAPublicKey,),
     read_private=_read_private,
     prove_private=require_primes,

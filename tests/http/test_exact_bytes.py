@@ -6,6 +6,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import hsm
@@ -432,3 +434,19 @@ def test_who_imports_a_secret_without_alg_is_told_which_fit(
     assert refused.refusal == (400, "bad_request")
     ending = f"; a key of {size_bytes} bytes may be for: {fitting}" if fitting else ""
     assert refused.body["description"] == f"Field 'alg' is required for key type 'oct'{ending}"
+
+
+def test_an_rsa_key_of_its_exponents_alone_signs_as_the_whole_one(live: Api) -> None:
+    numbers = rsa.generate_private_key(65537, 2048).private_numbers()
+    public = numbers.public_numbers
+    members = {
+        name: b64u(value.to_bytes((value.bit_length() + 7) // 8))
+        for name, value in {"n": public.n, "e": public.e, "d": numbers.d}.items()
+    }
+    created = live.create(kty="RSA", alg="RS256", **members)
+    assert (created["kid_public"], created["bits"]) == (None, 2048)
+    jws = live.ok("/sign", {"kid": created["kid"], "alg": "RS256", "data": ""})
+    signing_input = f"{jws['protected']}.".encode()
+    public.public_key().verify(
+        unb64u(jws["signature"]), signing_input, padding.PKCS1v15(), hashes.SHA256()
+    )

@@ -291,6 +291,36 @@ def test_leading_zero_octets_change_neither_value_nor_size(
     assert members_of(rsa_import(padded)) == good
 
 
+@pytest.mark.parametrize(
+    "order", [(lambda p, q: (p - 1) * (q - 1)), (lambda p, q: lcm(p - 1, q - 1))]
+)
+@pytest.mark.parametrize("bits", [2048, 2049, 4096])
+def test_an_rsa_key_of_both_exponents_is_completed(
+    bits: int, order: Callable[[int, int], int]
+) -> None:
+    made = rsa.generate_private_key(65537, bits).private_numbers()
+    p, q = sorted((made.p, made.q), reverse=True)
+    members = members_from(p, q, order=order(p, q))
+    assert members_of(rsa_import({name: members[name] for name in ("n", "e", "d")})) == members
+
+
+@pytest.mark.parametrize("change", [-2, -1, 1, 2, 65536])
+def test_an_rsa_key_of_another_exponent_is_not_completed(
+    change: int, good: dict[str, bytes]
+) -> None:
+    d = octets(int.from_bytes(good["d"]) + change)
+    assert_refused({"n": good["n"], "e": good["e"], "d": d}, "Field 'd' is not the private")
+
+
+@pytest.mark.parametrize("name", ["p", "q", "dp", "dq", "qi"])
+def test_of_the_members_that_can_be_computed_there_are_all_or_none(
+    name: str, good: dict[str, bytes]
+) -> None:
+    members = {known: good[known] for known in ("n", "e", "d", name)}
+    missing = next(one for one in ("p", "q", "dp") if one != name)
+    assert_refused(members, f"Field '{missing}' is required to import an RSA key")
+
+
 def test_an_unused_member_is_ignored(good: dict[str, bytes]) -> None:
     assert rsa_import(good | {"oth": b"", "k": None}).key_size == 2048
 
@@ -329,7 +359,8 @@ def test_a_missing_member_is_named(name: str, good: dict[str, bytes]) -> None:
 def test_the_first_missing_member_is_the_one_named() -> None:
     for position, name in enumerate(MEMBERS):
         present = dict.fromkeys(MEMBERS[:position], b"")
-        assert_refused(present, f"Field '{name}' is required")
+        if present.keys() != {"n", "e", "d"}:  # from which the others are computed
+            assert_refused(present, f"Field '{name}' is required")
 
 
 @pytest.mark.parametrize("delta", [-2, -1, 1, 2])
