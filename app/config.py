@@ -167,6 +167,9 @@ class Config:
         "file with the secret by which nginx may say who the client is (`deploy/nginx`)",
         default=None,
     )
+    keys_per_owner: int | None = setting(
+        whole, "most keys that one principal may own, then 422; by default any number", default=None
+    )
     jwks_tagging: bool = setting(
         flag,
         "0 generates pairs that sign without the tag `jwks`, which publishes them",

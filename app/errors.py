@@ -75,6 +75,15 @@ class TooManyAtOnce(AppError):
         super().__init__("Too many requests of this principal are being answered")
 
 
+class TooManyKeys(AppError):
+    """The owner of a key to be has as many as one may have."""
+
+    code = "too_many_keys"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"The owner has {most} keys, as many as the service allows for one")
+
+
 class RequestReused(AppError):
     """An Idempotency-Key came again with another request."""
 

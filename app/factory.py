@@ -58,12 +58,13 @@ def _service(config: Config) -> Service:
         config.registry_url, host=host_name(config.state_dir), observe=metrics.used_registry
     )
     watch = Watch(registry.check)
-    publication = Publication(most=config.jwks_keys)
+    publication = Publication(most=config.jwks_keys, takes_new=config.jwks_tagging)
     keyring = Keyring.of(
         registry,
         hsm,
         state_dir=config.state_dir,
-        publication=publication if config.jwks_tagging else None,
+        publication=publication,
+        keys_per_owner=config.keys_per_owner,
     )
     capabilities = Capabilities(config=config)
     last_hour = LastHour(
@@ -81,7 +82,7 @@ def _service(config: Config) -> Service:
         registry=registry,
         watch=watch,
         keyring=keyring,
-        catalogue=Catalogue(registry, publication),
+        catalogue=Catalogue(registry, publication, keys_per_owner=config.keys_per_owner),
         capabilities=capabilities,
         janitor=Janitor(keyring.recovery, audit_log),
         authenticator=Authenticator(config, registry.credentials, proxy, address, AUDIENCE),

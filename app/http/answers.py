@@ -28,6 +28,7 @@ from app.errors import (
     RequestReused,
     TooManyAtOnce,
     TooManyFailures,
+    TooManyKeys,
     Unauthorized,
 )
 
@@ -46,6 +47,7 @@ STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
         MisdirectedRequest: HTTPStatus.MISDIRECTED_REQUEST,
         TooManyAtOnce: HTTPStatus.TOO_MANY_REQUESTS,
         TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
+        TooManyKeys: HTTPStatus.UNPROCESSABLE_ENTITY,
         RequestReused: HTTPStatus.UNPROCESSABLE_ENTITY,
         RequestInProgress: HTTPStatus.SERVICE_UNAVAILABLE,
         IssuerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

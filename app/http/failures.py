@@ -58,4 +58,5 @@ ONCE: Final[Failures] = (
     errors.RequestInProgress(),
     hsm.KeyNotFound(),
 )
+QUOTA: Final[Failures] = (errors.TooManyKeys(1000),)
 READINESS: Final[Failures] = (errors.NotReady("unavailable", "pin", "the token refuses the PIN"),)

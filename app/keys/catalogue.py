@@ -10,6 +10,7 @@ from app.errors import BadRequest, RegistryUnavailable
 from app.jwk import public_pem
 from app.keys.access import find
 from app.keys.description import describe_fully, public_jwk
+from app.keys.quota import Quota
 from app.registry import Filters, Key, Publication, Registry, State
 from app.rights import EVERYBODY, Principal, Right, is_name
 from hsm import CryptoFailure, KeyNotFound
@@ -38,9 +39,12 @@ class Catalogue:
     Every method that names a key raises ``KeyNotFound``, then ``Forbidden``.
     """
 
-    def __init__(self, registry: Registry, publication: Publication) -> None:
+    def __init__(
+        self, registry: Registry, publication: Publication, *, keys_per_owner: int | None = None
+    ) -> None:
         self._registry = registry
         self._publication = publication
+        self._quota = Quota(registry=registry, most=keys_per_owner)
 
     def page(self, principal: Principal, narrowed_to: Mapping[str, Any]) -> Page:
         """Return those keys that the caller may read, in the order of their kids."""
@@ -70,6 +74,8 @@ class Catalogue:
             raise BadRequest("Field 'owner' must be the name of a principal, like token:ci")
         for _ in range(_ATTEMPTS):  # somebody else may change its state meanwhile
             key = self._whole(self._find(principal, kid, Right.MANAGE))
+            if values.get("owner", key.owner) != key.owner:
+                self._quota.require(values["owner"])
             if self._registry.change(key, **_columns(key, values)):
                 current_request.change(
                     **{name: _audited(values[name]) for name in _AUDITED if name in values}
@@ -86,10 +92,10 @@ class Catalogue:
 
         Raises ``CryptoFailure``, and adds none, if one would publish a key too many.
         """
-        key, most = self._find(principal, kid, Right.TAG), self._publication.most
+        key = self._find(principal, kid, Right.TAG)
         is_to_publish = self._publication.tag in names
         if is_to_publish and not self._registry.tags.publish(key.kid, self._publication):
-            raise CryptoFailure(f"{most} keys are published, and no more may be")
+            raise self._publication.refusal()
         self._registry.tags.add(key.kid, names)
         current_request.change(tagged=sorted(names))
         return self._registry.tags.of(key.kid)

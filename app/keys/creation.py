@@ -26,10 +26,12 @@ from app.idempotency import IdempotentRequest
 from app.jwk import write_public
 from app.keys.access import existing, find, find_of_message, require_fit, require_on_curve
 from app.keys.description import describe_new, signs
+from app.keys.quota import Quota
 from app.registry import AlreadyRequested, Key, Origin, Publication, Registry, Residency
 from app.rights import Principal, Right
 from app.schemas.fields import Header
 from app.schemas.keys import KeyRequest
+from app.schemas.labels import Labels
 from hsm import Hsm, HsmError, KeyNotFound, KeyRef, KeySpec, Made, PrivateKey
 
 Record = Callable[[UUID], None]
@@ -41,6 +43,20 @@ _FIRST_ANSWER_SECONDS: Final = 10.0
 
 def no_record(_kid: UUID) -> None:
     """Write nothing down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tagging:
+    """The tags of a new key, and whether it is to be published: if there is room, or if asked."""
+
+    tags: frozenset[str] = frozenset()
+    publication: Publication | None = None
+    is_asked: bool = False
+
+    def require(self, *, is_published: bool) -> None:
+        """Raise ``CryptoFailure`` for a key that was to be published, and is not."""
+        if self.publication and self.is_asked and not is_published:
+            raise self.publication.refusal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +73,7 @@ class TwoPhases:
 
     @contextmanager
     def creation(
-        self, key: Key, publication: Publication | None, request: IdempotentRequest | None
+        self, key: Key, tagging: "Tagging", request: IdempotentRequest | None
     ) -> Iterator[dict[str, Any]]:
         """Add ``key`` as pending for one ``with`` block, which activates it; undo after errors.
 
@@ -66,9 +82,14 @@ class TwoPhases:
         answer = partial(describe_new, key)
         with self.under_way():
             is_published = self.registry.insert(
-                key, publication=publication, request=request, answer=answer
+                key,
+                publication=tagging.publication,
+                tags=tagging.tags,
+                request=request,
+                answer=answer,
             )
             try:
+                tagging.require(is_published=is_published)
                 yield answer(is_published)
             except BaseException:
                 with suppress(HsmError, RegistryUnavailable):  # then ``reconcile`` will
@@ -102,6 +123,7 @@ class KeyCreation:
     hsm: Hsm
     phases: TwoPhases
     publication: Publication | None
+    quota: Quota
 
     def create(
         self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None = None
@@ -154,17 +176,32 @@ class KeyCreation:
             spec=spec,
             origin=Origin.GENERATED if material is None else Origin.IMPORTED,
             residency=Residency.TOKEN if material is None else Residency.PROCESS,
+            name=request.labels.name,
+            expires_at=request.labels.expires_at,
         )
+        self.quota.require(principal)
         self.hsm.offers()  # fail before inserting a row if the token is unavailable
         if request.prove is not None:
             self.hsm.in_lane(request.prove)
-        publication = self.publication if key.kid_public and signs(spec) else None
-        with self.phases.creation(key, publication, idempotent) as answer:
+        with self.phases.creation(key, self._tagging(key, request.labels), idempotent) as answer:
             made = self._make(key.ref, material)
             if material is not None and not self.hsm.works(key.ref):
                 raise BadRequest("The key material is refused: a trial of it in the token failed")
             self.registry.activate(made.ref, write_public(made.public) if made.public else None)
         return answer
+
+    def _tagging(self, key: Key, labels: Labels) -> "Tagging":
+        """Return how to tag a new key; a pair that signs is published, if there is room."""
+        tags, publication = frozenset(labels.tags), self.publication
+        if publication is None:
+            return Tagging(tags=tags)
+        is_asked = publication.tag in tags
+        is_usual = publication.takes_new and key.kid_public is not None and signs(key.spec)
+        return Tagging(
+            tags=tags - {publication.tag},
+            publication=publication if is_asked or is_usual else None,
+            is_asked=is_asked,
+        )
 
     def _make(self, ref: KeyRef, material: bytes | PrivateKey | None) -> Made:
         if material is None:
@@ -192,7 +229,8 @@ class KeyCreation:
             origin=Origin.UNWRAPPED,
             residency=Residency(residency),
         )
-        with self.phases.creation(cek, None, idempotent) as answer:
+        self.quota.require(principal)
+        with self.phases.creation(cek, Tagging(), idempotent) as answer:
             with existing(self.registry, key):
                 made = self.hsm.unwrap(key.ref, alg, enc, encrypted_key, cek.ref, header.agreement)
             self.registry.activate(made.ref, None)

@@ -6,6 +6,7 @@ from typing import Self
 
 from app.keys.budget import EncryptionBudget
 from app.keys.creation import KeyCreation, TwoPhases
+from app.keys.quota import Quota
 from app.keys.recovery import Recovery
 from app.keys.use import KeyUse
 from app.registry import Publication, Registry
@@ -28,14 +29,19 @@ class Keyring:
         *,
         state_dir: Path,
         publication: Publication | None = None,
+        keys_per_owner: int | None = None,
     ) -> Self:
-        """Return them; new pairs that sign are published while there is room in ``publication``."""
+        """Return them; keys are published as ``publication`` has it, if there is one."""
         phases = TwoPhases(registry=registry, hsm=hsm, lock=state_dir / "unfinished.lock")
         budget = EncryptionBudget(registry)
         return cls(
             use=KeyUse(registry=registry, rows=registry, hsm=hsm, budget=budget),
             creation=KeyCreation(
-                registry=registry, hsm=hsm, phases=phases, publication=publication
+                registry=registry,
+                hsm=hsm,
+                phases=phases,
+                publication=publication,
+                quota=Quota(registry=registry, most=keys_per_owner),
             ),
             recovery=Recovery(registry=registry, hsm=hsm, phases=phases),
         )

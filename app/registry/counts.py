@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Label, Select, and_, case, column, func, select, table
 
 from app.registry.database import Database
-from app.registry.records import State
+from app.registry.records import VISIBLE, State
 from app.registry.tables import keys
 
 _REVISION: Final[Select[Any]] = select(column("version_num")).select_from(table("alembic_version"))
@@ -41,6 +41,14 @@ class Census:
                 Group(kty, crv, bits, State(state), number)
                 for kty, crv, bits, state, number in connection.execute(query)
             ]
+
+    def owned_by(self, owner: str) -> int:
+        """Return how many keys ``owner`` has, with those that are being made."""
+        query = select(func.count()).where(
+            keys.c.owner == owner, keys.c.state.in_([State.PENDING, *VISIBLE])
+        )
+        with self._database.reading() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def revision(self) -> str | None:
         """Return the revision of the schema, as Alembic names it."""

@@ -111,6 +111,8 @@ def values_of(key: Key) -> dict[str, Any]:
         "residency": key.residency,
         "state": key.state,
         "public_jwk": key.public_jwk,
+        "name": key.name,
+        "expires_at": key.expires_at,
     }
 
 

@@ -159,16 +159,17 @@ class Registry:
         key: Key,
         *,
         publication: Publication | None = None,
+        tags: Iterable[str] = (),
         request: IdempotentRequest | None = None,
         answer: Callable[[bool], Mapping[str, Any]] = _no_answer,
     ) -> bool:
         """Add a row; return whether the key is published, which needs room in ``publication``.
 
-        ``answer`` is what to remember of ``request``, by whether the key is published. Raises
-        ``AlreadyRequested`` if ``request`` is remembered.
+        It has ``tags``, too. ``answer`` is what to remember of ``request``, by whether the key is
+        published. Raises ``AlreadyRequested`` if ``request`` is remembered.
         """
         try:
-            return self._insert(key, publication, request, answer)
+            return self._insert(key, publication, tags, request, answer)
         except IntegrityError as error:
             if request is None:
                 raise
@@ -178,6 +179,7 @@ class Registry:
         self,
         key: Key,
         publication: Publication | None,
+        names: Iterable[str],
         request: IdempotentRequest | None,
         answer: Callable[[bool], Mapping[str, Any]],
     ) -> bool:
@@ -188,6 +190,8 @@ class Registry:
         with self._database.writing() as connection:
             connection.execute(insert(keys).values(row))
             is_published = publication is not None and publish(connection, key.kid, publication)
+            for name in sorted(set(names)):
+                connection.execute(insert(tags).values(kid=row["kid"], tag=name, tagged_at=now))
             if request:
                 remember(connection, request, row["kid"], answer(is_published))
         return is_published

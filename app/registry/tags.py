@@ -13,6 +13,7 @@ from app.registry.database import Database
 from app.registry.reading import readable
 from app.registry.records import Key, State, record_of
 from app.registry.tables import keys, tags
+from hsm import CryptoFailure
 
 _PUBLIC: Final = (State.ACTIVE, State.DEACTIVATED)
 _TO_BE_PUBLIC: Final = (State.PENDING, *_PUBLIC)
@@ -21,10 +22,18 @@ _PUBLISHING: Final = 0x6A776B73  # any number that means the same to all
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """Which public keys everybody may fetch: those of pairs with ``tag``, at most ``most``."""
+    """Which public keys everybody may fetch: those of pairs with ``tag``, at most ``most``.
+
+    ``takes_new`` pairs that sign: they get the tag while there is room.
+    """
 
     most: int
     tag: str = "jwks"
+    takes_new: bool = True
+
+    def refusal(self) -> CryptoFailure:
+        """Return what a caller is told who asks for one more."""
+        return CryptoFailure(f"{self.most} keys are published, and no more may be")
 
 
 class Tags:

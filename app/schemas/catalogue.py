@@ -1,39 +1,22 @@
 """Bodies and queries of managing keys: lists, changes, tags, grants."""
 
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from marshmallow import Schema, fields, post_load, validates_schema
 
 from app.errors import BadRequest
-from app.instants import LAST, is_to_come
 from app.jose import encoding
 from app.kid import is_kid
 from app.rights import GRANTABLE, Right
 from app.schemas.fields import Text, fail
 from app.schemas.key_members import KeyMembers
+from app.schemas.labels import LONGEST, Instant, Name, NamesField, TagsField
 from app.schemas.schema import RequestSchema
 
 STATES: Final = ("active", "deactivated", "compromised")
 MOST_KEYS: Final = 200
 DEFAULT_KEYS: Final = 50
-LONGEST: Final = 255
-MOST_TAGS: Final = 100
-_INSTANT: Final = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
-
-
-class Name(Text):
-    """A text that people read: short, and without control characters."""
-
-    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
-        text = self._text(value)
-        if not text or len(text) > LONGEST or not text.isprintable():
-            fail(BadRequest(f"Field '{attr}' must be 1 to {LONGEST} printable characters"))
-        return text
 
 
 class State(Text):
@@ -46,21 +29,6 @@ class State(Text):
         return text
 
 
-class Instant(Text):
-    """A point in time to come (RFC 3339 §5.6)."""
-
-    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> datetime:
-        instant = _instant(self._text(value))
-        if instant is None:
-            fail(BadRequest(f"Field '{attr}' must be like 2030-01-31T12:00:00Z (RFC 3339)"))
-        if not is_to_come(instant):
-            fail(BadRequest(f"Field '{attr}' must be between now and {LAST:%Y-%m-%dT%H:%M:%SZ}"))
-        return instant
-
-    def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
-        return None if value is None else value.isoformat().replace("+00:00", "Z")
-
-
 class Owner(Text):
     """Whose keys are asked for."""
 
@@ -69,15 +37,6 @@ class Owner(Text):
         if "\0" in text:
             fail(BadRequest(f"Field '{attr}' must be the name of a principal, like token:ci"))
         return text
-
-
-def _instant(text: str) -> datetime | None:
-    try:
-        if _INSTANT.fullmatch(text):
-            return datetime.fromisoformat(text.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    return None
 
 
 class ListQuery(RequestSchema):
@@ -168,40 +127,10 @@ class ChangeRequest(RequestSchema):
         return {name: value for name, value in columns.items() if name not in absent}
 
 
-class NamesField(fields.Field[Any]):
-    """An array of strings."""
-
-    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
-        "required": "is required",
-        "null": "is required",
-        "invalid": "must be an array of strings",
-    }
-
-    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> list[str]:
-        if not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
-            raise self.make_error("invalid")
-        return value
-
-
 class TagsRequest(RequestSchema):
     """POST and DELETE /keys/{kid}/tags."""
 
-    tags = NamesField(required=True)
-
-    @validates_schema
-    def check(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse names that are ours or nobody's."""
-        if len(body["tags"]) > MOST_TAGS:
-            fail(BadRequest(f"Field 'tags' must hold at most {MOST_TAGS} tags"), "tags")
-        for tag in body["tags"]:
-            if not tag or tag.startswith("_") or len(tag) > LONGEST or not tag.isprintable():
-                fail(
-                    BadRequest(
-                        f"Field 'tags' must hold tags of 1 to {LONGEST} printable characters "
-                        "that do not begin with '_'"
-                    ),
-                    "tags",
-                )
+    tags = TagsField(required=True)
 
 
 class TagsResponse(Schema):

@@ -1,7 +1,7 @@
 """Bodies of the keys resource (wire contract §3): what may be created, and what is an import."""
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -23,6 +23,7 @@ from app.schemas.fields import (
     refusal,
 )
 from app.schemas.key_members import KeyMembers
+from app.schemas.labels import Instant, Labels, Name, TagsField
 from app.schemas.messages import require_encrypted_key
 from app.schemas.schema import RequestSchema
 from hsm import KeySpec
@@ -54,6 +55,7 @@ class KeyRequest:
     spec: KeySpec
     material: Material | None = None
     prove: Callable[[], None] | None = None
+    labels: Labels = field(default_factory=Labels)
 
     def __repr__(self) -> str:
         return f"<KeyRequest {self.spec}>"
@@ -83,6 +85,9 @@ class CreateKeyRequest(RequestSchema):
     y = _material()
     pub = _material()
     priv = _material()
+    name = Name(load_default=None, allow_none=True)
+    tags = TagsField(load_default=None, allow_none=True)
+    expires = Instant(load_default=None, allow_none=True)
 
     def load(self, data: Any, **kwargs: Any) -> Any:
         """Return the request; raise ``BadRequest`` for members that must not be ignored, too."""
@@ -95,11 +100,13 @@ class CreateKeyRequest(RequestSchema):
     def make(self, body: dict[str, Any], **_kwargs: Any) -> KeyRequest:
         """Return the request; raise ``BadRequest`` for what does not go together."""
         spec = _spec(body)
-        members = [name for name, field in self.fields.items() if isinstance(field, Base64Url)]
+        members = [name for name, one in self.fields.items() if isinstance(one, Base64Url)]
         given = dict.fromkeys(name for name in members if body[name] is not None).keys()
         request = _import(spec, body) if _is_import(given) else _generation(spec, body)
         _require_offered(spec)
-        return request
+        tags, expires_at = body["tags"] or (), body["expires"]
+        labels = Labels(name=body["name"], tags=tags, expires_at=expires_at)
+        return replace(request, labels=labels)
 
 
 class KeyResponse(KeyMembers):

@@ -9,7 +9,7 @@ from app.http.views import index
 from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, rsa
 from app.registry import Origin, Residency
 from app.rights import GRANTABLE
-from app.schemas import batch, catalogue, messages
+from app.schemas import batch, catalogue, labels, messages
 from scripts.openapi.operations import OPERATIONS, Operation
 from scripts.openapi.responses import statuses
 from scripts.openapi.types import BASE64URL, JsonSchema, compact, nullable, one_of, reference
@@ -241,7 +241,7 @@ def demands() -> dict[str, JsonSchema]:
 def members() -> dict[str, JsonSchema]:
     """Return what single members are beyond their types: ``schema.member``."""
     operations_of_grants = {"items": {"type": "string", "enum": [str(one) for one in GRANTABLE]}}
-    tag = {"type": "string", "minLength": 1, "maxLength": catalogue.LONGEST, "pattern": "^[^_]"}
+    tag = {"type": "string", "minLength": 1, "maxLength": labels.LONGEST, "pattern": "^[^_]"}
     limit = {"minimum": 1, "maximum": catalogue.MOST_KEYS, "default": catalogue.DEFAULT_KEYS}
     sizes = rsa.SIZES.generated
     return {
@@ -251,7 +251,8 @@ def members() -> dict[str, JsonSchema]:
             "maxItems": batch.MOST_REQUESTS,
             "items": {"oneOf": [_part(op) for op in operations.OPERATIONS]},
         },
-        "TagsRequest.tags": {"maxItems": catalogue.MOST_TAGS, "items": tag},
+        "TagsRequest.tags": {"maxItems": labels.MOST_TAGS, "items": tag},
+        "CreateKeyRequest.tags": {"maxItems": labels.MOST_TAGS, "items": tag},
         "GrantRequest.operations": {"minItems": 1, **operations_of_grants},
         "GrantResponse.operations": operations_of_grants,
         "ListQuery.limit": {"type": "integer", **limit},

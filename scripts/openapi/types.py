@@ -9,7 +9,7 @@ from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
 import hsm
-from app.schemas import catalogue
+from app.schemas import catalogue, labels
 from app.schemas.batch import RequestsField
 from app.schemas.fields import (
     PARTY_INFO_BYTES_MAX,
@@ -86,10 +86,11 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
     AlgorithmName: lambda field: {"type": "string", "enum": _in_order(field.algorithms.names)},
     ProtectedHeader: _header,
     WholeNumber: {"type": "integer"},
-    catalogue.Name: {"type": "string", "minLength": 1, "maxLength": catalogue.LONGEST},
+    labels.Name: {"type": "string", "minLength": 1, "maxLength": labels.LONGEST},
     catalogue.State: {"type": "string", "enum": list(catalogue.STATES)},
-    catalogue.Instant: {"type": "string", "format": "date-time"},
-    catalogue.NamesField: {"type": "array", "items": {"type": "string"}},
+    labels.Instant: {"type": "string", "format": "date-time"},
+    labels.NamesField: {"type": "array", "items": {"type": "string"}},
+    labels.TagsField: {"type": "array", "items": {"type": "string"}},
     RequestsField: {"type": "array"},
     PublicJwkField: reference("PublicJwk"),
 }

@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from app.auth import principal
 from app.http.endpoint import API, Audit, Endpoint, Resource
-from app.http.failures import ALGORITHM, DECRYPTION, PUBLIC_HALF, PUBLICATION, STATE, TOKEN
+from app.http.failures import ALGORITHM, DECRYPTION, PUBLIC_HALF, PUBLICATION, QUOTA, STATE, TOKEN
 from app.http.request import catalogue, idempotent, keyring, load, load_query
 from app.observability.kinds import Kind
 from app.rights import Right, Role
@@ -48,7 +48,7 @@ _TAGS: Final = TagsResponse()
         needs=(Role.CREATOR,),
         kind=Kind.MAKE,
         audit=Audit.CHANGE,
-        failures=(*ALGORITHM, *TOKEN),
+        failures=(*ALGORITHM, *TOKEN, *QUOTA),
         is_idempotent=True,
     )
 )
@@ -74,7 +74,7 @@ def create() -> ResponseReturnValue:
         needs=(Right.UNWRAP, Role.CREATOR),
         kind=Kind.MAKE,
         audit=Audit.CHANGE,
-        failures=(*ALGORITHM, *TOKEN, *DECRYPTION),
+        failures=(*ALGORITHM, *TOKEN, *DECRYPTION, *QUOTA),
         is_idempotent=True,
     )
 )
@@ -152,7 +152,7 @@ def public_pem(kid: str) -> ResponseReturnValue:
         needs=(Right.MANAGE,),
         kind=Kind.MANAGE,
         audit=Audit.CHANGE,
-        failures=STATE,
+        failures=(*STATE, *QUOTA),
     )
 )
 def change(kid: str) -> ResponseReturnValue:

@@ -1,0 +1,22 @@
+"""How many keys one principal may own."""
+
+from dataclasses import dataclass
+
+from app.errors import TooManyKeys
+from app.registry import Registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """``most`` keys for each owner, any number for ``None``.
+
+    Requests of the same moment do not see one another: as many more may be made as are under way.
+    """
+
+    registry: Registry
+    most: int | None
+
+    def require(self, owner: str) -> None:
+        """Raise ``TooManyKeys`` if ``owner`` has as many as he may."""
+        if self.most is not None and self.registry.census.owned_by(owner) >= self.most:
+            raise TooManyKeys(self.most)

@@ -1,0 +1,95 @@
+"""What callers write on keys: a name, tags, until when they are used."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from marshmallow import fields
+
+from app.errors import BadRequest
+from app.instants import LAST, is_to_come
+from app.schemas.fields import Text, fail
+
+LONGEST: Final = 255
+MOST_TAGS: Final = 100
+_INSTANT: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """What a new key is to have of them."""
+
+    name: str | None = None
+    tags: Sequence[str] = ()
+    expires_at: datetime | None = None
+
+
+class Name(Text):
+    """A text that people read: short, and without control characters."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
+        text = self._text(value)
+        if not text or len(text) > LONGEST or not text.isprintable():
+            fail(BadRequest(f"Field '{attr}' must be 1 to {LONGEST} printable characters"))
+        return text
+
+
+class Instant(Text):
+    """A point in time to come (RFC 3339 §5.6)."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> datetime:
+        instant = _instant(self._text(value))
+        if instant is None:
+            fail(BadRequest(f"Field '{attr}' must be like 2030-01-31T12:00:00Z (RFC 3339)"))
+        if not is_to_come(instant):
+            fail(BadRequest(f"Field '{attr}' must be between now and {LAST:%Y-%m-%dT%H:%M:%SZ}"))
+        return instant
+
+    def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
+        return None if value is None else value.isoformat().replace("+00:00", "Z")
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        if _INSTANT.fullmatch(text):
+            return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    return None
+
+
+class NamesField(fields.Field[Any]):
+    """An array of strings."""
+
+    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
+        "required": "is required",
+        "null": "is required",
+        "invalid": "must be an array of strings",
+    }
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> list[str]:
+        if not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+            raise self.make_error("invalid")
+        return value
+
+
+class TagsField(NamesField):
+    """Tags that callers may give: not too many, and none of ours."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> list[str]:
+        tags = super()._deserialize(value)
+        if len(tags) > MOST_TAGS:
+            fail(BadRequest(f"Field '{attr}' must hold at most {MOST_TAGS} tags"))
+        for tag in tags:
+            if not tag or tag.startswith("_") or len(tag) > LONGEST or not tag.isprintable():
+                fail(
+                    BadRequest(
+                        f"Field '{attr}' must hold tags of 1 to {LONGEST} printable characters "
+                        "that do not begin with '_'"
+                    )
+                )
+        return tags
