@@ -263,6 +263,7 @@ def test_a_key_is_described_whole(callers):
     pair = callers.alice.create(kty="RSA", alg="PS256", bits=2048)
     key = callers.alice.get(f"/keys/{pair['kid']}").body
     assert pair.pop("published")
+    assert pair.pop("bits") == key["size"]
     assert pair.items() <= key.items()
     assert (key["size"], key["state"], key["owner"]) == (2048, "active", "token:alice")
     assert (key["tags"], key["name"], key["expires"]) == (["jwks"], None, None)

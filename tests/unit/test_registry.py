@@ -202,9 +202,9 @@ def test_grants_and_tags_come_in_the_order_of_their_code_points(registry):
 
 def test_a_request_is_remembered_once(registry):
     asked = IdempotentRequest(principal="token:a", request="r", fingerprint="f")
-    registry.insert(SECRET, request=asked, answer={"kid": "k", "alg": None})
+    registry.insert(SECRET, request=asked, answer=lambda _: {"kid": "k", "alg": None})
     with pytest.raises(AlreadyRequested):
-        registry.insert(PAIR, request=asked, answer={})
+        registry.insert(PAIR, request=asked)
     assert registry.find(PAIR.kid) is None
     found = registry.idempotency.find(asked)
     assert (found.fingerprint, found.answer) == ("f", {"kid": "k", "alg": None})
