@@ -118,6 +118,8 @@ class RegistryCause(StrEnum):
     MISSING = "missing"
     PERMISSION = "permission"
     SCHEMA = "schema"
+    ANOTHER = "another_registry"
+    UNCONFIRMED = "unconfirmed"
 
 
 REASONS: Final[Mapping[RegistryCause, str]] = MappingProxyType(
@@ -126,6 +128,8 @@ REASONS: Final[Mapping[RegistryCause, str]] = MappingProxyType(
         RegistryCause.MISSING: "there is no registry where it should be",
         RegistryCause.PERMISSION: "the registry may not be read and written by this user",
         RegistryCause.SCHEMA: "the schema of the registry is too old: run `jose-hsm migrate`",
+        RegistryCause.ANOTHER: "another registry than that of the token",
+        RegistryCause.UNCONFIRMED: "the token has not said yet whether the registry is its own",
     }
 )
 """The same for people."""

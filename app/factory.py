@@ -23,6 +23,7 @@ from app.keys.capabilities import Capabilities
 from app.keys.catalogue import Catalogue
 from app.keys.janitor import Janitor
 from app.keys.keyring import Keyring
+from app.keys.owning import TokenOwner
 from app.observability import LastHour, Metrics, Requests, Stream
 from app.observability.multiprocess import shared_directory, started_at
 from app.operator.restoration import serving_lock
@@ -57,7 +58,9 @@ def _service(config: Config) -> Service:
     registry = Registry(
         config.registry_url, host=host_name(config.state_dir), observe=metrics.used_registry
     )
-    watch = Watch(registry.check)
+    owner = TokenOwner(registry, hsm)
+    registry.guard(owner.require)
+    watch = Watch(owner.check)
     publication = Publication(most=config.jwks_keys, takes_new=config.jwks_tagging)
     keyring = Keyring.of(
         registry,

@@ -11,6 +11,7 @@ from hsm.algorithms.families import KeyManagement
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import RSA, PublicKey
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, DIRECT, KEY_MANAGEMENTS, MACS, SIGNATURES
+from hsm.cryptoki import owner
 from hsm.cryptoki.module import Product
 from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject, objects_of, secrets_of
 from hsm.cryptoki.pool import Sessions
@@ -133,6 +134,21 @@ class Hsm:
     def destroy(self, ref: KeyRef) -> None:
         """Destroy every object of ``ref``; absence is success."""
         self._connection.perform(Destruction(ref=ref))
+
+    @property
+    def registry(self) -> str:
+        """What registry the token belonged to when it was opened; empty if it said none."""
+        _ = self._connection.token  # wait for it, or raise
+        return self._connection.owner
+
+    def assign_to(self, registry: str) -> bool:
+        """Write down on the token what registry it belongs to; return whether it permits that."""
+        is_kept = self._connection.perform(
+            Errand(verb=lambda _token, session: owner.assign(session, registry))
+        )
+        if is_kept:
+            self._connection.owner = registry
+        return is_kept
 
     def inventory(self) -> Mapping[UUID, frozenset[KeyObject]]:
         """Return the kids of all objects on the token that carry our label, with their objects."""

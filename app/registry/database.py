@@ -34,6 +34,8 @@ class Database:
     def __init__(self, url: str, observe: Callable[[float], None]) -> None:
         self.engine = engine_of(url)
         self._observe = observe
+        self.require: Callable[[], None] = lambda: None
+        """Called before each use; raises ``RegistryUnavailable`` if there must be none."""
         self._cursors = Cursors(self.engine)
         time_use(self.engine, observe)
 
@@ -55,6 +57,7 @@ class Database:
 
     def translated(self) -> AbstractContextManager[None]:
         """Raise ``RegistryUnavailable`` in a ``with`` block for what the database says."""
+        self.require()
         return translated(self.engine)
 
 

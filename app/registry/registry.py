@@ -21,8 +21,9 @@ from sqlalchemy.exc import IntegrityError
 
 from app.errors import RegistryCause, RegistryUnavailable
 from app.idempotency import IdempotentRequest
+from app.registry import sqlite
 from app.registry.counts import Census
-from app.registry.database import Database, engine_for, instant
+from app.registry.database import Database, engine_for, instant, translated
 from app.registry.grants import Grants
 from app.registry.idempotency import IdempotentAnswers, forget, remember
 from app.registry.pages import Pages
@@ -37,7 +38,7 @@ from app.registry.records import (
     values_of,
 )
 from app.registry.revisions import alembic_config, is_old, require_known, revision_at
-from app.registry.tables import grants, keys, tags
+from app.registry.tables import grants, identity, keys, tags
 from app.registry.tags import Publication, Tags, publish
 from app.registry.tokens import Credentials
 from hsm import KeyNotFound, KeyRef, KeySpec
@@ -110,6 +111,27 @@ class Registry:
         self.census = Census(database)
         self.credentials = Credentials(database)
         self.idempotency = IdempotentAnswers(database)
+
+    def guard(self, require: Callable[[], None]) -> None:
+        """Have ``require`` called before each use, but for ``identity`` and ``is_new``."""
+        self._database.require = require
+
+    @property
+    def place(self) -> object:
+        """What distinguishes the file of the registry from all others, if it is one."""
+        engine = self._database.engine
+        is_file = engine.dialect.name == "sqlite"
+        return sqlite.identity_of(sqlite.path_of(engine)) if is_file else None
+
+    def identity(self) -> str:
+        """Return what registry this is, for the token to remember."""
+        with translated(self._database.engine), self._database.engine.connect() as connection:
+            return str(connection.scalar(select(identity.c.id)))
+
+    def is_new(self) -> bool:
+        """Tell whether there has never been a key, so far as is known."""
+        with translated(self._database.engine), self._database.engine.connect() as connection:
+            return connection.scalar(select(keys.c.kid).limit(1)) is None
 
     def check(self) -> None:
         """Raise ``RegistryUnavailable`` if the database does not answer, or has an older schema."""

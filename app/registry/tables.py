@@ -78,6 +78,12 @@ tokens: Final = Table(
     Column("revoked_at", DateTime(timezone=True)),
 )
 
+identity: Final = Table(
+    "identity",
+    metadata,
+    Column("id", String(36), primary_key=True),
+)
+
 idempotency: Final = Table(
     "repetitions",
     metadata,

@@ -35,7 +35,9 @@ from hsm import KeySpec
 Row = dict[str, Any]
 TableRow = tuple[str, Row]
 
-_REVISIONS: Final = "alembic_version"
+_OWN: Final = ("alembic_version", "identity")
+"""Tables that are of a database, and of no other that gets its rows."""
+
 _BATCH: Final = 1000
 _OTHERS: Final = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -81,10 +83,10 @@ def _rows(connection: Connection) -> Iterator[TableRow]:
 
 
 def _tables(connection: Connection) -> list[Table]:
-    """Return the tables that are there, which an older schema has fewer of."""
+    """Return the tables of what can be moved; an older schema has fewer."""
     there = MetaData()
     there.reflect(connection)
-    return [table for table in there.sorted_tables if table.name != _REVISIONS]
+    return [table for table in there.sorted_tables if table.name not in _OWN]
 
 
 def _row_as_json(table: Table, row: Any) -> Row:

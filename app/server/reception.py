@@ -6,9 +6,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from selectors import EVENT_READ, BaseSelector
 from socket import socket
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from app.server.host import Host
+if TYPE_CHECKING:
+    from app.server.worker import Worker
 
 _SCARCE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _PAUSE_SECONDS: Final = 0.05
@@ -22,7 +23,7 @@ class Reception:
 
     def __init__(
         self,
-        worker: Host,
+        worker: "Worker",
         selector: BaseSelector,
         *,
         admit: Admit,

@@ -26,6 +26,7 @@ from hsm.cryptoki.faults import name_of
 from hsm.cryptoki.login import REFUSALS, log_in, read_pin, was_wrong
 from hsm.cryptoki.module import Module
 from hsm.cryptoki.objects import KeyObject, objects_of
+from hsm.cryptoki.owner import owner_of
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
@@ -42,6 +43,7 @@ from hsm.tokens.softhsm import FirstAid
 Arguments = ParamSpec("Arguments")
 
 _RANDOM_BYTES: Final = 32
+_ALONE_SECONDS: Final = 30.0
 _FLAGS: Final = (
     (TokenFlag.USER_PIN_LOCKED, "locked"),
     (TokenFlag.USER_PIN_FINAL_TRY, "final_try"),
@@ -210,6 +212,14 @@ class Examination:
         return Finding(facts={"was_there": self._canary.was_there})
 
     @_answered
+    def registry(self, expected: str) -> Finding:
+        """Compare the registry that the token belongs to with the ``expected`` one."""
+        found = owner_of(self._anchor, self._canary)
+        if not found:
+            return Finding("none")
+        return Finding("" if found == expected else "another", {"found": found})
+
+    @_answered
     def proof(self) -> Finding:
         """Try every algorithm, as the service does when it opens the token."""
         proof_cache = ProofCache(None, self._found)
@@ -248,6 +258,19 @@ class Examination:
         with self._pool.operations.session() as session:
             bench = Bench(session, SessionKeys(self._templates, self._canary))
             return Finding(facts={"per_second": round(measure(rate, bench, seconds), 1)})
+
+    def registry_of_token(self) -> str:
+        """Return what registry the token belongs to; empty if it does not tell, for any reason."""
+        try:
+            with self.alone(_ALONE_SECONDS):
+                looks = (self.module, self.token, self.flags, self.latch, self.login, self.canary)
+                if any(look().symptom for look in looks):
+                    return ""
+                return owner_of(self._anchor, self._canary)
+        except (PKCS11Error, HsmError, OSError):
+            return ""
+        finally:
+            self.close()
 
     def inventory(self) -> Mapping[UUID, frozenset[KeyObject]]:
         """Return the kids of all objects on the token that carry our label, with their objects.

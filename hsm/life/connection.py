@@ -16,6 +16,7 @@ from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.faults import Fault, fault_of, name_of
 from hsm.cryptoki.login import log_in
 from hsm.cryptoki.module import Module, Product
+from hsm.cryptoki.owner import owner_of
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import Loan, Sessions
 from hsm.errors import Cause, HsmError, TokenUnavailable, WrongResult
@@ -67,6 +68,8 @@ class Connection:
         self._suspicion = threading.Event()
         self._is_stopping = threading.Event()
         self._loans = Loans()
+        self.owner = ""
+        """What registry the token belongs to, as it said when it was opened."""
 
     def start(self) -> None:
         """Connect in the background. Call after fork, never before."""
@@ -209,6 +212,7 @@ class Connection:
             self._first_aid.save()
             templates = known_attributes(pool)
             canary = Canary(pool.anchor, templates)
+            self.owner = owner_of(pool.anchor, canary)
         policy = Policy.of(settings, self._first_aid.announce_change)
         with self._watchdog.watching("the proof of the algorithms", seconds):
             proof_cache = ProofCache(settings.shared_dir, pool.token)

@@ -5,7 +5,11 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from tests.faults.service import use
+import requests
+
+from tests.faults.service import Service, use
+from tests.shared.command import jose_hsm
+from tests.shared.waiting import PATIENCE_SECONDS, until
 
 HMAC = {"kty": "oct", "alg": "HS256"}
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
@@ -63,6 +67,55 @@ def test_a_registry_that_is_moved_away_under_the_service_is_503(service, tmp_pat
         (tmp_path / "saved" / path.name).rename(path)
     assert use(service.api, key) == 200
     assert use(service.api, service.create(**HMAC)) == 200
+
+
+def ready(service: Service) -> str:
+    return requests.get(f"{service.url}/health/ready", timeout=PATIENCE_SECONDS).text
+
+
+def test_where_a_mount_is_missing_no_other_registry_takes_its_place(serve_faulty, tmp_path):
+    with serve_faulty() as service:
+        key = service.create(**HMAC)
+        settings, state = service.settings, service.state_dir
+    (tmp_path / "mount").mkdir()
+    away = [(path, tmp_path / "mount" / path.name) for path in state.glob("registry.db*")]
+    for here, there in away:
+        here.rename(there)
+    refused = jose_hsm(settings, "migrate")
+    assert refused.returncode == 2
+    assert "the token belongs to one" in refused.stderr
+    assert list(state.glob("registry.db*")) == []
+    assert jose_hsm(settings, "migrate", "--new").returncode == 0
+    with serve_faulty(settings=settings) as service:
+        for _ in range(4):
+            assert use(service.api, key) == 503
+            assert service.api.post("/keys", HMAC).refusal == (503, "unavailable")
+            assert service.api.get("/keys").refusal == (503, "unavailable")
+        until(lambda: ": another_registry: " in ready(service))
+    for path in state.glob("registry.db*"):
+        path.unlink()
+    for here, there in away:
+        there.rename(here)
+    with serve_faulty(settings=settings) as service:
+        service.keys.append(key)
+        service.wait_until_ready()
+        assert use(service.api, key) == 200
+        service.assert_sound()
+
+
+def test_a_new_registry_is_believed_once_somebody_says_so(serve_faulty):
+    with serve_faulty() as service:
+        key = service.create(**HMAC)
+        settings, state = service.settings, service.state_dir
+    for path in state.glob("registry.db*"):
+        path.unlink()
+    assert jose_hsm(settings, "migrate", "--new").returncode == 0
+    claimed = jose_hsm(settings, "claim")
+    assert claimed.returncode == 0, claimed
+    with serve_faulty(settings=settings) as service:
+        service.wait_until_ready()
+        assert use(service.api, key) == 404  # the operator says that it is lost
+        assert use(service.api, service.create(**HMAC)) == 200
 
 
 def test_a_registry_that_is_damaged_under_the_service_is_503(service):

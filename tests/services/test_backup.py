@@ -412,7 +412,8 @@ def token_id(settings: dict[str, str], principal: str) -> str:
 # --- Who wrote it ---
 
 
-def test_a_backup_is_taken_of_whoever_can_use_the_token(settings, tmp_path):
+def test_a_backup_is_taken_of_whoever_can_use_the_token(tmp_path):
+    settings = make_token(tmp_path / "state")  # it belongs to the restored registry afterwards
     fill(url_in(settings))
     file = tmp_path / "file"
     run(settings, "backup", file)

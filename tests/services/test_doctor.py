@@ -243,6 +243,19 @@ def test_a_pin_file_that_everybody_can_read(installation):
     assert report.steps["module"]["symptom"] == "not_a_module"
 
 
+def test_a_registry_that_is_not_the_one_of_the_token(installation):
+    assert installation.examine("--quick").steps["owner"]["symptom"] == "none"
+    claimed = completed("jose-hsm", ["claim"], installation.settings)
+    assert claimed.returncode == 0, claimed
+    assert installation.examine("--quick").results("owner") == {"ok"}
+    for path in installation.state_dir.glob("registry.db*"):
+        path.unlink()
+    migrate(f"sqlite:///{installation.state_dir}/registry.db")
+    report = installation.examine("--quick")
+    assert report.failed == ["owner"]
+    assert "jose-hsm claim" in report.steps["owner"]["advice"]
+
+
 def test_a_registry_from_the_future(installation):
     engine = create_engine(f"sqlite:///{installation.state_dir}/registry.db")
     with engine.begin() as connection:

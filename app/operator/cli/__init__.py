@@ -13,6 +13,7 @@ from app.server.confinement import confine
 _COMMANDS: Final = MappingProxyType(
     {
         "migrate": ("registry", "Create or update the schema of the registry."),
+        "claim": ("registry", "Have the token belong to this registry, and to no other."),
         "reconcile": ("registry", "Finish or undo what killed processes left."),
         "audit": ("audit", "Look after the audit log."),
         "token": ("tokens", "Create, list and revoke API tokens."),

@@ -8,11 +8,12 @@ import click
 
 from app.audit import ChangesSince, since
 from app.config import Config
+from app.keys.owning import claim
 from app.operator import restoration
 from app.operator.backup import Contents, read, write
 from app.operator.cli.command import configured
 from app.operator.cli.output import print_list
-from app.operator.cli.service import opened, record
+from app.operator.cli.service import opened, record, registry_of
 from app.operator.errors import BackupError
 from hsm import Hsm, file_lock
 
@@ -81,8 +82,9 @@ def restore(
 ) -> int:
     """Put a backup in the place of the registry.
 
-    The service must not run. Prints first how the backup differs from the token. Nothing on the
-    token is changed. Exit status of --dry-run: 1 if they differ.
+    The service must not run. Prints first how the backup differs from the token. No key on the
+    token is changed; the token belongs to this registry from then on. Exit status of --dry-run: 1
+    if they differ.
     """
     from app.http.router import CHANGES  # noqa: PLC0415  # a second that backup need not wait
 
@@ -114,7 +116,11 @@ def restore(
             left_out=sorted(plan.left_out | plan.destroyed),
             taken_away=differences.taken,
         )
+        if token:
+            claim(token, registry_of(config).identity())
     print("restored")
+    if token is None:
+        print("jose-hsm: run `jose-hsm claim` once the token is there.", file=sys.stderr)
     return 0
 
 

@@ -3,23 +3,54 @@
 import click
 
 from app.config import Config
-from app.operator.cli.command import configured
+from app.keys.owning import claim as claim_token
+from app.operator.cli.command import CommandFailed, configured
 from app.operator.cli.output import print_list
-from app.operator.cli.service import keyring_of, record
+from app.operator.cli.service import keyring_of, opened, record, registry_of
+from app.registry import Age, revision_at
 from app.registry import migrate as migrate_registry
-from app.registry import revision_at
+from app.settings import PREFIX
+from hsm import Examination
+
+
+@click.command()
+@click.option("--new", is_flag=True, help="Make a registry even if the token has another one.")
+@configured
+def migrate(config: Config, *, new: bool) -> int:
+    """Create or update the schema of the registry."""
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = revision_at(config.registry_url)
+    if before.age is Age.MISSING and not new:
+        _require_no_other(config)
+    migrate_registry(config.registry_url)
+    after = revision_at(config.registry_url)
+    if after != before:
+        record(config, "migrate", revision=after.found)
+    return 0
+
+
+def _require_no_other(config: Config) -> None:
+    """Raise ``CommandFailed`` if the token belongs to a registry, as far as it tells."""
+    found = Examination(config.hsm_settings).registry_of_token()
+    if found:
+        raise CommandFailed(
+            f"there is no registry here, and the token belongs to one, {found}: is "
+            f"{PREFIX}STATE_DIR mounted, and {PREFIX}DATABASE_URL right? `jose-hsm restore` puts a "
+            "backup here; `jose-hsm migrate --new` and `jose-hsm claim` begin anew"
+        )
 
 
 @click.command()
 @configured
-def migrate(config: Config) -> int:
-    """Create or update the schema of the registry."""
-    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    before = revision_at(config.registry_url).found
-    migrate_registry(config.registry_url)
-    after = revision_at(config.registry_url).found
-    if after != before:
-        record(config, "migrate", revision=after)
+def claim(config: Config) -> int:
+    """Have the token belong to this registry, and to no other.
+
+    Services with another one say 503 once they are started anew; so the one with this must be.
+    """
+    identity = registry_of(config).identity()
+    claim_token(opened(config), identity)
+    record(config, "claim", registry=identity)
+    print(f"the token belongs to the registry {identity}; start the service anew")
     return 0
 
 

@@ -304,6 +304,16 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
             f"Is the database running, and {PREFIX}DATABASE_URL right? The log has its error.",
         ),
     },
+    "owner": {
+        "": _ok("the token belongs to this registry"),
+        "none": _ok("the token belongs to no registry yet"),
+        "another": _failed(
+            "the token belongs to another registry, {found}",
+            f"Is {PREFIX}STATE_DIR mounted, and {PREFIX}DATABASE_URL right? If that registry is "
+            "lost: `jose-hsm restore`. If this one is to be used as it is: `jose-hsm claim`.",
+        ),
+        "error": _failed("not compared: {answer}", _IN_TROUBLE),
+    },
     "audit_log": {
         "": _ok("{path} can be written"),
         "off": _warning("there is none", f"Unset {PREFIX}AUDIT_LOG to have one."),

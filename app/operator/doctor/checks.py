@@ -93,6 +93,11 @@ def registry(config: Config) -> Finding:
         return Finding(str(error.cause))
 
 
+def identity(config: Config) -> str:
+    """Return what registry this is."""
+    return _registry(config).identity()
+
+
 def audit_log(config: Config) -> Finding:
     """See whether the audit log can be written, and write nothing."""
     path = config.audit_path

@@ -107,6 +107,7 @@ class Doctor:
         yield Step("sessions", partial(token.sessions, number), ("login",), asks_token=True)
         yield Step("random", token.random, ("login",), asks_token=True)
         yield Step("canary", self._canary, ("login",), asks_token=True)
+        yield Step("owner", self._owner, ("registry", "canary"), asks_token=True)
         yield Step("proof", token.proof, ("canary",), asks_token=True)
         needed = self._needed() if self._results["registry"] is Result.OK else frozenset()
         for name in ALGORITHMS:
@@ -146,6 +147,9 @@ class Doctor:
         return (
             found if found.symptom or found.facts["was_there"] else Finding("absent", found.facts)
         )
+
+    def _owner(self) -> Finding:
+        return self._examination.registry(checks.identity(self._config))
 
     def _algorithm(self, name: str, *, is_needed: bool) -> Finding:
         found = self._examination.algorithm(name)
