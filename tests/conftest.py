@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from app.config import Config
@@ -31,6 +32,10 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
 
 # Hundreds of services and commands are started; none should compile the same code again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Whether an example is right is the claim, and not how soon: the machine may do much else.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 pytest_plugins = ["tests.shared.vector_counts"]
 

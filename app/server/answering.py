@@ -3,18 +3,16 @@
 import time
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gunicorn.http import wsgi
 
 from app.http.request_body import BodyWanted
 from app.http.turns import TURN, TurnAwaited
 from app.server.connection import Connection, Outcome
+from app.server.host import Host
 from app.server.intake import Progress
 from app.server.turns import Turns
-
-if TYPE_CHECKING:
-    from app.server.worker import Worker
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -34,7 +32,7 @@ class Sink:
         return memoryview(b"".join(self._pieces))
 
 
-def answer(worker: "Worker", connection: Connection, turns: Turns) -> None:
+def answer(worker: Host, connection: Connection, turns: Turns) -> None:
     """Put the answer to the request into ``connection``, and what becomes of it then."""
     intake, sink = connection.intake, Sink()
     try:
@@ -52,7 +50,7 @@ def answer(worker: "Worker", connection: Connection, turns: Turns) -> None:
     connection.outcome = Outcome.NEXT_REQUEST if is_kept else Outcome.END
 
 
-def _call(worker: "Worker", connection: Connection, turns: Turns, sink: Sink) -> bool:
+def _call(worker: Host, connection: Connection, turns: Turns, sink: Sink) -> bool:
     """Have the application answer; tell whether the connection may be used again."""
     started, intake, request = datetime.now(), connection.intake, connection.intake.request
     request.body = intake.body()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from selectors import EVENT_READ, DefaultSelector
 from socket import SHUT_WR, socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gunicorn.http.errors import ParseException
 
@@ -22,13 +22,11 @@ from app.http.turns import Caller
 from app.server import refusals
 from app.server.answering import Sink, answer
 from app.server.connection import BLOCKED, EVENTS, Connection, Outcome, Step
+from app.server.host import Host
 from app.server.intake import Intake, Progress
 from app.server.reception import Reception
 from app.server.tls import Tls
 from app.server.turns import Turns
-
-if TYPE_CHECKING:
-    from app.server.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +52,7 @@ class Deadlines:
 class Connections:
     """Accepts, reads, writes and ends; ``serve`` does it until the worker is to stop."""
 
-    def __init__(self, worker: "Worker", deadlines: Deadlines) -> None:
+    def __init__(self, worker: Host, deadlines: Deadlines) -> None:
         self._worker = worker
         self._deadlines = deadlines
         self._tls = Tls(worker.cfg) if worker.cfg.is_ssl else None

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from selectors import EVENT_READ, BaseSelector
 from socket import socket
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from app.server.worker import Worker
+from app.server.host import Host
 
 _SCARCE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _PAUSE_SECONDS: Final = 0.05
@@ -23,7 +22,7 @@ class Reception:
 
     def __init__(
         self,
-        worker: "Worker",
+        worker: Host,
         selector: BaseSelector,
         *,
         admit: Admit,

@@ -43,7 +43,7 @@ ORDERS = {
 
 every_curve = pytest.mark.parametrize("crv", CURVES)
 every_member = pytest.mark.parametrize("name", MEMBERS)
-randomly = settings(deadline=None, max_examples=60, database=None)
+randomly = settings(max_examples=60, database=None)
 
 
 def octets(value: int) -> bytes:

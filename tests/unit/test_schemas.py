@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from marshmallow import Schema
 
@@ -103,7 +103,6 @@ def test_bodies_of_the_document_are_read_quickly(schema):
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
-@settings(deadline=None)
 @given(data=st.data())
 def test_both_validations_agree(schema, data):
     body = data.draw(changed(schema()))
