@@ -9,6 +9,7 @@ class Cause(StrEnum):
 
     STARTING = "starting"
     MODULE = "module"
+    PERMISSION = "permission"
     TOKEN = "token"  # noqa: S105  # not a password
     PIN = "pin"
     CANARY = "canary"

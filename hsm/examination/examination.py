@@ -130,6 +130,7 @@ class Examination:
             self._module = Module(path)
         except TokenUnavailable:
             return Finding("not_a_module", {"path": str(path)})
+        self._first_aid.require_readable()
         self._first_aid.restore()
         self._module.initialize()
         return Finding(facts={"path": str(path)})

@@ -204,6 +204,7 @@ class Connection:
             self._watchdog.watching("the opening of the token", seconds),
         ):
             module.finalize()
+            self._first_aid.require_readable()
             self._first_aid.restore()
             module.initialize()
             token = module.find_token(label=settings.token_label, serial=settings.token_serial)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from hsm.errors import Cause, TokenUnavailable
 from hsm.files import replace
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,20 @@ class FirstAid:
     def directory(self) -> Path | None:
         """Return where the tokens are, if it is known."""
         return next((token.parent for token in self._tokens()), None)
+
+    def require_readable(self) -> None:
+        """Raise ``TokenUnavailable`` for files that this user may not use: SoftHSM finds no token.
+
+        Without an answer of ours it would say that there is none of that name.
+        """
+        try:
+            for path in self._needed():
+                (os.scandir if path.is_dir() else open)(path).close()
+        except PermissionError as error:
+            reason = f"the user of the service may not read {error.filename}"
+            raise TokenUnavailable(reason, cause=Cause.PERMISSION) from error
+        except OSError:
+            return  # what else is wrong the library will say
 
     def restore(self) -> None:
         """Put back each ``token.object`` that is empty or gone; the caller holds the boot lock."""
@@ -69,15 +84,25 @@ class FirstAid:
 
     def _tokens(self) -> Iterator[Path]:
         """Give the directory of each token that SoftHSM would find."""
-        if not self._is_needed:
-            return
-        named = os.environ.get("SOFTHSM2_CONF")
-        candidates = [Path(name).expanduser() for name in ([named] if named else _CONFIGURATIONS)]
         tokens: list[Path] = []
         with _optional():  # there may be no file descriptor left to read it
-            for configuration in [path for path in candidates if path.is_file()][:1]:
-                tokens.extend(_tokens_of(configuration))
+            for configuration in self._configuration():
+                for directory in _directories_of(configuration):
+                    tokens.extend(path for path in directory.glob("*") if path.is_dir())
         yield from tokens
+
+    def _needed(self) -> Iterator[Path]:
+        """Give what has to be read, the outer before the inner."""
+        for configuration in self._configuration():
+            yield configuration
+            yield from _directories_of(configuration)
+        yield from self._tokens()
+
+    def _configuration(self) -> list[Path]:
+        """Return the file that SoftHSM reads, if there is one."""
+        named = os.environ.get("SOFTHSM2_CONF")
+        candidates = [Path(name).expanduser() for name in ([named] if named else _CONFIGURATIONS)]
+        return [path for path in candidates if self._is_needed and path.is_file()][:1]
 
 
 @contextmanager
@@ -94,8 +119,8 @@ def _copy(source: Path, target: Path) -> None:
     replace(target, source.read_bytes(), mode=mode, synced=False)
 
 
-def _tokens_of(configuration: Path) -> Iterator[Path]:
+def _directories_of(configuration: Path) -> Iterator[Path]:
     for line in configuration.read_text("utf-8").splitlines():
         name, _, value = line.partition("=")
         if name.strip() == _TOKENDIR:
-            yield from (path for path in Path(value.strip()).glob("*") if path.is_dir())
+            yield Path(value.strip())

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from hsm import TokenUnavailable
+from hsm.tokens.softhsm import FirstAid
 from scripts.throwaway import make_token
+from tests.shared.accounts import nobody, shared_directory
 from tests.shared.api import Api
 from tests.shared.forks import server
 
@@ -19,6 +22,25 @@ def test_an_emptied_token_object_is_put_back(tmp_path, lose):
     with server(settings, workers=1) as running:
         Api.over_http(running.url).ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})
     assert token_object.stat().st_size
+
+
+@pytest.mark.parametrize("closed", ["softhsm.conf", "tokens", "tokens/*"])
+def test_files_that_may_not_be_read_are_named(monkeypatch, closed):
+    with shared_directory() as directory:
+        state = directory / "state"
+        settings = make_token(state)
+        monkeypatch.setenv("SOFTHSM2_CONF", settings["SOFTHSM2_CONF"])
+        for each in (state, *state.iterdir(), *(state / "tokens").iterdir()):
+            each.chmod(0o755)
+        first_aid = FirstAid(Path(settings["JOSE_HSM_PKCS11_MODULE"]), state / "softhsm")
+        with nobody():
+            first_aid.require_readable()
+        (path,) = state.glob(closed)
+        path.chmod(0)
+        with nobody(), pytest.raises(TokenUnavailable, match=f"may not read {path}") as caught:
+            first_aid.require_readable()
+        assert caught.value.cause == "permission"
+        path.chmod(0o755)
 
 
 def test_library_and_token_say_what_they_are(token):

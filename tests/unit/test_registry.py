@@ -1,12 +1,11 @@
 """The row that every request reads."""
 
-import os
 import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
@@ -39,6 +38,7 @@ from app.registry.tables import keys, metadata
 from app.rights import Role
 from app.settings import ConfigError
 from hsm import KeyNotFound, KeySpec
+from tests.shared.accounts import nobody, shared_directory
 from tests.shared.drivers import result_of
 from tests.shared.waiting import PATIENCE_SECONDS
 
@@ -403,35 +403,23 @@ def test_the_newest_revision_is_known_without_alembic(database_url):
     assert not is_old("9999")  # made by a newer version, and good for this one as long as it works
 
 
-@contextmanager
-def nobody() -> Iterator[None]:
-    """Be an account without rights: root may read everything."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.mark.parametrize("closed", ["registry.db", "."])
-def test_a_file_that_may_not_be_read_is_told(tmp_path, closed):
-    url = f"sqlite:///{tmp_path / 'registry.db'}"
-    migrate(url)
-    for path in (tmp_path, *tmp_path.iterdir()):
-        path.chmod(0o777)
-    (tmp_path / closed).chmod(0)
-    try:
+def test_a_file_that_may_not_be_read_is_told(closed):
+    with shared_directory() as directory:
+        url = f"sqlite:///{directory / 'registry.db'}"
+        migrate(url)
+        for path in directory.iterdir():
+            path.chmod(0o777)
+        registry = Registry(url, host="host")
         with nobody():
-            registry = Registry(url, host="host")
+            assert registry.find(PAIR.kid) is None
+        registry = Registry(url, host="host")
+        (directory / closed).chmod(0)
+        with nobody():
             assert cause_of(lambda: registry.find(PAIR.kid)) == "permission"
             assert cause_of(lambda: registry.insert(PAIR)) == "permission"
-            if closed == ".":
-                assert cause_of(lambda: revision_at(url)) == "permission"
-    finally:
-        (tmp_path / closed).chmod(0o700)
+            assert closed != "." or cause_of(lambda: revision_at(url)) == "permission"
+        (directory / closed).chmod(0o777)
 
 
 def test_a_role_without_rights_is_told(postgresql):
