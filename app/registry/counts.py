@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Label, Select, and_, case, column, func, select, table
 
-from app.registry.database import Database
+from app.registry.databases.database import Database
 from app.registry.records import VISIBLE, State
 from app.registry.tables import keys
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import delete, insert, select
 
-from app.registry.database import Database
+from app.registry.databases.database import Database
 from app.registry.tables import grants
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, insert, select
 
 from app.idempotency import IdempotentRequest
-from app.registry.database import Database
+from app.registry.databases.database import Database
 from app.registry.records import VISIBLE, State
 from app.registry.tables import idempotency, keys
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, or_, select, union
 
-from app.registry.database import Database
+from app.registry.databases.database import Database
 from app.registry.reading import readable
 from app.registry.records import Key, State, record_of
 from app.registry.tables import grants, keys, tags

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 from uuid import UUID
 
-from app.registry.database import instant
+from app.registry.databases.database import instant
 from hsm import KeyRef, KeySpec
 
 

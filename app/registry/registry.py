@@ -21,9 +21,9 @@ from sqlalchemy.exc import IntegrityError
 
 from app.errors import RegistryCause, RegistryUnavailable
 from app.idempotency import IdempotentRequest
-from app.registry import sqlite
 from app.registry.counts import Census
-from app.registry.database import Database, engine_for, instant, translated
+from app.registry.databases import sqlite
+from app.registry.databases.database import Database, engine_for, instant, translated
 from app.registry.grants import Grants
 from app.registry.idempotency import IdempotentAnswers, forget, remember
 from app.registry.pages import Pages

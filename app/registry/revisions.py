@@ -5,8 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from app.registry import sqlite
-from app.registry.database import engine_for
+from app.registry.databases import sqlite
+from app.registry.databases.database import engine_for
 from app.settings import PREFIX, ConfigError
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")

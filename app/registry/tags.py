@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Select, delete, func, insert, literal, select
 from sqlalchemy.exc import IntegrityError
 
-from app.registry.database import Database
+from app.registry.databases.database import Database
 from app.registry.reading import readable
 from app.registry.records import Key, State, record_of
 from app.registry.tables import keys, tags

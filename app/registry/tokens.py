@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import bindparam, insert, select, update
 
-from app.registry.database import Database, instant
+from app.registry.databases.database import Database, instant
 from app.registry.reading import readable
 from app.registry.tables import tokens
 

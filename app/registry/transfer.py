@@ -25,7 +25,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from app.registry.database import engine_for, instant
+from app.registry.databases.database import engine_for, instant
 from app.registry.reading import readable
 from app.registry.records import VISIBLE, spec_of
 from app.registry.revisions import Age, alembic_config, compared, revision_at

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from app.host import host_name
 from app.keys.budget import MOST_ENCRYPTIONS, WARNING_AT, EncryptionBudget
 from app.registry import Registry
-from app.registry.engines import engine_of
+from app.registry.databases.engines import engine_of
 from hsm import CryptoFailure, KeyNotFound
 
 DIRECT = {"alg": "dir", "enc": "A128GCM", "data": ""}

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from pkcs11 import Attribute
 
-from app.registry.engines import engine_of
+from app.registry.databases.engines import engine_of
 from app.registry.tables import keys
 from app.service import service_of
 from hsm.life.work import Errand

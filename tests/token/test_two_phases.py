@@ -21,7 +21,7 @@ from app.errors import RegistryUnavailable
 from app.keys import recovery
 from app.keys.janitor import Janitor
 from app.registry import Registry, migrate
-from app.registry.engines import engine_of
+from app.registry.databases.engines import engine_of
 from app.registry.tables import keys
 from app.service import service_of
 from hsm import Hsm, KeyRef, KeySpec, TokenUnavailable, file_lock

@@ -4,7 +4,9 @@ import ast
 import hashlib
 import inspect
 import pkgutil
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,29 @@ def test_the_registry_knows_nothing_of_those_who_use_it():
 
 def test_only_the_registry_knows_sql():
     assert _offences("app", "sqlalchemy", "alembic", but=("app.registry",)) == []
+
+
+# --- The house ---
+
+MOST_FILES = 15
+MOST_LINES = 350
+
+
+def test_no_room_is_full():
+    files = Counter(str(path.parent.relative_to(ROOT)) for path in MODULES.values())
+    assert {room: number for room, number in files.items() if number > MOST_FILES} == {}
+
+
+def test_no_file_is_long():
+    lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: number for name, number in lines.items() if number > MOST_LINES} == {}
+
+
+def test_no_imports_run_in_a_circle():
+    """Not even those that are done late, or for types alone."""
+    imports = {name: {*_targets(path)} & MODULES.keys() for name, path in MODULES.items()}
+    without_self = {name: targets - {name} for name, targets in imports.items()}
+    assert len([*TopologicalSorter(without_self).static_order()]) == len(MODULES)
 
 
 def _subclasses(base: type) -> Iterator[type]:

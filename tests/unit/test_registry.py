@@ -32,7 +32,7 @@ from app.registry import (
     revision_at,
     transfer,
 )
-from app.registry.engines import engine_of
+from app.registry.databases.engines import engine_of
 from app.registry.revisions import is_old
 from app.registry.tables import keys, metadata
 from app.rights import Role

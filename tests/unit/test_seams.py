@@ -214,7 +214,7 @@ def test_prometheus_asks_of_a_value_what_ours_has(counted):
     assert "values.ValueClass(" in inspect.getsource(metrics)
 
 
-# --- SQLAlchemy: app/registry/lookup.py ---
+# --- SQLAlchemy: app/registry/databases/lookup.py ---
 
 
 def test_sqlalchemy_reads_a_row_as_our_lookup_does(database_url):

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from app.operator.doctor.advice import ADVICE, COMMON, Result
+from app.operator.doctor.advice import ADVICE, COMMON
+from app.operator.doctor.verdict import Result
 from hsm import Finding
 
 

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from app.config import Config
 from app.operator.doctor import checks
-from app.operator.doctor.advice import Result
 from app.operator.doctor.check import Check, check_of
+from app.operator.doctor.verdict import Result
 from app.registry import VISIBLE, Registry
 from app.settings import PREFIX
 from hsm import ALGORITHMS, RATES, Examination, Finding, KeySpec, TokenUnavailable, is_whole

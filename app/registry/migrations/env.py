@@ -3,7 +3,7 @@
 from alembic import context
 from sqlalchemy import text
 
-from app.registry.engines import engine_of
+from app.registry.databases.engines import engine_of
 from app.registry.tables import metadata
 
 engine = engine_of(context.config.attributes["url"], is_maintenance=True)

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.errors import RegistryCause, RegistryUnavailable
-from app.registry import sqlite
-from app.registry.engines import engine_of
-from app.registry.lookup import Cursors, Lookup
+from app.registry.databases import sqlite
+from app.registry.databases.engines import engine_of
+from app.registry.databases.lookup import Cursors, Lookup
 
 logger = logging.getLogger(__name__)
 

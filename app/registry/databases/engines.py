@@ -4,7 +4,7 @@ from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.registry import sqlite
+from app.registry.databases import sqlite
 from app.settings import PREFIX, ConfigError
 
 
@@ -44,7 +44,7 @@ def _engine_of_file(url: URL, *, is_maintenance: bool) -> Engine:
 def _engine_of_server(url: URL, *, is_maintenance: bool) -> Engine:
     engine = create_engine(url, pool_pre_ping=True, pool_timeout=2, hide_parameters=True)
     if engine.dialect.driver == "psycopg":
-        from app.registry import postgresql  # noqa: PLC0415  # few have its driver
+        from app.registry.databases import postgresql  # noqa: PLC0415  # few have its driver
 
         postgresql.prepare(engine, is_patient=is_maintenance)
     return engine

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Engine, Select
 from sqlalchemy.exc import DBAPIError
 
-from app.registry import sqlite
+from app.registry.databases import sqlite
 
 
 class Lookup:

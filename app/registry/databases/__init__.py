@@ -1,0 +1,1 @@
+"""The databases that a registry can be in, and what is peculiar to each."""
