@@ -27,6 +27,7 @@ lc_messages = 'C'
 # As unlike ours as may be, so that nothing holds by accident: the time zone, and the order of text.
 _LOCALE = ["--locale-provider=icu", "--icu-locale=en-US"]
 _FIRST_WITH_ICU = 15
+_PATIENCE = f"--timeout={PATIENCE_SECONDS:.0f}"
 
 
 def programs() -> Path | None:
@@ -73,7 +74,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        self._run("pg_ctl", f"--log={self._directory}/log", "--wait", "start")
+        self._run("pg_ctl", f"--log={self._directory}/log", "--wait", _PATIENCE, "start")
 
     def stop(self) -> None:
         """End the server as a crash would, with all connections."""
