@@ -66,7 +66,7 @@ def make_run(
     process = started(state_dir, free_port(), checkout)
     try:
         lines = []
-        for line in process.stdout:
+        for line in process.stdout or ():
             lines.append(line)
             if url := re.search(r"http://127\.0\.0\.1:\d+", line):
                 break

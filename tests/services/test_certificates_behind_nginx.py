@@ -268,7 +268,7 @@ def test_two_certificates_are_none(place):
     alice, bob = escaped(place.certificates.alice), escaped(place.certificates.bob)
     for value in ([alice, bob], [alice, alice], alice + bob, f"{alice},{bob}"):
         assert json_of(place.past(told(place, X__Client__Cert=value))) == UNAUTHORIZED
-    underscores = {"X__Client__Cert": None, "X_Client_Cert": bob}
+    underscores: dict[str, Any] = {"X__Client__Cert": None, "X_Client_Cert": bob}
     assert json_of(place.past(told(place, **underscores))) == UNAUTHORIZED
 
 

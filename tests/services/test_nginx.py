@@ -88,7 +88,7 @@ def configure(
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
         "/etc/ssl/jose-hsm": str(directory),
     }
-    for old, new in (places | changes).items():
+    for old, new in (places | dict(changes)).items():
         assert old in text, old
         text = text.replace(old, new)
     (directory / "jose-hsm.conf").write_text(text)
@@ -153,7 +153,7 @@ def trusting() -> ssl.SSLContext:
 
 class Reply(NamedTuple):
     status: int
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: bytes
 
 
@@ -167,7 +167,7 @@ def ask(
 ) -> Reply:
     connection.request(method, path, body=body, headers=dict(headers), **options)
     response = connection.getresponse()
-    return Reply(response.status, response.headers, response.read())  # type: ignore[arg-type]
+    return Reply(response.status, response.headers, response.read())
 
 
 def through(port: int) -> http.client.HTTPSConnection:

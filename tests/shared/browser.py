@@ -114,7 +114,7 @@ class Browser:
         )
 
     def _log(self, name: str) -> Any:
-        return self._driver.get_log(name)  # type: ignore[no-untyped-call]
+        return self._driver.get_log(name)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Issuer:
     @property
     def jwks(self) -> str:
         """The public keys."""
-        keys = [self.rsa, self.ec, self.okp, self.encrypting]
+        keys: list[Any] = [self.rsa, self.ec, self.okp, self.encrypting]
         return json.dumps(KeySet(keys).as_dict(private=False))
 
     def settings(self, jwks: Path | str) -> Mapping[str, str]:

@@ -62,7 +62,8 @@ class Cluster:
         self.start()
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [*self._become, self._programs / program, f"--pgdata={self._data}", *arguments]
+        run = str(self._programs / program)
+        command = [*self._become, run, f"--pgdata={self._data}", *arguments]
         subprocess.run(
             command,
             cwd="/",
@@ -113,7 +114,7 @@ class Cluster:
         if self._template is None:
             url = self.empty()
             migrate(url)
-            self._template = make_url(url).database
+            self._template = str(make_url(url).database)
         return self.empty(template=self._template)
 
 
