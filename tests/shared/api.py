@@ -8,9 +8,10 @@ from typing import Any, Self
 
 import requests
 
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import PATIENCE_SECONDS, until
 
 PREFIX = "/v1/crypto"
+OPENING = "Service unavailable: the token is being opened"
 
 
 def b64u(value: bytes | str) -> str:
@@ -95,8 +96,11 @@ class Api:
         return self.request("GET", path, **arguments)
 
     def ok(self, path: str, body: Any) -> Any:
-        """POST ``body``; return the body of the response, which must be 200."""
-        answer = self.post(path, body)
+        """POST ``body``; return the body of the response, which must be 200.
+
+        A service that has just begun says that it is opening its token, and is asked again.
+        """
+        answer = until(lambda: _unless_opening(self.post(path, body)))
         assert answer.status == 200, answer
         return answer.body
 
@@ -107,6 +111,11 @@ class Api:
     def create(self, **members: Any) -> Any:
         """Create a key; return its description."""
         return self.ok("/keys", members)
+
+
+def _unless_opening(answer: Answer) -> Answer | None:
+    is_opening = answer.status == 503 and answer.body["description"] == OPENING
+    return None if is_opening else answer
 
 
 def _is_json(response: Any) -> bool:

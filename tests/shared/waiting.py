@@ -12,7 +12,7 @@ _PAUSE_SECONDS: Final = 0.02
 Value = TypeVar("Value")
 
 
-def until(condition: Callable[[], Value], *, seconds: float = PATIENCE_SECONDS) -> Value:
+def until(condition: Callable[[], Value | None], *, seconds: float = PATIENCE_SECONDS) -> Value:
     """Return what ``condition`` gives as soon as that is true."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

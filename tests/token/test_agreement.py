@@ -399,6 +399,8 @@ def test_public_halves_are_shown_to_be_encrypted_to(local: Api, application: Any
         "use": "enc",
         "kid": made["kid_public"],
     }
+    assert jwk not in local.get("/.well-known/jwks.json").body["keys"]  # unless it is asked for
+    local.ok(f"/keys/{made['kid']}/tags", {"tags": ["jwks"]})
     assert jwk in local.get("/.well-known/jwks.json").body["keys"]
     public = load_pem_public_key(local.get(f"/keys/{made['kid']}/public.pem").content)
     x = (
