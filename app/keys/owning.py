@@ -49,7 +49,8 @@ class TokenOwner:
         return ours
 
     def _claim(self, ours: str) -> None:
-        if self._registry.is_new() and self._hsm.inventory():
+        # A row is written before its key is made: another worker may just have made the first.
+        if self._registry.is_new() and self._hsm.inventory() and self._registry.is_new():
             logger.error("the token has keys, and the registry has never had one")
             raise RegistryUnavailable(RegistryCause.ANOTHER)
         claim(self._hsm, ours)

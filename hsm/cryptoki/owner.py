@@ -36,16 +36,21 @@ def owner_of(session: Session, canary: Canary) -> str:
 
 
 def assign(session: Session, registry: str) -> bool:
-    """Write down what registry the token belongs to; return whether the token has such objects."""
-    others = session.find(_NAME)
+    """Write down what registry the token belongs to; return whether the token has such objects.
+
+    Workers that start together may do so at once: one object too many says the same.
+    """
+    found = [(one, _value(session, one)) for one in session.find(_NAME)]
     try:
-        session.create_object(_NAME | _KEPT | {Attribute.VALUE: registry.encode("ascii")})
+        if registry not in {value for _, value in found}:
+            session.create_object(_NAME | _KEPT | {Attribute.VALUE: registry.encode("ascii")})
     except PKCS11Error as error:
         if fault_of(error) not in _REFUSALS:
             raise
         return False
-    for other in others:
-        session.destroy(other)
+    for one, value in found:
+        if value != registry:
+            session.destroy(one)
     return True
 
 

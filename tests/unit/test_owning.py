@@ -93,6 +93,20 @@ def test_a_registry_that_never_had_a_key_is_not_that_of_a_token_with_keys(make):
     assert token.owner == ""
 
 
+def test_the_first_key_may_be_made_while_a_second_worker_starts(make, database_url):
+    migrate(database_url)
+    other = Registry(database_url, host="host")
+
+    @dataclass
+    class Busy(Token):
+        def inventory(self) -> dict[UUID, object]:
+            other.insert(PAIR)
+            return {PAIR.kid: None}
+
+    assert cause_of(make(Busy())) is None
+    other._database.engine.dispose()
+
+
 def test_a_registry_with_keys_is_that_of_a_token_that_was_never_asked(make, database_url):
     migrate(database_url)
     before = Registry(database_url, host="host")
