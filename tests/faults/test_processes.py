@@ -423,6 +423,7 @@ def create(url: str, made: list[str], over: threading.Event) -> None:
 
 def test_a_stop_under_load_cuts_nobody_off(tmp_path):
     with serving(tmp_path, workers=2) as service:
+        service.wait_until_ready()  # both workers
         key, registry = Key(service.api), registry_of(service.settings)
         service.inject(Fault(function="C_GenerateKey", delay_seconds=3))
         slow: list[int] = []
