@@ -14,13 +14,14 @@ from app.observability.kinds import Kind
 from app.rights import Principal, Right
 from app.schemas.fields import Offers
 from app.schemas.loading import load
-from app.schemas.messages import (
-    COMPACT,
-    JWE_PARTS,
+from app.schemas.messages.encryption import (
     DecryptRequest,
     DecryptResponse,
     EncryptRequest,
     EncryptResponse,
+)
+from app.schemas.messages.serializations import COMPACT, JWE_PARTS
+from app.schemas.messages.signing import (
     MacRequest,
     MacResponse,
     SignRequest,

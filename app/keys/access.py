@@ -15,7 +15,7 @@ from app.jwk import write_public
 from app.kid import is_kid
 from app.registry import Key, Registry, State
 from app.rights import Principal, Right
-from app.schemas.fields import Header
+from app.schemas.messages.received_header import Header
 from hsm import CryptoFailure, Hsm, HsmError, KeyNotFound, TokenUnavailable, UnsupportedAlgorithm
 
 logger = logging.getLogger(__name__)

@@ -29,9 +29,9 @@ from app.keys.description import describe_new, signs
 from app.keys.quota import Quota
 from app.registry import AlreadyRequested, Key, Origin, Publication, Registry, Residency
 from app.rights import Principal, Right
-from app.schemas.fields import Header
 from app.schemas.keys import KeyRequest
 from app.schemas.labels import Labels
+from app.schemas.messages.received_header import Header
 from hsm import Hsm, HsmError, KeyNotFound, KeyRef, KeySpec, Made, PrivateKey
 
 Record = Callable[[UUID], None]

@@ -24,7 +24,7 @@ from app.keys.access import (
 from app.keys.budget import EncryptionBudget
 from app.registry import Key, Registry
 from app.rights import Principal, Right
-from app.schemas.fields import Header
+from app.schemas.messages.received_header import Header
 from hsm import CryptoFailure, Hsm, Sealed
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})

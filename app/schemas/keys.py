@@ -17,14 +17,14 @@ from app.schemas.fields import (
     KEY_TRANSPORT,
     SHOWN,
     Base64Url,
-    ProtectedHeader,
     Text,
     WholeNumber,
     refusal,
 )
 from app.schemas.key_members import KeyMembers
 from app.schemas.labels import Instant, Labels, Name, TagsField
-from app.schemas.messages import require_encrypted_key
+from app.schemas.messages.encryption import require_encrypted_key
+from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.schema import RequestSchema
 from hsm import KeySpec
 

@@ -8,7 +8,8 @@ from marshmallow.experimental.context import Context
 from app import current_request
 from app.errors import BadRequest
 from app.jose import encoding, strict_json
-from app.schemas.fields import Header, Offers
+from app.schemas.fields import Offers
+from app.schemas.messages.received_header import Header
 from app.schemas.schema import RequestSchema
 from hsm import UnsupportedAlgorithm
 

@@ -9,7 +9,8 @@ from app.http.views import index
 from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, rsa
 from app.registry import Origin, Residency
 from app.rights import GRANTABLE
-from app.schemas import batch, catalogue, labels, messages
+from app.schemas import batch, catalogue, labels
+from app.schemas.messages.serializations import JWE_PARTS, JWS_PARTS
 from scripts.openapi.operations import OPERATIONS, Operation
 from scripts.openapi.responses import statuses
 from scripts.openapi.types import BASE64URL, JsonSchema, compact, nullable, one_of, reference
@@ -175,18 +176,16 @@ def _any_of(names: tuple[str, ...]) -> JsonSchema:
 def own() -> dict[str, JsonSchema]:
     """Return the schemas without one of marshmallow, by name."""
     return {
-        "CompactDecryptRequest": _object(
-            "kid", jwe=compact(len(messages.JWE_PARTS)), kid=nullable(_TEXT)
-        ),
+        "CompactDecryptRequest": _object("kid", jwe=compact(len(JWE_PARTS)), kid=nullable(_TEXT)),
         "CompactVerifyRequest": _object(
             *("kid", "jwk"),
-            jws=compact(len(messages.JWS_PARTS)),
+            jws=compact(len(JWS_PARTS)),
             kid=nullable(_TEXT),
             jwk=nullable(reference("PublicJwk")),
         ),
         "PublicJwk": _public_jwk(),
-        "CompactEncryptResponse": _object(jwe=compact(len(messages.JWE_PARTS))),
-        "CompactSignResponse": _object(jws=compact(len(messages.JWS_PARTS))),
+        "CompactEncryptResponse": _object(jwe=compact(len(JWE_PARTS))),
+        "CompactSignResponse": _object(jws=compact(len(JWS_PARTS))),
         "GrantsResponse": _object(kid=_TEXT, grants=_array(reference("GrantResponse"))),
         "BatchResponse": _batch_response(),
         "Jwk": _jwk(),
@@ -231,10 +230,10 @@ def demands() -> dict[str, JsonSchema]:
     return {
         "CreateKeyRequest": {"oneOf": [_creation(kty) for kty in KEY_TYPES]},
         "DecryptRequest": {"not": _any_of(("jwe",))},
-        "CompactDecryptRequest": {"not": _any_of((*messages.JWE_PARTS, "aad"))},
+        "CompactDecryptRequest": {"not": _any_of((*JWE_PARTS, "aad"))},
         "VerifyRequest": {"not": _any_of(("jws", "payload"))},
         "FlattenedVerifyRequest": {"not": _any_of(("jws", "data"))},
-        "CompactVerifyRequest": {"not": _any_of((*messages.JWS_PARTS, "payload"))},
+        "CompactVerifyRequest": {"not": _any_of((*JWS_PARTS, "payload"))},
     }
 
 

@@ -17,10 +17,10 @@ from app.schemas.fields import (
     Base64Url,
     Choice,
     PartyInfo,
-    ProtectedHeader,
     Text,
     WholeNumber,
 )
+from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.public_jwk import PublicJwkField
 
 JsonSchema = dict[str, Any]

@@ -13,8 +13,8 @@ from app.errors import RegistryCause
 from app.http.answers import HTTP_ERRORS, STATUS
 from app.http.router import route
 from app.jose import encoding
-from app.schemas import messages
 from app.schemas.loading import load
+from app.schemas.messages.signing import VerifyRequest
 from scripts.openapi import examples
 from scripts.openapi.__main__ import files
 from scripts.openapi.document import SCHEMAS as REAL_SCHEMAS
@@ -185,7 +185,7 @@ def test_the_signatures_of_the_examples_are_valid():
     assert all(one["response"]["valid"] for one in told)
     by_key = [one["request"] for one in told if "jwk" in one["request"]]
     for body in by_key:
-        loaded = load(messages.VerifyRequest(), body, {})
+        loaded = load(VerifyRequest(), body, {})
         header, data = loaded["protected"], loaded["data"]
         signing_input = encoding.signing_input(header.protected, data)
         assert hsm.is_valid(loaded["jwk"].key, header.alg, signing_input, loaded["signature"])

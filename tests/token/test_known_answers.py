@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 import hsm
 from app.jose import encoding
 from app.jwk import epk
-from app.schemas.messages import JWE_PARTS
+from app.schemas.messages.serializations import JWE_PARTS
 from app.service import service_of
 from hsm import KeyRef, KeySpec
 from hsm.algorithms.families import CEK_WRAPPING, ContentEncryption

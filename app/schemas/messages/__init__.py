@@ -1,0 +1,1 @@
+"""Bodies of the operations on messages, and the headers in them."""

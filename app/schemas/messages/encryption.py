@@ -1,0 +1,128 @@
+"""Bodies of encryption (wire contract §1); the order of fields is the order of checks."""
+
+from typing import Any
+
+from marshmallow import fields, post_load, validates_schema
+
+import hsm
+from app.schemas.fields import (
+    CONTENT_ENCRYPTION,
+    KEY_MANAGEMENT,
+    KEY_TRANSPORT,
+    AlgorithmName,
+    Base64Url,
+    Base64UrlText,
+    PartyInfo,
+    Text,
+    refuse_together,
+)
+from app.schemas.messages.received_header import ProtectedHeader
+from app.schemas.messages.serializations import (
+    COMPACT,
+    JWE_PARTS,
+    require,
+    serialization,
+    taken_apart,
+    with_media_types,
+)
+from app.schemas.schema import RequestSchema, ResponseSchema
+
+
+class EncryptRequest(RequestSchema):
+    """POST /encrypt."""
+
+    kid = Text(required=True)
+    data = Base64Url(required=True)
+    alg = AlgorithmName(KEY_MANAGEMENT, required=True)
+    enc = AlgorithmName(CONTENT_ENCRYPTION, required=True)
+    aad = Base64UrlText(load_default=None, allow_none=True)
+    apu = PartyInfo(load_default=None, allow_none=True)
+    apv = PartyInfo(load_default=None, allow_none=True)
+    serialization = serialization()
+    typ = Text(allow_none=True)
+    cty = Text(allow_none=True)
+
+    @validates_schema
+    def check_party_info(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse what an algorithm would leave out of the header."""
+        for name in ("apu", "apv"):
+            is_used = body["alg"] in hsm.KEY_AGREEMENTS
+            require(is_used or body[name] is None, name, f"is not for alg '{body['alg']}'")
+
+    @validates_schema(skip_on_field_errors=False)
+    def check_together(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse what is not offered together."""
+        if {"alg", "enc"} <= body.keys():
+            refuse_together(body["alg"], body["enc"])
+
+    @validates_schema
+    def check_serialization(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse AAD where there is no place for it."""
+        is_compact = body["serialization"] == COMPACT
+        require(
+            not is_compact or body["aad"] is None,
+            "aad",
+            "does not go into the Compact Serialization (RFC 7516 §7.1)",
+        )
+
+    @post_load
+    def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """See ``with_media_types``."""
+        return with_media_types(body)
+
+
+class EncryptResponse(ResponseSchema):
+    """A flattened JWE (RFC 7516 §7.2.2)."""
+
+    protected = fields.String(required=True)
+    encrypted_key = Base64Url(required=True)
+    iv = Base64Url(required=True)
+    ciphertext = Base64Url(required=True)
+    tag = Base64Url(required=True)
+    aad = fields.String()
+
+
+class DecryptRequest(RequestSchema):
+    """POST /decrypt: a flattened JWE, or a compact one."""
+
+    protected = ProtectedHeader("kid", alg=KEY_MANAGEMENT, enc=CONTENT_ENCRYPTION)
+    encrypted_key = Base64Url(load_default=None, allow_none=True)
+    iv = Base64Url(required=True)
+    ciphertext = Base64Url(required=True)
+    tag = Base64Url(required=True)
+    aad = Base64UrlText(load_default=None, allow_none=True)
+    kid = Text(load_default=None, allow_none=True)
+
+    def expand_compact(self, members: dict[str, Any]) -> dict[str, Any]:
+        """See ``RequestSchema``."""
+        return taken_apart(members, "jwe", JWE_PARTS, "aad")
+
+    @validates_schema(skip_on_field_errors=False)
+    def check_encrypted_key(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse one where none is transported, and none where one is (RFC 7516 §5.2)."""
+        if not {"protected", "encrypted_key"} <= body.keys():
+            return  # they have failures of their own
+        alg = body["protected"].alg
+        if alg in KEY_TRANSPORT.names:
+            require_encrypted_key(body)
+        else:
+            require(not body["encrypted_key"], "encrypted_key", f"must be empty with alg '{alg}'")
+
+    @validates_schema
+    def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse an IV or a tag that ``enc`` does not have (RFC 7518 §5.2, §5.3)."""
+        row = hsm.CONTENT_ENCRYPTIONS[body["protected"].enc]
+        for name, length in (("iv", row.iv_bytes), ("tag", row.tag_bytes)):
+            require(len(body[name]) == length, name, f"must be {length} bytes long")
+
+
+class DecryptResponse(ResponseSchema):
+    """The plaintext, and the key that the header named."""
+
+    kid = fields.String(required=True)
+    data = Base64Url(required=True)
+
+
+def require_encrypted_key(body: dict[str, Any]) -> None:
+    """Refuse a body without an encrypted key, or with an empty one."""
+    require(bool(body["encrypted_key"]), "encrypted_key", "is required and must not be empty")

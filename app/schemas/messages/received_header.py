@@ -1,0 +1,108 @@
+"""The protected header of a message that comes in (RFC 7515 §4, RFC 7516 §4)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import hsm
+from app.errors import BadRequest
+from app.jose import encoding, strict_json
+from app.jwk import epk
+from app.schemas.fields import AlgorithmClass, Base64Url, fail, refuse_together, require_short
+
+_NO_AGREEMENT: Final = hsm.Agreement()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """A protected header: what we use of it, and ``protected`` as it was received.
+
+    ``kid`` is the one beside it, if there is one; then ``own_kid`` has to name the same key.
+    """
+
+    protected: str
+    kid: str
+    alg: str
+    own_kid: str | None = None
+    enc: str = ""
+    agreement: hsm.Agreement = _NO_AGREEMENT
+
+
+class ProtectedHeader(Base64Url):
+    """A protected header of JWS or JWE (RFC 7515 §4, RFC 7516 §4).
+
+    Members that we do not know are ignored, as demanded there, but for those that change what
+    the others mean. None of them ever makes us fetch, inflate or derive. A header without ``kid``
+    needs one of the members ``beside`` it, which name the key instead.
+    """
+
+    def __init__(self, *beside: str, **algorithms: AlgorithmClass) -> None:
+        super().__init__(required=True)
+        self.beside = beside
+        self.algorithms = algorithms
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Any, *_args: Any, **_kwargs: Any
+    ) -> Header:
+        protected = self._text(value)
+        try:
+            header = strict_json.loads(self._decode(protected, attr))
+        except ValueError:
+            fail(BadRequest(f"Field '{attr}' is not a JSON object"))
+        _refuse_extensions(header)
+        beside = [data[name] for name in self.beside if data.get(name) is not None]
+        own_kid = _member(header, "kid") if "kid" in header or not beside else None
+        kid = next(iter(beside), own_kid)
+        used = {name: _member(header, name) for name in self.algorithms}
+        for name, algorithms in self.algorithms.items():
+            algorithms.check(used[name], "Header member", name)
+        if "enc" in used:
+            refuse_together(used["alg"], used["enc"])
+        return Header(
+            protected=protected,
+            kid=kid if isinstance(kid, str) else "",  # a key itself is there, or no name at all
+            own_kid=own_kid,
+            agreement=_agreement(header),
+            **used,
+        )
+
+
+def _refuse_extensions(header: Mapping[str, Any]) -> None:
+    if "crit" in header:
+        fail(BadRequest("Header member 'crit' is not supported: no extension is"))
+    if "zip" in header:
+        fail(BadRequest("Header member 'zip' is not supported"))
+    if header.get("b64", True) is not True:
+        fail(BadRequest("Header member 'b64' must be true (RFC 7797 is not supported)"))
+
+
+def _agreement(header: Mapping[str, Any]) -> hsm.Agreement:
+    """Return what ECDH-ES needs; to other algorithms these are members like any unknown one."""
+    if header["alg"] not in hsm.KEY_AGREEMENTS:
+        return _NO_AGREEMENT
+    if "epk" not in header:
+        fail(BadRequest("Header member 'epk' is required"))
+    try:
+        ephemeral = epk.read(header["epk"])
+    except ValueError:
+        fail(BadRequest("Header member 'epk' is not a public key for ECDH-ES"))
+    return hsm.Agreement(ephemeral, _party_info(header, "apu"), _party_info(header, "apv"))
+
+
+def _party_info(header: Mapping[str, Any], name: str) -> bytes:
+    if name not in header:
+        return b""
+    try:
+        octets = encoding.decode(_member(header, name))
+    except ValueError:
+        fail(BadRequest(f"Header member '{name}' is not valid base64url"))
+    require_short(octets, f"Header member '{name}'")
+    return octets
+
+
+def _member(header: Mapping[str, Any], name: str) -> str:
+    if name not in header:
+        fail(BadRequest(f"Header member '{name}' is required"))
+    if not isinstance(header[name], str):
+        fail(BadRequest(f"Header member '{name}' must be a string"))
+    return str(header[name])

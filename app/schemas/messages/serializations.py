@@ -1,0 +1,55 @@
+"""The serializations of messages (RFC 7515 §7, RFC 7516 §7): their members and parts."""
+
+from typing import Any, Final
+
+from app.errors import BadRequest
+from app.schemas.fields import Choice, fail, require_bytes
+
+FLATTENED: Final = "flattened"
+COMPACT: Final = "compact"
+JWS_PARTS: Final = ("protected", "data", "signature")
+JWE_PARTS: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
+
+
+def serialization() -> Choice:
+    """Return the field that says in which form to answer."""
+    return Choice(FLATTENED, COMPACT, load_default=FLATTENED, allow_none=True)
+
+
+def with_media_types(body: dict[str, Any]) -> dict[str, Any]:
+    """Gather ``typ`` and ``cty``, in the order of the header (RFC 7515 §4.1.9, §4.1.10)."""
+    given = {name: body.pop(name) for name in ("typ", "cty") if name in body}
+    body["media_types"] = {name: text for name, text in given.items() if text is not None}
+    return body
+
+
+def taken_apart(
+    members: dict[str, Any], name: str, parts: tuple[str, ...], *others: str
+) -> dict[str, Any]:
+    """Return what the compact message ``name`` stands for, if there is one; nothing beside it."""
+    text = members.get(name)
+    if text is None:
+        return members
+    for other in (*parts, *others):
+        refuse_beside(members, name, other)
+    if not isinstance(text, str):
+        raise BadRequest(f"Field '{name}' must be a string")
+    pieces = text.split(".")
+    if len(pieces) != len(parts):
+        raise BadRequest(f"Field '{name}' must have {len(parts)} parts (Compact Serialization)")
+    for piece in pieces:
+        require_bytes(piece, name)
+    rest = {other: members[other] for other in members if other != name}
+    return rest | dict(zip(parts, pieces, strict=True))
+
+
+def refuse_beside(members: dict[str, Any], name: str, other: str) -> None:
+    """Refuse two members of which one only may be there."""
+    if members.get(name) is not None and members.get(other) is not None:
+        raise BadRequest(f"Field '{other}' does not go with '{name}'")
+
+
+def require(is_right: bool, name: str, text: str) -> None:
+    """Refuse the member ``name``, which ``text`` says how to mend, unless it is right."""
+    if not is_right:
+        fail(BadRequest(f"Field '{name}' {text}"), name)
