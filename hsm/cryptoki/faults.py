@@ -46,7 +46,8 @@ _CLASSES: Final[Mapping[type[ckr.PKCS11Error], Fault]] = MappingProxyType(
                 ckr.WrappedKeyInvalid,
                 ckr.WrappedKeyLenRange,
             ),
-            Fault.AMBIGUOUS: (ckr.GeneralError, ckr.FunctionFailed),
+            # Kryoptic says CKR_DEVICE_ERROR for a bad padding, AWS CloudHSM when it is throttled.
+            Fault.AMBIGUOUS: (ckr.GeneralError, ckr.FunctionFailed, ckr.DeviceError),
             Fault.KEY_GONE: (
                 ckr.ObjectHandleInvalid,
                 ckr.KeyHandleInvalid,
@@ -62,7 +63,6 @@ _CLASSES: Final[Mapping[type[ckr.PKCS11Error], Fault]] = MappingProxyType(
             ),
             Fault.BUSY: (ckr.SessionCount, ckr.DeviceMemory, ckr.HostMemory),
             Fault.DOWN: (
-                ckr.DeviceError,
                 ckr.DeviceRemoved,
                 ckr.TokenNotPresent,
                 ckr.TokenNotRecognised,
@@ -121,9 +121,12 @@ def fault_of(error: ckr.PKCS11Error) -> Fault:
 
 
 def name_of(error: ckr.PKCS11Error) -> str:
-    """Return a name for logs: the class, or the number of an unmapped return value."""
+    """Return a name for logs: the class, or what python-pkcs11 says of a value without one."""
     number = _UNMAPPED.search(str(error))
-    return f"0x{number[1]}" if number else type(error).__name__
+    if number:
+        return f"0x{number[1]}"
+    said = str(error).partition(".")[0] if type(error) is ckr.PKCS11Error else ""
+    return said or type(error).__name__
 
 
 def translate(error: ckr.PKCS11Error) -> HsmError:

@@ -58,7 +58,9 @@ _SMALL_PAIR: Final = KeySpec(kty="EC", alg="ES256", crv="P-256")
 Attempt = Callable[[Curve | None, Session], object]
 Residence = Literal["token", "process"]
 
-_SAYS_NOTHING: Final = (Fault.DOWN, Fault.SESSION_LOST, Fault.BUSY, Fault.PIN)
+_PASSES: Final = (Fault.AMBIGUOUS, Fault.BUSY)
+_OF_ITSELF: Final = (*_PASSES, Fault.DOWN, Fault.SESSION_LOST)
+"""What a token in trouble answers, and some a vendor's code for what they only lack."""
 
 
 class Offer(NamedTuple):
@@ -305,9 +307,9 @@ def _refusal(
 ) -> str | None:
     """Return why ``trial`` fails on this token, or ``None`` if it succeeds.
 
-    A token in trouble lacks nothing: a wrong result, or an error that a fault of its own gives too,
-    is believed only of one that gives it for seconds, and a refusal only if ``control`` succeeds
-    after it. Else ``TokenUnavailable`` is raised, or the ``PKCS11Error`` that says so by itself.
+    A token in trouble lacks nothing: a wrong result, or an error that passes, is believed only of
+    one that gives it for seconds, and a refusal only if ``control`` succeeds after it. Else
+    ``TokenUnavailable`` is raised, or the ``PKCS11Error`` that says so by itself.
     """
     reason, errors = None, 0
     for _ in range(_TRIES_OVER_SECONDS):
@@ -319,12 +321,12 @@ def _refusal(
             time.sleep(_PAUSE_SECONDS)
         except PKCS11Error as error:
             fault, reason = fault_of(error), f"the token answers {name_of(error)}"
-            if fault in _SAYS_NOTHING:
+            if fault is Fault.PIN:
                 raise
-            if fault is Fault.AMBIGUOUS:
+            if fault in _OF_ITSELF:
                 _require_well(pool, control)
                 time.sleep(_PAUSE_SECONDS)
-            elif (errors := errors + 1) == _TRIES:
+            if fault not in _PASSES and (errors := errors + 1) == _TRIES:
                 break
         else:
             return None

@@ -1,0 +1,141 @@
+"""One odd answer in one trial is no more than a reason against what was tried."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pkcs11 import PKCS11Error
+
+import hsm
+from app.service import service_of
+from hsm import Hsm
+from hsm.cryptoki.attributes import Templates
+from hsm.cryptoki.faults import name_of
+from hsm.life.proof import Proof
+from hsm.life.proof_cache import ProofCache
+from hsm.life.token import Policy, Token
+from tests.shared import injector
+from tests.shared.drivers import result_of
+from tests.shared.injector import Injector
+from tests.token.test_connection import ES256, _injector, _outcome, _started, new_ref
+
+VENDOR_DEFINED = 0x80000001
+VERBS = ("Encrypt", "Decrypt", "Sign", "Verify")
+FUNCTIONS = (
+    *(f"C_{verb}{step}" for verb in VERBS for step in ("Init", "")),
+    *(f"C_{verb}Key" for verb in ("Generate", "Wrap", "Unwrap", "Derive", "Digest")),
+)
+POLICY = Policy(
+    fips=False, process_allowed=True, opted_in=frozenset(), announce_change=lambda: None
+)
+
+
+class Trials:
+    """The boot proof of the token of this process, again; ``known`` is what it has found."""
+
+    def __init__(self, of: Hsm) -> None:
+        token = of._connection.token
+        self._parts = (token.pool, Templates(), token.canary, POLICY)
+        self.known: dict[str, str | None] = {}
+        self.before = self.offers(self.known)
+
+    def offers(self, known: dict[str, str | None]) -> Any:
+        """What is offered; tried is what is not ``known``."""
+        proof_cache = ProofCache(None, self._parts[0].token)
+        proof_cache._known = known
+        return Token.prove(*self._parts, proof_cache).offers
+
+
+@pytest.fixture(scope="module")
+def trials(application: Any) -> Trials:
+    return Trials(service_of(application).hsm)
+
+
+@pytest.fixture
+def odd(chaos: Injector, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A vendor's code from each function, as long as something is being tried in this thread."""
+    tried = threading.local()
+
+    def refuse(original: Any, *words: int) -> int:
+        return VENDOR_DEFINED if getattr(tried, "now", False) else int(original(*words))
+
+    def trying(attempt: Any) -> Any:
+        def tries(*arguments: Any) -> None:
+            tried.now = True
+            try:
+                attempt(*arguments)
+            finally:
+                tried.now = False
+
+        return tries
+
+    monkeypatch.setattr("hsm.life.token._PAUSE_SECONDS", 0)
+    for name in FUNCTIONS:
+        chaos.replace(name, refuse)
+    for name in ("attempt", "attempt_transport"):
+        monkeypatch.setattr(Proof, name, trying(getattr(Proof, name)))
+    return
+
+
+def test_a_vendors_code_in_one_trial_refuses_what_was_tried_and_nothing_else(trials, odd):
+    reason = f"the token answers {VENDOR_DEFINED:#x}"
+    good = [name for name, refusal in trials.known.items() if refusal is None]
+    assert len(good) > 40
+    for name in good:
+        offers = trials.offers(
+            {other: trials.known[other] for other in trials.known.keys() - {name}}
+        )
+        alg, *rest = name.split()
+        assert {other for other in offers if offers[other] != trials.before[other]} == {alg}
+        found = next(
+            (offers[alg].by_enc[enc] for enc in rest if enc in hsm.CONTENT_ENCRYPTIONS), offers[alg]
+        )
+        crv = next((crv for crv in rest if crv in found.refused_crvs), None)
+        assert found.refusal(crv) == reason
+
+
+def answer_oddly(value: int) -> dict[str, Any]:
+    """Have C_SignInit answer ``value`` to ECDSA from the start."""
+    import ctypes  # noqa: PLC0415  # drivers import for themselves
+
+    chaos = _injector()
+
+    def refuse(original: Any, *words: int) -> int:
+        is_ecdsa = ctypes.c_ulong.from_address(words[1]).value == 0x1041
+        return value if is_ecdsa else int(original(*words))
+
+    chaos.replace("C_SignInit", refuse)
+    token, key = _started(), new_ref(ES256)
+    offers = token.offers()
+    return {
+        "refused": {name: offers[name].reason for name in offers if not offers[name].is_offered},
+        "used": _outcome(lambda: token.generate(key)),
+        "destroyed": _outcome(lambda: token.destroy(key)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (VENDOR_DEFINED, "0x80000001"),
+        (injector.DEVICE_ERROR, "DeviceError"),
+        pytest.param(injector.USER_NOT_LOGGED_IN, "UserNotLoggedIn", marks=pytest.mark.long),
+        pytest.param(0x31, "DeviceMemory", marks=pytest.mark.long),
+    ],
+)
+def test_a_token_is_ready_whatever_it_answers_in_one_trial(environment, value, named):
+    found = result_of(environment, answer_oddly, value)
+    reasons = {alg: found["refused"].get(alg) for alg in ("ES256", "ES384", "ES512")}
+    assert reasons == dict.fromkeys(reasons, f"the token answers {named}")
+    assert found["used"] == found["destroyed"] == "done"
+    assert {"RS256", "HS256", "A256GCM", "ECDH-ES", "EdDSA"}.isdisjoint(found["refused"])
+
+
+def test_an_answer_without_class_or_number_is_named_by_what_is_said_of_it():
+    assert (
+        name_of(PKCS11Error("Buffer was too small. Should never see this."))
+        == "Buffer was too small"
+    )
+    assert name_of(PKCS11Error("Unmapped error code 0x91")) == "0x91"
+    assert name_of(PKCS11Error()) == "PKCS11Error"
