@@ -8,7 +8,7 @@ from typing import Any, Final
 from app import current_request
 from app.errors import NOT_AN_OBJECT, BadRequest
 from app.http.answers import Answer, answer
-from app.http.operations import OPERATIONS, kid_of
+from app.http.operations import OPERATIONS, kids_of
 from app.keys.use import KeyUse
 from app.rights import Principal
 from app.schemas.fields import Offers
@@ -36,9 +36,9 @@ class Part:
         return self._operation.endpoint
 
     @property
-    def kid(self) -> str:
-        """The kid that it names, if it got as far as that."""
-        return kid_of(self._body) if self._body else ""
+    def kids(self) -> frozenset[str]:
+        """The kids that it names, if it got as far as that."""
+        return kids_of(self._body) if self._body else frozenset()
 
     @property
     def answer_body(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def run(
     try:
         for part, request in zip(parts, requests, strict=True):
             part.load(request.get("body"), offers)
-        with keys.together(principal, {part.kid for part in parts}) as batch_keys:
+        with keys.together(principal, set().union(*(part.kids for part in parts))) as batch_keys:
             for part in parts:
                 part.perform(batch_keys, principal, deadline)
     finally:

@@ -75,10 +75,9 @@ class MessageOperation:
         )
 
 
-def kid_of(body: Body) -> str:
-    """Return the kid that a loaded body names; empty if it brings its key along."""
-    kid: str = body["protected"].kid if "protected" in body else body["kid"]
-    return kid
+def kids_of(body: Body) -> frozenset[str]:
+    """Return the kids that a loaded body names; an empty one if it brings its key along."""
+    return body["protected"].kids if "protected" in body else frozenset({body["kid"]})
 
 
 def _encrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:

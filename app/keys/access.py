@@ -5,7 +5,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
@@ -24,11 +24,18 @@ OLDEST_SECONDS: Final = 1.0
 """How old the rows of a batch may be."""
 
 
+Found = tuple[Key, frozenset[str]]
+"""A key, and what is granted on it."""
+
+
 class Rows(Protocol):
     """Where rows are read: the registry, or what was read there for a batch."""
 
     def find_for(self, principal: str, operation: str, kid: str) -> tuple[Key, bool] | None:
         """Return the key of a kid, and whether the right to the operation is granted on it."""
+
+    def find_all_for(self, principal: str, kids: Collection[str]) -> Mapping[str, Found]:
+        """Return the keys of several kids, with what is granted on each, read at once."""
 
 
 class RowsOfBatch(Rows):
@@ -45,14 +52,22 @@ class RowsOfBatch(Rows):
 
     def find_for(self, principal: str, operation: str, kid: str) -> tuple[Key, bool] | None:
         """See ``Rows``; raise ``RegistryUnavailable`` if nothing could be read."""
+        found = self._young_rows().get(kid)
+        return found and (found[0], operation in found[1])
+
+    def find_all_for(self, principal: str, kids: Collection[str]) -> Mapping[str, Found]:
+        """See ``Rows``; raise ``RegistryUnavailable`` if nothing could be read."""
+        rows = self._young_rows()
+        return {kid: rows[kid] for kid in kids if kid in rows}
+
+    def _young_rows(self) -> Mapping[str, Found]:
         if time.monotonic() - self._read_at >= OLDEST_SECONDS:
             self._rows, self._read_at = self._read(), time.monotonic()
         if self._rows is None:
             raise RegistryUnavailable
-        found = self._rows.get(kid)
-        return found and (found[0], operation in found[1])
+        return self._rows
 
-    def _read(self) -> Mapping[str, tuple[Key, frozenset[str]]] | None:
+    def _read(self) -> Mapping[str, Found] | None:
         """Return the keys by kid, with what is granted on each; ``None`` without a registry."""
         with suppress(RegistryUnavailable):
             return self._registry.find_all_for(self._principal, self._kids)
@@ -62,29 +77,45 @@ class RowsOfBatch(Rows):
 def find(rows: Rows, principal: Principal, kid: str, right: Right) -> Key:
     """Return the key; raise ``KeyNotFound``, or ``Forbidden`` without the right to it.
 
-    The one way to a key of a caller's: every right is checked here, and nowhere else.
+    This and ``find_of_message`` are the ways to a key of a caller's: rights are checked nowhere
+    else.
     """
     found = rows.find_for(principal, right, kid) if is_kid(kid) else None
     if found is None:
         raise KeyNotFound
-    key, is_granted = found
+    return _permitted(principal, right, *found)
+
+
+def find_of_message(rows: Rows, principal: Principal, header: Header, right: Right) -> Key:
+    """Return the key of a message: that of the kid beside it, or else of its header.
+
+    Raises what ``find`` does; ``BadRequest`` if the header names another key that the caller
+    knows. Whatever else it names is a name that somebody else uses.
+    """
+    kids = header.kids
+    if len(kids) == 1:
+        return find(rows, principal, header.kid, right)
+    found = rows.find_all_for(principal, [kid for kid in kids if is_kid(kid)])
+    if header.kid not in found:
+        raise KeyNotFound
+    key, granted = found[header.kid]
+    _permitted(principal, right, key, right in granted)
+    if any(_knows(principal, other) and other[0].kid != key.kid for other in found.values()):
+        raise BadRequest("Field 'kid' is not that of the header")
+    return key
+
+
+def _permitted(principal: Principal, right: Right, key: Key, is_granted: bool) -> Key:
+    """Return ``key``; raise ``Forbidden`` without the right to it: the one check of rights."""
     if not principal.may(right, owner=key.owner, is_granted=is_granted):
         raise Forbidden
     return key
 
 
-def find_of_message(rows: Rows, principal: Principal, header: Header, right: Right) -> Key:
-    """Return the key of a message; a kid beside it and that of its header must both be of it.
-
-    Raises ``BadRequest`` if they are not, and what ``find`` raises.
-    """
-    if header.own_kid in {None, header.kid}:
-        return find(rows, principal, header.kid, right)
-    with suppress(KeyNotFound):
-        key = find(rows, principal, header.kid, right)
-        if header.own_kid in {str(kid) for kid in (key.kid, key.kid_public) if kid}:
-            return key
-    raise BadRequest("Field 'kid' is not that of the header")
+def _knows(principal: Principal, found: Found) -> bool:
+    """Tell whether a caller may use or read a key."""
+    key, granted = found
+    return principal.may(Right.READ, owner=key.owner, is_granted=bool(granted))
 
 
 @contextmanager

@@ -161,7 +161,7 @@ class Registry:
             given = {"principal": str(principal), "kids": list(kids)}
             for row in connection.execute(_FIND_ALL_FOR, given):
                 rows[row.kid] = row
-                granted[row.kid].add(row.operation)
+                granted[row.kid].update({row.operation} - {None})
         return {
             name: (record_of(row), frozenset(granted[kid]))
             for kid, row in rows.items()

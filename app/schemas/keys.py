@@ -119,8 +119,9 @@ class KeyResponse(KeyMembers):
 class UnwrapRequest(RequestSchema):
     """POST /keys/unwrap."""
 
-    protected = ProtectedHeader(alg=KEY_TRANSPORT, enc=CONTENT_ENCRYPTION)
+    protected = ProtectedHeader("kid", alg=KEY_TRANSPORT, enc=CONTENT_ENCRYPTION)
     encrypted_key = Base64Url(required=True)
+    kid = Text(load_default=None, allow_none=True)
 
     @validates_schema
     def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:

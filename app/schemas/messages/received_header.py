@@ -17,7 +17,7 @@ _NO_AGREEMENT: Final = hsm.Agreement()
 class Header:
     """A protected header: what we use of it, and ``protected`` as it was received.
 
-    ``kid`` is the one beside it, if there is one; then ``own_kid`` has to name the same key.
+    ``kid`` is the one beside it, if there is one, and ``own_kid`` its own.
     """
 
     protected: str
@@ -26,6 +26,11 @@ class Header:
     own_kid: str | None = None
     enc: str = ""
     agreement: hsm.Agreement = _NO_AGREEMENT
+
+    @property
+    def kids(self) -> frozenset[str]:
+        """All that may name a key of ours."""
+        return frozenset({self.kid, self.own_kid or self.kid})
 
 
 class ProtectedHeader(Base64Url):
