@@ -25,7 +25,7 @@ def describe(key: Key) -> dict[str, Any]:
         "kty": key.spec.kty,
         "alg": key.spec.alg,
         "crv": key.spec.crv,
-        "key_ops": key_ops(key.spec.alg),
+        "key_ops": _key_ops(key.spec),
     }
     absent = {name for name in ("alg", "crv") if members[name] is None}
     if not key.spec.kind.is_pair:
@@ -45,10 +45,10 @@ def signs(spec: hsm.KeySpec) -> bool:
     return any(row.name in hsm.SIGNATURES for row in spec.algorithms)
 
 
-def key_ops(alg: str | None) -> list[str]:
-    """Return what a key of ``alg`` is said to be for (wire contract §3)."""
-    signs = alg is None or alg in hsm.SIGNATURES or alg in hsm.MACS
-    return _SIGN_VERIFY if signs else _ENCRYPT_DECRYPT
+def _key_ops(spec: hsm.KeySpec) -> list[str]:
+    """Return what such keys are said to be for (wire contract §3)."""
+    is_mac = spec.alg in hsm.MACS
+    return _SIGN_VERIFY if is_mac or signs(spec) else _ENCRYPT_DECRYPT
 
 
 def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class PublicJwk:
         """Tell whether a signature of ``alg`` may be verified with it."""
         names = {None, alg, hsm.SIGNATURES[alg].jwk_alg}
         is_meant = self.is_for_signatures and self.alg in names
-        return is_meant and hsm.KeySpec(kty=self.kty, crv=self.crv).permits(alg)
+        return is_meant and hsm.KeySpec(kty=self.kty, alg=alg, crv=self.crv).permits(alg)
 
 
 class PublicJwkField(fields.Field[Any]):

@@ -49,9 +49,10 @@ class Algorithm:
 
     ``kind`` is that of its keys, unless they are on ``curves``: each has its own. ``usages`` are
     the CKA_* usage attributes that the algorithm needs, of either half. ``fips`` says whether FIPS
-    mode offers it. With ``is_bound_only`` no key without ``alg`` performs it, and with
-    ``is_opt_in`` nobody does unless the settings say so. ``jwk_alg`` is what a JWK calls it, where
-    that is not its ``name``. ``parameter_set`` is CKA_PARAMETER_SET, where keys have one.
+    mode offers it. With ``is_bound_only`` no key without ``alg`` performs it that could be
+    for another family, and with ``is_opt_in`` nobody does unless the settings say so. ``jwk_alg``
+    is what a JWK calls it, where that is not its ``name``. ``parameter_set`` is CKA_PARAMETER_SET,
+    where keys have one.
     """
 
     family: ClassVar[Family]

@@ -16,7 +16,8 @@ def _by_crv(kty: str, alg: str | None) -> ByCrv:
     found: dict[str | None, tuple[Algorithm, ...]] = {}
     for row in ALGORITHMS.values():
         for kind, curve in row.keys:
-            if kty in kind.ktys and (alg == row.name or (alg is None and not row.is_bound_only)):
+            is_unbound = kind.has_one_family or not row.is_bound_only
+            if kty in kind.ktys and (alg == row.name or (alg is None and is_unbound)):
                 crv = curve.crv if curve else None
                 found[crv] = (*found.get(crv, ()), row)
     return MappingProxyType(found)

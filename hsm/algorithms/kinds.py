@@ -20,13 +20,17 @@ PublicKey = rsa.RSAPublicKey | AgreementKey | ed25519.Ed25519PublicKey | mldsa.M
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyKind:
-    """Keys that PKCS#11 makes alike; ``ktys`` are their JWK names, the preferred one first."""
+    """Keys that PKCS#11 makes alike; ``ktys`` are their JWK names, the preferred one first.
+
+    Where all that they do is of one family, ``has_one_family`` says so.
+    """
 
     name: str
     ktys: tuple[str, ...]
     key_type: KeyType
     generation: Mechanism
     is_pair: bool = True
+    has_one_family: bool = False
 
 
 AES: Final = KeyKind(
@@ -66,6 +70,7 @@ MONTGOMERY: Final = KeyKind(
     ktys=("OKP",),
     key_type=KeyType.EC_EDWARDS,  # so SoftHSM has it; PKCS#11 v3.0 also has CKK_EC_MONTGOMERY
     generation=Mechanism.EC_EDWARDS_KEY_PAIR_GEN,
+    has_one_family=True,
 )
 ML_DSA: Final = KeyKind(
     name="ML-DSA",

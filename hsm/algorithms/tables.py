@@ -96,6 +96,7 @@ SIGNATURES: Final = _table(
         signature_bytes=2420,  # FIPS 204, table 2
         jwk_alg="ML-DSA-44",  # RFC 9964
         fips=False,
+        is_bound_only=True,
     ),
 )
 

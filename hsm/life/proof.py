@@ -18,7 +18,7 @@ from hsm.algorithms.families import (
     KeyWrapping,
 )
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.kinds import ML_DSA, RSA, Curve
+from hsm.algorithms.kinds import RSA, Curve
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.handles import Handle, Key, PublicHandle, PublicObject
@@ -122,7 +122,7 @@ class Proof:
 
     def _pair(self, session: Session, row: Algorithm, curve: Curve | None) -> Keys:
         kind = curve.kind if curve else row.kind
-        alg = row.name if row.is_bound_only or kind is ML_DSA else None
+        alg = row.name if row.is_bound_only else None
         spec = KeySpec(kty=kind.ktys[0], alg=alg, crv=curve.crv if curve else None)
         if spec not in self._pairs:
             self._pairs[spec] = self._generate(spec)

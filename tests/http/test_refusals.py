@@ -491,7 +491,7 @@ GENERATIONS: Mapping[str, tuple[Change, Refusal]] = {
     "ES256 on P-384": ({"kty": "EC", "alg": "ES256", "crv": "P-384"}, BAD_REQUEST),
     "ES384 on P-256": ({"kty": "EC", "alg": "ES384", "crv": "P-256"}, BAD_REQUEST),
     "ES512 on P-256": ({"kty": "EC", "alg": "ES512", "crv": "P-256"}, BAD_REQUEST),
-    "OKP X25519": ({"kty": "OKP", "alg": GONE, "crv": "X25519"}, BAD_REQUEST),
+    "OKP X448": ({"kty": "OKP", "alg": GONE, "crv": "X448"}, BAD_REQUEST),
     "OKP Ed448": ({"kty": "OKP", "alg": "EdDSA", "crv": "Ed448"}, BAD_REQUEST),
     "OKP on P-256": ({"kty": "OKP", "alg": "EdDSA", "crv": "P-256"}, BAD_REQUEST),
     "OKP crv empty": ({"kty": "OKP", "alg": "EdDSA", "crv": ""}, BAD_REQUEST),
