@@ -97,6 +97,7 @@ EC: Final = PairType(
     read_epk=_read_public,
     load_public=_read_public,
     write_public=_write_public,
+    encryption_alg="ECDH-ES",
     crvs=_CRVS,
     signing_crvs=_CRVS,
 )

@@ -39,7 +39,8 @@ class KeyType:
     ``imported_members``. ``read_private`` returns the checked key of such members, or raises
     ``BadRequest``; so does ``prove_private`` of that key, where a check takes a processor for long.
     ``sizes`` are those of the keys of an ``alg``, and ``bits_of`` is that of one imported key,
-    where size is a choice.
+    where size is a choice. ``encryption_alg`` is that of one without ``alg`` that says that it
+    encrypts, and would sign.
     """
 
     kty: str
@@ -50,6 +51,7 @@ class KeyType:
     prove_private: Callable[[Any], None] | None = None
     sizes: Callable[[str | None], Sizes | None] = _without_sizes
     bits_of: Callable[[Any], int | None] = _without_sizes
+    encryption_alg: str | None = None
     is_alg_required: bool = False
     is_crv_optional: bool = False
 

@@ -228,6 +228,7 @@ RSA: Final = PairType(
     read_public=_read_public,
     load_public=_load_public,
     write_public=_write_public,
+    encryption_alg="RSA-OAEP",
     sizes=_sizes,
     bits_of=_bits_of,
 )

@@ -87,6 +87,20 @@ class WholeNumber(fields.Field[Any]):
         return value
 
 
+class KeyOperations(fields.Field[Any]):
+    """What a key is for (RFC 7517 §4.3): texts, of which no two are the same."""
+
+    default_error_messages = {"invalid": "must be an array of different strings"}  # noqa: RUF012  # as above
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> frozenset[str]:
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self.make_error("invalid")
+        operations = frozenset(value)
+        if len(operations) < len(value):
+            raise self.make_error("invalid")
+        return operations
+
+
 class Base64Url(Text):
     """Bytes as base64url without padding (RFC 7515 §2)."""
 

@@ -12,11 +12,13 @@ import hsm
 from app.errors import BadRequest
 from app.jwk import KEY_TYPES, type_of
 from app.jwk.key_type import Material
+from app.jwk.purpose import Purpose
 from app.schemas.fields import (
     CONTENT_ENCRYPTION,
     KEY_TRANSPORT,
     SHOWN,
     Base64Url,
+    KeyOperations,
     Text,
     WholeNumber,
     refusal,
@@ -25,16 +27,18 @@ from app.schemas.key_members import KeyMembers
 from app.schemas.labels import Instant, Labels, Name, TagsField
 from app.schemas.messages.encryption import require_encrypted_key
 from app.schemas.messages.received_header import ProtectedHeader
-from app.schemas.schema import RequestSchema
+from app.schemas.schema import Foreign, RequestSchema
 from hsm import KeySpec
 
 _IMPORTS: Final = frozenset(row.private_members[0] for row in KEY_TYPES.values())
 """Members that make a body an import."""
 
-_SIZE: Final = "the size of an RSA key is 'bits', that of others follows from 'alg' or 'crv'"
-_REFUSED: Final[Mapping[str, str]] = MappingProxyType(
+_SIZE: Final = Foreign(
+    "the size of an RSA key is 'bits', that of others follows from 'alg' or 'crv'"
+)
+_FOREIGN: Final = MappingProxyType(
     {
-        "oth": "an RSA key has two primes here",
+        "oth": Foreign("an RSA key has two primes here"),
         "size": _SIZE,
         "length": _SIZE,
         "modulusLength": _SIZE,
@@ -68,10 +72,14 @@ def _material() -> Base64Url:
 class CreateKeyRequest(RequestSchema):
     """POST /keys: a JWK (RFC 7517), with key material or without."""
 
+    foreign = _FOREIGN
+
     kty = Text(required=True)
     alg = Text(load_default=None, allow_none=True)
     crv = Text(load_default=None, allow_none=True)
     bits = WholeNumber(load_default=None, allow_none=True)
+    use = Text(load_default=None, allow_none=True)
+    key_ops = KeyOperations(load_default=None, allow_none=True)
     k = _material()
     n = _material()
     e = _material()
@@ -88,13 +96,6 @@ class CreateKeyRequest(RequestSchema):
     name = Name(load_default=None, allow_none=True)
     tags = TagsField(load_default=None, allow_none=True)
     expires = Instant(load_default=None, allow_none=True)
-
-    def load(self, data: Any, **kwargs: Any) -> Any:
-        """Return the request; raise ``BadRequest`` for members that must not be ignored, too."""
-        for name, reason in _REFUSED.items():
-            if data.get(name) is not None:
-                raise BadRequest(f"Field '{name}' is not taken: {reason}")
-        return super().load(data, **kwargs)
 
     @post_load
     def make(self, body: dict[str, Any], **_kwargs: Any) -> KeyRequest:
@@ -181,6 +182,8 @@ def _generation(spec: KeySpec, body: Members) -> KeyRequest:
 
 def _import(spec: KeySpec, body: Members) -> KeyRequest:
     key_type = type_of(spec)
+    purpose = Purpose.of(body["use"], body["key_ops"])
+    spec = purpose.of_key(spec, key_type.encryption_alg)
     material = key_type.read_private(spec, body)
     return KeyRequest(
         spec=replace(spec, bits=key_type.bits_of(material)),

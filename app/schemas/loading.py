@@ -21,6 +21,7 @@ def load(schema: RequestSchema, members: dict[str, Any], offers: Offers) -> Any:
 
     What a protected header names is noted also if it is refused.
     """
+    schema.refuse_foreign(members)
     sent, members = members, schema.expand_compact(members)
     current_request.name(**{name: members.get(name) for name in _NAMES if name in schema.fields})
     try:

@@ -1,7 +1,8 @@
 """Bodies of requests and answers as marshmallow has them; all that reaches into it is here."""
 
 from collections.abc import Mapping
-from typing import Any, NoReturn, cast
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, NamedTuple, NoReturn, cast
 
 from marshmallow import EXCLUDE, Schema, ValidationError, missing
 from marshmallow.decorators import POST_LOAD, VALIDATES_SCHEMA
@@ -9,18 +10,38 @@ from marshmallow.decorators import POST_LOAD, VALIDATES_SCHEMA
 from app.errors import BadRequest
 
 
+class Foreign(NamedTuple):
+    """A member of other services that says what is not so here, unless it is ``usual``."""
+
+    reason: str
+    usual: Any = None
+
+
+_NONE: Final[Mapping[str, Foreign]] = MappingProxyType({})
+
+
 class RequestSchema(Schema):
     """A body whose first failure is answered.
 
     First come members that are missing or of the wrong type, then the contents, both in the order
     of the fields. Content failures are raised as the errors that they are (``fail``), and
-    marshmallow collects them beside its own messages.
+    marshmallow collects them beside its own messages. Members that are ``foreign`` would change the
+    meaning of the others.
     """
+
+    foreign: ClassVar[Mapping[str, Foreign]] = _NONE
 
     class Meta:
         """A JWK carries more than we know."""
 
         unknown = EXCLUDE
+
+    def refuse_foreign(self, members: Mapping[str, Any]) -> None:
+        """Raise ``BadRequest`` for a member that must not be ignored."""
+        for name, member in self.foreign.items():
+            value = members.get(name)
+            if value is not None and value != member.usual:
+                raise BadRequest(f"Field '{name}' is not taken: {member.reason}")
 
     def expand_compact(self, members: dict[str, Any]) -> dict[str, Any]:
         """Return the members that one in Compact Serialization stands for; others as they are."""

@@ -1,5 +1,6 @@
 """Bodies of signatures and MACs (wire contract §1); the order of fields is that of checks."""
 
+from types import MappingProxyType
 from typing import Any, Final
 
 from marshmallow import fields, post_load, validates_schema
@@ -15,11 +16,21 @@ from app.schemas.messages.serializations import (
     with_media_types,
 )
 from app.schemas.public_jwk import PublicJwkField
-from app.schemas.schema import RequestSchema, ResponseSchema
+from app.schemas.schema import Foreign, RequestSchema, ResponseSchema
+
+_NO_DIGEST: Final = "what is signed is 'data' itself, never a digest that the caller made"
+_OF_DIGESTS: Final = MappingProxyType(
+    {
+        "message_type": Foreign(reason=_NO_DIGEST, usual="RAW"),
+        "prehashed": Foreign(reason=_NO_DIGEST, usual=False),
+    }
+)
 
 
 class SignRequest(RequestSchema):
     """POST /sign."""
+
+    foreign = _OF_DIGESTS
 
     kid = Text(required=True)
     data = Base64UrlText(required=True)
@@ -43,6 +54,8 @@ class SignResponse(ResponseSchema):
 
 class VerifyRequest(RequestSchema):
     """POST /verify: a detached JWS and its data, a flattened one, or a compact one."""
+
+    foreign = _OF_DIGESTS
 
     protected = ProtectedHeader("kid", "jwk", alg=SIGNATURE)
     data = Base64UrlText(required=True)
