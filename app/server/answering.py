@@ -50,6 +50,13 @@ def answer(worker: Host, connection: Connection, turns: Turns) -> None:
     connection.outcome = Outcome.NEXT_REQUEST if is_kept else Outcome.END
 
 
+def refuse(worker: Host, connection: Connection, error: Exception) -> None:
+    """Put the answer to what is no request into ``connection``."""
+    sink = Sink()
+    worker.handle_error(None, sink, connection.client, error)
+    connection.outgoing, connection.outcome = sink.content(), Outcome.END
+
+
 def _call(worker: Host, connection: Connection, turns: Turns, sink: Sink) -> bool:
     """Have the application answer; tell whether the connection may be used again."""
     started, intake, request = datetime.now(), connection.intake, connection.intake.request

@@ -1,7 +1,9 @@
-"""One connection of a client. At each moment one thread has it, and none ever waits for it."""
+"""One connection of a client. At each moment one thread has it, and none waits long for it."""
 
 import socket
 import ssl
+import struct
+import time
 from collections.abc import Callable
 from enum import Enum, auto
 from selectors import EVENT_READ, EVENT_WRITE
@@ -14,6 +16,10 @@ from app.server.intake import Intake
 Step = Callable[["Connection"], None]
 
 _PIECE_BYTES: Final = 65_536
+# In the kernel, for a moment at most: what costs least, and nobody else waits for it.
+_SOON: Final = struct.pack("ll", 0, 5_000)
+_AT_ONCE: Final = socket.MSG_DONTWAIT
+_NO_FLAGS: Final = 0
 
 BLOCKED: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 """Raised where a socket has nothing, or takes nothing, just now; also of one without TLS."""
@@ -25,6 +31,8 @@ class Outcome(Enum):
     """What becomes of a connection when ``outgoing`` has been sent."""
 
     NEXT_REQUEST = auto()
+    BEGUN = auto()
+    """The next request, of which something may have come already."""
     BODY = auto()
     TURN = auto()
     """Nothing yet: the request is answered later."""
@@ -40,8 +48,10 @@ class Connection:
     """
 
     def __init__(self, channel: socket.socket, client: Any, server: Any, intake: Intake) -> None:
-        channel.setblocking(False)
+        channel.setblocking(True)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SOON)
         self.socket = channel
+        self._flags: int = _AT_ONCE
         self.client = client
         self.server = server
         self.intake = intake
@@ -63,8 +73,30 @@ class Connection:
         """How much memory its request and its answer take."""
         return len(self.outgoing) + self.intake.held_bytes
 
+    def count_request(self, patience_seconds: float) -> None:
+        """Note that a request has come whole, and how long it may wait for its turn."""
+        self.requests += 1
+        self.patience = time.monotonic() + patience_seconds
+
+    def take(self, data: bytes) -> None:
+        """Take what has come; raise gunicorn's ``ParseException`` for what is no request."""
+        if not self.intake.has_begun:
+            self.began = time.monotonic()
+        self.intake.add(data)
+
+    def renew(self, cfg: Any) -> Intake:
+        """Be ready for the next request, whose beginning may have come with the last one."""
+        came_already = self.intake.rest()
+        self.intake = Intake(cfg, self.client, self.requests + 1)
+        self.outcome = Outcome.BEGUN
+        if came_already:
+            self.take(came_already)
+        return self.intake
+
     def secure(self, context: ssl.SSLContext) -> None:
         """Speak TLS from now on; the handshake is yet to come."""
+        self.socket.setblocking(False)
+        self._flags = _NO_FLAGS
         self.socket = context.wrap_socket(
             self.socket, server_side=True, do_handshake_on_connect=False
         )
@@ -75,8 +107,15 @@ class Connection:
 
     def receive(self) -> bytes:
         """Return what has come, nothing at the end; raise one of ``BLOCKED``, or ``OSError``."""
+        return self._receive(self._flags)
+
+    def receive_soon(self) -> bytes:
+        """Do the same, and wait a moment before, if there is no TLS."""
+        return self._receive(_NO_FLAGS)
+
+    def _receive(self, flags: int) -> bytes:
         try:
-            return self.socket.recv(_PIECE_BYTES)
+            return self.socket.recv(_PIECE_BYTES, flags)
         except BlockingIOError:
             raise ssl.SSLWantReadError from None
 
@@ -84,7 +123,7 @@ class Connection:
         """Send ``outgoing``; raise one of ``BLOCKED`` if some is left, or ``OSError``."""
         while self.outgoing:
             try:
-                sent = self.socket.send(self.outgoing)
+                sent = self.socket.send(self.outgoing, self._flags)
             except BlockingIOError:
                 raise ssl.SSLWantWriteError from None
             self.outgoing = self.outgoing[sent:]

@@ -1,4 +1,4 @@
-"""All connections of a worker: one thread reads and writes for all, the others only answer.
+"""All connections of a worker: one thread reads and writes for all, the others answer.
 
 So a client that is slow, silent or gone never takes a thread from another, and each has a deadline:
 for the handshake and the header section, for the whole of a request, for taking the answer.
@@ -7,7 +7,6 @@ for the handshake and the header section, for the whole of a request, for taking
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -20,11 +19,12 @@ from gunicorn.http.errors import ParseException
 from app.config import MAX_BODY_BYTES
 from app.http.turns import Caller
 from app.server import refusals
-from app.server.answering import Sink, answer
+from app.server.answering import refuse
 from app.server.connection import BLOCKED, EVENTS, Connection, Outcome, Step
 from app.server.host import Host
 from app.server.intake import Intake, Progress
 from app.server.reception import Reception
+from app.server.threads import Threads
 from app.server.tls import Tls
 from app.server.turns import Turns
 
@@ -56,8 +56,14 @@ class Connections:
         self._worker = worker
         self._deadlines = deadlines
         self._tls = Tls(worker.cfg) if worker.cfg.is_ssl else None
-        self._threads = ThreadPoolExecutor(worker.cfg.threads)
         self._turns = Turns(worker.cfg.threads)
+        self._threads = Threads(
+            worker,
+            self._turns,
+            request_seconds=deadlines.request_seconds,
+            is_anybody_waiting=lambda: self._waiting,
+            give_back=self._give_back,
+        )
         self._waiting: list[Connection] = []  # for a turn
         self._answered: SimpleQueue[Connection] = SimpleQueue()
         self._selector = DefaultSelector()
@@ -80,7 +86,7 @@ class Connections:
             self._turn()
         for connection in list(self._all):
             self._drop(connection)
-        self._threads.shutdown(wait=False)
+        self._threads.end()
         self._selector.close()
 
     def _turn(self) -> None:
@@ -179,13 +185,13 @@ class Connections:
         connection.shake_hands()
         self._begin(connection)
 
-    def _begin(self, connection: Connection, came_already: bytes = b"") -> None:
-        """Wait for a request."""
+    def _begin(self, connection: Connection) -> None:
+        """Wait for a request, or for the rest of one that has begun."""
         cfg = self._worker.cfg
         idle_seconds = cfg.keepalive if self._worker.alive else _FAREWELL_SECONDS
         self._wait(connection, self._read, idle_seconds, self._drop)
-        if came_already:
-            self._take(connection, came_already)
+        if connection.intake.has_begun:
+            self._limit(connection)
         self._read(connection)
 
     def _read(self, connection: Connection) -> None:
@@ -201,22 +207,23 @@ class Connections:
         self._hand_over(connection)
 
     def _take(self, connection: Connection, data: bytes) -> None:
-        intake = connection.intake
-        if not intake.has_begun:
-            connection.began = time.monotonic()
-            connection.overdue = self._time_out
-            connection.deadline = connection.began + self._deadlines.header_seconds
-        intake.add(data)
-        if intake.request is not None:
-            connection.deadline = connection.began + self._deadlines.request_seconds
+        connection.take(data)
+        self._limit(connection)
+
+    def _limit(self, connection: Connection) -> None:
+        """Give what has begun so long, and no more memory than there is."""
+        has_head = connection.intake.request is not None
+        limits = self._deadlines
+        seconds = limits.request_seconds if has_head else limits.header_seconds
+        connection.overdue = self._time_out
+        connection.deadline = connection.began + seconds
         self._bound_memory(connection)
 
     def _hand_over(self, connection: Connection) -> None:
         """Have a thread answer, when it is the caller's turn; nobody else touches it meanwhile."""
         self._watch(connection, 0)
         connection.deadline = _NEVER
-        connection.requests += 1
-        connection.patience = time.monotonic() + self._deadlines.request_seconds
+        connection.count_request(self._deadlines.request_seconds)
         self._waiting.append(connection)
         self._call_next()
 
@@ -227,26 +234,16 @@ class Connections:
         for connection in waiting:
             has_turn = connection.caller not in full and self._turns.take(connection)
             if has_turn or now > connection.patience:
-                self._threads.submit(self._answer, connection)
+                self._threads.give(connection)
             else:
                 full.add(connection.caller)
                 self._waiting.append(connection)
 
-    def _answer(self, connection: Connection) -> None:
-        """Answer, in a thread, and send what the client takes at once."""
-        connection.outgoing, connection.outcome = memoryview(b""), Outcome.END
-        try:
-            answer(self._worker, connection, self._turns)
-            connection.send()
-        except OSError:
-            pass  # what is left is sent, or the client found to be gone, where all others are
-        except Exception:
-            logger.exception("a request is not answered")
-        finally:
-            self._turns.give_back(connection)
-            self._answered.put(connection)
-            with suppress(BlockingIOError):  # then many are to be taken back already
-                os.write(self._worker.PIPE[1], b"1")
+    def _give_back(self, connection: Connection) -> None:
+        """Go on with it where all others are; a thread has left it."""
+        self._answered.put(connection)
+        with suppress(BlockingIOError):  # then many are to be taken back already
+            os.write(self._worker.PIPE[1], b"1")
 
     def _take_back(self, pipe: int) -> None:
         with suppress(BlockingIOError):
@@ -265,10 +262,10 @@ class Connections:
         connection.send()
         match connection.outcome:
             case Outcome.NEXT_REQUEST:
-                came_already = connection.intake.rest()
-                number = connection.requests + 1
-                connection.intake = Intake(self._worker.cfg, connection.client, number)
-                self._begin(connection, came_already)
+                connection.renew(self._worker.cfg)
+                self._begin(connection)
+            case Outcome.BEGUN:
+                self._begin(connection)
             case Outcome.BODY:
                 self._go_on(connection)
             case Outcome.END:
@@ -301,14 +298,13 @@ class Connections:
     # --- Those who are refused ---
 
     def _refuse(self, connection: Connection, error: Exception) -> None:
-        sink = Sink()
-        self._worker.handle_error(None, sink, connection.client, error)
-        self._say(connection, sink.content())
+        refuse(self._worker, connection, error)
+        self._do(connection, self._send)
 
     def _time_out(self, connection: Connection) -> None:
         self._say(connection, refusals.TIMED_OUT)
 
-    def _say(self, connection: Connection, answer: bytes | memoryview) -> None:
+    def _say(self, connection: Connection, answer: bytes) -> None:
         connection.outgoing, connection.outcome = memoryview(answer), Outcome.END
         self._do(connection, self._send)
 
