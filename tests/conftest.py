@@ -25,6 +25,7 @@ from tests.shared.waiting import until
 
 MEMORY = Path("/dev/shm")
 ENOUGH_BYTES = 2**30
+PUBLISHED = {"JOSE_HSM_JWKS_KEYS": "1000000"}  # more pairs than all tests make
 
 # Tokens and registries are many small files, written through: in memory that takes no time.
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
@@ -49,11 +50,6 @@ def vectors() -> Path:
     return path
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let all that knows ``environment`` run on another registry (test_postgresql.py)."""
-    parser.addoption("--registry", metavar="URL", help="a registry to use instead of SQLite")
-
-
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Cluster]:
     """A PostgreSQL of this process."""
@@ -71,14 +67,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def environment(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, str]:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The settings that name the token and the registry of this test session."""
-    settings = make_token(tmp_path_factory.mktemp("session") / "state")
-    url = request.config.getoption("--registry")
-    published = {"JOSE_HSM_JWKS_KEYS": "1000000"}  # more pairs than all tests make
-    return settings | published | ({"JOSE_HSM_DATABASE_URL": url} if url else {})
+    return make_token(tmp_path_factory.mktemp("session") / "state") | PUBLISHED
 
 
 @pytest.fixture(scope="session")
@@ -162,10 +153,35 @@ def rsa1_5(environment: Mapping[str, str]) -> Iterator[Api]:
 
 
 @pytest.fixture(scope="session")
-def callers(environment: Mapping[str, str]) -> Iterator[Callers]:
+def callers_on_sqlite(environment: Mapping[str, str]) -> Iterator[Callers]:
     """The live service with API tokens, and several who have one."""
-    with running(environment | WITH_TOKENS) as url:
-        yield Callers.of(environment, url)
+    settings = environment | WITH_TOKENS
+    with running(settings) as url:
+        yield Callers.of(settings, url)
+
+
+@pytest.fixture(scope="session")
+def callers_on_postgresql(
+    postgresql: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callers]:
+    """The same, where PostgreSQL has the registry."""
+    settings = make_token(tmp_path_factory.mktemp("postgresql") / "state") | PUBLISHED | WITH_TOKENS
+    settings["JOSE_HSM_DATABASE_URL"] = postgresql.registry()
+    with running(settings) as url:
+        yield Callers.of(settings, url)
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def callers_of_each(request: pytest.FixtureRequest) -> Callers:
+    """Those of each kind of registry, for claims that it has a part in."""
+    callers: Callers = request.getfixturevalue(f"callers_on_{request.param}")
+    return callers
+
+
+@pytest.fixture(scope="session")
+def callers(callers_on_sqlite: Callers) -> Callers:
+    """Those of SQLite."""
+    return callers_on_sqlite
 
 
 @pytest.fixture(scope="session")

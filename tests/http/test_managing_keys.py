@@ -17,11 +17,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from sqlalchemy import event, insert, update
 
+from app.config import Config
 from app.jwk import write_public
 from app.registry import Filters, Key, Origin, Registry, Residency, State, migrate
 from app.registry.databases.engines import engine_of
 from app.registry.tables import grants, idempotency, keys, tags
-from app.service import service_of
 from hsm import KeySpec
 from scripts.throwaway import make_token
 from tests.shared.api import Answer, Api, b64u
@@ -34,10 +34,24 @@ MAC = {"kty": "oct", "alg": "HS256"}
 PAIR = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
 
 
+@pytest.fixture(scope="module")
+def callers(callers_of_each: Callers) -> Callers:
+    """Each claim here is one of the registry, too."""
+    return callers_of_each
+
+
 @pytest.fixture
-def someone(environment: Any, callers: Callers) -> Api:
+def someone(callers: Callers) -> Api:
     """A caller who has no keys yet."""
-    return Api.over_http(callers.url, bearer=token_for(environment, f"token:{uuid4()}"))
+    return Api.over_http(callers.url, bearer=token_for(callers.environment, f"token:{uuid4()}"))
+
+
+@pytest.fixture
+def registry(callers: Callers) -> Iterator[Registry]:
+    """The registry of the service, for what is not told or done by HTTP."""
+    registry = Registry(Config.from_env(callers.environment).registry_url, host="test")
+    yield registry
+    registry._database.engine.dispose()
 
 
 def pages(api: Api, **query: Any) -> Iterator[list[str]]:
@@ -69,7 +83,7 @@ def test_a_list_has_each_key_once_and_in_one_order(someone):
         assert all(len(page) <= limit for page in found)
 
 
-def test_a_list_shows_what_the_caller_may_read_and_nothing_else(environment, callers, someone):
+def test_a_list_shows_what_the_caller_may_read_and_nothing_else(callers, someone):
     own = someone.create(**MAC)["kid"]
     readable, usable, public = (callers.alice.create(**MAC)["kid"] for _ in range(3))
     name = someone.get(f"/keys/{own}").body["owner"]
@@ -569,8 +583,8 @@ def test_a_failed_creation_may_be_tried_again(callers):
     assert repeat(callers.alice, "/keys", MAC, key).status == 200
 
 
-def test_requests_at_the_same_time_make_one_key(callers, environment):
-    key, bearer = str(uuid4()), token_for(environment, "token:alice")
+def test_requests_at_the_same_time_make_one_key(callers):
+    key, bearer = str(uuid4()), token_for(callers.environment, "token:alice")
 
     def create(_: int) -> Answer:
         api = Api.over_http(callers.url, bearer=bearer)
@@ -600,10 +614,9 @@ def test_an_idempotency_key_that_is_none_is_refused(callers, key):
     assert answer.refusal == BAD_REQUEST
 
 
-def test_a_day_later_the_request_is_a_new_one(callers, application):
+def test_a_day_later_the_request_is_a_new_one(callers, registry):
     key = str(uuid4())
     first = repeat(callers.alice, "/keys", MAC, key).body["kid"]
-    registry = service_of(application).registry
     with registry._database.writing() as connection:
         yesterday = datetime.now(UTC) - timedelta(hours=24, seconds=1)
         connection.execute(
@@ -612,10 +625,9 @@ def test_a_day_later_the_request_is_a_new_one(callers, application):
     assert repeat(callers.alice, "/keys", PAIR, key).status == 200
 
 
-def test_the_registry_keeps_no_hash_of_an_imported_key_alone(callers, application):
+def test_the_registry_keeps_no_hash_of_an_imported_key_alone(callers, registry):
     key = str(uuid4())
     kid = repeat(callers.alice, "/keys", IMPORT, key).body["kid"]
-    registry = service_of(application).registry
     with registry._database.reading() as connection:
         query = idempotency.select().where(idempotency.c.kid == kid)
         row = connection.execute(query).one()

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from app.auth import api_tokens
+from app.config import Config
 from app.operator import cli
-from app.registry import Registry
+from app.registry.databases.engines import engine_of
 from app.registry.tables import tokens as table
-from app.service import service_of
 from tests.shared.api import Api
-from tests.shared.callers import token_for
+from tests.shared.callers import Callers, token_for
 from tests.shared.command import jose_hsm
 from tests.shared.forks import server
 from tests.shared.issuer import BAD, Issuer
@@ -22,12 +22,18 @@ from tests.shared.issuer import BAD, Issuer
 UNAUTHORIZED = (401, "unauthorized")
 
 
+@pytest.fixture(scope="module")
+def callers(callers_of_each: Callers) -> Callers:
+    """Each claim here is one of the registry, too."""
+    return callers_of_each
+
+
 @pytest.fixture
-def run(environment: Any) -> Any:
-    """The command ``jose-hsm`` on the registry of this session."""
+def run(callers: Callers) -> Any:
+    """The command ``jose-hsm`` on the registry of the service."""
 
     def run(*arguments: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
-        done = jose_hsm(environment | {"JOSE_HSM_AUTH": "token"}, *arguments)
+        done = jose_hsm(callers.environment, *arguments)
         assert done.returncode == status, done
         return done
 
@@ -94,11 +100,12 @@ def test_an_expiry_is_a_span_or_an_instant(run):
         assert made["token"].startswith("jh_")
 
 
-def test_only_the_hash_of_a_token_is_kept(environment, application):
-    token = token_for(environment, "token:hidden")
-    registry = service_of(application).registry
-    with registry._database.reading() as connection:
+def test_only_the_hash_of_a_token_is_kept(callers):
+    token = token_for(callers.environment, "token:hidden")
+    engine = engine_of(Config.from_env(callers.environment).registry_url)
+    with engine.connect() as connection:
         rows = connection.execute(table.select()).all()
+    engine.dispose()
     assert all(token not in str(row) and token[3:] not in str(row) for row in rows)
     _, row = api_tokens.make("token:x", roles=(), name=None, expires_at=None)
     assert row.hash not in repr(row)
@@ -122,8 +129,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_every_bad_credential_gets_the_same_answer(environment, callers, name):
-    good = token_for(environment, "token:alice")
+def test_every_bad_credential_gets_the_same_answer(callers, name):
+    good = token_for(callers.environment, "token:alice")
     value = REFUSED[name]
     if isinstance(value, str):
         value = value.replace("{good-1}", good[:-1]).replace("{good}", good)
@@ -134,8 +141,8 @@ def test_every_bad_credential_gets_the_same_answer(environment, callers, name):
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="jose-hsm"'
 
 
-def test_the_scheme_may_be_written_in_any_case(environment, callers):
-    token = token_for(environment, "token:alice")
+def test_the_scheme_may_be_written_in_any_case(callers):
+    token = token_for(callers.environment, "token:alice")
     for scheme in ("bearer", "BEARER", "Bearer"):
         headers = {"Authorization": f"{scheme} {token}"}
         assert Api.over_http(callers.url).get("/keys", headers=headers).status == 200
@@ -150,21 +157,21 @@ def test_nothing_is_told_to_somebody_unknown(callers, method, path):
     assert answer.refusal == UNAUTHORIZED
 
 
-def test_an_expired_token_is_refused(environment, callers):
-    token = token_for(environment, "token:alice", age=timedelta(seconds=1))
+def test_an_expired_token_is_refused(callers):
+    token = token_for(callers.environment, "token:alice", age=timedelta(seconds=1))
     assert Api.over_http(callers.url, bearer=token).get("/keys").refusal == UNAUTHORIZED
 
 
 NOBODY_WRITES = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "LOCK TABLE tokens IN EXCLUSIVE MODE"}
 
 
-def test_a_use_that_cannot_be_written_is_no_matter(environment, callers, config):
-    token = token_for(environment, "token:alice")
-    registry = Registry(config.registry_url, host="test")
-    with registry._database.engine.connect() as connection:
+def test_a_use_that_cannot_be_written_is_no_matter(callers):
+    token = token_for(callers.environment, "token:alice")
+    engine = engine_of(Config.from_env(callers.environment).registry_url)
+    with engine.connect() as connection:
         connection.exec_driver_sql(NOBODY_WRITES[connection.dialect.name])
         assert Api.over_http(callers.url, bearer=token).get("/keys").status == 200
-    registry._database.engine.dispose()
+    engine.dispose()
 
 
 def test_no_credential_is_in_what_is_written(environment, tmp_path):

@@ -1,8 +1,5 @@
-"""PostgreSQL as the registry: the same as on SQLite, and for several services at once."""
+"""PostgreSQL as the registry of several services at once."""
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -10,7 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from scripts.throwaway import ROOT, make_token
+from scripts.throwaway import make_token
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.command import jose_hsm
@@ -22,28 +19,6 @@ FAILURE = (422, "crypto_failure")
 UNAVAILABLE = (503, "unavailable")
 MAC = {"kty": "oct", "alg": "HS256"}
 PAIR = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
-
-
-MODULES = [
-    "tests/token/test_budget.py",
-    *(f"tests/http/test_{name}.py" for name in ("grants", "tokens", "managing_keys")),
-]
-
-
-def test_what_is_true_on_sqlite_is_true_on_postgresql(postgresql):
-    """Run these again, without what has run on both already or asks no registry."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    command += ["-k", "not sqlite and not postgresql and not no_expiry"]
-    done = subprocess.run(
-        [*command, f"--registry={postgresql.registry()}", *MODULES],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if "PYTEST" not in name},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-5_000:]
 
 
 # --- Two services ---

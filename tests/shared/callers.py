@@ -32,8 +32,9 @@ def token_for(
 
 @dataclass(frozen=True)
 class Callers:
-    """The service as several principals call it."""
+    """The service as several principals call it; ``environment`` are its settings."""
 
+    environment: Mapping[str, str]
     url: str
     alice: Api
     bob: Api
@@ -49,6 +50,7 @@ class Callers:
             return Api.over_http(url, bearer=token_for(environment, f"token:{name}", roles=roles))
 
         return cls(
+            environment=environment,
             url=url,
             alice=caller("alice"),
             bob=caller("bob"),
