@@ -143,7 +143,7 @@ def serving(
             workers=workers,
             configuration=CONFIGURATION,
             log=file,
-            trusting=False,
+            is_patient=False,
         ) as server,
     ):
         yield Service(server, faults, environment, log)

@@ -68,7 +68,7 @@ class Installation:
     def run(self, *options: str, before: str = "") -> "subprocess.CompletedProcess[str]":
         arguments = [before + LOADED, "doctor", *options]
         settings = self.settings | self.faults.environment
-        return completed("python", arguments, settings, trusting=False)
+        return completed("python", arguments, settings)
 
     def examine(self, *options: str, before: str = "") -> Report:
         done = self.run("--json", *options, before=before)

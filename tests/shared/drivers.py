@@ -10,10 +10,18 @@ from typing import Any
 from tests.shared.forks import completed
 
 
-def result_of(environment: Mapping[str, str], driver: Callable[..., Any], *arguments: Any) -> Any:
-    """Run ``driver`` in a process of its own; return its result. All is as JSON can say it."""
+def result_of(
+    environment: Mapping[str, str],
+    driver: Callable[..., Any],
+    *arguments: Any,
+    proves: bool = False,
+) -> Any:
+    """Run ``driver`` in a process of its own; return its result. All is as JSON can say it.
+
+    One that ``proves`` tries its token itself, and believes nobody else.
+    """
     command = [driver.__module__, driver.__name__, json.dumps(arguments)]
-    done = completed("driver", command, environment, trusting=False)
+    done = completed("driver", command, environment, proves=proves)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -73,7 +73,7 @@ class _Nursery:
                 pass_fds=[its.fileno()],
             )
         self._directory = tempfile.TemporaryDirectory()
-        self.proofs = f"{self._directory.name}/proofs"
+        self.proofs = self._directory.name
         atexit.register(self._close)
 
     def _close(self) -> None:
@@ -89,24 +89,27 @@ class _Nursery:
 _nursery = cache(_Nursery)
 
 
-def fork(
+def fork(  # noqa: PLR0913  # settings, all by name
     program: str,
     arguments: Sequence[str],
     environment: Mapping[str, str],
     *,
     files: tuple[int, int],
-    trusting: bool = True,
+    is_patient: bool = False,
+    proves: bool = False,
 ) -> Process:
     """Run ``program`` in ``ROOT`` with just that environment; ``files`` get what it prints.
 
-    If it is ``trusting``, a service accepts nobody before it has tried its token, however long that
-    takes, and all believe what others have found of SoftHSM: to try everything is most of a boot.
+    A service that ``is_patient`` accepts nobody before it has tried its token, however long that
+    takes. Unless it ``proves``, a process believes what others have found of SoftHSM, when it opens
+    its token first: to try everything is most of a boot.
     """
     request = {
         "program": program,
         "arguments": arguments,
         "environment": dict(environment),
-        "proofs": _nursery().proofs if trusting else None,
+        "proofs": None if proves else _nursery().proofs,
+        "is_patient": is_patient,
     }
     answers, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with end:
@@ -115,12 +118,12 @@ def fork(
 
 
 def completed(
-    program: str, arguments: Sequence[str], settings: Mapping[str, str], *, trusting: bool = True
+    program: str, arguments: Sequence[str], settings: Mapping[str, str], *, proves: bool = False
 ) -> "subprocess.CompletedProcess[str]":
     """Run ``program`` to its end, with ``settings`` beside what is set here."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         environment, files = {**os.environ, **settings}, (out.fileno(), err.fileno())
-        process = fork(program, arguments, environment, files=files, trusting=trusting)
+        process = fork(program, arguments, environment, files=files, proves=proves)
         status = process.wait(PATIENCE_SECONDS)
         out.seek(0)
         err.seek(0)
@@ -128,7 +131,7 @@ def completed(
 
 
 def server(
-    settings: Mapping[str, str], *, trusting: bool = True, **options: Any
+    settings: Mapping[str, str], *, is_patient: bool = True, **options: Any
 ) -> AbstractContextManager[Server]:
     """Serve as ``scripts.throwaway.server`` does."""
 
@@ -137,6 +140,6 @@ def server(
     ) -> Process:
         with Path(os.devnull).open("wb") as null:
             files = (log.fileno(), log.fileno()) if log else (null.fileno(), _STDERR)
-            return fork("gunicorn", arguments, environment, files=files, trusting=trusting)
+            return fork("gunicorn", arguments, environment, files=files, is_patient=is_patient)
 
     return throwaway.server(settings, start=start, **options)

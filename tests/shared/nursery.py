@@ -11,9 +11,14 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from pkcs11 import Token
 
 from app.server import worker
 from hsm.life import connection
@@ -23,10 +28,11 @@ from tests.shared.waiting import PATIENCE_SECONDS
 MOST_BYTES = 2**20
 IMPORTED = (
     "app.factory",
-    "app.operator.cli",
+    "app.operator.cli.audit",
     "app.operator.cli.backup",
     "app.operator.cli.doctor",
     "app.operator.cli.keys",
+    "app.operator.cli.registry",
     "app.operator.cli.tokens",
     "gunicorn.app.wsgiapp",
     "psycopg",
@@ -79,15 +85,22 @@ def _reap() -> None:
 
 
 def become(
-    program: str, arguments: list[str], environment: dict[str, str], proofs: str | None
+    program: str,
+    arguments: list[str],
+    environment: dict[str, str],
+    proofs: str | None,
+    *,
+    is_patient: bool,
 ) -> None:
     """Run ``program``, to the end of this process."""
     os.environ.clear()
     os.environ.update(environment)
     if "PYTHONFAULTHANDLER" in environment:
         faulthandler.enable()
+    if is_patient:
+        _replace(worker, "_OPENING_SECONDS", PATIENCE_SECONDS)
     if proofs is not None:
-        _trust(Path(proofs))
+        _replace(connection, "ProofCache", _believing(Path(proofs)))
     sys.argv = [program, *arguments]
     module, function = PROGRAMS[program]
     status = 1
@@ -100,19 +113,31 @@ def become(
         raise
 
 
-def _trust(proofs: Path) -> None:
-    """Wait for the token as long as it takes, and believe what ``proofs`` says of any token."""
+def _believing(directory: Path) -> type[ProofCache]:
+    """Return caches that begin with what any other token of the same abilities was able to do.
+
+    Only that is kept, in ``directory``: what a token is not able to do, each has to find out. So no
+    fault of one test is believed in another.
+    """
 
     class OfAnyToken(ProofCache):
-        def __init__(self, *_: object) -> None:
-            self._path, self._known = proofs, {}
+        def __init__(self, _: object, token: Token) -> None:
+            told = os.environ["JOSE_HSM_PKCS11_MODULE"], sorted(token.slot.get_mechanisms())
+            self._path = directory / sha256(repr(told).encode()).hexdigest()
+            self._known = {}
 
-    for module, name, value in (
-        (worker, "_OPENING_SECONDS", PATIENCE_SECONDS),
-        (connection, "ProofCache", OfAnyToken),
-    ):
-        assert name in vars(module)
-        setattr(module, name, value)
+        def of(self, name: str, trial: Callable[[], str | None]) -> str | None:
+            reason = super().of(name, trial)
+            if reason is not None:
+                del self._known[name]
+            return reason
+
+    return OfAnyToken
+
+
+def _replace(module: ModuleType, name: str, value: object) -> None:
+    assert name in vars(module)
+    setattr(module, name, value)
 
 
 def _leave(status: int) -> None:

@@ -225,7 +225,7 @@ def serve_without_gcm() -> dict[str, Any]:
 def test_a_token_without_aes_gcm_serves_what_it_can(tmp_path):
     from scripts.throwaway import make_token  # noqa: PLC0415  # drivers do without
 
-    found = result_of(make_token(tmp_path / "state"), serve_without_gcm)
+    found = result_of(make_token(tmp_path / "state"), serve_without_gcm, proves=True)
     assert found["sign"] == "done"
     assert found["unknown"] == "KeyNotFound"
     assert found["offered"] == sorted(
@@ -270,7 +270,7 @@ def spoil_the_proof(says: int | None) -> list[str]:
 
 @pytest.mark.parametrize("says", [None, injector.GENERAL_ERROR])
 def test_a_token_that_errs_for_a_second_is_not_believed_to_lack_algorithms(environment, says):
-    assert result_of(environment, spoil_the_proof, says) == ["MLDSA44", "RSA1_5"]
+    assert result_of(environment, spoil_the_proof, says, proves=True) == ["MLDSA44", "RSA1_5"]
 
 
 def test_generations_beyond_the_few_that_may_wait_are_refused_at_once():
@@ -363,7 +363,7 @@ def observe() -> dict[str, Any]:
 
 
 def test_an_observer_is_told_of_calls_failures_and_epochs(environment):
-    assert result_of(environment, observe) == {
+    assert result_of(environment, observe, proves=True) == {
         "booted": ["C_FindObjects", "C_GenerateKey", "C_Login", "C_OpenSession"],
         "signing": [["C_Sign", None]],
         "failing": [["C_Sign", "SessionHandleInvalid"], ["C_Sign", None]],
