@@ -26,7 +26,7 @@ def engine_of(url: str, *, is_maintenance: bool = False) -> Engine:
     except ImportError as error:
         raise ConfigError(
             f"{PREFIX}DATABASE_URL needs a driver that is not installed ({error}): "
-            "pip install 'jose-hsm[postgresql]' has that of PostgreSQL"
+            "`scripts/setup requirements.lock` installs that of PostgreSQL"
         ) from None
 
 
