@@ -180,3 +180,44 @@ def test_settings_name_administrators_and_auditors(environment, serve, callers):
         assert clerk.get(f"/keys/{kid}").status == 200
         assert clerk.request("PATCH", f"/keys/{kid}", **change).status == 403
         assert bob.get(f"/keys/{kid}").status == 403
+
+
+@pytest.fixture
+def file(settings: dict[str, str], tmp_path: Path) -> Path:
+    """The settings in a file such as systemd reads."""
+    path = tmp_path / "settings"
+    path.write_text("# of the service\n" + "".join(f'{n}="{v}"\n' for n, v in settings.items()))
+    return path
+
+
+def test_settings_of_a_file_count_more_than_the_environment(file, settings):
+    """SOFTHSM2_CONF, too, which the token's library reads."""
+    others = dict.fromkeys(settings, "/nowhere")
+    done = jose_hsm(others, "--settings", str(file), "token", "create", "--principal", "file")
+    assert done.returncode == 0, done
+    done = jose_hsm(others, "--settings", str(file), "reconcile", "--dry-run")
+    assert "unavailable" not in done.stderr, done
+    (line,) = audited(settings)
+    assert line["bearer"] == "token:file"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("JOSE_HSM_SESION=4", "unknown setting JOSE_HSM_SESION; did you mean JOSE_HSM_SESSIONS?"),
+        ("JOSE_HSM_SESSIONS", "not of the form NAME=VALUE"),
+        ("JOSE_HSM_SESSIONS=no", "JOSE_HSM_SESSIONS must be a whole number above 0"),
+    ],
+)
+def test_a_wrong_line_of_the_file_ends_the_command(file, settings, text, reason):
+    file.write_text(file.read_text() + text)
+    done = jose_hsm(settings, "--settings", str(file), "keys", "list")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("jose-hsm: ")
+    assert done.stderr.endswith(f"{reason}\n")
+
+
+def test_a_file_that_is_not_there_ends_the_command(settings):
+    done = jose_hsm(settings, "--settings", "/nowhere/settings", "keys", "list")
+    assert done.returncode == 2
+    assert done.stderr == "jose-hsm: /nowhere/settings cannot be read: No such file or directory\n"

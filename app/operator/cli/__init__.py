@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -51,6 +52,14 @@ class LazyCommand(click.Command):
 jose_hsm: Final = click.Group(
     "jose-hsm",
     help="Settings are read from the environment, as the service does.",
+    params=[
+        click.Option(
+            ["--settings"],
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Take these, too, from a file such as systemd's EnvironmentFile=.",
+        )
+    ],
     context_settings={"help_option_names": ["-h", "--help"]},
     commands=[LazyCommand(name, *row) for name, row in _COMMANDS.items()],
 )

@@ -11,6 +11,7 @@ import click
 
 from app.config import Config
 from app.errors import AppError
+from app.operator.cli import environment_file
 from app.operator.errors import BackupError
 from app.settings import PREFIX, ConfigError
 from hsm import HsmError
@@ -37,8 +38,8 @@ def configured(
 
     @wraps(command)
     def run(*arguments: _Arguments.args, **named: _Arguments.kwargs) -> int:
-        _take_settings_of_run()
         try:
+            _take_settings(click.get_current_context().find_root().params["settings"])
             return command(Config.from_env(), *arguments, **named)
         except (BackupError, ConfigError, AppError, HsmError) as error:
             raise CommandFailed(str(error)) from error
@@ -46,10 +47,12 @@ def configured(
     return run
 
 
-def _take_settings_of_run() -> None:
-    """Set what is not set as ``make run`` has left it in its ``STATE_DIR``."""
-    settings = Path(os.environ.get(f"{PREFIX}STATE_DIR", "var")) / "settings"
-    if settings.is_file():
-        for line in settings.read_text("utf-8").splitlines():
-            name, _, value = line.partition("=")
+def _take_settings(file: Path | None) -> None:
+    """Set what ``file`` says; without one, what is not set, as ``make run`` has left it."""
+    if file:
+        os.environ.update(environment_file.read(file))
+        return
+    left = Path(os.environ.get(f"{PREFIX}STATE_DIR", "var")) / "settings"
+    if left.is_file():
+        for name, value in environment_file.read(left).items():
             os.environ.setdefault(name, value)
