@@ -47,6 +47,7 @@ from hsm.messages import Agreement, Encrypted, KeyRef, Made, Sealed
 from hsm.observer import Observer
 from hsm.periodic import Periodic
 from hsm.settings import Settings
+from hsm.software.certificates import is_certificate_of
 
 __all__ = [
     "ALGORITHMS",
@@ -93,6 +94,7 @@ __all__ = [
     "WrongResult",
     "algorithms_by_crv",
     "file_lock",
+    "is_certificate_of",
     "is_valid",
     "is_whole",
     "replace",

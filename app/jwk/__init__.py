@@ -39,10 +39,15 @@ def write_public(key: PublicKey) -> dict[str, str]:
     )
 
 
-def public_pem(jwk: Mapping[str, str]) -> bytes:
-    """Return SubjectPublicKeyInfo in PEM of the public members of a JWK of ours."""
+def load_public(jwk: Mapping[str, str]) -> PublicKey:
+    """Return the key of the public members of a JWK of ours."""
     row = PAIR_TYPES[jwk["kty"]]
     octets = {name: encoding.decode(jwk[name]) for name in row.public_members}
-    key: Any = row.load_public(jwk.get("crv", ""), octets)
+    return row.load_public(jwk.get("crv", ""), octets)
+
+
+def public_pem(jwk: Mapping[str, str]) -> bytes:
+    """Return SubjectPublicKeyInfo in PEM of the public members of a JWK of ours."""
+    key: Any = load_public(jwk)
     pem: bytes = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return pem
