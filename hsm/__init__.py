@@ -37,7 +37,7 @@ from hsm.errors import (
     UnsupportedAlgorithm,
     WrongResult,
 )
-from hsm.examination.adoption import Adoptable
+from hsm.examination.adoption import Adoptable, OtherName
 from hsm.examination.examination import Examination, Finding, is_whole
 from hsm.examination.rates import RATES
 from hsm.files import file_lock, replace, replacing
@@ -80,6 +80,7 @@ __all__ = [
     "Made",
     "Observer",
     "Offer",
+    "OtherName",
     "Periodic",
     "Phase",
     "PrivateKey",

@@ -39,6 +39,16 @@ def write_public(key: PublicKey) -> dict[str, str]:
     )
 
 
+def require_sound(key: PublicKey) -> None:
+    """Raise ``BadRequest`` for a public key that would not be taken from a caller either."""
+    jwk = write_public(key)
+    row, crv = PAIR_TYPES[jwk["kty"]], jwk.get("crv", "")
+    octets = {name: encoding.decode(jwk[name]) for name in row.public_members}
+    signs = not row.crvs or crv in row.signing_crvs
+    read = row.read_public if signs or row.read_epk is None else row.read_epk
+    read(crv, octets)
+
+
 def load_public(jwk: Mapping[str, str]) -> PublicKey:
     """Return the key of the public members of a JWK of ours."""
     row = PAIR_TYPES[jwk["kty"]]
