@@ -75,6 +75,15 @@ class TooManyAtOnce(AppError):
         super().__init__("Too many requests of this principal are being answered")
 
 
+class AliasTaken(AppError):
+    """Another key has the alias, whoever may know that key."""
+
+    code = "conflict"
+
+    def __init__(self) -> None:
+        super().__init__("Field 'alias' is that of another key")
+
+
 class TooManyKeys(AppError):
     """The owner of a key to be has as many as one may have."""
 

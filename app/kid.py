@@ -1,11 +1,25 @@
-"""The form of a kid."""
+"""The forms of the names of keys: kids are of our choosing, aliases of callers'."""
 
 import re
 from typing import Final
 
 _KID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_ALIAS: Final = re.compile(r"[A-Za-z0-9._~:-]{1,128}", re.ASCII)
+_NO_SEGMENT: Final = (".", "..")
+"""What a path cannot hold (RFC 3986 §3.3)."""
 
 
 def is_kid(text: str) -> bool:
     """Tell whether ``text`` is one that we could have given: any other string is unknown."""
     return _KID.fullmatch(text) is not None
+
+
+def is_alias(text: str) -> bool:
+    """Tell whether a key may be called ``text`` by callers: nobody may take it for a kid."""
+    is_formed = _ALIAS.fullmatch(text) is not None and text not in _NO_SEGMENT
+    return is_formed and not is_kid(text.lower())
+
+
+def names_key(text: str) -> bool:
+    """Tell whether ``text`` can name a key."""
+    return is_kid(text) or is_alias(text)

@@ -18,7 +18,16 @@ _COMMANDS: Final = frozenset(
         "cli.token.create",
     }
 )
-_VALUES: Final = ("state", "owner", "expires_at", "grantee", "operations", "tagged", "untagged")
+_VALUES: Final = (
+    "state",
+    "owner",
+    "expires_at",
+    "alias",
+    "grantee",
+    "operations",
+    "tagged",
+    "untagged",
+)
 _NAMES: Final = ("kid", "new_kid", "owner", "token", "bearer")
 
 

@@ -14,6 +14,7 @@ import hsm
 from app import current_request
 from app.config import MAX_BODY_BYTES
 from app.errors import (
+    AliasTaken,
     AppError,
     AuditUnavailable,
     BadRequest,
@@ -47,6 +48,7 @@ STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
         MisdirectedRequest: HTTPStatus.MISDIRECTED_REQUEST,
         TooManyAtOnce: HTTPStatus.TOO_MANY_REQUESTS,
         TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
+        AliasTaken: HTTPStatus.CONFLICT,
         TooManyKeys: HTTPStatus.UNPROCESSABLE_ENTITY,
         RequestReused: HTTPStatus.UNPROCESSABLE_ENTITY,
         RequestInProgress: HTTPStatus.SERVICE_UNAVAILABLE,

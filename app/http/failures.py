@@ -58,5 +58,6 @@ ONCE: Final[Failures] = (
     errors.RequestInProgress(),
     hsm.KeyNotFound(),
 )
+ALIAS: Final[Failures] = (errors.AliasTaken(),)
 QUOTA: Final[Failures] = (errors.TooManyKeys(1000),)
 READINESS: Final[Failures] = (errors.NotReady("unavailable", "pin", "the token refuses the PIN"),)

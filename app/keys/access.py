@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 import hsm
+from app import current_request
 from app.errors import BadRequest, Forbidden, RegistryUnavailable
 from app.jwk import write_public
-from app.kid import is_kid
-from app.registry import Key, Registry, State
+from app.kid import is_kid, names_key
+from app.registry import Found, Key, Registry, State
 from app.rights import Principal, Right
 from app.schemas.messages.received_header import Header
 from hsm import CryptoFailure, Hsm, HsmError, KeyNotFound, TokenUnavailable, UnsupportedAlgorithm
@@ -24,17 +25,17 @@ OLDEST_SECONDS: Final = 1.0
 """How old the rows of a batch may be."""
 
 
-Found = tuple[Key, frozenset[str]]
+Granted = tuple[Key, frozenset[str]]
 """A key, and what is granted on it."""
 
 
 class Rows(Protocol):
     """Where rows are read: the registry, or what was read there for a batch."""
 
-    def find_for(self, principal: str, operation: str, kid: str) -> tuple[Key, bool] | None:
-        """Return the key of a kid, and whether the right to the operation is granted on it."""
+    def find_for(self, principal: str, operation: str, kid: str) -> Found | None:
+        """Return the key of a kid or an alias, and what is granted on it."""
 
-    def find_all_for(self, principal: str, kids: Collection[str]) -> Mapping[str, Found]:
+    def find_all_for(self, principal: str, kids: Collection[str]) -> Mapping[str, Granted]:
         """Return the keys of several kids, with what is granted on each, read at once."""
 
 
@@ -47,27 +48,29 @@ class RowsOfBatch(Rows):
     def __init__(self, registry: Registry, principal: Principal, kids: Iterable[str]) -> None:
         self._registry: Final = registry
         self._principal: Final = principal
-        self._kids: Final = frozenset(kid for kid in kids if is_kid(kid))
+        self._kids: Final = frozenset(filter(names_key, kids))
         self._rows, self._read_at = self._read(), time.monotonic()
 
-    def find_for(self, principal: str, operation: str, kid: str) -> tuple[Key, bool] | None:
+    def find_for(self, principal: str, operation: str, kid: str) -> Found | None:
         """See ``Rows``; raise ``RegistryUnavailable`` if nothing could be read."""
-        found = self._young_rows().get(kid)
-        return found and (found[0], operation in found[1])
+        if (found := self._young_rows().get(kid)) is None:
+            return None
+        key, granted = found
+        return Found(key, operation in granted, bool(granted))
 
-    def find_all_for(self, principal: str, kids: Collection[str]) -> Mapping[str, Found]:
+    def find_all_for(self, principal: str, kids: Collection[str]) -> Mapping[str, Granted]:
         """See ``Rows``; raise ``RegistryUnavailable`` if nothing could be read."""
         rows = self._young_rows()
         return {kid: rows[kid] for kid in kids if kid in rows}
 
-    def _young_rows(self) -> Mapping[str, Found]:
+    def _young_rows(self) -> Mapping[str, Granted]:
         if time.monotonic() - self._read_at >= OLDEST_SECONDS:
             self._rows, self._read_at = self._read(), time.monotonic()
         if self._rows is None:
             raise RegistryUnavailable
         return self._rows
 
-    def _read(self) -> Mapping[str, Found] | None:
+    def _read(self) -> Mapping[str, Granted] | None:
         """Return the keys by kid, with what is granted on each; ``None`` without a registry."""
         with suppress(RegistryUnavailable):
             return self._registry.find_all_for(self._principal, self._kids)
@@ -75,15 +78,14 @@ class RowsOfBatch(Rows):
 
 
 def find(rows: Rows, principal: Principal, kid: str, right: Right) -> Key:
-    """Return the key; raise ``KeyNotFound``, or ``Forbidden`` without the right to it.
+    """Return the key that ``kid`` names, by its alias too.
 
-    This and ``find_of_message`` are the ways to a key of a caller's: rights are checked nowhere
-    else.
+    Raises ``KeyNotFound``, or ``Forbidden`` without the right to it. This and ``find_of_message``
+    are the ways to a key of a caller's: rights are checked nowhere else.
     """
-    found = rows.find_for(principal, right, kid) if is_kid(kid) else None
-    if found is None:
-        raise KeyNotFound
-    return _permitted(principal, right, *found)
+    return _permitted(
+        principal, right, kid, rows.find_for(principal, right, kid) if names_key(kid) else None
+    )
 
 
 def find_of_message(rows: Rows, principal: Principal, header: Header, right: Right) -> Key:
@@ -95,27 +97,47 @@ def find_of_message(rows: Rows, principal: Principal, header: Header, right: Rig
     kids = header.kids
     if len(kids) == 1:
         return find(rows, principal, header.kid, right)
-    found = rows.find_all_for(principal, [kid for kid in kids if is_kid(kid)])
-    if header.kid not in found:
+    granted = rows.find_all_for(principal, list(filter(names_key, kids)))
+    found = {
+        kid: Found(key, right in rights, bool(rights)) for kid, (key, rights) in granted.items()
+    }
+    key = _permitted(principal, right, header.kid, found.get(header.kid))
+    for kid, other in found.items():
+        if other.key.kid != key.kid and _means(principal, kid, other, beside=key):
+            raise BadRequest("Field 'kid' is not that of the header")
+    return key
+
+
+def _permitted(principal: Principal, right: Right, kid: str, found: Found | None) -> Key:
+    """Return the key found for ``kid``: the one check of rights.
+
+    A kid has been told to whoever has it. An alias can be guessed: without any right to the key
+    it is not there.
+    """
+    if found is None:
         raise KeyNotFound
-    key, granted = found[header.kid]
-    _permitted(principal, right, key, right in granted)
-    if any(_knows(principal, other) and other[0].kid != key.kid for other in found.values()):
-        raise BadRequest("Field 'kid' is not that of the header")
-    return key
-
-
-def _permitted(principal: Principal, right: Right, key: Key, is_granted: bool) -> Key:
-    """Return ``key``; raise ``Forbidden`` without the right to it: the one check of rights."""
-    if not principal.may(right, owner=key.owner, is_granted=is_granted):
+    if not is_kid(kid):  # logs have no name that a caller has chosen
+        current_request.name(kid=str(found.key.kid))
+    if principal.may(right, owner=found.key.owner, is_granted=found.is_granted):
+        return found.key
+    if is_kid(kid) or _knows(principal, found):
         raise Forbidden
-    return key
+    raise KeyNotFound
 
 
 def _knows(principal: Principal, found: Found) -> bool:
     """Tell whether a caller may use or read a key."""
-    key, granted = found
-    return principal.may(Right.READ, owner=key.owner, is_granted=bool(granted))
+    return principal.may(Right.READ, owner=found.key.owner, is_granted=found.is_known)
+
+
+def _means(principal: Principal, kid: str, found: Found, *, beside: Key) -> bool:
+    """Tell whether a header that has ``kid`` means the key found, and not one of somebody else's.
+
+    Whoever takes an alias and grants everybody a right must not block the messages of others: an
+    alias is believed of the owners only whose keys the caller uses here.
+    """
+    is_ours = is_kid(kid) or found.key.owner in {principal, beside.owner}
+    return is_ours and _knows(principal, found)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ _CHANGES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
         State.COMPROMISED: frozenset({State.COMPROMISED}),
     }
 )
-_AUDITED: Final = ("state", "owner", "expires_at")
+_AUDITED: Final = ("state", "owner", "expires_at", "alias")
 _ATTEMPTS: Final = 3
 
 

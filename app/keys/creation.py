@@ -176,6 +176,7 @@ class KeyCreation:
             spec=spec,
             origin=Origin.GENERATED if material is None else Origin.IMPORTED,
             residency=Residency.TOKEN if material is None else Residency.PROCESS,
+            alias=request.labels.alias,
             name=request.labels.name,
             expires_at=request.labels.expires_at,
         )

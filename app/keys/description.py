@@ -37,7 +37,8 @@ def describe_new(key: Key, is_published: bool) -> dict[str, Any]:
     """Return what its creator is told of a new key; ``published`` of those that could be."""
     bits = {"bits": key.spec.bits} if key.spec.kind.is_pair and key.spec.bits else {}
     published = {"published": is_published} if key.kid_public and signs(key.spec) else {}
-    return describe(key) | bits | published
+    alias = {"alias": key.alias} if key.alias else {}
+    return describe(key) | bits | published | alias
 
 
 def signs(spec: hsm.KeySpec) -> bool:
@@ -57,6 +58,7 @@ def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:
         "size": key.spec.bits or _CURVE_BITS.get(key.spec.crv or ""),
         "state": key.state,
         "name": key.name,
+        "alias": key.alias,
         "owner": key.owner,
         "tags": list(tags),
         "created": key.created_at,
@@ -72,8 +74,8 @@ def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:
 
 def public_jwk(key: Key) -> dict[str, Any]:
     """Return the public half as a JWK (RFC 7517 §4), under the name that verifies with it."""
-    kid, use = str(key.kid_public or key.kid), "sig" if signs(key.spec) else "enc"
-    return {**(key.public_jwk or {}), **_alg(key.spec), "kid": kid, "use": use}
+    use = "sig" if signs(key.spec) else "enc"
+    return {**(key.public_jwk or {}), **_alg(key.spec), "kid": key.public_name, "use": use}
 
 
 def _alg(spec: hsm.KeySpec) -> dict[str, str]:

@@ -22,10 +22,8 @@ from app.keys.access import (
     require_permitted,
 )
 from app.keys.budget import EncryptionBudget
-from app.keys.headers import Identity, protected_by
 from app.registry import Key, Registry
 from app.rights import Principal, Right
-from app.schemas.messages.caller_header import CallerHeader
 from app.schemas.messages.received_header import Header
 from hsm import CryptoFailure, Hsm, Sealed
 
@@ -75,7 +73,7 @@ class KeyUse:
         if alg == hsm.DIRECT and hsm.CONTENT_ENCRYPTIONS[enc].is_counted:
             self.budget.spend(key.kid)
         header = _JweHeader(
-            names={"alg": alg, "enc": enc, "kid": kid if alg == hsm.DIRECT else str(key.kid)},
+            names={"alg": alg, "enc": enc, "kid": key.private_name},
             agreement={"apu": apu, "apv": apv},
             media_types=media_types,
             aad=aad,
@@ -110,7 +108,7 @@ class KeyUse:
                 key.ref, alg, enc, encrypted_key, sealed, additional_data, header.agreement
             )
 
-    def sign(  # noqa: PLR0913  # the members of the request
+    def sign(
         self,
         principal: Principal,
         *,
@@ -118,12 +116,8 @@ class KeyUse:
         alg: str,
         data: str,
         media_types: Mapping[str, str] = _NONE,
-        header: CallerHeader | None = None,
     ) -> dict[str, Any]:
-        """Return a detached JWS; its header names the key that verifies (RFC 7515 §5.1).
-
-        Raises ``CryptoFailure`` also if the caller's ``header`` names another key.
-        """
+        """Return a detached JWS; its header names the key that verifies (RFC 7515 §5.1)."""
         key = find(self.rows, principal, kid, Right.SIGN)
         if kid == str(key.kid_public):
             raise CryptoFailure(
@@ -131,12 +125,8 @@ class KeyUse:
             )
         require_permitted(key, alg)
         require_active(key)
-        name, is_encoded = str(key.kid_public or kid), header is None or header.is_encoded
-        if header is None:
-            protected = _header(media_types, alg=alg, kid=name)
-        else:
-            protected = protected_by(header, _identity(key), alg=alg, kid=name, **media_types)
-        signing_input = encoding.signing_input(protected, data, is_encoded=is_encoded)
+        protected = _header(media_types, alg=alg, kid=key.public_name)
+        signing_input = encoding.signing_input(protected, data)
         with existing(self.registry, key):
             signature = self.hsm.sign(key.ref, alg, signing_input)
         return {"protected": protected, "signature": signature}
@@ -145,7 +135,7 @@ class KeyUse:
         """Tell whether ``signature`` is one over ``data`` (RFC 7515 §5.2)."""
         key = find_of_message(self.rows, principal, header, Right.VERIFY)
         require_permitted(key, header.alg)
-        signing_input = encoding.signing_input(header.protected, data, is_encoded=header.is_encoded)
+        signing_input = encoding.signing_input(header.protected, data)
         with existing(self.registry, key):
             is_valid = self.hsm.verify(key.ref, header.alg, signing_input, signature)
         return is_valid or self._refused(key)
@@ -192,11 +182,6 @@ class _JweHeader:
     def additional_data(self, epk: hsm.AgreementKey | None) -> bytes:
         """Return what it and ``aad`` are authenticated as."""
         return encoding.additional_data(self.protected(epk), self.aad)
-
-
-def _identity(key: Key) -> Identity:
-    names = frozenset(str(kid) for kid in (key.kid, key.kid_public) if kid)
-    return Identity(names=names, jwk=key.public_jwk)
 
 
 def _header(others: Mapping[str, Any], **names: str) -> str:

@@ -23,6 +23,7 @@ _TAKES: Final[Mapping[str, Callable[[Any, Any], bool]]] = MappingProxyType(
         "state": lambda before, after: _SEVERITY.index(after) > _SEVERITY.index(before),
         "owner": lambda before, after: before != after,
         "expires_at": _ends_sooner,
+        "alias": lambda _before, _after: False,
     }
 )
 """Whether a column of a key, set to a new value, takes a right away from somebody."""

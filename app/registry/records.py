@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from app.registry.databases.database import instant
@@ -43,6 +43,7 @@ class Residency(StrEnum):
 class Key:
     """One row. ``kid_public`` names the public half of a generated pair (``None`` otherwise).
 
+    ``alias`` is what its owner calls the key; there is no other key with that one.
     ``state`` is that of the moment of reading: an active key is deactivated once it has expired.
     """
 
@@ -54,6 +55,7 @@ class Key:
     residency: Residency
     state: State = State.PENDING
     public_jwk: Mapping[str, str] | None = None
+    alias: str | None = None
     name: str | None = None
     created_at: datetime | None = None
     activated_at: datetime | None = None
@@ -64,6 +66,24 @@ class Key:
     def ref(self) -> KeyRef:
         """How the key is named to ``hsm``."""
         return KeyRef(kid=self.kid, spec=self.spec)
+
+    @property
+    def private_name(self) -> str:
+        """What the half that decrypts is called in headers."""
+        return self.alias or str(self.kid)
+
+    @property
+    def public_name(self) -> str:
+        """What the half that verifies is called in headers and JWKs."""
+        return self.alias or str(self.kid_public or self.kid)
+
+
+class Found(NamedTuple):
+    """A key that somebody asks for: whether he is granted what he asks, and whether anything."""
+
+    key: Key
+    is_granted: bool
+    is_known: bool
 
 
 def ref_of(row: Any) -> KeyRef:
@@ -89,6 +109,7 @@ def record_of(row: Any) -> Key:
         residency=Residency(row.residency),
         state=State.DEACTIVATED if is_over else State(row.state),
         public_jwk=row.public_jwk,
+        alias=row.alias,
         name=getattr(row, "name", None),
         created_at=instant(getattr(row, "created_at", None)),
         activated_at=instant(getattr(row, "activated_at", None)),
@@ -111,6 +132,7 @@ def values_of(key: Key) -> dict[str, Any]:
         "residency": key.residency,
         "state": key.state,
         "public_jwk": key.public_jwk,
+        "alias": key.alias,
         "name": key.name,
         "expires_at": key.expires_at,
     }

@@ -19,8 +19,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from app.errors import RegistryCause, RegistryUnavailable
+from app.errors import AliasTaken, RegistryCause, RegistryUnavailable
 from app.idempotency import IdempotentRequest
+from app.kid import is_kid
 from app.registry.counts import Census
 from app.registry.databases import sqlite
 from app.registry.databases.database import Database, engine_for, instant, translated
@@ -30,6 +31,7 @@ from app.registry.pages import Pages
 from app.registry.reading import legible, readable
 from app.registry.records import (
     VISIBLE,
+    Found,
     Key,
     State,
     activation_of,
@@ -48,26 +50,29 @@ _NOBODY: Final = UUID(int=0)
 # What operations need of a key; every request reads it.
 _HOT: Final = (
     *("kid", "kid_public", "owner", "kty", "alg", "crv", "bits", "origin", "residency"),
-    *("state", "public_jwk", "expires_at"),
+    *("state", "public_jwk", "expires_at", "alias"),
 )
 _SPEC: Final = (keys.c.kid, keys.c.kty, keys.c.alg, keys.c.crv, keys.c.bits)
-_IS_GRANTED: Final = exists(grants).where(
-    grants.c.kid == keys.c.kid,
-    or_(grants.c.principal == bindparam("principal"), grants.c.principal == literal_column("'*'")),
-    grants.c.operation == bindparam("operation"),
-)
-_NAMED: Final = or_(keys.c.kid == bindparam("kid"), keys.c.kid_public == bindparam("kid"))
-_FIND: Final = select(*(keys.c[name] for name in _HOT)).where(_NAMED)
-_FIND_FOR: Final = _FIND.add_columns(_IS_GRANTED.label("is_granted"))
-_KIDS: Final[Any] = bindparam("kids", expanding=True)
 _IS_GRANT: Final = and_(
     grants.c.kid == keys.c.kid,
     or_(grants.c.principal == bindparam("principal"), grants.c.principal == literal_column("'*'")),
 )
+_IS_ASKED: Final = grants.c.operation == bindparam("operation")
+_GRANTED: Final = (
+    exists(grants).where(_IS_GRANT, _IS_ASKED).label("is_granted"),
+    exists(grants).where(_IS_GRANT).label("is_known"),
+)
+_NAMED: Final = or_(keys.c.kid == bindparam("kid"), keys.c.kid_public == bindparam("kid"))
+_CALLED: Final = keys.c.alias == bindparam("kid")
+_SELECT: Final = select(*(keys.c[name] for name in _HOT))
+_FIND: Final = _SELECT.where(_NAMED)
+_FIND_FOR: Final = _FIND.add_columns(*_GRANTED)
+_FIND_CALLED_FOR: Final = _SELECT.where(_CALLED).add_columns(*_GRANTED)
+_KIDS: Final[Any] = bindparam("kids", expanding=True)
 _FIND_ALL_FOR: Final = (
     select(*(keys.c[name] for name in _HOT), grants.c.operation)
     .select_from(keys.outerjoin(grants, _IS_GRANT))
-    .where(or_(keys.c.kid.in_(_KIDS), keys.c.kid_public.in_(_KIDS)))
+    .where(or_(keys.c.kid.in_(_KIDS), keys.c.kid_public.in_(_KIDS), keys.c.alias.in_(_KIDS)))
 )
 
 
@@ -104,6 +109,7 @@ class Registry:
         database = self._database = Database(url, observe)
         self._lookup = database.lookup(_FIND)
         self._lookup_for = database.lookup(_FIND_FOR)
+        self._lookup_called_for = database.lookup(_FIND_CALLED_FOR)
         self._host = host
         self.grants = Grants(database)
         self.tags = Tags(database)
@@ -145,16 +151,19 @@ class Registry:
             row = self._lookup.one(kid=str(kid))
             return record_of(row) if row and row.state in VISIBLE else None
 
-    def find_for(self, principal: str, operation: str, kid: str) -> tuple[Key, bool] | None:
-        """Return the visible key that ``kid`` names, and whether ``operation`` is granted on it."""
+    def find_for(self, principal: str, operation: str, kid: str) -> Found | None:
+        """Return the visible key that ``kid`` names, which may be an alias, and what is granted."""
+        lookup = self._lookup_for if is_kid(kid) else self._lookup_called_for
         with self._database.translated(), legible():
-            row = self._lookup_for.one(kid=kid, principal=str(principal), operation=str(operation))
-            return (record_of(row), bool(row.is_granted)) if row and row.state in VISIBLE else None
+            row = lookup.one(kid=kid, principal=str(principal), operation=str(operation))
+            if row is None or row.state not in VISIBLE:
+                return None
+            return Found(record_of(row), bool(row.is_granted), bool(row.is_known))
 
     def find_all_for(
         self, principal: str, kids: Collection[str]
     ) -> Mapping[str, tuple[Key, frozenset[str]]]:
-        """Return visible keys by the kids that name them, and what is granted on each."""
+        """Return visible keys by the ``kids`` and aliases that name them, and what is granted."""
         rows: dict[str, Any] = {}
         granted: defaultdict[str, set[str]] = defaultdict(set)
         with self._database.reading() as connection, legible():
@@ -166,7 +175,7 @@ class Registry:
             name: (record_of(row), frozenset(granted[kid]))
             for kid, row in rows.items()
             if row.state in VISIBLE
-            for name in (row.kid, row.kid_public)
+            for name in (row.kid, row.kid_public, row.alias)
             if name in kids
         }
 
@@ -188,14 +197,16 @@ class Registry:
         """Add a row; return whether the key is published, which needs room in ``publication``.
 
         It has ``tags``, too. ``answer`` is what to remember of ``request``, by whether the key is
-        published. Raises ``AlreadyRequested`` if ``request`` is remembered.
+        published. Raises ``AlreadyRequested`` if ``request`` is remembered, and ``AliasTaken``.
         """
         try:
             return self._insert(key, publication, tags, request, answer)
         except IntegrityError as error:
-            if request is None:
+            if request and (key.alias is None or self.idempotency.find(request)):
+                raise AlreadyRequested from error
+            if key.alias is None:
                 raise
-            raise AlreadyRequested from error
+            raise AliasTaken from error
 
     def _insert(
         self,
@@ -224,21 +235,30 @@ class Registry:
             raise RegistryUnavailable
 
     def change(self, key: Key, **values: Any) -> bool:
-        """Set columns of a key; return whether its state was still that of ``key``."""
+        """Set columns of a key; return whether its state was still that of ``key``.
+
+        Raises ``AliasTaken`` if another key has the alias.
+        """
         states = [key.state]
         if key.state is State.DEACTIVATED:  # perhaps just expired
             states.append(State.ACTIVE)
-        return self._change(key.kid, from_states=states, **values)
+        try:
+            return self._change(key.kid, from_states=states, **values)
+        except IntegrityError as error:
+            raise AliasTaken from error
 
     def mark_destroyed(self, kid: UUID) -> bool:
-        """Hide a visible key for ever; return whether it was this call that did."""
-        return self._change(kid, from_states=VISIBLE, state=State.DESTROYED)
+        """Hide a visible key for ever; return whether it was this call that did.
+
+        From then on its alias is free.
+        """
+        return self._change(kid, from_states=VISIBLE, state=State.DESTROYED, alias=None)
 
     def abandon(self, kid: UUID) -> None:
         """Hide a key for ever, however far its creation got, and forget who asked for it."""
         with self._database.writing() as connection:
             forget(connection, str(kid))
-        self._change(kid, from_states=State, state=State.DESTROYED)
+        self._change(kid, from_states=State, state=State.DESTROYED, alias=None)
 
     def remove(self, kid: UUID) -> None:
         """Delete a row and all that hangs on it; absence is success."""

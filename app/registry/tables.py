@@ -38,11 +38,13 @@ keys: Final = Table(
     Column("activated_at", DateTime(timezone=True)),
     Column("deactivated_at", DateTime(timezone=True)),
     Column("expires_at", DateTime(timezone=True)),
+    Column("alias", String(128)),
     Index("keys_by_owner", "owner", "kid"),
     Index("keys_by_kty", "kty", "kid"),
     Index("keys_by_alg", "alg", "kid"),
     Index("keys_by_state", "state", "kid"),
     Index("keys_by_expiry", "expires_at"),
+    Index("keys_by_alias", "alias", unique=True),
 )
 
 grants: Final = Table(

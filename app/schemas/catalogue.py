@@ -11,7 +11,7 @@ from app.kid import is_kid
 from app.rights import GRANTABLE, Right
 from app.schemas.fields import Text, fail
 from app.schemas.key_members import KeyMembers
-from app.schemas.labels import LONGEST, Instant, Name, NamesField, TagsField
+from app.schemas.labels import LONGEST, Alias, Instant, Name, NamesField, TagsField
 from app.schemas.schema import RequestSchema
 
 STATES: Final = ("active", "deactivated", "compromised")
@@ -93,6 +93,7 @@ class DescriptionResponse(KeyMembers):
     size = fields.Integer(required=True, allow_none=True)
     state = fields.String(required=True)
     name = fields.String(required=True, allow_none=True)
+    alias = fields.String(required=True, allow_none=True)
     owner = fields.String(required=True)
     tags = fields.List(fields.String(), required=True)
     created = Instant(required=True)
@@ -112,11 +113,12 @@ class ListResponse(Schema):
 
 
 class ChangeRequest(RequestSchema):
-    """PATCH /keys/{kid}: only what is given changes; null takes ``expires`` or ``name`` away."""
+    """PATCH /keys/{kid}: what is given changes; null takes ``expires``, ``name``, ``alias``."""
 
     state = State(allow_none=True)
     expires = Instant(allow_none=True)
     name = Name(allow_none=True)
+    alias = Alias(allow_none=True)
     owner = Text(allow_none=True)
 
     @post_load

@@ -24,7 +24,7 @@ from app.schemas.fields import (
     refusal,
 )
 from app.schemas.key_members import KeyMembers
-from app.schemas.labels import Instant, Labels, Name, TagsField
+from app.schemas.labels import AliasOfNew, Instant, Labels, Name, TagsField
 from app.schemas.messages.encryption import require_encrypted_key
 from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.schema import Foreign, RequestSchema
@@ -94,6 +94,7 @@ class CreateKeyRequest(RequestSchema):
     pub = _material()
     priv = _material()
     name = Name(load_default=None, allow_none=True)
+    alias = AliasOfNew(*_IMPORTS, load_default=None, allow_none=True)
     tags = TagsField(load_default=None, allow_none=True)
     expires = Instant(load_default=None, allow_none=True)
 
@@ -106,7 +107,7 @@ class CreateKeyRequest(RequestSchema):
         request = _import(spec, body) if _is_import(given) else _generation(spec, body)
         _require_offered(spec)
         tags, expires_at = body["tags"] or (), body["expires"]
-        labels = Labels(name=body["name"], tags=tags, expires_at=expires_at)
+        labels = Labels(name=body["name"], alias=body["alias"], tags=tags, expires_at=expires_at)
         return replace(request, labels=labels)
 
 
@@ -115,6 +116,7 @@ class KeyResponse(KeyMembers):
 
     bits = fields.Integer()
     published = fields.Boolean()
+    alias = fields.String()
 
 
 class UnwrapRequest(RequestSchema):

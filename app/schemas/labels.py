@@ -1,4 +1,4 @@
-"""What callers write on keys: a name, tags, until when they are used."""
+"""What callers write on keys: a name, an alias, tags, until when they are used."""
 
 import re
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from marshmallow import fields
 
 from app.errors import BadRequest
 from app.instants import LAST, is_to_come
+from app.kid import is_alias
 from app.schemas.fields import Text, fail
 
 LONGEST: Final = 255
@@ -24,6 +25,7 @@ class Labels:
     """What a new key is to have of them."""
 
     name: str | None = None
+    alias: str | None = None
     tags: Sequence[str] = ()
     expires_at: datetime | None = None
 
@@ -36,6 +38,45 @@ class Name(Text):
         if not text or len(text) > LONGEST or not text.isprintable():
             fail(BadRequest(f"Field '{attr}' must be 1 to {LONGEST} printable characters"))
         return text
+
+
+class Alias(Text):
+    """What a key is called beside its kids, by programs."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
+        return self._alias(self._text(value), attr)
+
+    @staticmethod
+    def _alias(text: str, attr: str | None) -> str:
+        if not is_alias(text):
+            fail(
+                BadRequest(
+                    f"Field '{attr}' must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : - and not "
+                    "like a UUID"
+                )
+            )
+        return text
+
+
+class AliasOfNew(Alias):
+    """The same of a new key; ``true`` is the ``kid`` of a JWK, which has one of ``material``."""
+
+    default_error_messages = {"invalid": "must be a string or true"}  # noqa: RUF012  # as below
+
+    def __init__(self, *material: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.material = material
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Any, *_args: Any, **_kwargs: Any
+    ) -> str:
+        if value is not True:
+            return self._alias(self._text(value), attr)
+        if all(data.get(name) is None for name in self.material):
+            fail(BadRequest(f"Field '{attr}' may be true only for a JWK to import"))
+        if not isinstance(data.get("kid"), str):
+            fail(BadRequest(f"Field 'kid' must be a string if '{attr}' is true"))
+        return self._alias(data["kid"], "kid")
 
 
 class Instant(Text):

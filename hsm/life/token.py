@@ -131,7 +131,6 @@ class Token:
     """What operations need of the token; made anew, with all its handles, in each epoch."""
 
     pool: SessionPool
-    templates: Templates
     canary: Canary
     stores: Mapping[Storage, Store]
     offers: Mapping[str, Offer]
@@ -185,7 +184,6 @@ class Token:
         templates = replace(templates, in_process=frozenset(in_process))
         return cls(
             pool=pool,
-            templates=templates,
             canary=canary,
             stores=MappingProxyType(
                 {Storage.TOKEN: TokenStore(templates, canary, policy.announce_change)}

@@ -17,12 +17,8 @@ _FORMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "EncryptResponse": ("EncryptResponse", "CompactEncryptResponse"),
         "DecryptRequest": ("DecryptRequest", "CompactDecryptRequest"),
-        "SignRequest": ("SignRequest", "ProtectedSignRequest"),
         "SignResponse": ("SignResponse", "CompactSignResponse"),
-        "VerifyRequest": (
-            *("VerifyRequest", "FlattenedVerifyRequest"),
-            *("CompactVerifyRequest", "DetachedVerifyRequest"),
-        ),
+        "VerifyRequest": ("VerifyRequest", "FlattenedVerifyRequest", "CompactVerifyRequest"),
     }
 )
 """The serializations that one schema of ours stands for."""

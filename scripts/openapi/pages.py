@@ -87,7 +87,7 @@ def _type(schema: Members) -> str:
         case {"enum": words}:
             return _words(words) + (", or null" if None in words else "")
         case {"const": word}:
-            return f"`{word}`"
+            return _words([word if isinstance(word, str) else json.dumps(word)])
         case {"type": [*kinds]}:
             return ", or ".join(_kind(kind, schema) for kind in kinds)
         case _:

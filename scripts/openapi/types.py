@@ -13,17 +13,14 @@ from app.schemas import catalogue, labels
 from app.schemas.batch import RequestsField
 from app.schemas.fields import (
     PARTY_INFO_BYTES_MAX,
-    SIGNATURE,
     AlgorithmName,
     Base64Url,
     Choice,
     KeyOperations,
     PartyInfo,
-    Payload,
     Text,
     WholeNumber,
 )
-from app.schemas.messages.caller_header import HEADER_BYTES_MAX, AddedHeader, WholeHeader
 from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.public_jwk import PublicJwkField
 
@@ -37,16 +34,13 @@ BASE64URL: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+_ALIAS: Final[JsonSchema] = {"type": "string", "pattern": "^[A-Za-z0-9._~:-]{1,128}$"}
+
+
 def compact(parts: int) -> JsonSchema:
     """Return a Compact Serialization of so many parts (RFC 7515 §7.1, RFC 7516 §7.1)."""
     dotted = r"\.".join([_OCTETS] * parts)
     return {"type": "string", "pattern": f"^{dotted}$"}
-
-
-DETACHED: Final[Mapping[str, str]] = MappingProxyType(
-    {"type": "string", "pattern": rf"^{_OCTETS}\.\.{_OCTETS}$"}
-)
-"""A compact JWS without its payload (RFC 7515 appendix F)."""
 
 
 def reference(name: str) -> JsonSchema:
@@ -88,37 +82,17 @@ def _header(field: ProtectedHeader) -> JsonSchema:
     return {**BASE64URL, **encoded}
 
 
-_WHOLE_HEADER: Final[JsonSchema] = {
-    "type": "object",
-    "properties": {
-        "alg": {"type": "string", "enum": _in_order(SIGNATURE.names)},
-        "kid": {"type": "string"},
-    },
-    "required": ["alg"],
-}
-
-
 _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], JsonSchema]]] = {
     Text: {"type": "string"},
     Base64Url: dict(BASE64URL),
     PartyInfo: {**BASE64URL, "maxLength": -(-PARTY_INFO_BYTES_MAX * 4 // 3)},
     Choice: lambda field: {"type": "string", "enum": list(field.choices)},
     AlgorithmName: lambda field: {"type": "string", "enum": _in_order(field.algorithms.names)},
-    Payload: {"type": "string"},
     ProtectedHeader: _header,
-    AddedHeader: {
-        "type": "object",
-        "examples": [{"typ": "dpop+jwt", "jwk": True, "kid": None}],
-    },
-    WholeHeader: {
-        **BASE64URL,
-        "minLength": 1,
-        "maxLength": -(-HEADER_BYTES_MAX * 4 // 3),
-        "contentMediaType": "application/json",
-        "contentSchema": _WHOLE_HEADER,
-    },
     WholeNumber: {"type": "integer"},
     KeyOperations: {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+    labels.Alias: _ALIAS,
+    labels.AliasOfNew: {"anyOf": [_ALIAS, {"const": True}]},
     labels.Name: {"type": "string", "minLength": 1, "maxLength": labels.LONGEST},
     catalogue.State: {"type": "string", "enum": list(catalogue.STATES)},
     labels.Instant: {"type": "string", "format": "date-time"},

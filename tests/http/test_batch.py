@@ -299,7 +299,7 @@ def test_all_keys_are_read_with_one_query(local, application):
         queries.append(statement)
 
     looked: list[Any] = []
-    lookups = (registry._lookup, registry._lookup_for)
+    lookups = (registry._lookup, registry._lookup_for, registry._lookup_called_for)
     fetches = [lookup._fetch for lookup in lookups]
     event.listen(registry._database.engine, "before_cursor_execute", note)
     try:

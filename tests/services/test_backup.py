@@ -301,6 +301,8 @@ CHANGED_LATER = {
         ["token:bob may decrypt read"],
     ),
     "grant given": Later([{"grantee": "*", "operations": ["mac"]}], [], ["* may mac"]),
+    "alias": Later([{"alias": "x"}, {"alias": "y"}], [], ["alias y"]),
+    "alias taken away again": Later([{"alias": "x"}, {"alias": None}], [], []),
     "tag removed": Later([{"untagged": ["tag", "none"]}], ["no tag tag"], []),
     "tag added": Later([{"tagged": ["other"]}], [], ["tag other"]),
     "tag removed and added": Later([{"untagged": ["tag"]}, {"tagged": ["tag"]}], [], []),

@@ -6,6 +6,7 @@ import pty
 import subprocess
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -136,6 +137,17 @@ def test_a_grant_replaces_the_one_before_and_counts_at_once(run, callers, settin
         ("token:bob", ["read"]),
         ("token:bob", []),
     ]
+
+
+def test_an_alias_names_a_key_and_the_audit_log_has_its_kid(run, callers, settings):
+    alias = f"key:{uuid4().hex}"
+    kid = callers.alice.create(kty="oct", alg="HS256", alias=alias)["kid"]
+    assert json.loads(run("keys", "show", "--json", alias).stdout)["kid"] == kid
+    run("keys", "grant", alias, "token:bob", "mac")
+    run("keys", "deactivate", alias)
+    run("keys", "destroy", "--yes", alias)
+    assert [line["kid"] for line in audited(settings)] == [kid] * 3
+    assert "not found" in run("keys", "show", alias, status=2).stderr
 
 
 def test_what_is_no_operation_principal_or_key_is_refused_in_one_line(run, callers):

@@ -13,11 +13,11 @@ from uuid import UUID, uuid4
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from app.auth import api_tokens
-from app.errors import RegistryCause, RegistryUnavailable
+from app.errors import AliasTaken, RegistryCause, RegistryUnavailable
 from app.idempotency import IdempotentRequest
 from app.registry import (
     AlreadyRequested,
@@ -81,6 +81,37 @@ def test_a_key_is_found_as_it_was_inserted(registry, key):
 def test_a_pair_is_found_by_its_public_kid(registry):
     registry.insert(PAIR)
     assert registry.find(PAIR.kid_public) == PAIR
+
+
+def test_an_alias_is_that_of_one_key_until_that_is_destroyed(registry):
+    named, other = replace(PAIR, alias="A"), replace(SECRET, alias="A")
+    registry.insert(named)
+    with pytest.raises(AliasTaken):
+        registry.insert(other)
+    registry.insert(replace(other, alias="a"))  # another name
+    with pytest.raises(AliasTaken):
+        registry.change(replace(other, alias="a"), alias="A")
+    assert registry.find_for("token:a", "mac", "A") == (named, False, False)
+    found = registry.find_all_for("token:a", ["A", "a", str(named.kid_public)])
+    assert {name: key.kid for name, (key, _) in found.items()} == {
+        "A": named.kid,
+        "a": other.kid,
+        str(named.kid_public): named.kid,
+    }
+    registry.mark_destroyed(named.kid)  # its row may stay for long
+    assert registry.change(replace(other, alias="a"), alias="A")
+    registry.abandon(other.kid)
+    registry.insert(replace(PAIR, kid=uuid4(), kid_public=None, alias="A"))
+
+
+def test_a_key_that_the_version_before_has_made_has_no_alias(registry):
+    registry.insert(SECRET)
+    known = [column for column in keys.columns if column.name != "alias"]
+    with registry._database.writing() as connection:
+        [row] = connection.execute(select(*known)).mappings()
+        for kid in (uuid4(), uuid4()):
+            connection.execute(insert(keys).values({**row, "kid": str(kid)}))
+    assert registry.find(kid) == replace(SECRET, kid=kid)
 
 
 def test_a_kid_without_a_row_is_not_found(registry):
@@ -195,7 +226,7 @@ def test_grants_and_tags_come_in_the_order_of_their_code_points(registry):
     assert granted["*"] == ["mac", "read"]
     found = registry.find_for("token:b", "mac", str(SECRET.kid))
     registry.remove(SECRET.kid)
-    assert found == (SECRET, True)
+    assert found == (SECRET, True, True)
     assert registry.tags.of(SECRET.kid) == []
     assert registry.grants.of(SECRET.kid) == {}
 

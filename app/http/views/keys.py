@@ -9,7 +9,16 @@ from flask.typing import ResponseReturnValue
 
 from app.auth import principal
 from app.http.endpoint import API, Audit, Endpoint, Resource
-from app.http.failures import ALGORITHM, DECRYPTION, PUBLIC_HALF, PUBLICATION, QUOTA, STATE, TOKEN
+from app.http.failures import (
+    ALGORITHM,
+    ALIAS,
+    DECRYPTION,
+    PUBLIC_HALF,
+    PUBLICATION,
+    QUOTA,
+    STATE,
+    TOKEN,
+)
 from app.http.request import catalogue, idempotent, keyring, load, load_query
 from app.observability.kinds import Kind
 from app.rights import Right, Role
@@ -48,7 +57,7 @@ _TAGS: Final = TagsResponse()
         needs=(Role.CREATOR,),
         kind=Kind.MAKE,
         audit=Audit.CHANGE,
-        failures=(*ALGORITHM, *TOKEN, *QUOTA),
+        failures=(*ALGORITHM, *TOKEN, *QUOTA, *ALIAS),
         is_idempotent=True,
     )
 )
@@ -152,11 +161,11 @@ def public_pem(kid: str) -> ResponseReturnValue:
         needs=(Right.MANAGE,),
         kind=Kind.MANAGE,
         audit=Audit.CHANGE,
-        failures=(*STATE, *QUOTA),
+        failures=(*STATE, *QUOTA, *ALIAS),
     )
 )
 def change(kid: str) -> ResponseReturnValue:
-    """Change the state, expiry, name or owner of a key.
+    """Change the state, expiry, name, alias or owner of a key.
 
     What is absent stays. A deactivated or compromised key still decrypts and verifies; nothing
     leads back from `compromised`.

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterator
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import click
 
 from app import current_request
 from app.config import Config
 from app.keys.adoption import adopt
+from app.kid import is_kid
 from app.operator.cli.command import CommandFailed, as_json, configured
 from app.operator.cli.output import print_json, print_table
 from app.operator.cli.service import (
@@ -19,13 +20,12 @@ from app.operator.cli.service import (
     record,
     registry_of,
 )
-from app.pkcs11_uri import path_of
 from app.registry import State
 from app.rights import GRANTABLE, Right
 from app.schemas.catalogue import MOST_KEYS, STATES, DescriptionResponse
 
 _DESCRIPTION: Final = DescriptionResponse()
-_COLUMNS: Final = ("kid", "kty", "alg", "state", "owner", "name", "tags", "expires")
+_COLUMNS: Final = ("kid", "kty", "alg", "state", "owner", "name", "alias", "tags", "expires")
 _kid: Final = click.argument("kid")
 
 
@@ -93,6 +93,7 @@ def compromise(config: Config, *, kid: str, as_json: bool) -> int:
 
 
 def _change(config: Config, command: str, kid: str, state: State, *, as_json: bool) -> int:
+    kid = _kid_of(config, kid)
     described = catalogue_of(config).change(OPERATOR, kid, {"state": state})
     record(config, command, kid=kid, state=state)
     _print(dict(_DESCRIPTION.dump(described)), as_json=as_json)
@@ -108,6 +109,7 @@ def destroy(config: Config, *, kid: str, yes: bool, as_json: bool) -> int:
     """Destroy a key for ever, both halves of a pair."""
     if not yes:
         _ask(f"Destroy {kid} for ever?")
+    kid = _kid_of(config, kid)
     current = current_request.begin()
     try:
         keyring_of(config).creation.destroy(OPERATOR, kid)
@@ -134,7 +136,7 @@ def grant(
     unknown = set(operations) - set(GRANTABLE)
     if unknown:
         raise CommandFailed(f"not an operation: {' '.join(sorted(unknown))}")
-    catalogue = catalogue_of(config)
+    catalogue, kid = catalogue_of(config), _kid_of(config, kid)
     catalogue.grant(OPERATOR, kid, principal, list(map(Right, operations)))
     record(config, "keys.grant", kid=kid, grantee=principal, operations=sorted(operations))
     _print({"kid": kid, "grants": catalogue.grants(OPERATOR, kid)}, as_json=as_json)
@@ -146,26 +148,19 @@ def grant(
 @click.argument("key", help="CKA_ID in hexadecimal, label, or RFC 7512 URI.")
 @click.option("--owner", required=True, help="As token:NAME.")
 @click.option("--alg", help="The one algorithm it is for, if it can do several.")
-@click.option(
-    "--public-key", type=click.File("rb"), help="Its public half in PEM, if the token lacks it."
-)
 @configured
-def adopt_(  # its options
-    config: Config,
-    *,
-    key: str,
-    owner: str,
-    alg: str | None,
-    public_key: IO[bytes] | None,
-    as_json: bool,
-) -> int:
+def adopt_(config: Config, *, key: str, owner: str, alg: str | None, as_json: bool) -> int:
     """Take a key of the token into the registry, as it is."""
-    pem = public_key.read() if public_key else None
-    adopted = adopt(registry_of(config), opened(config), key, owner=owner, alg=alg, public_key=pem)
-    record(config, "keys.adopt", new_kid=str(adopted.kid), owner=owner, key=path_of(key))
+    adopted = adopt(registry_of(config), opened(config), key, owner=owner, alg=alg)
+    record(config, "keys.adopt", new_kid=str(adopted.kid), owner=owner, key=key)
     described = catalogue_of(config).read(OPERATOR, str(adopted.kid))
     _print(dict(_DESCRIPTION.dump(described)), as_json=as_json)
     return 0
+
+
+def _kid_of(config: Config, name: str) -> str:
+    """Return the kid of the key that is called ``name``: the audit log knows no other."""
+    return name if is_kid(name) else str(catalogue_of(config).read(OPERATOR, name)["kid"])
 
 
 def _ask(question: str) -> None:
