@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final, cast
 
 from app.http.turns import Caller
+from app.server.clock import Clock
 from app.server.intake import Intake
 
 Step = Callable[["Connection"], None]
@@ -43,11 +44,14 @@ class Connection:
     """A socket, the request that comes on it, the answer that leaves, and what is done next.
 
     ``step`` goes on with it when its socket is ready; ``overdue`` is done if it is not by
-    ``deadline``, in seconds of the monotonic clock. ``caller`` is whom the last request was of, and
-    ``patience`` until when a whole one waits for its turn.
+    ``deadline``. ``began`` is when it came, or its last request; both are seconds of a ``Clock``.
+    ``caller`` is whom the last request was of, and ``patience`` until when a whole one waits for
+    its turn, in seconds of the monotonic clock.
     """
 
-    def __init__(self, channel: socket.socket, client: Any, server: Any, intake: Intake) -> None:
+    def __init__(
+        self, channel: socket.socket, client: Any, server: Any, intake: Intake, clock: Clock
+    ) -> None:
         channel.setblocking(True)
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SOON)
         self.socket = channel
@@ -55,10 +59,11 @@ class Connection:
         self.client = client
         self.server = server
         self.intake = intake
+        self._clock = clock
         self.outgoing = memoryview(b"")
         self.outcome = Outcome.END
         self.requests = 0
-        self.began = 0.0
+        self.began = clock.now
         self.unread_bytes = 0
         self.caller: Caller | None = None
         self.has_turn = False
@@ -81,7 +86,7 @@ class Connection:
     def take(self, data: bytes) -> None:
         """Take what has come; raise gunicorn's ``ParseException`` for what is no request."""
         if not self.intake.has_begun:
-            self.began = time.monotonic()
+            self.began = self._clock.now
         self.intake.add(data)
 
     def renew(self, cfg: Any) -> Intake:

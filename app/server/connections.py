@@ -20,10 +20,11 @@ from app.config import MAX_BODY_BYTES
 from app.http.turns import Caller
 from app.server import refusals
 from app.server.answering import refuse
+from app.server.clock import Clock
 from app.server.connection import BLOCKED, EVENTS, Connection, Outcome, Step
 from app.server.host import Host
 from app.server.intake import Intake, Progress
-from app.server.reception import Reception
+from app.server.listening.reception import Reception
 from app.server.threads import Threads
 from app.server.tls import Tls
 from app.server.turns import Turns
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 _TURN_SECONDS: Final = 0.25
 _FAREWELL_SECONDS: Final = 2.0
 """How long a connection stays open for a client to notice that it ends."""
+_GRACE_SECONDS: Final = 1.0
+"""How long nobody is ended to make room for another."""
 _MOST_UNREAD_BYTES: Final = 32 * MAX_BODY_BYTES
 _SMALL_BYTES: Final = 64 * 1024
 _MOST_HELD_BYTES: Final = 32 * MAX_BODY_BYTES
@@ -52,9 +55,10 @@ class Deadlines:
 class Connections:
     """Accepts, reads, writes and ends; ``serve`` does it until the worker is to stop."""
 
-    def __init__(self, worker: Host, deadlines: Deadlines) -> None:
+    def __init__(self, worker: Host, deadlines: Deadlines, clock: Clock | None = None) -> None:
         self._worker = worker
         self._deadlines = deadlines
+        self._clock = clock or Clock()
         self._tls = Tls(worker.cfg) if worker.cfg.is_ssl else None
         self._turns = Turns(worker.cfg.threads)
         self._threads = Threads(
@@ -90,12 +94,13 @@ class Connections:
         self._selector.close()
 
     def _turn(self) -> None:
+        self._clock.tick()
         for key, _ in self._selector.select(_TURN_SECONDS):
             if not isinstance(key.data, Connection):
                 key.data(key.fileobj)
             elif key.data in self._all:
                 self._do(key.data, key.data.step)
-        now = time.monotonic()
+        now = self._clock.now
         if now >= self._next_look:
             self._next_look = now + _TURN_SECONDS
             self._worker.beat()
@@ -105,25 +110,31 @@ class Connections:
 
     def _hurry(self) -> None:
         """Give clients that have sent nothing a moment in which they may be sending."""
-        soon = time.monotonic() + _FAREWELL_SECONDS
+        soon = self._clock.now + _FAREWELL_SECONDS
         for connection in self._all:
             if not connection.intake.has_begun:
                 connection.deadline = min(connection.deadline, soon)
 
     def _admit(self, channel: socket, client: Any, server: Any) -> None:
         intake = Intake(self._worker.cfg, client, 1)
-        connection = Connection(channel, client, server, intake)
+        connection = Connection(channel, client, server, intake, self._clock)
         self._all[connection] = None
         self._reception.note(len(self._all))
         self._do(connection, self._greet)
 
     def _make_room(self) -> bool:
-        """End the oldest connection that has never brought a whole request, if there is one."""
-        silent = (each for each in self._all if not each.requests)
-        oldest = next(silent, None)
-        if oldest is not None:
-            self._drop(oldest)
-        return oldest is not None
+        """End the oldest connection that has never brought a whole request, if there is one.
+
+        Who came just now is about to send, and of the others is read first what they have sent.
+        """
+        latest = self._clock.now - _GRACE_SECONDS
+        silent = [each for each in self._all if not each.requests and each.began <= latest]
+        for connection in silent:
+            self._do(connection, connection.step)
+            if not connection.requests:
+                self._drop(connection)
+                return True
+        return False
 
     @property
     def are_many(self) -> bool:
@@ -150,7 +161,7 @@ class Connections:
     def _wait(self, connection: Connection, step: Step, seconds: float, overdue: Step) -> None:
         """Go on with ``step`` when the socket is ready, with ``overdue`` if it is not in time."""
         connection.step, connection.overdue = step, overdue
-        connection.deadline = time.monotonic() + seconds
+        connection.deadline = self._clock.now + seconds
 
     def _watch(self, connection: Connection, event: int) -> None:
         """Be told when the socket is ready for ``event``; for 0 not at all."""
@@ -282,7 +293,7 @@ class Connections:
         """Send nothing more; read on, within reason, for who is still sending sees no answer."""
         connection.socket.shutdown(SHUT_WR)
         connection.intake = Intake(self._worker.cfg, connection.client, 0)
-        connection.began = time.monotonic()
+        connection.began = self._clock.now
         connection.unread_bytes = 0
         self._wait(connection, self._discard, _FAREWELL_SECONDS, self._drop)
         self._watch(connection, EVENT_READ)
@@ -290,7 +301,7 @@ class Connections:
     def _discard(self, connection: Connection) -> None:
         data = connection.receive()
         connection.unread_bytes += len(data)
-        connection.deadline = time.monotonic() + _FAREWELL_SECONDS
+        connection.deadline = self._clock.now + _FAREWELL_SECONDS
         is_late = connection.deadline > connection.began + self._deadlines.request_seconds
         if not data or is_late or connection.unread_bytes > _MOST_UNREAD_BYTES:
             self._drop(connection)

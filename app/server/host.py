@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from app.server.spread import Spread
+from app.server.listening.spread import Spread
 
 
 class Host(Protocol):

@@ -55,7 +55,8 @@ class Threads:
     def give(self, connection: Connection) -> None:
         """Have a thread answer; nobody else touches the connection until it is given back."""
         self._given.put(connection)
-        self._pool.submit(self._serve)
+        with suppress(RuntimeError):  # no thread more is to be had: one of the others takes it
+            self._pool.submit(self._serve)
 
     def end(self) -> None:
         """Take no more connections."""

@@ -21,8 +21,8 @@ import hsm
 from app.http import answers
 from app.server.confinement import confine
 from app.server.connections import Connections, Deadlines
+from app.server.listening.spread import Spread
 from app.server.refusals import write_error
-from app.server.spread import Spread
 from app.service import service_of
 
 _FIRST_PAUSE_SECONDS: Final = 0.5

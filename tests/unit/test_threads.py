@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
+from app.server.clock import Clock
 from app.server.connection import Connection, Outcome
 from app.server.intake import Intake, Progress
 from app.server.threads import Threads
@@ -32,7 +33,7 @@ class Asked(Connection):
     def __init__(self, cfg: Config, number: int) -> None:
         ours, self.client_end = socket.socketpair()
         client = ("127.0.0.1", number)
-        super().__init__(ours, client, client, Intake(cfg, client, 1))
+        super().__init__(ours, client, client, Intake(cfg, client, 1), Clock())
         self.take(REQUEST)
         self.requests = 1
 

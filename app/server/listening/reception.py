@@ -42,8 +42,9 @@ class Reception:
             self._worker.spread.note(self._worker.slot, connections)
 
     def open_or_close(self) -> None:
-        """Accept while there is room."""
-        has_room = self._connections < self._worker.cfg.worker_connections
+        """Accept while there is room, or some can be made; else who comes waits for a moment."""
+        limit = self._worker.cfg.worker_connections
+        has_room = self._connections < limit or self._make_room()
         if has_room and not self._is_open:
             for listener in self._worker.sockets:
                 self._selector.register(listener, EVENT_READ, self._accept)
@@ -84,6 +85,4 @@ class Reception:
 
     def _accept_one(self, listener: Any) -> None:
         channel, client = listener.accept()
-        if self._connections + 1 >= self._worker.cfg.worker_connections:
-            self._make_room()
         self._admit(channel, client, listener.getsockname())

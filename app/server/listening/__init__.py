@@ -1,0 +1,1 @@
+"""Who connects: which worker takes him, and whether there is room."""

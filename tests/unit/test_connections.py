@@ -1,0 +1,240 @@
+"""What becomes of connections in a loop whose time the test makes, with sockets that are real."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+
+from app.server.clock import Clock
+from app.server.connections import Connections, Deadlines
+from app.server.listening.spread import Spread
+from app.server.refusals import refusal
+from tests.shared.waiting import PATIENCE_SECONDS, until
+
+WHOLE = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
+WRONG = b"WRONG\r\n\r\n"
+OK = b"HTTP/1.1 200"
+MOST_BYTES = 65_536
+DEADLINES = Deadlines(header_seconds=3, request_seconds=4)
+KEEPALIVE_SECONDS = 5
+BEAT_SECONDS = 0.3  # at least as far apart are beats
+
+
+class Log:
+    """Writes nothing."""
+
+    def access(self, *_: Any) -> None:
+        """Note a request."""
+
+
+class Host:
+    """What the connections take for their worker; it counts its beats."""
+
+    is_told = False
+    alive = True
+    slot = 0
+
+    def __init__(self, listener: socket.socket, places: int) -> None:
+        self.PIPE = os.pipe()
+        self.cfg = Config()
+        for name, value in {
+            "threads": 1,
+            "worker_connections": places,
+            "keepalive": KEEPALIVE_SECONDS,
+            "graceful_timeout": 0,
+        }.items():
+            self.cfg.set(name, value)
+        for end in self.PIPE:
+            os.set_blocking(end, False)
+        self.sockets = [listener]
+        self.spread = Spread()
+        self.log = Log()
+        self.beats = 0
+        self.when_refusing: Callable[[], None] = lambda: None
+
+    def wsgi(self, _: Any, start_response: Any) -> Iterable[bytes]:
+        """Answer."""
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    def beat(self) -> None:
+        """Count."""
+        self.beats += 1
+
+    def handle_error(self, _request: Any, sink: Any, _client: Any, _error: Any) -> None:
+        """Refuse, after whatever is to happen in just that moment."""
+        self.when_refusing()
+        sink.sendall(refusal(400, "bad_request", ""))
+
+    def is_ending(self) -> bool:
+        """Keep the connection."""
+        return False
+
+    def note(self, *_: Any) -> None:
+        """Note an answer."""
+
+
+class Loop:
+    """The loop, in a thread, and the time that it sees."""
+
+    def __init__(self, host: Host, clients: ExitStack) -> None:
+        self.host = host
+        self._clients = clients
+        self._seconds = 0.0
+        self.connections = Connections(host, DEADLINES, Clock(lambda: self._seconds))
+
+    def connect(self) -> socket.socket:
+        """Return a new connection, which the loop need not have seen yet."""
+        address = self.host.sockets[0].getsockname()
+        client = socket.create_connection(address, timeout=PATIENCE_SECONDS)
+        return self._clients.enter_context(closing(client))
+
+    def stand_still(self, seconds: float) -> None:
+        """Let so much time go by before it looks again."""
+        self._seconds += seconds
+
+    def look(self, *, seconds: float = 0.0) -> None:
+        """Have it look, at least once from beginning to end, while so much time goes by."""
+        end = self._seconds + seconds
+        while self._seconds <= end:
+            for _ in range(2):
+                self._seconds += BEAT_SECONDS
+                seen = self.host.beats
+                until(
+                    lambda seen=seen: os.write(self.host.PIPE[1], b"1") and self.host.beats > seen
+                )
+
+
+@contextmanager
+def looping(*, places: int = 100) -> Iterator[Loop]:
+    with ExitStack() as clients, socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        loop = Loop(Host(listener, places), clients)
+        thread = threading.Thread(target=loop.connections.serve)
+        thread.start()
+        try:
+            yield loop
+        finally:
+            loop.host.alive = False
+            thread.join(PATIENCE_SECONDS)
+
+
+def assert_is_served(client: socket.socket) -> None:
+    assert client.recv(MOST_BYTES).startswith(OK)
+
+
+# --- Deadlines ---
+
+
+def test_who_sends_nothing_for_too_long_is_closed():
+    with looping() as loop:
+        client = loop.connect()
+        loop.look(seconds=KEEPALIVE_SECONDS + 1)
+        assert client.recv(1) == b""
+
+
+def test_a_header_section_that_takes_too_long_is_408():
+    with looping() as loop:
+        client = loop.connect()
+        client.sendall(WHOLE[:5])
+        loop.look(seconds=DEADLINES.header_seconds + 1)
+        assert client.recv(MOST_BYTES).startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize("begun", [b"", POST[:5], POST, POST + b"a"])
+def test_while_the_worker_is_stopped_nobody_is_late(begun):
+    with looping() as loop:
+        client = loop.connect()
+        client.sendall(begun)
+        loop.look()
+        loop.stand_still(1000)
+        loop.look()
+        client.sendall((POST + b"ab").removeprefix(begun))
+        loop.look()
+        assert_is_served(client)
+
+
+@pytest.mark.parametrize("begun", [b"", WHOLE[:5]])
+def test_who_sends_in_the_turn_of_his_deadline_is_served(begun, monkeypatch):
+    monkeypatch.setattr("app.server.clock._LONGEST_SECONDS", 10_000)
+    with looping() as loop:
+        client, other = loop.connect(), loop.connect()
+        client.sendall(begun)
+        loop.look()
+
+        def send_at_last() -> None:
+            client.sendall(WHOLE.removeprefix(begun))
+            loop.stand_still(1000)
+
+        loop.host.when_refusing = send_at_last
+        other.sendall(WRONG)
+        loop.look()
+        assert_is_served(client)
+
+
+# --- Room ---
+
+
+def test_who_came_just_now_is_not_ended_for_who_comes_next():
+    with looping(places=2) as loop:
+        clients = [loop.connect() for _ in range(3)]
+        loop.look()
+        for client in clients:
+            client.sendall(WHOLE)
+        loop.look()
+        for client in clients[:2]:
+            assert_is_served(client)
+        clients[0].close()
+        loop.look()
+        assert_is_served(clients[2])
+
+
+def test_who_was_silent_for_a_while_is_ended_for_who_comes_next():
+    with looping(places=2) as loop:
+        first, second = loop.connect(), loop.connect()
+        loop.look(seconds=2)
+        assert first.recv(1) == b""
+        second.sendall(WHOLE)
+        loop.look()
+        assert_is_served(second)
+
+
+def test_who_has_sent_is_not_ended_unread():
+    with looping(places=4) as loop:
+        first, second, third = (loop.connect() for _ in range(3))
+        loop.look(seconds=2)
+
+        def take_the_last_place() -> None:
+            loop.host.when_refusing = lambda: first.sendall(WHOLE)  # as soon as that is taken
+            loop.connect().sendall(WRONG)
+
+        loop.host.when_refusing = take_the_last_place
+        third.sendall(WRONG)
+        loop.look()
+        assert_is_served(first)
+        assert second.recv(1) == b""
+
+
+# --- Threads ---
+
+
+def _there_is_none(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_who_asks_while_no_thread_can_be_started_is_not_forgotten(monkeypatch):
+    with looping() as loop:
+        first, second = loop.connect(), loop.connect()
+        with monkeypatch.context() as scarce:
+            scarce.setattr(threading.Thread, "start", _there_is_none)
+            first.sendall(WHOLE)
+            loop.look()
+        second.sendall(WHOLE)
+        assert_is_served(first)
+        assert_is_served(second)
