@@ -135,6 +135,8 @@ KEY_AGREEMENTS: Final = _table(
 _RSA_ENCRYPTIONS: Final = _table(
     RsaOaep(name="RSA-OAEP", param=(Mechanism.SHA_1, MGF.SHA1, None), hash=hashes.SHA1()),  # noqa: S303  # RFC 7518 §4.3
     RsaOaep(name="RSA-OAEP-256", param=(Mechanism.SHA256, MGF.SHA256, None), hash=hashes.SHA256()),
+    RsaOaep(name="RSA-OAEP-384", param=(Mechanism.SHA384, MGF.SHA384, None), hash=hashes.SHA384()),
+    RsaOaep(name="RSA-OAEP-512", param=(Mechanism.SHA512, MGF.SHA512, None), hash=hashes.SHA512()),
     KeyManagement(
         name="RSA1_5",
         kind=RSA,

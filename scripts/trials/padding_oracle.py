@@ -23,7 +23,7 @@ from scripts.throwaway import service
 
 SAMPLE: Final = 50
 THRESHOLD: Final = 4.5
-ALGORITHMS: Final = ("RSA-OAEP", "RSA-OAEP-256", "RSA1_5")
+ALGORITHMS: Final = ("RSA-OAEP", "RSA-OAEP-256", "RSA-OAEP-512", "RSA1_5")
 ENC: Final = "A256GCM"
 
 

@@ -32,6 +32,9 @@ Jwe = dict[str, str]
 MESSAGE = b"It\xe2\x80\x99s a dangerous business, Frodo, going out your door."
 AAD = b"The Fellowship of the Ring"
 
+UNKNOWN_TO_PEERS = {"RSA-OAEP-384", "RSA-OAEP-512"}
+"""What only ``jose`` knows: see ``tests/token/test_key_management.py``."""
+
 # ML-DSA is on no packaged SoftHSM, and the peers know it by its final name only.
 SIGNATURES = [alg for alg in hsm.SIGNATURES if alg != "MLDSA44"]
 
@@ -159,7 +162,7 @@ every_peer = pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)
 every_signature = pytest.mark.parametrize("alg", SIGNATURES)
 every_mac = pytest.mark.parametrize("alg", hsm.MACS)
 every_enc = pytest.mark.parametrize("enc", hsm.CONTENT_ENCRYPTIONS)
-every_transport = pytest.mark.parametrize("alg", RSA_TRANSPORTS)
+every_transport = pytest.mark.parametrize("alg", sorted({*RSA_TRANSPORTS} - UNKNOWN_TO_PEERS))
 with_and_without_aad = pytest.mark.parametrize("aad", [None, AAD], ids=["no-aad", "aad"])
 
 

@@ -91,8 +91,12 @@ def _cbc_hmac(mechanism: Mechanism) -> Expected:
 WRAPPING = Expected({AES: {Attribute.WRAP, Attribute.UNWRAP}}, {Mechanism.AES_KEY_WRAP})
 GCM = Expected({AES: {Attribute.ENCRYPT, Attribute.DECRYPT}}, {Mechanism.AES_GCM})
 
-# SoftHSM has OAEP with SHA-1 only. For RSA-OAEP-256 the private key therefore also decrypts, with
+# SoftHSM has OAEP with SHA-1 only. For the others the private key therefore also decrypts, with
 # the bare RSA operation (architecture §4); it keeps UNWRAP for a token that will do it natively.
+OAEP_IN_PROCESS = Expected(
+    {PRIVATE: {Attribute.UNWRAP, Attribute.DECRYPT}, PUBLIC: {Attribute.WRAP}},
+    {Mechanism.RSA_PKCS_OAEP, Mechanism.RSA_X_509},
+)
 EXPECTED = {
     "RS256": _signing(Mechanism.SHA256_RSA_PKCS),
     "RS384": _signing(Mechanism.SHA384_RSA_PKCS),
@@ -117,10 +121,9 @@ EXPECTED = {
     "RSA-OAEP": Expected(
         {PRIVATE: {Attribute.UNWRAP}, PUBLIC: {Attribute.WRAP}}, {Mechanism.RSA_PKCS_OAEP}
     ),
-    "RSA-OAEP-256": Expected(
-        {PRIVATE: {Attribute.UNWRAP, Attribute.DECRYPT}, PUBLIC: {Attribute.WRAP}},
-        {Mechanism.RSA_PKCS_OAEP, Mechanism.RSA_X_509},
-    ),
+    "RSA-OAEP-256": OAEP_IN_PROCESS,
+    "RSA-OAEP-384": OAEP_IN_PROCESS,
+    "RSA-OAEP-512": OAEP_IN_PROCESS,
     "A128KW": WRAPPING,
     "A192KW": WRAPPING,
     "A256KW": WRAPPING,

@@ -29,7 +29,7 @@ quickly = settings(
 randomly = settings(quickly, max_examples=60)
 
 TRANSPORTS: Final = (
-    *("RSA-OAEP", "RSA-OAEP-256", *hsm.KEY_WRAPPINGS),
+    *("RSA-OAEP", "RSA-OAEP-256", "RSA-OAEP-512", *hsm.KEY_WRAPPINGS),
     *("ECDH-ES", "ECDH-ES+A256KW"),
 )
 FLIPPED_ENCS: Final = ("A128GCM", "A128CBC-HS256")
@@ -193,6 +193,7 @@ def kids(local: Api) -> dict[str, str]:
     keys |= {
         "RSA-OAEP": {"kty": "RSA", "alg": "RSA-OAEP"},
         "RSA-OAEP-256": {"kty": "RSA", "alg": "RSA-OAEP-256"},
+        "RSA-OAEP-512": {"kty": "RSA", "alg": "RSA-OAEP-512"},
         "ECDH-ES": {"kty": "EC", "crv": "P-384", "alg": "ECDH-ES"},
         "ECDH-ES+A256KW": {"kty": "OKP", "crv": "X25519", "alg": "ECDH-ES+A256KW"},
         "ES256": {"kty": "EC", "crv": "P-256", "alg": "ES256"},
