@@ -37,7 +37,7 @@ from hsm.errors import (
     UnsupportedAlgorithm,
     WrongResult,
 )
-from hsm.examination.adoption import Adoptable
+from hsm.examination.adoption import Adoptable, OtherName
 from hsm.examination.examination import Examination, Finding, is_whole
 from hsm.examination.rates import RATES
 from hsm.files import file_lock, replace, replacing
@@ -47,6 +47,7 @@ from hsm.messages import Agreement, Encrypted, KeyRef, Made, Sealed
 from hsm.observer import Observer
 from hsm.periodic import Periodic
 from hsm.settings import Settings
+from hsm.software.certificates import is_certificate_of
 
 __all__ = [
     "ALGORITHMS",
@@ -79,6 +80,7 @@ __all__ = [
     "Made",
     "Observer",
     "Offer",
+    "OtherName",
     "Periodic",
     "Phase",
     "PrivateKey",
@@ -93,6 +95,7 @@ __all__ = [
     "WrongResult",
     "algorithms_by_crv",
     "file_lock",
+    "is_certificate_of",
     "is_valid",
     "is_whole",
     "replace",

@@ -17,7 +17,7 @@ from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject, objects_of, secrets
 from hsm.cryptoki.pool import Sessions
 from hsm.errors import CryptoFailure, DecryptionFailed, KeyNotFound, TokenUnavailable
 from hsm.examination import adoption
-from hsm.examination.adoption import Adoptable
+from hsm.examination.adoption import Adoptable, OtherName
 from hsm.life.connection import Connection
 from hsm.life.rsa_lane import Generations
 from hsm.life.state import State
@@ -166,20 +166,22 @@ class Hsm:
         }
         return missing, found.keys() - specs.keys()
 
-    def adoptable(self, *, key_id: bytes | None, label: str | None) -> Adoptable:
-        """Return what the one key of that CKA_ID and label, made by others, has proven to do.
+    @property
+    def places(self) -> Mapping[str, str]:
+        """How a URI says where the token is (RFC 7512 §2.3): of library, slot and token."""
+        _ = self._connection.token  # wait for it, or raise
+        return self._connection.places
+
+    def adoptable(self, name: OtherName) -> Adoptable:
+        """Return what the one key of that name, made by others, has proven to do.
 
         Raises ``CryptoFailure`` if there are several, or if it can do nothing for us.
         """
-        return self._connection.perform(
-            Errand(verb=partial(adoption.prove, key_id=key_id, label=label))
-        )
+        return self._connection.perform(Errand(verb=partial(adoption.prove, name=name)))
 
-    def rename(self, kid: UUID, *, key_id: bytes | None, label: str | None) -> None:
-        """Name that key ``kid`` from now on; raise ``CryptoFailure`` if the token refuses."""
-        self._connection.perform(
-            Errand(verb=partial(adoption.rename, kid=kid, key_id=key_id, label=label))
-        )
+    def rename(self, ref: KeyRef, name: OtherName) -> None:
+        """Make that key ``ref`` from now on; raise ``CryptoFailure`` if the token refuses."""
+        self._connection.perform(Errand(verb=partial(adoption.rename, ref=ref, name=name)))
 
     def sign(self, ref: KeyRef, alg: str, signing_input: bytes) -> bytes:
         """Return the raw JWS signature: R‖S for ECDSA (RFC 7518 §3.4), never DER."""

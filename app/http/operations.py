@@ -104,10 +104,11 @@ def _decrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
 
 def _sign(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return a JWS over the caller's data."""
-    serialization = body.pop("serialization")
+    serialization, header = body.pop("serialization"), body["header"]
     jws = keys.sign(principal, **body)
     if serialization == COMPACT:
-        return {"jws": encoding.compact(jws["protected"], body["data"], jws["signature"])}
+        payload = body["data"] if header is None or header.is_encoded else ""
+        return {"jws": encoding.compact(jws["protected"], payload, jws["signature"])}
     return _JWS.dump(jws)
 
 
@@ -115,7 +116,7 @@ def _verify(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Tell whether a JWS is valid."""
     header, data, signature = body["protected"], body["data"], body["signature"]
     if (jwk := body["jwk"]) is not None:
-        signing_input = encoding.signing_input(header.protected, data)
+        signing_input = encoding.signing_input(header.protected, data, is_encoded=header.is_encoded)
         return {"valid": hsm.is_valid(jwk.key, header.alg, signing_input, signature)}
     valid = keys.verify(principal, header, data=data, signature=signature)
     return _VALID.dump({"kid": header.kid, "valid": valid})

@@ -40,9 +40,14 @@ def plain_header(**names: str) -> str:
     return protected_header(**names)
 
 
-def signing_input(protected: str, data: str) -> bytes:
-    """Return the JWS Signing Input of two encoded strings (RFC 7515 §5.1 step 5)."""
-    return f"{protected}.{data}".encode("ascii")
+def signing_input(protected: str, data: str, *, is_encoded: bool = True) -> bytes:
+    """Return the JWS Signing Input of two encoded strings (RFC 7515 §5.1 step 5).
+
+    Unless ``is_encoded`` it is over the bytes that ``data`` stands for (RFC 7797 §3).
+    """
+    if is_encoded:
+        return f"{protected}.{data}".encode("ascii")
+    return f"{protected}.".encode("ascii") + decode(data)
 
 
 def compact(*parts: str | bytes) -> str:

@@ -39,10 +39,25 @@ def write_public(key: PublicKey) -> dict[str, str]:
     )
 
 
-def public_pem(jwk: Mapping[str, str]) -> bytes:
-    """Return SubjectPublicKeyInfo in PEM of the public members of a JWK of ours."""
+def require_sound(key: PublicKey) -> None:
+    """Raise ``BadRequest`` for a public key that would not be taken from a caller either."""
+    jwk = write_public(key)
+    row, crv = PAIR_TYPES[jwk["kty"]], jwk.get("crv", "")
+    octets = {name: encoding.decode(jwk[name]) for name in row.public_members}
+    signs = not row.crvs or crv in row.signing_crvs
+    read = row.read_public if signs or row.read_epk is None else row.read_epk
+    read(crv, octets)
+
+
+def load_public(jwk: Mapping[str, str]) -> PublicKey:
+    """Return the key of the public members of a JWK of ours."""
     row = PAIR_TYPES[jwk["kty"]]
     octets = {name: encoding.decode(jwk[name]) for name in row.public_members}
-    key: Any = row.load_public(jwk.get("crv", ""), octets)
+    return row.load_public(jwk.get("crv", ""), octets)
+
+
+def public_pem(jwk: Mapping[str, str]) -> bytes:
+    """Return SubjectPublicKeyInfo in PEM of the public members of a JWK of ours."""
+    key: Any = load_public(jwk)
     pem: bytes = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return pem

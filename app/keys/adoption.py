@@ -1,59 +1,93 @@
 """Keys that somebody else has made on the token, taken into the registry as they are."""
 
 from collections.abc import Mapping
-from urllib.parse import unquote_to_bytes
+from contextlib import suppress
+from dataclasses import replace
 from uuid import UUID, uuid4
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 import hsm
 from app.errors import BadRequest
-from app.jwk import write_public
+from app.jwk import require_sound, type_of, write_public
 from app.keys.catalogue import is_principal
+from app.pkcs11_uri import SCHEME, read_uri
 from app.registry import Key, Origin, Registry, Residency, State
-from hsm import Hsm, KeySpec
+from hsm import Hsm, KeySpec, OtherName
 
 
-def adopt(registry: Registry, token: Hsm, name: str, *, owner: str, alg: str | None = None) -> Key:
+def adopt(  # noqa: PLR0913  # the options of the command
+    registry: Registry,
+    token: Hsm,
+    name: str,
+    *,
+    owner: str,
+    alg: str | None = None,
+    public_key: bytes | None = None,
+) -> Key:
     """Take the key ``name`` into the registry, after proving what it can do.
 
-    ``name`` is a CKA_ID in hexadecimal, a label, or a URI (RFC 7512). The key gets our CKA_LABEL,
-    and a kid for its CKA_ID unless that is as long as one already. Killed in between, this leaves
-    a key with our name and no row, which ``reconcile`` reports and leaves alone.
+    ``name`` is a CKA_ID in hexadecimal, a label, or a URI (RFC 7512). ``public_key`` is the public
+    half in PEM, for tokens that do not say it. The key gets our CKA_LABEL, and a kid for its CKA_ID
+    unless that is as long as one already. Killed in between, this leaves a key with our name and
+    no row, which ``reconcile`` reports and leaves alone.
     """
     if not is_principal(owner):
         raise BadRequest(f"'{owner}' is not the name of a principal")
-    for key_id, label in _readings(name):
+    public = None if public_key is None else _public(public_key)
+    for reading in _readings(name, token):
+        other = replace(reading, public=public)
         try:
-            found = token.adoptable(key_id=key_id, label=label)
+            found = token.adoptable(other)
             break
         except hsm.KeyNotFound:
             continue
     else:
         raise hsm.KeyNotFound
     kid = found.kid if found.kid and _is_free(registry, found.kid) else uuid4()
-    key = _record(found, kid, _chosen(found.specs, alg), owner)
-    token.rename(kid, key_id=key_id, label=label)
+    key = _record(found, kid, _chosen(_sound(found), alg), owner)
+    token.rename(key.ref, other)
     registry.insert(key)
     return key
 
 
-def _readings(name: str) -> list[tuple[bytes | None, str | None]]:
-    """Return what ``name`` may mean: CKA_ID and label, either of which may be missing."""
-    if name.startswith("pkcs11:"):
-        return [_of_uri(name)]
+def _readings(name: str, token: Hsm) -> list[OtherName]:
+    """Return what ``name`` may mean, the first that is found."""
+    if name.startswith(SCHEME):
+        attributes = read_uri(name)
+        attributes.require_place(token.places)
+        return [attributes.name]
     try:
-        return [(bytes.fromhex(name), None), (None, name)]
+        return [OtherName(key_id=bytes.fromhex(name)), OtherName(label=name)]
     except ValueError:
-        return [(None, name)]
+        return [OtherName(label=name)]
 
 
-def _of_uri(uri: str) -> tuple[bytes | None, str | None]:
-    path = uri.removeprefix("pkcs11:").partition("?")[0]
-    named = dict(part.partition("=")[::2] for part in path.split(";"))
-    key_id = unquote_to_bytes(named["id"]) if "id" in named else None
-    label = unquote_to_bytes(named["object"]).decode() if "object" in named else None
-    if key_id is None and label is None:
-        raise BadRequest("The URI names no key: it has neither 'id' nor 'object'")
-    return key_id, label
+def _public(pem: bytes) -> hsm.PublicKey:
+    with suppress(ValueError, UnsupportedAlgorithm):
+        key = load_pem_public_key(pem)
+        if isinstance(key, hsm.PublicKey):
+            return key
+    raise BadRequest("The public key is not one in PEM of a kind that the service knows")
+
+
+def _sound(found: hsm.Adoptable) -> Mapping[str, KeySpec]:
+    """Return what the key could be; raise ``BadRequest`` if it could not be imported either."""
+    specs = {name: spec for name, spec in found.specs.items() if _is_of_size(spec)}
+    try:
+        if found.public is not None:
+            require_sound(found.public)
+    except BadRequest as error:
+        raise BadRequest(f"The key would not be imported either: {error}") from None
+    if not specs:
+        raise BadRequest("The key would not be imported either: it is too long")
+    return specs
+
+
+def _is_of_size(spec: KeySpec) -> bool:
+    sizes = type_of(spec).sizes(spec.alg)
+    return sizes is None or spec.bits in sizes.imported
 
 
 def _is_free(registry: Registry, kid: UUID) -> bool:

@@ -22,8 +22,10 @@ from app.keys.access import (
     require_permitted,
 )
 from app.keys.budget import EncryptionBudget
+from app.keys.headers import Identity, protected_by
 from app.registry import Key, Registry
 from app.rights import Principal, Right
+from app.schemas.messages.caller_header import CallerHeader
 from app.schemas.messages.received_header import Header
 from hsm import CryptoFailure, Hsm, Sealed
 
@@ -108,7 +110,7 @@ class KeyUse:
                 key.ref, alg, enc, encrypted_key, sealed, additional_data, header.agreement
             )
 
-    def sign(
+    def sign(  # noqa: PLR0913  # the members of the request
         self,
         principal: Principal,
         *,
@@ -116,8 +118,12 @@ class KeyUse:
         alg: str,
         data: str,
         media_types: Mapping[str, str] = _NONE,
+        header: CallerHeader | None = None,
     ) -> dict[str, Any]:
-        """Return a detached JWS; its header names the key that verifies (RFC 7515 §5.1)."""
+        """Return a detached JWS; its header names the key that verifies (RFC 7515 §5.1).
+
+        Raises ``CryptoFailure`` also if the caller's ``header`` names another key.
+        """
         key = find(self.rows, principal, kid, Right.SIGN)
         if kid == str(key.kid_public):
             raise CryptoFailure(
@@ -125,8 +131,12 @@ class KeyUse:
             )
         require_permitted(key, alg)
         require_active(key)
-        protected = _header(media_types, alg=alg, kid=key.public_name)
-        signing_input = encoding.signing_input(protected, data)
+        name, is_encoded = key.public_name, header is None or header.is_encoded
+        if header is None:
+            protected = _header(media_types, alg=alg, kid=name)
+        else:
+            protected = protected_by(header, _identity(key), alg=alg, kid=name, **media_types)
+        signing_input = encoding.signing_input(protected, data, is_encoded=is_encoded)
         with existing(self.registry, key):
             signature = self.hsm.sign(key.ref, alg, signing_input)
         return {"protected": protected, "signature": signature}
@@ -135,7 +145,7 @@ class KeyUse:
         """Tell whether ``signature`` is one over ``data`` (RFC 7515 §5.2)."""
         key = find_of_message(self.rows, principal, header, Right.VERIFY)
         require_permitted(key, header.alg)
-        signing_input = encoding.signing_input(header.protected, data)
+        signing_input = encoding.signing_input(header.protected, data, is_encoded=header.is_encoded)
         with existing(self.registry, key):
             is_valid = self.hsm.verify(key.ref, header.alg, signing_input, signature)
         return is_valid or self._refused(key)
@@ -182,6 +192,11 @@ class _JweHeader:
     def additional_data(self, epk: hsm.AgreementKey | None) -> bytes:
         """Return what it and ``aad`` are authenticated as."""
         return encoding.additional_data(self.protected(epk), self.aad)
+
+
+def _identity(key: Key) -> Identity:
+    names = frozenset(str(kid) for kid in (key.kid, key.kid_public, key.alias) if kid)
+    return Identity(names=names, jwk=key.public_jwk)
 
 
 def _header(others: Mapping[str, Any], **names: str) -> str:

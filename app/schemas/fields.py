@@ -127,6 +127,13 @@ class Base64UrlText(Base64Url):
         return text
 
 
+class Payload(Base64UrlText):
+    """What a JWS is over: base64url, unless its header says otherwise, which is checked with it."""
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str:
+        return self._text(value)
+
+
 class PartyInfo(Base64UrlText):
     """What a party to a key agreement is known by (RFC 7518 §4.6.1.2, §4.6.1.3)."""
 

@@ -10,6 +10,7 @@ from app.errors import BadRequest
 from app.jose import encoding, strict_json
 from app.schemas.fields import Offers
 from app.schemas.messages.received_header import Header
+from app.schemas.messages.serializations import COMPACT_MEMBERS
 from app.schemas.schema import RequestSchema
 from hsm import UnsupportedAlgorithm
 
@@ -41,7 +42,7 @@ def load(schema: RequestSchema, members: dict[str, Any], offers: Offers) -> Any:
 
 def _as_sent(error: BadRequest, sent: Mapping[str, Any], members: Mapping[str, Any]) -> BadRequest:
     """Return ``error`` in terms of what was ``sent``: of a compact message its caller knows one."""
-    for compact in sent.keys() - members.keys():
+    for compact in COMPACT_MEMBERS & sent.keys():
         for part in members.keys() - sent.keys():
             found, prefix, rest = str(error).partition(f"Field '{part}'")
             if prefix and not found:

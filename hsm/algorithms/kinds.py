@@ -86,7 +86,8 @@ KINDS: Final = (AES, HMAC, RSA, EC, EDWARDS, MONTGOMERY, ML_DSA)
 class Curve:
     """A curve (RFC 7518 §6.2.1.1, RFC 8037 §2), and what keys on it are.
 
-    ``ec_params`` is the DER of its OID. A curve of OKP keys has the classes ``public_class`` and
+    ``ec_params`` is the DER of its OID, and ``printable`` the other name of it (PKCS#11 v3.0
+    §2.3.3). A curve of OKP keys has the classes ``public_class`` and
     ``private_class`` of ``cryptography``, the others are a ``weierstrass`` curve of it. ``fips``
     says whether FIPS mode offers it.
     """
@@ -98,6 +99,7 @@ class Curve:
     weierstrass: ec.EllipticCurve | None = None
     public_class: Any = None
     private_class: Any = None
+    printable: str = ""
     fips: bool = True
 
     @property
@@ -134,6 +136,7 @@ ED25519: Final = Curve(
     coordinate_bytes=32,
     public_class=ed25519.Ed25519PublicKey,
     private_class=ed25519.Ed25519PrivateKey,
+    printable="edwards25519",
     fips=False,
 )
 X25519: Final = Curve(
@@ -143,6 +146,7 @@ X25519: Final = Curve(
     coordinate_bytes=32,
     public_class=x25519.X25519PublicKey,
     private_class=x25519.X25519PrivateKey,
+    printable="curve25519",
     fips=False,
 )
 
@@ -161,6 +165,19 @@ WEIERSTRASS_CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
 )
 """The curves of key type EC, by their JWK names."""
 
+_BY_PRINTABLE: Final[Mapping[str, Curve]] = MappingProxyType(
+    {curve.printable: curve for curve in CURVES.values() if curve.printable}
+)
+_PRINTABLE_STRING: Final = 0x13  # its tag in DER; a length follows
+
+
+def curve_of_params(ec_params: bytes) -> Curve | None:
+    """Return the curve of CKA_EC_PARAMS: an OID in DER, or its name as a PrintableString."""
+    if ec_params[:1] == bytes([_PRINTABLE_STRING]):
+        return _BY_PRINTABLE.get(ec_params[2:].decode("latin-1"))
+    return CURVES.get(ec_params)
+
+
 _BY_WEIERSTRASS: Final[Mapping[str, Curve]] = MappingProxyType(
     {curve.weierstrass.name: curve for curve in CURVES.values() if curve.weierstrass}
 )
@@ -174,5 +191,5 @@ def curve_of(key: PublicKey) -> Curve | None: ...
 def curve_of(key: PublicKey) -> Curve | None:
     """Return the curve that a public key is on, if it is on one."""
     if isinstance(key, ec.EllipticCurvePublicKey):
-        return _BY_WEIERSTRASS[key.curve.name]
+        return _BY_WEIERSTRASS.get(key.curve.name)
     return next((curve for curve in _RAW if isinstance(key, curve.public_class)), None)

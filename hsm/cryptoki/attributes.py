@@ -3,7 +3,7 @@
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from pkcs11 import Attribute, Mechanism, MechanismFlag
@@ -11,10 +11,12 @@ from pkcs11.attributes import AttributeMapper
 
 from hsm.algorithms.families import CEK_WRAPPING, Algorithm
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.kinds import HMAC, Curve, PrivateKey
+from hsm.algorithms.kinds import HMAC, Curve, PrivateKey, PublicKey
 from hsm.cryptoki.material import CONVERSIONS, Attributes
 
 LABEL_PREFIX: Final = "jose-hsm:"
+PUBLIC_KEY_INFO: Final = cast(Attribute, 0x129)
+"""CKA_PUBLIC_KEY_INFO (PKCS#11 v2.40), which python-pkcs11 does not name."""
 
 OPTIONAL: Final = (
     Attribute.ALLOWED_MECHANISMS,
@@ -33,8 +35,12 @@ _FIXED: Final = {
 
 
 def attribute_mapper() -> AttributeMapper:
-    """Return a mapper that also knows CKA_ALLOWED_MECHANISMS, an array of CK_MECHANISM_TYPE."""
+    """Return a mapper that also knows CKA_ALLOWED_MECHANISMS, an array of CK_MECHANISM_TYPE.
+
+    And CKA_PUBLIC_KEY_INFO.
+    """
     mapper = AttributeMapper()
+    mapper.register_handler(PUBLIC_KEY_INFO, bytes, bytes)
     mapper.register_handler(
         Attribute.ALLOWED_MECHANISMS,
         lambda mechanisms: struct.pack(f"{len(mechanisms)}L", *mechanisms),
@@ -156,9 +162,9 @@ class Templates:
         own = _kind(spec) | material | self.private(rows)
         return self._imported(_MAPPER.private_key_template, kid, rows, own)
 
-    def imported_public(self, kid: UUID | None, spec: KeySpec, key: PrivateKey) -> Attributes:
-        """Return the public half of an imported private key, likewise."""
-        rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].public(key.public_key())
+    def imported_public(self, kid: UUID | None, spec: KeySpec, key: PublicKey) -> Attributes:
+        """Return the public half of a private key that was not made here, likewise."""
+        rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].public(key)
         own = _kind(spec) | material | self.public(rows)
         return self._imported(_MAPPER.public_key_template, kid, rows, own)
 

@@ -21,6 +21,7 @@ from hsm.algorithms.kinds import (
     AgreementKey,
     Curve,
     PublicKey,
+    curve_of_params,
 )
 from hsm.errors import HsmError
 
@@ -77,7 +78,8 @@ def _rsa_public(key: rsa.RSAPublicKey) -> Attributes:
     }
 
 
-def _read_rsa(found: Object, _: Curve | None) -> rsa.RSAPublicKey:
+def read_rsa(found: Object, _: Curve | None = None) -> rsa.RSAPublicKey:
+    """Return the public key that either object of a pair says (PKCS#11 v2.40 §2.1.3)."""
     modulus = int.from_bytes(found[Attribute.MODULUS])
     exponent = int.from_bytes(found[Attribute.PUBLIC_EXPONENT])
     return rsa.RSAPublicNumbers(exponent, modulus).public_key()
@@ -132,7 +134,7 @@ class Conversion(NamedTuple):
 
 CONVERSIONS: Final[Mapping[str, Conversion]] = MappingProxyType(
     {
-        RSA.name: Conversion(_read_rsa, _rsa_private, _rsa_public),
+        RSA.name: Conversion(read_rsa, _rsa_private, _rsa_public),
         EC.name: Conversion(_read_ec, _ec_private, _ec_public),
         EDWARDS.name: Conversion(_read_raw, _raw_private, _raw_public),
         MONTGOMERY.name: Conversion(_read_raw, _raw_private, _raw_public),
@@ -147,7 +149,7 @@ _ON_CURVES: Final = frozenset(curve.kind.key_type for curve in CURVES.values())
 def read_public(found: Object) -> PublicKey:
     """Return the public object ``found`` as a key; raise ``ValueError`` if it is none."""
     key_type = found[Attribute.KEY_TYPE]
-    curve = CURVES.get(found[Attribute.EC_PARAMS]) if key_type in _ON_CURVES else None
+    curve = curve_of_params(found[Attribute.EC_PARAMS]) if key_type in _ON_CURVES else None
     kind = curve.kind if curve else _KINDS.get(key_type)
     if kind is None:
         raise ValueError("a key of a kind that we have no algorithm for")

@@ -1,12 +1,13 @@
 """The PKCS#11 library of the token, initialised so that threads may use it."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from pkcs11 import PKCS11Error, Token, TokenFlag, _pkcs11
@@ -172,6 +173,24 @@ class Module:
             hardware_version=_version(token.hardware_version),
             firmware_version=_version(token.firmware_version),
         )
+
+    def places(self, token: Token) -> Mapping[str, str]:
+        """Return how a URI says where ``token`` is: its attributes (RFC 7512 §2.3)."""
+        info, slot = _Info(), token.slot
+        self._functions.C_GetInfo(ctypes.addressof(info))
+        texts = {
+            "library-manufacturer": _text(info.manufacturerID),
+            "library-description": _text(info.libraryDescription),
+            "library-version": _version(info.libraryVersion),
+            "slot-manufacturer": slot.manufacturer_id,
+            "slot-description": slot.slot_description,
+            "slot-id": str(slot.slot_id),
+            "token": token.label,
+            "manufacturer": token.manufacturer_id,
+            "model": token.model,
+            "serial": token.serial.decode("utf-8", "replace"),
+        }
+        return MappingProxyType({name: text.rstrip(" ") for name, text in texts.items()})
 
     def tokens(self) -> list[Token]:
         """Return all tokens that are there."""

@@ -1,32 +1,64 @@
 """Keys of the token that somebody else has made: find them, prove them, give them our name.
 
-They are not copied. CKA_ID and CKA_LABEL become ours, since that is how keys are found here.
+They are not copied. CKA_ID and CKA_LABEL become ours, since that is how keys are found here. A
+public half that is not there is made.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pkcs11 import Attribute, Object, ObjectClass, PKCS11Error
 
 from hsm.algorithms.families import Algorithm
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.kinds import Curve, KeyKind, PublicKey
+from hsm.algorithms.kinds import Curve, KeyKind, PublicKey, curve_of, curve_of_params
 from hsm.algorithms.tables import ALGORITHMS
-from hsm.cryptoki.attributes import LABEL_PREFIX, identity
+from hsm.cryptoki.attributes import LABEL_PREFIX, PUBLIC_KEY_INFO, identity
 from hsm.cryptoki.faults import name_of
-from hsm.cryptoki.handles import Handle, Key, PublicHandle, PublicObject
+from hsm.cryptoki.handles import (
+    Handle,
+    Key,
+    PublicHandle,
+    PublicObject,
+    bind_public,
+    handle_of,
+    temporary,
+)
 from hsm.cryptoki.keys import Keys
+from hsm.cryptoki.material import read_public, read_rsa
 from hsm.cryptoki.session import Session
 from hsm.errors import CryptoFailure, HsmError, KeyNotFound, TokenUnavailable
 from hsm.life.token import Token, round_trip
+from hsm.messages import KeyRef
 
 _PROBE: Final = b"jose-hsm"
 _ID_BYTES: Final = 16
-
-Objects = Mapping[ObjectClass, Object]
 SECRET, PRIVATE, PUBLIC = ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
+
+_CLASSES: Final[Mapping[bool | None, tuple[ObjectClass, ...]]] = MappingProxyType(
+    {None: (SECRET, PRIVATE), False: (SECRET,), True: (PRIVATE,)}
+)
+
+Candidate = tuple[Algorithm, KeyKind, Curve | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherName:
+    """What a key of others is called: by CKA_ID, CKA_LABEL and its class, each if it is given.
+
+    ``public`` is its public half, for tokens that do not hold it.
+    """
+
+    key_id: bytes | None = None
+    label: str | None = None
+    is_pair: bool | None = None
+    public: PublicKey | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,135 +76,228 @@ class Adoptable:
     public: PublicKey | None
 
 
-def _find(session: Session, *, key_id: bytes | None, label: str | None) -> Objects:
-    """Return the objects of the one key with that CKA_ID and CKA_LABEL.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """The objects of one key: the secret or private one, and the public one, if it is there.
 
-    Raises ``KeyNotFound``, or ``CryptoFailure`` if several are meant or a public half is missing.
+    ``numbers`` are those of the public half, wherever they come from.
     """
-    named = {Attribute.ID: key_id, Attribute.LABEL: label}
-    template = {name: value for name, value in named.items() if value is not None}
+
+    own: Object
+    public: Object | None = None
+    numbers: PublicKey | None = None
+
+    @property
+    def objects(self) -> tuple[Object, ...]:
+        return (self.own,) if self.public is None else (self.own, self.public)
+
+    @property
+    def bits(self) -> int | None:
+        """How long a secret key or a modulus is."""
+        if self.numbers is None:
+            return 8 * int(self.own[Attribute.VALUE_LEN])
+        return None if curve_of(self.numbers) else getattr(self.numbers, "key_size", None)
+
+
+# --- Finding ---
+
+
+def _found(session: Session, name: OtherName) -> tuple[_Found, tuple[Candidate, ...]]:
+    """Return the objects of the one key of that name, and what it could be for by its kind.
+
+    Raises ``KeyNotFound``, or ``CryptoFailure`` if several are meant, it is of a kind that we do
+    not know, or its public half is nowhere.
+    """
+    own = _own(session, name)
+    is_pair = own[Attribute.CLASS] == PRIVATE
+    public = _public_half(session, own) if is_pair else None
+    curve = _curve(own, public)
+    candidates = tuple(_candidates(_read(own, Attribute.KEY_TYPE), curve, is_pair=is_pair))
+    if not candidates:
+        raise CryptoFailure("The key is of a kind, or on a curve, that no algorithm here is for")
+    numbers = _numbers(own, public, curve, name.public) if is_pair else None
+    return _Found(own=own, public=public, numbers=numbers), candidates
+
+
+def _own(session: Session, name: OtherName) -> Object:
+    named = {Attribute.ID: name.key_id, Attribute.LABEL: name.label}
+    template = {attribute: value for attribute, value in named.items() if value is not None}
     found = [
-        (object_class, made)
-        for object_class in (SECRET, PRIVATE)
+        made
+        for object_class in _CLASSES[name.is_pair]
         for made in _distinct(session, {Attribute.CLASS: object_class} | template)
     ]
     if not found:
         raise KeyNotFound
     if len(found) > 1:
         raise CryptoFailure("More than one key of the token has that name")
-    object_class, made = found[0]
-    if str(made[Attribute.LABEL]).startswith(LABEL_PREFIX):
+    if str(found[0][Attribute.LABEL]).startswith(LABEL_PREFIX):
         raise CryptoFailure("The key is one of ours already, or was meant to be")
-    if object_class is SECRET:
-        return {SECRET: made}
-    return {PRIVATE: made, PUBLIC: _public_half(session, made)}
+    return found[0]
 
 
 def _distinct(session: Session, template: Mapping[Attribute, Any]) -> Iterator[Object]:
     """Search; SoftHSM sometimes finds one object twice."""
-    by_handle = {Handle.of(found).value: found for found in session.find(dict(template))}
+    by_handle = {handle_of(found): found for found in session.find(dict(template))}
     yield from by_handle.values()
 
 
-def _public_half(session: Session, private: Object) -> Object:
-    template = {Attribute.CLASS: PUBLIC, Attribute.ID: private[Attribute.ID]}
-    found = list(_distinct(session, template))
-    if len(found) != 1:
-        raise CryptoFailure("The token does not hold one public key with the same CKA_ID")
-    return found[0]
+def _curve(own: Object, public: Object | None) -> Curve | None:
+    """Return the curve that either object of a pair says."""
+    ec_params = _read(own, Attribute.EC_PARAMS)
+    if not ec_params and public:
+        ec_params = _read(public, Attribute.EC_PARAMS)
+    return curve_of_params(ec_params or b"")
 
 
-def prove(token: Token, session: Session, *, key_id: bytes | None, label: str | None) -> Adoptable:
+def _candidates(key_type: Any, curve: Curve | None, *, is_pair: bool) -> Iterator[Candidate]:
+    """Give every algorithm for keys of that kind, and on that curve."""
+    for row in ALGORITHMS.values():
+        for kind, on in row.keys:
+            if (kind.key_type, kind.is_pair, on) == (key_type, is_pair, curve):
+                yield row, kind, on
+
+
+def _public_half(session: Session, own: Object) -> Object | None:
+    found = list(_distinct(session, {Attribute.CLASS: PUBLIC, Attribute.ID: own[Attribute.ID]}))
+    if len(found) > 1:
+        raise CryptoFailure("The token holds more than one public key with the same CKA_ID")
+    return next(iter(found), None)
+
+
+def _numbers(
+    own: Object, public: Object | None, curve: Curve | None, given: PublicKey | None
+) -> PublicKey:
+    """Return the public half: that of the token, if it says it in any way, else what is given.
+
+    Whether it is that of the private key, the trials will show.
+    """
+    known = _readable(read_public, public) if public else _of_private(own)
+    if known is not None and given is not None and known != given:
+        raise CryptoFailure("The public key that was given is not that of the token")
+    numbers = known or given
+    if numbers is None:
+        raise CryptoFailure("The token does not say what the public key is: give it as PEM")
+    if curve_of(numbers) is not curve:
+        raise CryptoFailure("The public key is not on the curve of the private one")
+    return numbers
+
+
+def _of_private(own: Object) -> PublicKey | None:
+    """Return what a private key says of its public half (PKCS#11 v2.40 §4.9)."""
+    info = _read(own, PUBLIC_KEY_INFO)
+    if info:
+        return _readable(load_der_public_key, info)
+    return _readable(read_rsa, own) if _read(own, Attribute.MODULUS) else None
+
+
+def _readable(read: Callable[[Any], Any], source: Any) -> PublicKey | None:
+    with suppress(ValueError, UnsupportedAlgorithm, PKCS11Error):
+        public = read(source)
+        return public if isinstance(public, PublicKey) else None
+    return None
+
+
+def _read(own: Object, attribute: Attribute) -> Any:
+    """Return an attribute; ``None`` if the object lacks it, or its value has no name."""
+    with suppress(PKCS11Error, ValueError):
+        return own[attribute]
+    return None
+
+
+# --- Proving ---
+
+
+def prove(token: Token, session: Session, *, name: OtherName) -> Adoptable:
     """Try every algorithm that the key of that name could be for.
 
     Raises ``KeyNotFound``, or ``CryptoFailure`` if several are meant or nothing works.
     """
-    objects = _find(session, key_id=key_id, label=label)
-    made = next(iter(objects.values()))
+    found, candidates = _found(session, name)
+    bits = found.bits
     specs = {
         row.name: spec
-        for row in ALGORITHMS.values()
-        for kind, curve in row.keys
-        if (spec := _spec(row, kind, curve, objects)) is not None
+        for row, kind, curve in candidates
+        if (spec := _spec(row, kind, curve, bits)) is not None
         and token.offers[row.name].refusal(spec.crv) is None
-        and _works(token, session, row, objects)
+        and _works(token, session, row, spec, found)
     }
     if not token.canary.works(session):  # then nothing was proven
         raise TokenUnavailable("the token does not answer")
     if not specs:
         raise CryptoFailure("The key does nothing that the service offers")
-    key_id = made[Attribute.ID]
-    public = objects.get(PUBLIC)
+    own = found.own
+    key_id = own[Attribute.ID]
     return Adoptable(
         specs=specs,
         kid=UUID(bytes=key_id) if len(key_id) == _ID_BYTES else None,
-        is_local=bool(made[Attribute.LOCAL]) and bool(made[Attribute.NEVER_EXTRACTABLE]),
-        public=PublicHandle.of(public).numbers if public else None,
+        is_local=bool(own[Attribute.LOCAL]) and bool(own[Attribute.NEVER_EXTRACTABLE]),
+        public=found.numbers,
     )
 
 
-def rename(
-    _token: Token, session: Session, *, kid: UUID, key_id: bytes | None, label: str | None
-) -> None:
-    """Give the key of that name the CKA_ID and CKA_LABEL of ``kid``.
-
-    If the token refuses, they are put back and ``CryptoFailure`` is raised.
-    """
-    objects = _find(session, key_id=key_id, label=label)
-    ours = identity(kid)
-    done: list[tuple[Object, bytes, str]] = []
-    try:
-        for made in objects.values():
-            done.append((made, made[Attribute.ID], made[Attribute.LABEL]))
-            made[Attribute.LABEL] = ours["label"]
-            made[Attribute.ID] = ours["id"]
-    except PKCS11Error as error:
-        for names in done:
-            _put_back(*names)
-        raise CryptoFailure(f"The token does not let it be renamed: {name_of(error)}") from error
-
-
-def _put_back(made: Object, key_id: bytes, label: str) -> None:
-    for name, value in ((Attribute.ID, key_id), (Attribute.LABEL, label)):
-        try:
-            made[name] = value
-        except PKCS11Error:  # it has not been changed
-            continue
-
-
-def _spec(row: Algorithm, kind: KeyKind, curve: Curve | None, objects: Objects) -> KeySpec | None:
-    """Return what the key would be for ``row``, or ``None`` if it is of another kind or size."""
-    made = next(iter(objects.values()))
-    if made[Attribute.KEY_TYPE] != kind.key_type or kind.is_pair != (PRIVATE in objects):
-        return None
-    if curve is not None and objects[PUBLIC][Attribute.EC_PARAMS] != curve.ec_params:
-        return None
-    if len(row.parts) > 1:  # nobody else's two objects are one key
-        return None
-    bits = _bits(objects)
-    if not row.takes_bits(bits):
+def _spec(row: Algorithm, kind: KeyKind, curve: Curve | None, bits: int | None) -> KeySpec | None:
+    """Return what the key would be for ``row``, or ``None`` if it is of another size."""
+    is_one_object = len(row.parts) == 1  # nobody else's two objects are one key
+    if not is_one_object or not row.takes_bits(bits):
         return None
     return KeySpec(kty=kind.ktys[0], alg=row.name, crv=curve.crv if curve else None, bits=bits)
 
 
-def _bits(objects: Objects) -> int | None:
-    if SECRET in objects:
-        return 8 * int(objects[SECRET][Attribute.VALUE_LEN])
+def _works(token: Token, session: Session, row: Algorithm, spec: KeySpec, found: _Found) -> bool:
     try:
-        return int.from_bytes(objects[PUBLIC][Attribute.MODULUS]).bit_length()
-    except PKCS11Error:  # not RSA
-        return None
-
-
-def _works(token: Token, session: Session, row: Algorithm, objects: Objects) -> bool:
-    try:
-        return round_trip(_bound(token, session, objects), token, row, _PROBE)
+        with _bound(token, session, spec, found) as keys:
+            return round_trip(keys, token, row, _PROBE)
     except (PKCS11Error, HsmError):
         return False
 
 
-def _bound(token: Token, session: Session, objects: Objects) -> Keys:
-    if SECRET in objects:
-        return Keys(session, token.canary, (Key(session, Handle.of(objects[SECRET])),))
-    public = PublicObject(session, PublicHandle.of(objects[PUBLIC]))
-    return Keys.pair(token.canary, public, Key(session, Handle.of(objects[PRIVATE])))
+@contextmanager
+def _bound(token: Token, session: Session, spec: KeySpec, found: _Found) -> Iterator[Keys]:
+    """Give the key for one ``with`` block; a public half that is not there is a session object."""
+    own = Key(session, Handle(handle_of(found.own)))
+    if found.numbers is None:
+        yield Keys(session, token.canary, (own,))
+    elif found.public is not None:
+        handle = PublicHandle(handle_of(found.public), found.numbers)
+        yield Keys.pair(token.canary, PublicObject(session, handle), own)
+    else:
+        template = token.templates.imported_public(None, spec, found.numbers)
+        with temporary(bind_public(session, session.create_object(template))) as public:
+            yield Keys.pair(token.canary, public, own)
+
+
+# --- Renaming ---
+
+
+def rename(token: Token, session: Session, *, ref: KeyRef, name: OtherName) -> None:
+    """Give the key of that name the CKA_ID and CKA_LABEL of ``ref``, and its public half.
+
+    If the token refuses, all is put back and ``CryptoFailure`` is raised.
+    """
+    found, _ = _found(session, name)
+    ours = identity(ref.kid)
+    undo: list[Callable[[], None]] = []
+    try:
+        for made in found.objects:
+            undo.append(_putting_back(made))
+            made[Attribute.LABEL] = ours["label"]
+            made[Attribute.ID] = ours["id"]
+        if found.numbers is not None and found.public is None:
+            template = token.templates.imported_public(ref.kid, ref.spec, found.numbers)
+            session.create_object(template)
+    except PKCS11Error as error:
+        for step in undo:
+            step()
+        raise CryptoFailure(f"The token does not let it be renamed: {name_of(error)}") from error
+
+
+def _putting_back(made: Object) -> Callable[[], None]:
+    names = {name: made[name] for name in (Attribute.ID, Attribute.LABEL)}
+
+    def put_back() -> None:
+        for name, value in names.items():
+            with suppress(PKCS11Error):  # it has not been changed
+                made[name] = value
+
+    return put_back

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -70,6 +70,8 @@ class Connection:
         self._loans = Loans()
         self.owner = ""
         """What registry the token belongs to, as it said when it was opened."""
+        self.places: Mapping[str, str] = {}
+        """Where the token is, as ``Module.places`` says."""
 
     def start(self) -> None:
         """Connect in the background. Call after fork, never before."""
@@ -208,7 +210,7 @@ class Connection:
             self._first_aid.restore()
             module.initialize()
             token = module.find_token(label=settings.token_label, serial=settings.token_serial)
-            self._product = module.product(token)
+            self._product, self.places = module.product(token), module.places(token)
             pool = log_in(token, settings, self._latch)
             self._first_aid.save()
             templates = known_attributes(pool)

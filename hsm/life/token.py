@@ -131,6 +131,7 @@ class Token:
     """What operations need of the token; made anew, with all its handles, in each epoch."""
 
     pool: SessionPool
+    templates: Templates
     canary: Canary
     stores: Mapping[Storage, Store]
     offers: Mapping[str, Offer]
@@ -184,6 +185,7 @@ class Token:
         templates = replace(templates, in_process=frozenset(in_process))
         return cls(
             pool=pool,
+            templates=templates,
             canary=canary,
             stores=MappingProxyType(
                 {Storage.TOKEN: TokenStore(templates, canary, policy.announce_change)}

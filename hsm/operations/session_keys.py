@@ -54,7 +54,7 @@ class SessionKeys:
         templates = self.templates
         private = bind(session, session.create_object(templates.imported_private(None, spec, key)))
         with temporary(private):
-            made = session.create_object(templates.imported_public(None, spec, key))
+            made = session.create_object(templates.imported_public(None, spec, key.public_key()))
             public = bind_public(session, made)
             with temporary(public):
                 yield Keys.pair(self.canary, public, private)

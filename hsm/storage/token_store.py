@@ -140,9 +140,9 @@ class TokenStore(Store):
         )
 
     def _import_pair(self, session: Session, ref: KeyRef, key: PrivateKey) -> tuple[Object, Object]:
-        templates, named = self._templates, (ref.kid, ref.spec, key)
-        public = session.create_object(templates.imported_public(*named))
-        return public, session.create_object(templates.imported_private(*named))
+        templates, kid, spec = self._templates, ref.kid, ref.spec
+        public = session.create_object(templates.imported_public(kid, spec, key.public_key()))
+        return public, session.create_object(templates.imported_private(kid, spec, key))
 
     def _made_pair(self, ref: KeyRef, public: Object, private: Object) -> Made:
         self._remember(ref.kid, PRIVATE, Handle.of, private)

@@ -17,8 +17,12 @@ _FORMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "EncryptResponse": ("EncryptResponse", "CompactEncryptResponse"),
         "DecryptRequest": ("DecryptRequest", "CompactDecryptRequest"),
+        "SignRequest": ("SignRequest", "ProtectedSignRequest"),
         "SignResponse": ("SignResponse", "CompactSignResponse"),
-        "VerifyRequest": ("VerifyRequest", "FlattenedVerifyRequest", "CompactVerifyRequest"),
+        "VerifyRequest": (
+            *("VerifyRequest", "FlattenedVerifyRequest"),
+            *("CompactVerifyRequest", "DetachedVerifyRequest"),
+        ),
     }
 )
 """The serializations that one schema of ours stands for."""

@@ -13,7 +13,15 @@ from app.schemas import batch, catalogue, labels
 from app.schemas.messages.serializations import JWE_PARTS, JWS_PARTS
 from scripts.openapi.operations import OPERATIONS, Operation
 from scripts.openapi.responses import statuses
-from scripts.openapi.types import BASE64URL, JsonSchema, compact, nullable, one_of, reference
+from scripts.openapi.types import (
+    BASE64URL,
+    DETACHED,
+    JsonSchema,
+    compact,
+    nullable,
+    one_of,
+    reference,
+)
 
 _TEXT: Final[JsonSchema] = {"type": "string"}
 _INTEGER: Final[JsonSchema] = {"type": "integer"}
@@ -182,6 +190,13 @@ def own() -> dict[str, JsonSchema]:
             kid=nullable(_TEXT),
             jwk=nullable(reference("PublicJwk")),
         ),
+        "DetachedVerifyRequest": _object(
+            *("kid", "jwk"),
+            jws=dict(DETACHED),
+            data=_OCTETS,
+            kid=nullable(_TEXT),
+            jwk=nullable(reference("PublicJwk")),
+        ),
         "PublicJwk": _public_jwk(),
         "CompactEncryptResponse": _object(jwe=compact(len(JWE_PARTS))),
         "CompactSignResponse": _object(jws=compact(len(JWS_PARTS))),
@@ -233,6 +248,9 @@ def demands() -> dict[str, JsonSchema]:
         "VerifyRequest": {"not": _any_of(("jws", "payload"))},
         "FlattenedVerifyRequest": {"not": _any_of(("jws", "data"))},
         "CompactVerifyRequest": {"not": _any_of((*JWS_PARTS, "payload"))},
+        "DetachedVerifyRequest": {"not": _any_of(("protected", "payload", "signature"))},
+        "SignRequest": {"not": _any_of(("protected",))},
+        "ProtectedSignRequest": {"not": _any_of(("header", "typ", "cty"))},
     }
 
 

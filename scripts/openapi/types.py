@@ -13,14 +13,17 @@ from app.schemas import catalogue, labels
 from app.schemas.batch import RequestsField
 from app.schemas.fields import (
     PARTY_INFO_BYTES_MAX,
+    SIGNATURE,
     AlgorithmName,
     Base64Url,
     Choice,
     KeyOperations,
     PartyInfo,
+    Payload,
     Text,
     WholeNumber,
 )
+from app.schemas.messages.caller_header import HEADER_BYTES_MAX, AddedHeader, WholeHeader
 from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.public_jwk import PublicJwkField
 
@@ -41,6 +44,12 @@ def compact(parts: int) -> JsonSchema:
     """Return a Compact Serialization of so many parts (RFC 7515 §7.1, RFC 7516 §7.1)."""
     dotted = r"\.".join([_OCTETS] * parts)
     return {"type": "string", "pattern": f"^{dotted}$"}
+
+
+DETACHED: Final[Mapping[str, str]] = MappingProxyType(
+    {"type": "string", "pattern": rf"^{_OCTETS}\.\.{_OCTETS}$"}
+)
+"""A compact JWS without its payload (RFC 7515 appendix F)."""
 
 
 def reference(name: str) -> JsonSchema:
@@ -82,13 +91,35 @@ def _header(field: ProtectedHeader) -> JsonSchema:
     return {**BASE64URL, **encoded}
 
 
+_WHOLE_HEADER: Final[JsonSchema] = {
+    "type": "object",
+    "properties": {
+        "alg": {"type": "string", "enum": _in_order(SIGNATURE.names)},
+        "kid": {"type": "string"},
+    },
+    "required": ["alg"],
+}
+
+
 _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], JsonSchema]]] = {
     Text: {"type": "string"},
     Base64Url: dict(BASE64URL),
     PartyInfo: {**BASE64URL, "maxLength": -(-PARTY_INFO_BYTES_MAX * 4 // 3)},
     Choice: lambda field: {"type": "string", "enum": list(field.choices)},
     AlgorithmName: lambda field: {"type": "string", "enum": _in_order(field.algorithms.names)},
+    Payload: {"type": "string"},
     ProtectedHeader: _header,
+    AddedHeader: {
+        "type": "object",
+        "examples": [{"typ": "dpop+jwt", "jwk": True, "kid": None}],
+    },
+    WholeHeader: {
+        **BASE64URL,
+        "minLength": 1,
+        "maxLength": -(-HEADER_BYTES_MAX * 4 // 3),
+        "contentMediaType": "application/json",
+        "contentSchema": _WHOLE_HEADER,
+    },
     WholeNumber: {"type": "integer"},
     KeyOperations: {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
     labels.Alias: _ALIAS,

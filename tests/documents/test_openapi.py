@@ -181,7 +181,7 @@ def test_examples_of_requests_load(operation, value):
 def test_the_signatures_of_the_examples_are_valid():
     """Of what can be checked without the token."""
     told = [one for one in examples.EXCHANGES if one["operation"] == "signing_verify"]
-    assert len(told) == 8
+    assert len(told) == 9
     assert all(one["response"]["valid"] for one in told)
     by_key = [one["request"] for one in told if "jwk" in one["request"]]
     for body in by_key:
@@ -215,7 +215,12 @@ FORMS = [
     ("signing_verify", {"protected": "e30", "payload": "", "signature": ""}, True),
     ("signing_verify", {"jws": "e30.."}, True),
     ("signing_verify", {"jws": "e30.", "kid": "a"}, False),
-    ("signing_verify", {"jws": "e30..", "data": ""}, False),
+    ("signing_verify", {"jws": "e30..", "data": ""}, True),
+    ("signing_verify", {"jws": "e30.AA.", "data": ""}, False),
+    ("signing_sign", {"kid": "a", "alg": "ES256", "data": "", "header": {}}, True),
+    ("signing_sign", {"kid": "a", "data": "", "header": {}}, False),
+    ("signing_sign", {"kid": "a", "data": "", "protected": "e30"}, True),
+    ("signing_sign", {"kid": "a", "data": "", "protected": "e30", "typ": "JWT"}, False),
     ("signing_verify", {"protected": "e30", "data": "", "payload": "", "signature": ""}, False),
     ("signing_verify", {"protected": "e30", "signature": ""}, False),
     ("encryption_decrypt", {"protected": "e30", "iv": "", "ciphertext": "", "tag": ""}, True),

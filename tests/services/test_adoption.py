@@ -2,11 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from scripts.throwaway import LABEL, make_token
 from tests.shared.api import Api
@@ -75,3 +85,168 @@ def test_a_key_is_adopted_with_what_it_has_proven_and_works(own, serve):
         for key in (kek, agreeing):
             body = {"kid": key["kid"], "alg": key["alg"], "enc": "A256GCM", "data": "AAAA"}
             assert api.ok("/decrypt", api.ok("/encrypt", body))["data"] == "AAAA"
+
+
+# --- Keys as other programs make them ---
+
+OTHERS = f"""
+import os, sys, pkcs11
+from pkcs11 import Attribute, KeyType, Mechanism, ObjectClass
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hsm.cryptoki.attributes import PUBLIC_KEY_INFO, attribute_mapper
+from hsm.cryptoki.material import CONVERSIONS
+
+token = pkcs11.lib(os.environ["JOSE_HSM_PKCS11_MODULE"]).get_token(token_label="{LABEL}")
+PIN = open(os.environ["JOSE_HSM_PIN_FILE"]).read()
+P256 = bytes.fromhex("06082a8648ce3d030107")
+
+
+def private(session, kind, label, number, file, attributes):
+    key = load_der_private_key(open(file, "rb").read(), None)
+    info = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if PUBLIC_KEY_INFO in attributes:
+        attributes[PUBLIC_KEY_INFO] = info
+    session.create_object({{
+        Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.KEY_TYPE: kind, Attribute.TOKEN: True,
+        Attribute.LABEL: label, Attribute.ID: bytes([number]), Attribute.PRIVATE: True,
+        Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, Attribute.SIGN: True,
+        Attribute.DECRYPT: True, Attribute.UNWRAP: True, Attribute.DERIVE: True,
+        **CONVERSIONS[kind.name].private(key), **attributes,
+    }})
+
+
+with token.open(rw=True, user_pin=PIN, attribute_mapper=attribute_mapper()) as session:
+    printable = {{Attribute.EC_PARAMS: b"\\x13\\x0cedwards25519"}}
+    curve = session.create_domain_parameters(KeyType.EC_EDWARDS, printable, local=True)
+    curve.generate_keypair(
+        store=True, label="ed25519", id=b"\\x11", mechanism=Mechanism.EC_EDWARDS_KEY_PAIR_GEN
+    )
+    session.generate_keypair(KeyType.RSA, 1024, store=True, label="short rsa", id=b"\\x12")
+    oid = {{Attribute.EC_PARAMS: bytes.fromhex("06092b2403030208010107")}}
+    brainpool = session.create_domain_parameters(KeyType.EC, oid, local=True)
+    brainpool.generate_keypair(store=True, label="brainpool", id=b"\\x13")
+    session.generate_key(KeyType.DES3, store=True, label="triple des", id=b"\\x14")
+    params = {{Attribute.EC_PARAMS: P256}}
+    private(session, KeyType.RSA, "only rsa", 0x21, sys.argv[1], {{}})
+    private(session, KeyType.EC, "only ec", 0x22, sys.argv[2], dict(params))
+    private(session, KeyType.EC, "ec with info", 0x23, sys.argv[2],
+            params | {{PUBLIC_KEY_INFO: None}})
+"""
+
+
+def der(key: Any) -> bytes:
+    made: bytes = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    return made
+
+
+def pem(key: Any) -> bytes:
+    made: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return made
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A token with keys as other programs make them, and PEM files of public halves."""
+    directory = tmp_path_factory.mktemp("others")
+    own = make_token(directory / "state")
+    own_ec, other_ec = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    (directory / "rsa.der").write_bytes(der(rsa.generate_private_key(65537, 2048)))
+    (directory / "ec.der").write_bytes(der(own_ec))
+    subprocess.run(
+        [sys.executable, "-c", OTHERS, directory / "rsa.der", directory / "ec.der"],
+        env={**os.environ, **own},
+        check=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    (directory / "state" / "right.pem").write_bytes(pem(own_ec))
+    (directory / "state" / "wrong.pem").write_bytes(pem(other_ec))
+    (directory / "state" / "brainpool.pem").write_bytes(
+        pem(ec.generate_private_key(ec.BrainpoolP256R1()))
+    )
+    yield own
+    shutil.rmtree(directory)
+
+
+def adopted(own: Mapping[str, str], *arguments: str) -> dict[str, Any]:
+    done = keys(dict(own), "adopt", *arguments, "--owner", "anonymous", "--json")
+    assert done.returncode == 0, done.stderr
+    described: dict[str, Any] = json.loads(done.stdout)
+    return described
+
+
+def refused(own: Mapping[str, str], *arguments: str) -> str:
+    done = keys(dict(own), "adopt", *arguments, "--owner", "anonymous")
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr
+
+
+REFUSALS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "an RSA key of 1024 bits": (("short rsa",), "Field 'n' must have 2048 to 4096 bits"),
+    "an unknown curve": (("brainpool",), "of a kind, or on a curve, that no algorithm here is for"),
+    "an unknown kind": (("triple des",), "of a kind, or on a curve, that no algorithm here is for"),
+    "no public half": (("only ec", "--alg", "ES256"), "give it as PEM"),
+    "the public half of another": (
+        ("only ec", "--public-key", "wrong.pem"),
+        "The key does nothing that the service offers",
+    ),
+    "a public half on another curve": (
+        ("only ec", "--public-key", "brainpool.pem"),
+        "The public key is not on the curve of the private one",
+    ),
+    "another public half than the token has": (
+        ("ec with info", "--public-key", "wrong.pem"),
+        "The public key that was given is not that of the token",
+    ),
+    "no PEM": (("only ec", "--public-key", "pin"), "not one in PEM"),
+    "another token": (("pkcs11:token=other;object=ed25519",), "its 'token' is not of this one"),
+    "another serial": (("pkcs11:serial=0;id=%11",), "its 'serial' is not of this one"),
+    "another slot": (("pkcs11:slot-id=7;id=%11",), "its 'slot-id' is not of this one"),
+    "another model": (("pkcs11:model=X;id=%11",), "its 'model' is not of this one"),
+    "another maker": (("pkcs11:manufacturer=X;id=%11",), "its 'manufacturer' is not of this one"),
+    "another library": (("pkcs11:library-version=9.9;id=%11",), "'library-version' is not of this"),
+    "a secret key": (("pkcs11:type=secret-key;id=%11",), "not found"),
+    "a certificate": (("pkcs11:type=cert;id=%11",), "another 'type' than: private, secret-key"),
+    "another object": (("pkcs11:object=short%20rsa;id=%11",), "not found"),
+    "an unknown attribute": (("pkcs11:x-mine=1;id=%11",), "'x-mine', which is not known"),
+    "an attribute twice": (("pkcs11:id=%11;id=%11",), "not one of PKCS#11"),
+    "a broken escape": (("pkcs11:id=%1",), "not one of PKCS#11"),
+    "neither id nor object": (("pkcs11:type=private",), "neither 'id' nor 'object'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "text"), REFUSALS.values(), ids=REFUSALS)
+def test_a_key_that_is_not_meant_or_not_fit_is_not_adopted(
+    others: dict[str, str], arguments: tuple[str, ...], text: str
+) -> None:
+    directory = Path(others["JOSE_HSM_STATE_DIR"])
+    assert text in refused(
+        others,
+        *(str(directory / one) if (directory / one).is_file() else one for one in arguments),
+    )
+
+
+def test_keys_of_other_programs_are_adopted_and_work(others: dict[str, str], serve: Any) -> None:
+    directory = Path(others["JOSE_HSM_STATE_DIR"])
+    uri = f"pkcs11:token={LABEL};manufacturer=SoftHSM%20project;model=SoftHSM%20v2;"
+    made = {
+        "EdDSA": adopted(others, f"{uri}type=private;id=%11?pin-value=1234"),
+        "PS256": adopted(others, "only rsa", "--alg", "PS256"),
+        "ES256": adopted(
+            others, "only ec", "--alg", "ES256", "--public-key", str(directory / "right.pem")
+        ),
+        "ECDH-ES": adopted(others, "ec with info", "--alg", "ECDH-ES"),
+    }
+    assert "1234" not in (directory / "audit.log").read_text("utf-8")
+    with serve(others, workers=1) as url:
+        api = Api.over_http(url)
+        for alg in ("EdDSA", "PS256", "ES256"):
+            jws = api.ok("/sign", {"kid": made[alg]["kid"], "alg": alg, "data": "AAAA"})
+            assert api.ok("/verify", {**jws, "data": "AAAA"})["valid"] is True
+            jwk = made[alg]["jwk"]
+            assert api.ok("/verify", {**jws, "data": "AAAA", "jwk": jwk})["valid"] is True
+        sent = {"kid": made["ECDH-ES"]["kid"], "alg": "ECDH-ES", "enc": "A256GCM", "data": "AAAA"}
+        assert api.ok("/decrypt", api.ok("/encrypt", sent))["data"] == "AAAA"
+        for key in made.values():
+            assert api.delete(key["kid"]).status == 204
+    assert keys(others, "adopt", "only rsa", "--owner", "anonymous").returncode == 2

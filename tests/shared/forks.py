@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from scripts import throwaway
 from scripts.throwaway import ROOT, Server
-from tests.shared.nursery import MOST_BYTES
+from tests.shared import nursery
 from tests.shared.waiting import PATIENCE_SECONDS
 
 _STDERR = 2
@@ -29,13 +29,13 @@ class Process:
 
     def __init__(self, answers: socket.socket) -> None:
         self._answers = answers
-        self.pid = int(answers.recv(MOST_BYTES))
+        self.pid = int(answers.recv(nursery.MOST_BYTES))
 
     def wait(self, timeout: float | None = None) -> int:
         """Return its exit status; raise ``TimeoutError`` if it has none after ``timeout``."""
         if self.returncode is None:
             self._answers.settimeout(timeout)
-            self.returncode = int(self._answers.recv(MOST_BYTES))
+            self.returncode = int(self._answers.recv(nursery.MOST_BYTES))
             self._answers.close()
         return self.returncode
 
@@ -72,14 +72,11 @@ class _Nursery:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[its.fileno()],
             )
-        self._directory = tempfile.TemporaryDirectory()
-        self.proofs = self._directory.name
         atexit.register(self._close)
 
     def _close(self) -> None:
         self._control.close()
         self._process.wait()
-        self._directory.cleanup()
 
     def request(self, request: Mapping[str, Any], files: list[int]) -> None:
         """Have something forked that has ``files``."""
@@ -87,6 +84,17 @@ class _Nursery:
 
 
 _nursery = cache(_Nursery)
+
+
+@cache
+def _proofs() -> Any:
+    """Return what SoftHSM is able to do, tried once in a process that no fault befalls."""
+    with tempfile.TemporaryDirectory() as directory:
+        settings = throwaway.make_token(Path(directory) / "state")
+        arguments = [nursery.__name__, nursery.proofs.__name__, "[]"]
+        done = completed("driver", arguments, settings, proves=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def fork(  # noqa: PLR0913  # settings, all by name
@@ -101,14 +109,14 @@ def fork(  # noqa: PLR0913  # settings, all by name
     """Run ``program`` in ``ROOT`` with just that environment; ``files`` get what it prints.
 
     A service that ``is_patient`` accepts nobody before it has tried its token, however long that
-    takes. Unless it ``proves``, a process believes what others have found of SoftHSM, when it opens
-    its token first: to try everything is most of a boot.
+    takes. A process that ``proves`` tries what its token is able to do; others believe what one has
+    found for all, which saves most of a boot. A token that was lost is tried again by everybody.
     """
     request = {
         "program": program,
         "arguments": arguments,
         "environment": dict(environment),
-        "proofs": None if proves else _nursery().proofs,
+        "proofs": None if proves else _proofs(),
         "is_patient": is_patient,
     }
     answers, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

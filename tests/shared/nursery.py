@@ -11,8 +11,9 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
-from hashlib import sha256
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +21,12 @@ from typing import Any
 
 from pkcs11 import Token
 
+from app.config import Config
 from app.server import worker
+from hsm import Hsm
 from hsm.life import connection
 from hsm.life.proof_cache import ProofCache
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import PATIENCE_SECONDS, until
 
 MOST_BYTES = 2**20
 IMPORTED = (
@@ -88,7 +91,7 @@ def become(
     program: str,
     arguments: list[str],
     environment: dict[str, str],
-    proofs: str | None,
+    proofs: dict[str, Any] | None,
     *,
     is_patient: bool,
 ) -> None:
@@ -100,7 +103,7 @@ def become(
     if is_patient:
         _replace(worker, "_OPENING_SECONDS", PATIENCE_SECONDS)
     if proofs is not None:
-        _replace(connection, "ProofCache", _believing(Path(proofs)))
+        _replace(connection, "ProofCache", _believing(proofs))
     sys.argv = [program, *arguments]
     module, function = PROGRAMS[program]
     status = 1
@@ -113,24 +116,40 @@ def become(
         raise
 
 
-def _believing(directory: Path) -> type[ProofCache]:
-    """Return caches that begin with what any other token of the same abilities was able to do.
+def proofs() -> dict[str, Any]:
+    """Return what the token of this process was able to do, and why it was not."""
+    config = Config.from_env(os.environ)
+    token = Hsm(replace(config.hsm_settings, shared_dir=config.state_dir))
+    token.start()
+    until(lambda: token.reason is None)
+    [path] = config.state_dir.glob("proofs-*.json")
+    return {
+        "of": _abilities(token._connection.token.pool.token),
+        "known": json.loads(path.read_bytes()),
+    }
 
-    Only that is kept, in ``directory``: what a token is not able to do, each has to find out. So no
-    fault of one test is believed in another.
-    """
+
+def _abilities(token: Token) -> list[Any]:
+    """Return what a token says of itself that is the same of all that one library makes."""
+    return [os.environ["JOSE_HSM_PKCS11_MODULE"], sorted(map(int, token.slot.get_mechanisms()))]
+
+
+def _believing(proofs: dict[str, Any]) -> type[ProofCache]:
+    """Return caches that begin with ``proofs`` when a token of the same abilities is opened."""
 
     class OfAnyToken(ProofCache):
-        def __init__(self, _: object, token: Token) -> None:
-            told = os.environ["JOSE_HSM_PKCS11_MODULE"], sorted(token.slot.get_mechanisms())
-            self._path = directory / sha256(repr(told).encode()).hexdigest()
-            self._known = {}
+        def __init__(self, directory: Path | None, token: Token) -> None:
+            super().__init__(directory, token)
+            self._is_of_those = _abilities(token) == proofs["of"]
 
-        def of(self, name: str, trial: Callable[[], str | None]) -> str | None:
-            reason = super().of(name, trial)
-            if reason is not None:
-                del self._known[name]
-            return reason
+        @contextmanager
+        def shared(self, *, believe: bool) -> Iterator[None]:
+            if believe and self._is_of_those:
+                self._known = dict(proofs["known"])
+                yield
+            else:
+                with super().shared(believe=believe):
+                    yield
 
     return OfAnyToken
 

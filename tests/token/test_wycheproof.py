@@ -119,7 +119,7 @@ def public_key(adapter: hsm.Hsm, spec: KeySpec, pem: str) -> Iterator[KeyRef]:
 
     def create(token: Any, session: Any) -> None:
         templates = token.stores["token"]._templates  # there is no public way
-        session.create_object(templates.imported_public(ref.kid, spec, pair))
+        session.create_object(templates.imported_public(ref.kid, spec, pair.public_key()))
 
     def destroy(token: Any, session: Any) -> None:
         token.stores["token"].forget(ref.kid)

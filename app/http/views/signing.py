@@ -15,7 +15,9 @@ resource: Final = Resource("signing", "JWS (RFC 7515), and the MAC.", prefix=API
 def sign() -> ResponseReturnValue:
     """Return a JWS over the caller's data.
 
-    The header names the key that verifies: the public half of a generated pair.
+    The header names the key that verifies: the public half of a generated pair. A caller may add
+    members to it (`header`), or write all of it (`protected`), and have data signed that is not
+    encoded (RFC 7797); its compact form is detached then.
     """
     return perform(OPERATIONS["sign"])
 
@@ -24,9 +26,10 @@ def sign() -> ResponseReturnValue:
 def verify() -> ResponseReturnValue:
     """Tell whether a JWS is valid.
 
-    A detached JWS and its data, a flattened one (RFC 7515 §7.2.2) or a compact one; never members
-    of two. A header without `kid` needs `kid` or `jwk` beside the message; with `jwk` the token is
-    not asked. A signature that does not fit is an answer, not an error.
+    A detached JWS and its data, a flattened one (RFC 7515 §7.2.2) or a compact one, with its
+    payload or beside `data`; never members of two. A header without `kid` needs `kid` or `jwk`
+    beside the message; with `jwk` the token is not asked. A signature that does not fit is an
+    answer, not an error.
     """
     return perform(OPERATIONS["verify"])
 

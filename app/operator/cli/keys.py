@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import click
 
@@ -20,6 +20,7 @@ from app.operator.cli.service import (
     record,
     registry_of,
 )
+from app.pkcs11_uri import path_of
 from app.registry import State
 from app.rights import GRANTABLE, Right
 from app.schemas.catalogue import MOST_KEYS, STATES, DescriptionResponse
@@ -148,11 +149,23 @@ def grant(
 @click.argument("key", help="CKA_ID in hexadecimal, label, or RFC 7512 URI.")
 @click.option("--owner", required=True, help="As token:NAME.")
 @click.option("--alg", help="The one algorithm it is for, if it can do several.")
+@click.option(
+    "--public-key", type=click.File("rb"), help="Its public half in PEM, if the token lacks it."
+)
 @configured
-def adopt_(config: Config, *, key: str, owner: str, alg: str | None, as_json: bool) -> int:
+def adopt_(  # its options
+    config: Config,
+    *,
+    key: str,
+    owner: str,
+    alg: str | None,
+    public_key: IO[bytes] | None,
+    as_json: bool,
+) -> int:
     """Take a key of the token into the registry, as it is."""
-    adopted = adopt(registry_of(config), opened(config), key, owner=owner, alg=alg)
-    record(config, "keys.adopt", new_kid=str(adopted.kid), owner=owner, key=key)
+    pem = public_key.read() if public_key else None
+    adopted = adopt(registry_of(config), opened(config), key, owner=owner, alg=alg, public_key=pem)
+    record(config, "keys.adopt", new_kid=str(adopted.kid), owner=owner, key=path_of(key))
     described = catalogue_of(config).read(OPERATOR, str(adopted.kid))
     _print(dict(_DESCRIPTION.dump(described)), as_json=as_json)
     return 0

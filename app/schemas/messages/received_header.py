@@ -9,6 +9,7 @@ from app.errors import BadRequest
 from app.jose import encoding, strict_json
 from app.jwk import epk
 from app.schemas.fields import AlgorithmClass, Base64Url, fail, refuse_together, require_short
+from app.schemas.messages.extensions import is_payload_encoded, refuse_extensions
 
 _NO_AGREEMENT: Final = hsm.Agreement()
 
@@ -18,6 +19,7 @@ class Header:
     """A protected header: what we use of it, and ``protected`` as it was received.
 
     ``kid`` is the one beside it, if there is one, and ``own_kid`` its own.
+    ``is_encoded`` says that a signature is over the data in base64url (RFC 7797 §3).
     """
 
     protected: str
@@ -26,6 +28,7 @@ class Header:
     own_kid: str | None = None
     enc: str = ""
     agreement: hsm.Agreement = _NO_AGREEMENT
+    is_encoded: bool = True
 
     @property
     def kids(self) -> frozenset[str]:
@@ -54,11 +57,11 @@ class ProtectedHeader(Base64Url):
             header = strict_json.loads(self._decode(protected, attr))
         except ValueError:
             fail(BadRequest(f"Field '{attr}' is not a JSON object"))
-        _refuse_extensions(header)
+        is_encoded = self._read_extensions(header, data)
         beside = [data[name] for name in self.beside if data.get(name) is not None]
-        own_kid = _member(header, "kid") if "kid" in header or not beside else None
+        own_kid = member_of(header, "kid") if "kid" in header or not beside else None
         kid = next(iter(beside), own_kid)
-        used = {name: _member(header, name) for name in self.algorithms}
+        used = {name: member_of(header, name) for name in self.algorithms}
         for name, algorithms in self.algorithms.items():
             algorithms.check(used[name], "Header member", name)
         if "enc" in used:
@@ -68,17 +71,22 @@ class ProtectedHeader(Base64Url):
             kid=kid if isinstance(kid, str) else "",  # a key itself is there, or no name at all
             own_kid=own_kid,
             agreement=_agreement(header),
+            is_encoded=is_encoded,
             **used,
         )
 
+    def _read_extensions(self, header: Mapping[str, Any], _data: Mapping[str, Any]) -> bool:
+        return refuse_extensions(header)
 
-def _refuse_extensions(header: Mapping[str, Any]) -> None:
-    if "crit" in header:
-        fail(BadRequest("Header member 'crit' is not supported: no extension is"))
-    if "zip" in header:
-        fail(BadRequest("Header member 'zip' is not supported"))
-    if header.get("b64", True) is not True:
-        fail(BadRequest("Header member 'b64' must be true (RFC 7797 is not supported)"))
+
+class SignedHeader(ProtectedHeader):
+    """That of a JWS, which may have the extension of RFC 7797."""
+
+    def _read_extensions(self, header: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        is_encoded = is_payload_encoded(header)
+        if not is_encoded and ".." not in (data.get("jws") or ".."):
+            fail(BadRequest("Field 'jws' must be detached, as 'b64' is false (RFC 7797 §5.2)"))
+        return is_encoded
 
 
 def _agreement(header: Mapping[str, Any]) -> hsm.Agreement:
@@ -98,14 +106,15 @@ def _party_info(header: Mapping[str, Any], name: str) -> bytes:
     if name not in header:
         return b""
     try:
-        octets = encoding.decode(_member(header, name))
+        octets = encoding.decode(member_of(header, name))
     except ValueError:
         fail(BadRequest(f"Header member '{name}' is not valid base64url"))
     require_short(octets, f"Header member '{name}'")
     return octets
 
 
-def _member(header: Mapping[str, Any], name: str) -> str:
+def member_of(header: Mapping[str, Any], name: str) -> str:
+    """Return a member that has to be there, a string."""
     if name not in header:
         fail(BadRequest(f"Header member '{name}' is required"))
     if not isinstance(header[name], str):

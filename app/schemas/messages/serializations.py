@@ -5,6 +5,9 @@ from typing import Any, Final
 from app.errors import BadRequest
 from app.schemas.fields import Choice, fail, require_bytes
 
+COMPACT_MEMBERS: Final = frozenset({"jwe", "jws"})
+"""Members that are a whole message each."""
+
 FLATTENED: Final = "flattened"
 COMPACT: Final = "compact"
 JWS_PARTS: Final = ("protected", "data", "signature")
@@ -23,10 +26,22 @@ def with_media_types(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
+def refuse_media_types_twice(body: dict[str, Any]) -> None:
+    """Refuse ``typ`` and ``cty`` that are in the caller's header, too."""
+    if body["header"] is None:
+        return
+    for name in ("typ", "cty"):
+        is_twice = body.get(name) is not None and name in body["header"].members
+        require(not is_twice, name, "is in the header, too")
+
+
 def taken_apart(
     members: dict[str, Any], name: str, parts: tuple[str, ...], *others: str
 ) -> dict[str, Any]:
-    """Return what the compact message ``name`` stands for, if there is one; nothing beside it."""
+    """Return ``members`` with what the compact message ``name`` stands for, if there is one.
+
+    Refuses any of it beside it.
+    """
     text = members.get(name)
     if text is None:
         return members
@@ -39,8 +54,7 @@ def taken_apart(
         raise BadRequest(f"Field '{name}' must have {len(parts)} parts (Compact Serialization)")
     for piece in pieces:
         require_bytes(piece, name)
-    rest = {other: members[other] for other in members if other != name}
-    return rest | dict(zip(parts, pieces, strict=True))
+    return members | dict(zip(parts, pieces, strict=True))
 
 
 def refuse_beside(members: dict[str, Any], name: str, other: str) -> None:

@@ -6,11 +6,30 @@ from typing import Any, Final
 from marshmallow import fields, post_load, validates_schema
 
 import hsm
-from app.schemas.fields import MAC, SIGNATURE, AlgorithmName, Base64Url, Base64UrlText, Text, fail
-from app.schemas.messages.received_header import ProtectedHeader
+from app.errors import BadRequest
+from app.jose import encoding
+from app.schemas.fields import (
+    MAC,
+    SIGNATURE,
+    AlgorithmName,
+    Base64Url,
+    Base64UrlText,
+    Payload,
+    Text,
+    fail,
+    require_bytes,
+)
+from app.schemas.messages.caller_header import (
+    WRITTEN_IN_JWS,
+    AddedHeader,
+    WholeHeader,
+    read_strictly,
+)
+from app.schemas.messages.received_header import SignedHeader
 from app.schemas.messages.serializations import (
     JWS_PARTS,
     refuse_beside,
+    refuse_media_types_twice,
     serialization,
     taken_apart,
     with_media_types,
@@ -28,7 +47,7 @@ _OF_DIGESTS: Final = MappingProxyType(
 
 
 class SignRequest(RequestSchema):
-    """POST /sign."""
+    """POST /sign, with a header of ours, to which the caller may add."""
 
     foreign = _OF_DIGESTS
 
@@ -38,11 +57,48 @@ class SignRequest(RequestSchema):
     serialization = serialization()
     typ = Text(allow_none=True)
     cty = Text(allow_none=True)
+    header = AddedHeader(WRITTEN_IN_JWS, read_strictly)
+
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Check a request with either kind of header."""
+        if data.get("protected") is not None and type(self) is SignRequest:
+            return _WHOLE_HEADER.load(data, **kwargs)
+        return super().load(data, **kwargs)
+
+    @validates_schema
+    def check_header(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse a member of the header that is there twice."""
+        refuse_media_types_twice(body)
 
     @post_load
     def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
         """See ``with_media_types``."""
         return with_media_types(body)
+
+
+class ProtectedSignRequest(RequestSchema):
+    """POST /sign, with a header that the caller has written, which says ``alg``."""
+
+    kid = Text(required=True)
+    data = Base64UrlText(required=True)
+    alg = AlgorithmName(SIGNATURE, load_default=None, allow_none=True)
+    serialization = serialization()
+    protected = WholeHeader(required=True)
+
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Refuse what goes into a header of ours only."""
+        for name in ("header", "typ", "cty"):
+            refuse_beside(data, "protected", name)
+        return super().load(data, **kwargs)
+
+    @post_load
+    def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """Return the body as that of ``SignRequest`` is."""
+        header = body.pop("protected")
+        return body | {"alg": body["alg"] or header.members["alg"], "header": header}
+
+
+_WHOLE_HEADER: Final = ProtectedSignRequest()
 
 
 class SignResponse(ResponseSchema):
@@ -57,7 +113,7 @@ class VerifyRequest(RequestSchema):
 
     foreign = _OF_DIGESTS
 
-    protected = ProtectedHeader("kid", "jwk", alg=SIGNATURE)
+    protected = SignedHeader("kid", "jwk", alg=SIGNATURE)
     data = Base64UrlText(required=True)
     signature = Base64Url(required=True)
     kid = Text(load_default=None, allow_none=True)
@@ -65,7 +121,12 @@ class VerifyRequest(RequestSchema):
 
     def expand_compact(self, members: dict[str, Any]) -> dict[str, Any]:
         """See ``RequestSchema``."""
-        members = taken_apart(members, "jws", JWS_PARTS, "payload")
+        data = members.get("data") if _is_detached(members.get("jws")) else None
+        if data is None:
+            members = taken_apart(members, "jws", JWS_PARTS, "payload")
+        else:
+            attached = {**members, "data": None}
+            members = taken_apart(attached, "jws", JWS_PARTS, "payload") | {"data": data}
         refuse_beside(members, "data", "payload")
         refuse_beside(members, "kid", "jwk")
         return members
@@ -87,10 +148,34 @@ class VerifyRequest(RequestSchema):
 class FlattenedVerifyRequest(VerifyRequest):
     """The same for the flattened JWS (RFC 7515 §7.2.2), where the data is called the payload."""
 
-    data = Base64UrlText(required=True, data_key="payload")
+    data = Payload(required=True, data_key="payload")
+
+    @validates_schema(skip_on_field_errors=False)
+    def check_payload(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse a payload that is not encoded, unless the header says so (RFC 7797 §5.2)."""
+        if {"protected", "data"} <= body.keys() and body["protected"].is_encoded:
+            _require_encoded(body["data"])
+
+    @post_load
+    def encode(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """Return the body as that of the other forms is."""
+        if not body["protected"].is_encoded:
+            body["data"] = encoding.encode(body["data"].encode())
+        return body
 
 
 _FLATTENED_JWS: Final = FlattenedVerifyRequest()
+
+
+def _is_detached(jws: Any) -> bool:
+    return isinstance(jws, str) and ".." in jws
+
+
+def _require_encoded(payload: str) -> None:
+    try:
+        require_bytes(payload, "payload")
+    except BadRequest as error:
+        fail(error, "payload")
 
 
 class MacRequest(RequestSchema):

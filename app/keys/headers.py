@@ -1,0 +1,119 @@
+"""Headers that callers write, bound to a key: none may name another than the one that is used."""
+
+import hashlib
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import hsm
+from app.jose import encoding
+from app.jwk import PRIVATE_MEMBERS, load_public
+from app.schemas.messages.caller_header import CallerHeader
+from hsm import CryptoFailure
+
+Members = Mapping[str, Any]
+IsOwn = Callable[[Members, "Identity"], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a header may say of a key: ``names``, and the public members of its JWK, if any."""
+
+    names: frozenset[str]
+    jwk: Mapping[str, str] | None
+
+
+def protected_by(header: CallerHeader, identity: Identity, **ours: Any) -> str:
+    """Return the protected header that a caller has written, or added to ``ours``, in that order.
+
+    Raises ``CryptoFailure`` if it names another key, or another ``alg``.
+    """
+    if header.protected is None:
+        return encoding.protected_header(**_added(header.members, identity, ours))
+    if header.members["alg"] != ours["alg"]:
+        raise CryptoFailure("Header member 'alg' is not that of the request")
+    require_own(header.members, identity)
+    return header.protected
+
+
+def require_own(members: Members, identity: Identity) -> None:
+    """Raise ``CryptoFailure`` if one of ``members`` names another key."""
+    for name, is_own in _NAMING.items():
+        if name in members and not is_own(members, identity):
+            raise CryptoFailure(f"Header member '{name}' does not name this key")
+
+
+def _added(members: Members, identity: Identity, ours: Members) -> Members:
+    """Return ``ours`` and ``members`` after them, with what is known of the key filled in."""
+    asked = {name for name in _KNOWN if members.get(name) is True}
+    require_own({name: members[name] for name in members if name not in asked}, identity)
+    whole = {**ours, **members, **{name: _KNOWN[name](identity) for name in asked}}
+    return {name: value for name, value in whole.items() if name != "kid" or value is not None}
+
+
+# --- What names a key, and how it has to ---
+
+
+def _is_name(members: Members, identity: Identity) -> bool:
+    return members["kid"] is None or members["kid"] in identity.names
+
+
+def _is_public_half(members: Members, identity: Identity) -> bool:
+    jwk, own = members["jwk"], identity.jwk
+    if own is None or any(name in jwk for name in PRIVATE_MEMBERS):
+        return False
+    require_own({name: jwk[name] for name in _CERTIFYING if name in jwk}, identity)
+    return all(jwk.get(name) == own[name] for name in own)
+
+
+def _is_certified(members: Members, identity: Identity) -> bool:
+    own, certificate = identity.jwk, _first_certificate(members)
+    return own is not None and hsm.is_certificate_of(certificate, load_public(own))
+
+
+def _is_thumbprint(name: str, hash_of: Callable[[bytes], Any]) -> IsOwn:
+    def is_thumbprint(members: Members, _identity: Identity) -> bool:
+        digest = hash_of(_first_certificate(members)).digest()
+        return "x5c" in members and members[name] == encoding.encode(digest)
+
+    return is_thumbprint
+
+
+def _first_certificate(members: Members) -> bytes:
+    """Return the DER of the first one of ``x5c`` (RFC 7515 §4.1.6), empty unless there is one."""
+    try:
+        return b64decode(members["x5c"][0], validate=True)
+    except (KeyError, IndexError, TypeError, ValueError):
+        return b""
+
+
+_CERTIFYING: Final[Mapping[str, IsOwn]] = MappingProxyType(
+    {
+        "x5c": _is_certified,
+        "x5t": _is_thumbprint("x5t", hashlib.sha1),
+        "x5t#S256": _is_thumbprint("x5t#S256", hashlib.sha256),
+    }
+)
+_NAMING: Final[Mapping[str, IsOwn]] = MappingProxyType(
+    {"kid": _is_name, "jwk": _is_public_half, **_CERTIFYING}
+)
+
+
+# --- What is known of a key ---
+
+
+def _public_half(identity: Identity) -> Mapping[str, str]:
+    if identity.jwk is None:
+        raise CryptoFailure("The key has no public half")
+    return identity.jwk
+
+
+def _certificate(_identity: Identity) -> Any:
+    raise CryptoFailure("The key has no certificate")
+
+
+_KNOWN: Final[Mapping[str, Callable[[Identity], Any]]] = MappingProxyType(
+    {"jwk": _public_half, "x5c": _certificate, "x5t#S256": _certificate}
+)
