@@ -48,6 +48,7 @@ from hsm.observer import Observer
 from hsm.periodic import Periodic
 from hsm.settings import Settings
 from hsm.software.certificates import is_certificate_of
+from hsm.software.recipient import encrypt_to
 
 __all__ = [
     "ALGORITHMS",
@@ -94,6 +95,7 @@ __all__ = [
     "UnsupportedAlgorithm",
     "WrongResult",
     "algorithms_by_crv",
+    "encrypt_to",
     "file_lock",
     "is_certificate_of",
     "is_valid",

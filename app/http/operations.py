@@ -77,13 +77,13 @@ class MessageOperation:
 
 def kids_of(body: Body) -> frozenset[str]:
     """Return the kids that a loaded body names; an empty one if it brings its key along."""
-    return body["protected"].kids if "protected" in body else frozenset({body["kid"]})
+    return body["protected"].kids if "protected" in body else frozenset({body.get("kid", "")})
 
 
 def _encrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return a JWE of the caller's data."""
     serialization = body.pop("serialization")
-    jwe = keys.encrypt(principal, **body)
+    jwe = keys.encrypt_to(**body) if "jwk" in body else keys.encrypt(principal, **body)
     if serialization == COMPACT:
         return {"jwe": encoding.compact(*(jwe[name] for name in JWE_PARTS))}
     return _JWE.dump(jwe)

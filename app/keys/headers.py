@@ -31,11 +31,26 @@ def protected_by(header: CallerHeader, identity: Identity, **ours: Any) -> str:
     Raises ``CryptoFailure`` if it names another key, or another ``alg``.
     """
     if header.protected is None:
-        return encoding.protected_header(**_added(header.members, identity, ours))
+        whole = {**ours, **members_for(identity, header)}
+        left_out = {"kid"} if whole["kid"] is None else set()
+        return encoding.protected_header(
+            **{name: whole[name] for name in whole if name not in left_out}
+        )
     if header.members["alg"] != ours["alg"]:
         raise CryptoFailure("Header member 'alg' is not that of the request")
     require_own(header.members, identity)
     return header.protected
+
+
+def members_for(identity: Identity, header: CallerHeader) -> Members:
+    """Return the members that a caller has written, with what is known of the key filled in.
+
+    Raises ``CryptoFailure`` if one names another key, or asks for what is not known.
+    """
+    asked = {name for name in _KNOWN if header.members.get(name) is True}
+    given = {name: member for name, member in header.members.items() if name not in asked}
+    require_own(given, identity)
+    return {**header.members, **{name: _KNOWN[name](identity) for name in asked}}
 
 
 def require_own(members: Members, identity: Identity) -> None:
@@ -43,14 +58,6 @@ def require_own(members: Members, identity: Identity) -> None:
     for name, is_own in _NAMING.items():
         if name in members and not is_own(members, identity):
             raise CryptoFailure(f"Header member '{name}' does not name this key")
-
-
-def _added(members: Members, identity: Identity, ours: Members) -> Members:
-    """Return ``ours`` and ``members`` after them, with what is known of the key filled in."""
-    asked = {name for name in _KNOWN if members.get(name) is True}
-    require_own({name: members[name] for name in members if name not in asked}, identity)
-    whole = {**ours, **members, **{name: _KNOWN[name](identity) for name in asked}}
-    return {name: value for name, value in whole.items() if name != "kid" or value is not None}
 
 
 # --- What names a key, and how it has to ---

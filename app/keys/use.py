@@ -22,11 +22,12 @@ from app.keys.access import (
     require_permitted,
 )
 from app.keys.budget import EncryptionBudget
-from app.keys.headers import Identity, protected_by
+from app.keys.headers import Identity, members_for, protected_by
 from app.registry import Key, Registry
 from app.rights import Principal, Right
 from app.schemas.messages.caller_header import CallerHeader
 from app.schemas.messages.received_header import Header
+from app.schemas.public_jwk import PublicJwk
 from hsm import CryptoFailure, Hsm, Sealed
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
@@ -67,28 +68,55 @@ class KeyUse:
         apu: str | None = None,
         apv: str | None = None,
         media_types: Mapping[str, str] = _NONE,
+        header: CallerHeader | None = None,
     ) -> dict[str, Any]:
-        """Return a flattened JWE (RFC 7516 §5.1); its header names the key that decrypts."""
+        """Return a flattened JWE (RFC 7516 §5.1); its header names the key that decrypts.
+
+        Raises ``CryptoFailure`` also if the caller's ``header`` names another key.
+        """
         key = find(self.rows, principal, kid, Right.ENCRYPT)
         require_fit(self.hsm, key, enc if alg == hsm.DIRECT else alg)
         require_active(key)
-        if alg == hsm.DIRECT and hsm.CONTENT_ENCRYPTIONS[enc].is_counted:
-            self.budget.spend(key.kid)
-        header = _JweHeader(
+        if header is not None:
+            media_types = {**media_types, **members_for(_identity(key), header)}
+        head = _JweHeader(
             names={"alg": alg, "enc": enc, "kid": key.private_name},
-            agreement={"apu": apu, "apv": apv},
-            media_types=media_types,
+            party_info={"apu": apu, "apv": apv},
+            others=media_types,
             aad=aad,
         )
-        agreement = hsm.Agreement(apu=encoding.decode(apu or ""), apv=encoding.decode(apv or ""))
+        if alg == hsm.DIRECT and hsm.CONTENT_ENCRYPTIONS[enc].is_counted:
+            self.budget.spend(key.kid)
         with existing(self.registry, key):
-            made = self.hsm.encrypt(key.ref, alg, enc, data, header.additional_data, agreement)
-        jwe = {
-            "protected": header.protected(made.epk),
-            "encrypted_key": made.encrypted_key,
-            **made.sealed._asdict(),
-        }
-        return jwe if aad is None else jwe | {"aad": aad}
+            made = self.hsm.encrypt(key.ref, alg, enc, data, head.additional_data, head.agreement)
+        return head.jwe(made)
+
+    def encrypt_to(  # noqa: PLR0913  # the members of the request
+        self,
+        *,
+        jwk: PublicJwk,
+        alg: str,
+        enc: str,
+        data: bytes,
+        aad: str | None,
+        apu: str | None = None,
+        apv: str | None = None,
+        media_types: Mapping[str, str] = _NONE,
+        header: CallerHeader | None = None,
+    ) -> dict[str, Any]:
+        """Return a flattened JWE for a key of somebody else's, which no token has a part in."""
+        named = {} if jwk.kid is None else {"kid": jwk.kid}
+        if header is not None:
+            identity = Identity(names=frozenset(named.values()), jwk=write_public(jwk.key))
+            media_types = {**media_types, **members_for(identity, header)}
+        head = _JweHeader(
+            names={"alg": alg, "enc": enc, **named},
+            party_info={"apu": apu, "apv": apv},
+            others=media_types,
+            aad=aad,
+        )
+        made = hsm.encrypt_to(jwk.key, alg, enc, data, head.additional_data, head.agreement)
+        return head.jwe(made)
 
     def decrypt(
         self,
@@ -179,19 +207,34 @@ class _JweHeader:
     """The protected header of a JWE, whole once the ephemeral key is known."""
 
     names: Mapping[str, str]
-    agreement: Mapping[str, str | None]
-    media_types: Mapping[str, str]
+    party_info: Mapping[str, str | None]
+    others: Mapping[str, Any]
     aad: str | None
+
+    @property
+    def agreement(self) -> hsm.Agreement:
+        """What both sides agree with, but for the ephemeral key."""
+        apu, apv = (encoding.decode(self.party_info[name] or "") for name in ("apu", "apv"))
+        return hsm.Agreement(apu=apu, apv=apv)
 
     def protected(self, epk: hsm.AgreementKey | None) -> str:
         """Return it encoded."""
-        agreed = {"epk": epk and write_public(epk), **self.agreement}
+        agreed = {"epk": epk and write_public(epk), **self.party_info}
         present = {name: value for name, value in agreed.items() if value is not None}
-        return _header({**present, **self.media_types}, **self.names)
+        return _header({**present, **self.others}, **self.names)
 
     def additional_data(self, epk: hsm.AgreementKey | None) -> bytes:
         """Return what it and ``aad`` are authenticated as."""
         return encoding.additional_data(self.protected(epk), self.aad)
+
+    def jwe(self, made: hsm.Encrypted) -> dict[str, Any]:
+        """Return the flattened JWE."""
+        jwe = {
+            "protected": self.protected(made.epk),
+            "encrypted_key": made.encrypted_key,
+            **made.sealed._asdict(),
+        }
+        return jwe if self.aad is None else jwe | {"aad": self.aad}
 
 
 def _identity(key: Key) -> Identity:

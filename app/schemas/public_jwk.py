@@ -1,6 +1,6 @@
 """A public key that a caller brings along (RFC 7517): checked like one that is imported."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,46 +9,100 @@ from marshmallow import fields
 import hsm
 from app.errors import BadRequest
 from app.jwk import PAIR_TYPES, PRIVATE_MEMBERS
-from app.schemas.fields import fail, require_bytes
+from app.jwk.key_type import PairType
+from app.jwk.members import Octets
+from app.schemas.fields import fail, refusal, require_bytes
 
-_SIGNATURE: Final = "sig"
-_VERIFY: Final = "verify"
+AGREEMENT_CRVS: Final[Mapping[str, tuple[str, ...]]] = {
+    kty: tuple(crv for crv in hsm.algorithms_by_crv(kty, next(iter(hsm.KEY_AGREEMENTS))) if crv)
+    for kty in PAIR_TYPES
+}
+"""The curves of ECDH-ES, by key type."""
 
 Jwk = Mapping[str, Any]
 
 
+def _read_signer(row: PairType, crv: str, octets: Octets) -> hsm.PublicKey:
+    return row.read_public(crv, octets)
+
+
+def _read_recipient(row: PairType, crv: str, octets: Octets) -> hsm.PublicKey:
+    if row.read_epk is None:
+        return row.read_public(crv, octets)
+    if crv not in AGREEMENT_CRVS[row.kty]:
+        known = ", ".join(AGREEMENT_CRVS[row.kty])
+        raise BadRequest(f"Field 'crv' must be one of these for key type '{row.kty}': {known}")
+    return row.read_epk(crv, octets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purpose:
+    """What a key is brought for: as RFC 7517 §4.2 and §4.3 call it, and how it is read."""
+
+    use: str
+    operations: frozenset[str]
+    read: Callable[[PairType, str, Octets], hsm.PublicKey]
+
+
+SIGNER: Final = Purpose(use="sig", operations=frozenset({"verify"}), read=_read_signer)
+RECIPIENT: Final = Purpose(
+    use="enc",
+    operations=frozenset({"encrypt", "wrapKey", "deriveKey", "deriveBits"}),
+    read=_read_recipient,
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublicJwk:
-    """The key, and what its JWK says it is for."""
+    """The key, and what its JWK says it is for and is called."""
 
     key: hsm.PublicKey
     kty: str
     crv: str | None = None
     alg: str | None = None
-    is_for_signatures: bool = True
+    kid: str | None = None
+    is_meant: bool = True
 
-    def permits(self, alg: str) -> bool:
-        """Tell whether a signature of ``alg`` may be verified with it."""
-        names = {None, alg, hsm.SIGNATURES[alg].jwk_alg}
-        is_meant = self.is_for_signatures and self.alg in names
+    def require_fit(self, alg: str) -> None:
+        """Refuse it for an algorithm that it is not for."""
+        if not self._permits(alg):
+            fail(hsm.CryptoFailure(f"The key does not permit {alg}"), "jwk")
+
+    def require_offered(self, alg: str) -> None:
+        """Refuse a curve on which this token lacks the algorithm."""
+        reason = refusal(alg, self.crv)
+        if reason is not None:
+            fail(hsm.UnsupportedAlgorithm.not_offered(alg, reason), "jwk")
+
+    def _permits(self, alg: str) -> bool:
+        row = hsm.ALGORITHMS.get(alg)
+        is_meant = self.is_meant and self.alg in {None, alg, row and row.jwk_alg}
         return is_meant and hsm.KeySpec(kty=self.kty, alg=alg, crv=self.crv).permits(alg)
 
 
 class PublicJwkField(fields.Field[Any]):
     """A JWK without private members."""
 
-    default_error_messages = {"invalid": "must be an object"}  # noqa: RUF012  # marshmallow's name
+    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
+        "required": "is required",
+        "null": "is required",
+        "invalid": "must be an object",
+    }
+
+    def __init__(self, purpose: Purpose, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.purpose = purpose
 
     def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> PublicJwk:
         if not isinstance(value, dict):
             raise self.make_error("invalid")
         try:
-            return _public_jwk(value)
+            return _public_jwk(value, self.purpose)
         except BadRequest as error:
             fail(BadRequest(f"Field 'jwk': {error}"))
 
 
-def _public_jwk(jwk: Jwk) -> PublicJwk:
+def _public_jwk(jwk: Jwk, purpose: Purpose) -> PublicJwk:
     for name in PRIVATE_MEMBERS:
         if jwk.get(name) is not None:
             raise BadRequest(f"it holds the private member '{name}'")
@@ -57,25 +111,29 @@ def _public_jwk(jwk: Jwk) -> PublicJwk:
         raise BadRequest(f"Field 'kty' must be one of: {', '.join(PAIR_TYPES)}")
     key_type = PAIR_TYPES[kty]
     crv = _text(jwk, "crv") if key_type.crvs else None
-    alg = None if jwk.get("alg") is None else _text(jwk, "alg")
+    alg, kid = _optional(jwk, "alg"), jwk.get("kid")
     octets = {name: _octets(jwk, name) for name in key_type.public_members}
-    key = key_type.read_public(crv or "", octets)
     return PublicJwk(
-        key=key,
+        key=purpose.read(key_type, crv or "", octets),
         kty=kty,
         crv=crv,
         alg=alg,
-        is_for_signatures=_is_for_signatures(jwk),
+        kid=kid if isinstance(kid, str) else None,
+        is_meant=_is_meant(jwk, purpose),
     )
 
 
-def _is_for_signatures(jwk: Jwk) -> bool:
+def _is_meant(jwk: Jwk, purpose: Purpose) -> bool:
     """Tell what ``use`` and ``key_ops`` say (RFC 7517 §4.2, §4.3)."""
     operations = jwk.get("key_ops")
     if operations is not None and not isinstance(operations, list):
         raise BadRequest("Field 'key_ops' must be an array of strings")
-    use = None if jwk.get("use") is None else _text(jwk, "use")
-    return use in {None, _SIGNATURE} and (operations is None or _VERIFY in operations)
+    is_for_it = operations is None or any(name in purpose.operations for name in operations)
+    return _optional(jwk, "use") in {None, purpose.use} and is_for_it
+
+
+def _optional(jwk: Jwk, name: str) -> str | None:
+    return None if jwk.get(name) is None else _text(jwk, name)
 
 
 def _text(jwk: Jwk, name: str) -> str:

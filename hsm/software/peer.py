@@ -29,15 +29,22 @@ class Sent(NamedTuple):
         return "<Sent>"
 
 
-def send(to: Any, row: KeyManagement, enc: ContentEncryption, cek: bytes) -> Sent:
+def send(
+    to: Any,
+    row: KeyManagement,
+    enc: ContentEncryption,
+    cek: bytes,
+    agreement: Agreement = NO_AGREEMENT,
+) -> Sent:
     """Return ``cek`` as it is sent, or the one that both sides agree on instead.
 
-    ``to`` is the public key of the recipient, or the bytes of the shared one.
+    ``to`` is the public key of the recipient, or the bytes of the shared one. ``agreement`` says
+    what the parties are called, and gets the ephemeral key.
     """
     if not isinstance(row, KeyAgreement):
         return Sent(cek, encrypted_for(to, row, cek))
     epk, z = _agree(to)
-    agreement = Agreement(epk)
+    agreement = agreement._replace(epk=epk)
     key_bytes = agreed_bytes(row, enc)
     key = ConcatKDFHash(hashes.SHA256(), key_bytes, other_info(row, enc, agreement)).derive(z)
     if row.wrapping is None:

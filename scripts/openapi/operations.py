@@ -15,6 +15,7 @@ from scripts.openapi.types import JsonSchema, one_of
 _PARAMETER: Final = re.compile(r"<(?:\w+:)?(\w+)>")
 _FORMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
+        "EncryptRequest": ("EncryptRequest", "JwkEncryptRequest"),
         "EncryptResponse": ("EncryptResponse", "CompactEncryptResponse"),
         "DecryptRequest": ("DecryptRequest", "CompactDecryptRequest"),
         "SignRequest": ("SignRequest", "ProtectedSignRequest"),

@@ -11,6 +11,7 @@ from app.registry import Origin, Residency
 from app.rights import GRANTABLE
 from app.schemas import batch, catalogue, labels
 from app.schemas.messages.serializations import JWE_PARTS, JWS_PARTS
+from app.schemas.public_jwk import AGREEMENT_CRVS
 from scripts.openapi.operations import OPERATIONS, Operation
 from scripts.openapi.responses import statuses
 from scripts.openapi.types import (
@@ -85,13 +86,15 @@ _PUBLIC_OCTETS: Final = tuple(
 )
 
 
-def _public_jwk() -> JsonSchema:
-    """Return a public key that a caller brings along."""
-    octets = dict.fromkeys(_PUBLIC_OCTETS, _OCTETS)
+def _brought_jwk(crvs: Mapping[str, tuple[str, ...]]) -> JsonSchema:
+    """Return a public key that a caller brings along, on one of the curves of its type."""
+    octets = dict.fromkeys(
+        (name for kty in crvs for name in PAIR_TYPES[kty].public_members), _OCTETS
+    )
     text = {name: nullable(_TEXT) for name in ("use", "alg", "kid")}
     jwk = _object(
         *("crv", *octets, *text, "key_ops"),
-        kty={"type": "string", "enum": list(PAIR_TYPES)},
+        kty={"type": "string", "enum": list(crvs)},
         crv=_TEXT,
         **octets,
         **text,
@@ -102,11 +105,11 @@ def _public_jwk() -> JsonSchema:
             "title": kty,
             "properties": {
                 "kty": {"const": kty},
-                **({"crv": {"enum": list(row.signing_crvs)}} if row.crvs else {}),
+                **({"crv": {"enum": list(crvs[kty])}} if crvs[kty] else {}),
             },
-            "required": [*(("crv",) if row.crvs else ()), *row.public_members],
+            "required": [*(("crv",) if crvs[kty] else ()), *PAIR_TYPES[kty].public_members],
         }
-        for kty, row in PAIR_TYPES.items()
+        for kty in crvs
     ]
     return jwk | {"oneOf": by_kty, "not": _any_of(PRIVATE_MEMBERS)}
 
@@ -197,7 +200,10 @@ def own() -> dict[str, JsonSchema]:
             kid=nullable(_TEXT),
             jwk=nullable(reference("PublicJwk")),
         ),
-        "PublicJwk": _public_jwk(),
+        "PublicJwk": _brought_jwk({kty: row.signing_crvs for kty, row in PAIR_TYPES.items()}),
+        "RecipientJwk": _brought_jwk(
+            {kty: crvs for kty, crvs in AGREEMENT_CRVS.items() if crvs or kty == "RSA"}
+        ),
         "CompactEncryptResponse": _object(jwe=compact(len(JWE_PARTS))),
         "CompactSignResponse": _object(jws=compact(len(JWS_PARTS))),
         "GrantsResponse": _object(kid=_TEXT, grants=_array(reference("GrantResponse"))),
@@ -250,6 +256,8 @@ def demands() -> dict[str, JsonSchema]:
         "CompactVerifyRequest": {"not": _any_of((*JWS_PARTS, "payload"))},
         "DetachedVerifyRequest": {"not": _any_of(("protected", "payload", "signature"))},
         "SignRequest": {"not": _any_of(("protected",))},
+        "EncryptRequest": {"not": _any_of(("jwk",))},
+        "JwkEncryptRequest": {"not": _any_of(("kid",))},
         "ProtectedSignRequest": {"not": _any_of(("header", "typ", "cty"))},
     }
 

@@ -25,7 +25,7 @@ from app.schemas.fields import (
 )
 from app.schemas.messages.caller_header import HEADER_BYTES_MAX, AddedHeader, WholeHeader
 from app.schemas.messages.received_header import ProtectedHeader
-from app.schemas.public_jwk import PublicJwkField
+from app.schemas.public_jwk import RECIPIENT, SIGNER, PublicJwkField, Purpose
 
 JsonSchema = dict[str, Any]
 
@@ -55,6 +55,12 @@ DETACHED: Final[Mapping[str, str]] = MappingProxyType(
 def reference(name: str) -> JsonSchema:
     """Return a reference to the schema ``name``."""
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+JWKS: Final[Mapping[Purpose, str]] = MappingProxyType(
+    {SIGNER: "PublicJwk", RECIPIENT: "RecipientJwk"}
+)
+"""Public keys that callers bring along, by what for."""
 
 
 def one_of(names: tuple[str, ...]) -> JsonSchema:
@@ -130,7 +136,7 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
     labels.NamesField: {"type": "array", "items": {"type": "string"}},
     labels.TagsField: {"type": "array", "items": {"type": "string"}},
     RequestsField: {"type": "array"},
-    PublicJwkField: reference("PublicJwk"),
+    PublicJwkField: lambda field: reference(JWKS[field.purpose]),
 }
 
 

@@ -1,11 +1,10 @@
 """What is refused of a caller's header, in which words, and that nothing is made of it."""
 
 import hashlib
+import itertools
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import pytest
@@ -23,14 +22,19 @@ KEYS: Mapping[str, Mapping[str, str]] = {
     "other": {"kty": "EC", "crv": "P-256", "alg": "ES256"},
     "RSA": {"kty": "RSA", "alg": "PS256"},
 }
+RECIPIENTS: Mapping[str, Mapping[str, str]] = {
+    "own": {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES"},
+    "other": {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES"},
+    "RSA": {"kty": "RSA", "alg": "RSA-OAEP"},
+}
 MAKING = ("C_Sign", "C_Encrypt", "C_WrapKey", "C_GenerateKey", "C_DeriveKey")
 
 
 class Known:
-    """What the cases are made of: kids, public keys and certificates of ``KEYS``."""
+    """What the cases are made of: kids, public keys and certificates of ``keys``."""
 
-    def __init__(self, api: Api) -> None:
-        made = {name: api.create(**members) for name, members in KEYS.items()}
+    def __init__(self, api: Api, keys: Mapping[str, Mapping[str, str]]) -> None:
+        made = {name: api.create(**members) for name, members in keys.items()}
         self.kid = {name: key["kid"] for name, key in made.items()}
         self.kid_public = {name: key["kid_public"] for name, key in made.items()}
         self.jwk = {name: api.get(f"/keys/{kid}").body["jwk"] for name, kid in self.kid.items()}
@@ -43,7 +47,7 @@ class Known:
 
 @pytest.fixture(scope="module")
 def known(local: Api) -> Known:
-    return Known(local)
+    return Known(local, KEYS)
 
 
 Members = Callable[[Known], dict[str, Any]]
@@ -226,6 +230,32 @@ NO_MEMBERS: Mapping[str, Any] = {
 }
 
 
+IN_JWE: Mapping[str, Case] = {
+    **{title: case for title, case in FOREIGN.items() if "kid" not in title},
+    **{
+        name: (just(**{name: "x"}), BAD_REQUEST, f"must not hold '{name}'")
+        for name in ("alg", "enc", "kid", "epk", "apu", "apv", "iv", "tag")
+    },
+    "kid that is null": (just(kid=None), BAD_REQUEST, "must not hold 'kid'"),
+    "crit": (just(crit=["b64"], b64=True), BAD_REQUEST, "'crit' is not supported"),
+    "zip": (just(zip="DEF"), BAD_REQUEST, "'zip' is not supported"),
+    "b64 false": (just(b64=False), BAD_REQUEST, "'b64' must be true"),
+    "8 KiB and a byte": IN_MEMBERS["8 KiB and a byte"],
+    "x5c without a certificate": IN_MEMBERS["x5c without a certificate"],
+    "jwk that is false": MISTYPED["jwk that is false"],
+    "x5c that is text": MISTYPED["x5c that is text"],
+}
+
+
+def refusals_of_encryption(known: Known) -> Iterator[tuple[str, dict[str, Any], Any, str]]:
+    """Give bad bodies of /encrypt: for a key of the service, and for one that is brought along."""
+    names = {"alg": "ECDH-ES", "enc": "A128GCM", "data": DATA}
+    recipients = {"kid": {"kid": known.kid["own"]}, "jwk": {"jwk": known.jwk["own"]}}
+    for (to, recipient), (title, case) in itertools.product(recipients.items(), IN_JWE.items()):
+        members, answer, text = case
+        yield f"to a {to}: {title}", names | recipient | {"header": members(known)}, answer, text
+
+
 def refusals(known: Known) -> Iterator[tuple[str, dict[str, Any], tuple[int, str], str]]:
     """Give every bad body of /sign, with the answer."""
     sign = {"kid": known.kid["own"], "alg": "ES256", "data": DATA}
@@ -253,17 +283,8 @@ def refusals(known: Known) -> Iterator[tuple[str, dict[str, Any], tuple[int, str
 
 @pytest.fixture
 def made(chaos: Injector) -> Counter[str]:
-    """What this thread has the token make; its canary is asked in a thread of its own."""
-    made: Counter[str] = Counter()
-    own = threading.get_ident()
-
-    def count(name: str, original: Callable[..., int], *words: int) -> int:
-        made[name] += threading.get_ident() == own
-        return original(*words)
-
-    for name in MAKING:
-        chaos.replace(name, partial(count, name))
-    return made
+    """What this thread has the token make."""
+    return chaos.count_own(*MAKING)
 
 
 @pytest.fixture(scope="module")
@@ -275,9 +296,8 @@ def test_every_refusal_is_exact_and_nothing_is_signed(local, known, cases, made)
     wrong = []
     for title, body, expected, text in cases:
         answer = local.post("/sign", body)
-        if answer.status == 200 or (answer.refusal, text in answer.body["description"]) != (
-            expected,
-            True,
+        if (answer.status, answer.body.get("error")) != expected or (
+            text not in answer.body["description"]
         ):
             wrong.append((title, answer.status, answer.body))
     assert not wrong
@@ -316,3 +336,19 @@ def test_an_unencoded_compact_jws_has_to_be_detached(local, known) -> None:
     assert refused.refusal == BAD_REQUEST
     assert "must be detached" in refused.body["description"]
     assert local.ok("/verify", {"jws": f"{protected}..AAAA", "data": DATA})["valid"] is False
+
+
+def test_nothing_is_encrypted_with_a_wrong_header(local, made) -> None:
+    known = Known(local, RECIPIENTS)
+    cases = list(refusals_of_encryption(known))
+    made.clear()
+    wrong = []
+    for title, body, expected, text in cases:
+        answer = local.post("/encrypt", body)
+        if (answer.status, answer.body.get("error")) != expected or (
+            text not in answer.body["description"]
+        ):
+            wrong.append((title, answer.status, answer.body))
+    assert not wrong
+    assert not any(made.values())
+    assert len(cases) >= 60

@@ -6,8 +6,10 @@ by their symbols, go past it.
 """
 
 import ctypes
+import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -76,6 +78,19 @@ class Injector:
         """Count calls to ``names``, and let them do what they do."""
         for name in names:
             self.replace(name, lambda original, *words: original(*words))
+
+    def count_own(self, *names: str) -> Counter[str]:
+        """Count calls of this thread alone to ``names``: the canary has a thread of its own."""
+        calls: Counter[str] = Counter()
+        own = threading.get_ident()
+
+        def count(name: str, original: Any, *words: int) -> int:
+            calls[name] += threading.get_ident() == own
+            return int(original(*words))
+
+        for name in names:
+            self.replace(name, partial(count, name))
+        return calls
 
     def fail(self, name: str, value: int, *, times: float = float("inf")) -> None:
         """Let ``name`` answer ``value`` without doing anything, ``times`` times."""

@@ -17,7 +17,8 @@ def encrypt() -> ResponseReturnValue:
     """Return a JWE of the caller's data.
 
     `kid` names the AES key with `dir` and `A…KW`, else the recipient's pair by either kid. The
-    header names the key that decrypts.
+    header names the key that decrypts. With `jwk`, the public key of somebody else, in place of
+    `kid` the token is not asked. A caller may add members to the header (`header`).
     """
     return perform(OPERATIONS["encrypt"])
 

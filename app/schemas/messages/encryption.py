@@ -1,6 +1,6 @@
 """Bodies of encryption (wire contract §1); the order of fields is the order of checks."""
 
-from typing import Any
+from typing import Any, Final
 
 from marshmallow import fields, post_load, validates_schema
 
@@ -16,20 +16,25 @@ from app.schemas.fields import (
     Text,
     refuse_together,
 )
+from app.schemas.messages.caller_header import WRITTEN_IN_JWE, AddedHeader
+from app.schemas.messages.extensions import refuse_extensions
 from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.messages.serializations import (
     COMPACT,
     JWE_PARTS,
+    refuse_beside,
+    refuse_media_types_twice,
     require,
     serialization,
     taken_apart,
     with_media_types,
 )
+from app.schemas.public_jwk import RECIPIENT, PublicJwkField
 from app.schemas.schema import RequestSchema, ResponseSchema
 
 
 class EncryptRequest(RequestSchema):
-    """POST /encrypt."""
+    """POST /encrypt, for a key of the service."""
 
     kid = Text(required=True)
     data = Base64Url(required=True)
@@ -41,6 +46,19 @@ class EncryptRequest(RequestSchema):
     serialization = serialization()
     typ = Text(allow_none=True)
     cty = Text(allow_none=True)
+    header = AddedHeader(WRITTEN_IN_JWE, refuse_extensions)
+
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Check a request for either kind of recipient."""
+        if data.get("jwk") is not None and type(self) is EncryptRequest:
+            refuse_beside(data, "kid", "jwk")
+            return _FOR_JWK.load(data, **kwargs)
+        return super().load(data, **kwargs)
+
+    @validates_schema
+    def check_header(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse a member of the header that is there twice."""
+        refuse_media_types_twice(body)
 
     @validates_schema
     def check_party_info(self, body: dict[str, Any], **_kwargs: Any) -> None:
@@ -69,6 +87,26 @@ class EncryptRequest(RequestSchema):
     def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
         """See ``with_media_types``."""
         return with_media_types(body)
+
+
+class JwkEncryptRequest(EncryptRequest):
+    """POST /encrypt, for a public key that the caller brings along."""
+
+    class Meta(RequestSchema.Meta):
+        """The key itself is there in place of its name."""
+
+        exclude = ("kid",)
+
+    jwk = PublicJwkField(RECIPIENT, required=True)
+
+    @validates_schema
+    def check_fit(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse a key that is not for the algorithm, or on a curve that is not offered for it."""
+        body["jwk"].require_fit(body["alg"])
+        body["jwk"].require_offered(body["alg"])
+
+
+_FOR_JWK: Final = JwkEncryptRequest()
 
 
 class EncryptResponse(ResponseSchema):

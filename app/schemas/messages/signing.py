@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from marshmallow import fields, post_load, validates_schema
 
-import hsm
 from app.errors import BadRequest
 from app.jose import encoding
 from app.schemas.fields import (
@@ -34,7 +33,7 @@ from app.schemas.messages.serializations import (
     taken_apart,
     with_media_types,
 )
-from app.schemas.public_jwk import PublicJwkField
+from app.schemas.public_jwk import SIGNER, PublicJwkField
 from app.schemas.schema import Foreign, RequestSchema, ResponseSchema
 
 _NO_DIGEST: Final = "what is signed is 'data' itself, never a digest that the caller made"
@@ -117,7 +116,7 @@ class VerifyRequest(RequestSchema):
     data = Base64UrlText(required=True)
     signature = Base64Url(required=True)
     kid = Text(load_default=None, allow_none=True)
-    jwk = PublicJwkField(load_default=None, allow_none=True)
+    jwk = PublicJwkField(SIGNER, load_default=None, allow_none=True)
 
     def expand_compact(self, members: dict[str, Any]) -> dict[str, Any]:
         """See ``RequestSchema``."""
@@ -140,9 +139,8 @@ class VerifyRequest(RequestSchema):
     @validates_schema
     def check_fit(self, body: dict[str, Any], **_kwargs: Any) -> None:
         """Refuse a key that is not for the algorithm of the header."""
-        alg = body["protected"].alg
-        if body["jwk"] is not None and not body["jwk"].permits(alg):
-            fail(hsm.CryptoFailure(f"The key does not permit {alg}"), "jwk")
+        if body["jwk"] is not None:
+            body["jwk"].require_fit(body["protected"].alg)
 
 
 class FlattenedVerifyRequest(VerifyRequest):
