@@ -21,7 +21,7 @@ from tests.shared.forks import server
 from tests.shared.injector import Injector
 from tests.shared.postgresql import Cluster
 from tests.shared.postgresql import running as running_postgresql
-from tests.shared.waiting import until
+from tests.shared.waiting import HELD, START, until
 
 MEMORY = Path("/dev/shm")
 ENOUGH_BYTES = 2**30
@@ -39,6 +39,19 @@ hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.load_profile("busy")
 
 pytest_plugins = ["tests.shared.vector_counts"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let tests hold the service to the seconds that are promised."""
+    parser.addoption(
+        "--promised", action="store_true", help="wait as long as is promised, on a quiet machine"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all processes of the tests know."""
+    if config.getoption("--promised"):
+        os.environ[HELD] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +103,7 @@ def application(config: Config) -> Any:
 
 def wait_for(token: Hsm) -> None:
     """Return when ``token`` is ready."""
-    until(lambda: token.reason is None)
+    until(lambda: token.reason is None, within=START)
 
 
 @pytest.fixture

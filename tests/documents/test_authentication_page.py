@@ -16,7 +16,7 @@ from tests.services.test_nginx import NGINX, nginx
 from tests.shared.documents import DOCUMENTS
 from tests.shared.forks import server
 from tests.shared.issuer import BAD, Issuer
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import COMMAND
 
 WAYS = {
     heading: [block.code for block in blocks if block.language == "sh"]
@@ -33,7 +33,7 @@ def shell(script: str, **environment: str) -> "subprocess.CompletedProcess[str]"
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=COMMAND.seconds,
     )
 
 

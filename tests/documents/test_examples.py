@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.throwaway import ROOT
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import COMMAND
 
 EXAMPLES = ROOT / "examples"
 ALONE = {
@@ -44,7 +44,7 @@ def run(*command: str | Path, **environment: str) -> "subprocess.CompletedProces
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=COMMAND.seconds,
     )
 
 

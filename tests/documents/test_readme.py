@@ -14,7 +14,7 @@ from scripts.throwaway import ROOT, free_port
 from tests.shared.api import Api
 from tests.shared.command import jose_hsm
 from tests.shared.documents import DOCUMENTS, typed
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import COMMAND
 
 REFERENCE_FLOWS = {
     "dir": '"alg\\":\\"dir\\"',
@@ -75,7 +75,7 @@ def make_run(
         yield url[0]
     finally:
         stop(process)
-        rest, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        rest, _ = process.communicate(timeout=COMMAND.seconds)
     assert "Traceback" not in rest
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
@@ -87,7 +87,7 @@ def test_make_run_serves_and_finds_its_keys_again(tmp_path, monkeypatch):
     with make_run(state, lambda make: os.killpg(make.pid, signal.SIGINT)) as url:
         kid = Api.over_http(url).create(kty="oct", alg="HS256")["kid"]
         second = started(state, url.rpartition(":")[2])
-        said, _ = second.communicate(timeout=PATIENCE_SECONDS)
+        said, _ = second.communicate(timeout=COMMAND.seconds)
         assert second.returncode
         assert re.search(r"cannot listen on .*make run PORT=", said)
     with make_run(state, lambda make: make.terminate()) as url:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.shared.injector import NAMES, OK, Injector
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import START
 
 DIRECTORY: Final = "FAULTS_DIR"
 EVERY: Final = "*"
@@ -73,7 +73,7 @@ class Faults:
     def inject(self, *faults: Fault, workers: Iterable[int] = ()) -> None:
         """Replace what is injected; return when each of ``workers`` knows."""
         self._write([asdict(fault) for fault in faults])
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + START.seconds
         while any(self._known_to(pid) != self._version for pid in workers if _is_alive(pid)):
             assert time.monotonic() < deadline, "a worker does not hear of its faults"
             time.sleep(_POLL_SECONDS / 4)

@@ -14,7 +14,7 @@ from tests.faults.control import Fault, Faults
 from tests.shared.api import Answer, Api, b64u
 from tests.shared.command import jose_hsm
 from tests.shared.forks import server as running
-from tests.shared.waiting import PATIENCE_SECONDS, until
+from tests.shared.waiting import RECOVERY, START, Promise, until
 
 CONFIGURATION: Final = "tests/faults/gunicorn.conf.py"
 _CONSECUTIVE: Final = 16  # on as many connections: then every worker has had its turn
@@ -59,7 +59,7 @@ class Service:
 
     def create(self, **members: Any) -> dict[str, Any]:
         """Create a key, which from now on has to live; wait for the token if need be."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + START.seconds
         while (answer := self.api.post("/keys", members)).status == 503:
             assert time.monotonic() < deadline, answer
             time.sleep(_PAUSE_SECONDS)
@@ -73,15 +73,15 @@ class Service:
         self.keys = [each for each in self.keys if each["kid"] != key["kid"]]
         assert self.api.delete(key["kid"]).status == 204
 
-    def wait_until_ready(self, *, seconds: float = PATIENCE_SECONDS) -> None:
+    def wait_until_ready(self, *, within: Promise = RECOVERY) -> None:
         """Return when every worker does its work again; none may say anything but 503 before."""
         key = next(iter(self.keys), None) or self.create(**_PROBE)
-        deadline, successes = time.monotonic() + seconds, 0
+        deadline, successes = time.monotonic() + within.seconds, 0
         while successes < (1 if len(self.workers) == 1 else _CONSECUTIVE):
             status = use(self.api, key)
             assert status in {200, 503}, status
             successes = successes + 1 if status == 200 else 0
-            assert time.monotonic() < deadline, f"not ready within {seconds} s"
+            assert time.monotonic() < deadline, f"not within {within.seconds} s: {within.what}"
             if not successes:
                 time.sleep(_PAUSE_SECONDS)
 
@@ -152,7 +152,7 @@ def serving(
 @contextmanager
 def sound(service: Service) -> Iterator[Service]:
     """Give ``service`` for one ``with`` block, and see that nothing is left of its faults."""
-    service.wait_until_ready()
+    service.wait_until_ready(within=START)
     yield service
     service.assert_sound()
 

@@ -8,7 +8,7 @@ import pytest
 from scripts.throwaway import make_token
 from tests.faults.control import Fault
 from tests.faults.service import use
-from tests.shared.waiting import until
+from tests.shared.waiting import START, until
 
 PIN_EXPIRED = 0xA3
 PIN_LOCKED = 0xA4
@@ -78,7 +78,7 @@ def try_a_wrong_pin(serve_faulty, tmp_path, *, workers):
         assert service.faults.calls("C_Login") == 1
         assert (service.state_dir / "pin.latch").exists()
         pin.write_text(right)
-        service.wait_until_ready()
+        service.wait_until_ready(within=START)
         assert service.faults.calls("C_Login") == 1 + workers
         service.assert_sound()
 

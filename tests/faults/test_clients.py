@@ -21,7 +21,7 @@ from scripts.throwaway import Server, make_token
 from tests.shared.api import PREFIX, Api
 from tests.shared.authority import Certificates
 from tests.shared.forks import server
-from tests.shared.waiting import PATIENCE_SECONDS, until
+from tests.shared.waiting import ANSWER, LIFE, LONGEST_ANSWER, PATIENCE_SECONDS, until
 
 DATA = "ZGF0YQ"
 MIB = 2**20
@@ -44,7 +44,7 @@ def head(path: str, body: bytes) -> bytes:
 
 def connected(url: str) -> socket.socket:
     address = urlsplit(url)
-    return socket.create_connection((address.hostname, address.port), timeout=PATIENCE_SECONDS)
+    return socket.create_connection((address.hostname, address.port), timeout=ANSWER.seconds)
 
 
 def resident_kib(pid: int) -> int:
@@ -83,7 +83,7 @@ def crowd_of(number: int, connect: Callable[[], socket.socket]) -> Iterator[list
 def assert_others_are_served(url: str, **options: str) -> None:
     """On new connections, so that each worker has its turn."""
     for _ in range(8):
-        answer = requests.get(f"{url}/health/live", timeout=PATIENCE_SECONDS, **options)
+        answer = requests.get(f"{url}/health/live", timeout=LIFE.seconds, **options)
         assert answer.json() == {"status": "live"}
 
 
@@ -213,7 +213,7 @@ def test_clients_that_never_read_their_answers_hold_up_nobody_and_end(environmen
         address = urlsplit(running.url)
         client = socket.socket()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(PATIENCE_SECONDS)
+        client.settimeout(ANSWER.seconds)
         client.connect((address.hostname, address.port))
         client.sendall(6 * LARGE_FILE)
         return client
@@ -361,7 +361,7 @@ async def crowd(url: str, request: bytes) -> list[tuple[int, dict[str, str]]]:
     answers = []
     for _ in range(ROUNDS):
         asked = (client.ask(request) for client in clients)
-        answers += await asyncio.wait_for(asyncio.gather(*asked), PATIENCE_SECONDS)
+        answers += await asyncio.wait_for(asyncio.gather(*asked), LONGEST_ANSWER.seconds)
     for client in clients:
         client.hang_up()
     return answers

@@ -30,7 +30,16 @@ from tests.faults.service import serving
 from tests.http.test_http import api_of
 from tests.shared.api import PREFIX, Api, b64u
 from tests.shared.forks import server
-from tests.shared.waiting import PATIENCE_SECONDS, until
+from tests.shared.waiting import (
+    ANSWER,
+    LIFE,
+    LONGEST_ANSWER,
+    REPLACEMENT,
+    START,
+    STATE,
+    STOP,
+    until,
+)
 
 UNAVAILABLE = {"error": "unavailable"}
 DATA = b64u(b"data")
@@ -90,7 +99,7 @@ class Client(threading.Thread):
         self.refused = self.cut = 0
 
     def run(self) -> None:
-        connection = http.client.HTTPConnection(self._address, timeout=PATIENCE_SECONDS)
+        connection = http.client.HTTPConnection(self._address, timeout=ANSWER.seconds)
         while not self._over.is_set():
             is_new = connection.sock is None
             try:
@@ -129,7 +138,7 @@ class Client(threading.Thread):
 
     def stop(self) -> None:
         self._over.set()
-        self.join(PATIENCE_SECONDS)
+        self.join(LONGEST_ANSWER.seconds)
         assert not self.is_alive(), "a client hangs"
 
 
@@ -267,14 +276,16 @@ def test_a_worker_that_dies_at_its_start_comes_back_ever_later(cause, settings, 
         assert int(answer.headers["Retry-After"]) > 0
         assert started.process.poll() is None
         (tmp_path / "cause").unlink()
-        until(lambda: requests.get(started.url, timeout=PATIENCE_SECONDS).status_code == 200)
+        until(
+            lambda: requests.get(started.url, timeout=LIFE.seconds).status_code == 200, within=START
+        )
 
 
 def unavailable(url: str) -> Any:
     """Return the answer of a worker that waits; ``None`` if one dies over the question."""
     try:
         answer = api_of(url).post("/mac", {})
-        live = requests.get(f"{url}/health/live", timeout=PATIENCE_SECONDS)
+        live = requests.get(f"{url}/health/live", timeout=LIFE.seconds)
     except requests.RequestException:
         return None
     if answer.status == 200 or live.status_code != 200:
@@ -301,14 +312,14 @@ def test_a_worker_that_was_of_use_is_replaced_at_once(settings):
             time.sleep(1.1)  # who dies within a second has died at once, of use or not
             (pid,) = workers_of(started.process)
             os.kill(pid, signal.SIGKILL)
-            until(lambda: is_served(started.url, key, may_wait=False))
+            until(lambda: is_served(started.url, key, may_wait=False), within=REPLACEMENT)
 
 
 # --- Slots and dumps ---
 
 
 def told(url: str) -> Any:
-    return requests.get(url, timeout=PATIENCE_SECONDS).json()
+    return requests.get(url, timeout=STATE.seconds).json()
 
 
 def test_workers_have_the_smallest_free_numbers_over_reloads(settings):
@@ -423,7 +434,7 @@ def create(url: str, made: list[str], over: threading.Event) -> None:
 
 def test_a_stop_under_load_cuts_nobody_off(tmp_path):
     with serving(tmp_path, workers=2) as service:
-        service.wait_until_ready()  # both workers
+        service.wait_until_ready(within=START)  # both workers
         key, registry = Key(service.api), registry_of(service.settings)
         service.inject(Fault(function="C_GenerateKey", delay_seconds=3))
         slow: list[int] = []
@@ -442,7 +453,7 @@ def test_a_stop_under_load_cuts_nobody_off(tmp_path):
             service.process.send_signal(signal.SIGTERM)
             until(lambda: refused(clients))
             generator.join()
-            assert service.process.wait(timeout=PATIENCE_SECONDS) == 0
+            assert service.process.wait(timeout=STOP.seconds) == 0
         assert broken(clients) == []
         assert cut(clients) <= 1
         assert set(answers(clients)) == {200}

@@ -9,7 +9,7 @@ import requests
 
 from tests.faults.service import Service, use
 from tests.shared.command import jose_hsm
-from tests.shared.waiting import PATIENCE_SECONDS, until
+from tests.shared.waiting import START, STATE, until
 
 HMAC = {"kty": "oct", "alg": "HS256"}
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
@@ -47,7 +47,7 @@ def test_without_its_registry_the_service_says_503_and_never_404(serve_faulty, t
         path.rename(state / path.name)
     with serve_faulty(settings=settings) as service:
         service.keys.append(key)
-        service.wait_until_ready()
+        service.wait_until_ready(within=START)
         service.assert_sound()
 
 
@@ -70,7 +70,7 @@ def test_a_registry_that_is_moved_away_under_the_service_is_503(service, tmp_pat
 
 
 def ready(service: Service) -> str:
-    return requests.get(f"{service.url}/health/ready", timeout=PATIENCE_SECONDS).text
+    return requests.get(f"{service.url}/health/ready", timeout=STATE.seconds).text
 
 
 def test_where_a_mount_is_missing_no_other_registry_takes_its_place(serve_faulty, tmp_path):
@@ -98,7 +98,7 @@ def test_where_a_mount_is_missing_no_other_registry_takes_its_place(serve_faulty
         there.rename(here)
     with serve_faulty(settings=settings) as service:
         service.keys.append(key)
-        service.wait_until_ready()
+        service.wait_until_ready(within=START)
         assert use(service.api, key) == 200
         service.assert_sound()
 
@@ -113,7 +113,7 @@ def test_a_new_registry_is_believed_once_somebody_says_so(serve_faulty):
     claimed = jose_hsm(settings, "claim")
     assert claimed.returncode == 0, claimed
     with serve_faulty(settings=settings) as service:
-        service.wait_until_ready()
+        service.wait_until_ready(within=START)
         assert use(service.api, key) == 404  # the operator says that it is lost
         assert use(service.api, service.create(**HMAC)) == 200
 
@@ -158,12 +158,12 @@ def test_keys_that_an_old_registry_does_not_know_are_left_on_the_token(serve_fau
     restore(tmp_path / "old.db", state)
     with serve_faulty(settings=settings) as service:
         service.keys.append(old)
-        service.wait_until_ready()
+        service.wait_until_ready(within=START)
         assert use(service.api, new) == 404
         assert f"left alone): 1\n  {new['kid']}" in service.reconcile()
         service.assert_sound()
     restore(tmp_path / "new.db", state)
     with serve_faulty(settings=settings) as service:
         service.keys += [old, new]
-        service.wait_until_ready()
+        service.wait_until_ready(within=START)
         service.assert_sound()

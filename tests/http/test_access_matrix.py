@@ -19,7 +19,7 @@ from tests.shared.api import PREFIX, Api, header
 from tests.shared.authority import Certificates
 from tests.shared.callers import token_for
 from tests.shared.issuer import BAD, Issuer
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import ANSWER
 
 CREATE, MANAGE, TAG = "create", "manage", "tag"
 EVERY_KEY = "read every key"
@@ -265,9 +265,7 @@ class Site:
         path = call.path.replace("{kid}", kid)
         body = None if call.body is None else call.body(self.made, kid)
         try:
-            answer = client.request(
-                call.method, self.url + path, json=body, timeout=PATIENCE_SECONDS
-            )
+            answer = client.request(call.method, self.url + path, json=body, timeout=ANSWER.seconds)
         except requests.ConnectionError:
             return NOT_CONNECTED
         if answer.status_code in ERRORS and call.method != "HEAD":

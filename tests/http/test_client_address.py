@@ -17,7 +17,7 @@ from tests.services.test_nginx import NGINX, ask, nginx, through
 from tests.shared.api import PREFIX
 from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.forks import server
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import ANSWER
 
 FLASK = Flask("test")
 SECRET = "0123456789abcdef"
@@ -63,7 +63,7 @@ def addresses(directory: Path) -> set[str]:
 
 
 def on_socket(path: Path, bearer: str, client: str) -> int:
-    connection = http.client.HTTPConnection("localhost", timeout=PATIENCE_SECONDS)
+    connection = http.client.HTTPConnection("localhost", timeout=ANSWER.seconds)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(str(path))
     headers = {"Authorization": f"Bearer {bearer}", "X-Real-IP": client}

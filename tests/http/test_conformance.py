@@ -9,13 +9,13 @@ from scripts.openapi import examples
 from scripts.openapi.examples import play
 from scripts.throwaway import ROOT
 from tests.documents.test_openapi import OPERATIONS, validator
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import ANSWER
 
 PATH = "/openapi.json"
 
 
 def test_the_document_is_served_as_it_is(server):
-    answer = requests.get(server + PATH, timeout=PATIENCE_SECONDS)
+    answer = requests.get(server + PATH, timeout=ANSWER.seconds)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
     assert answer.content == (ROOT / "docs" / "openapi.json").read_bytes()
     assert "max-age" in answer.headers["Cache-Control"]

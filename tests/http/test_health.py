@@ -15,16 +15,16 @@ from app.service import service_of
 from hsm import Phase, State
 from scripts.throwaway import make_token
 from tests.shared.api import Api
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import CHANGE, STATE
 
 
 def get(url: str, path: str) -> requests.Response:
-    return requests.get(url + path, timeout=PATIENCE_SECONDS)
+    return requests.get(url + path, timeout=STATE.seconds)
 
 
 def eventually(url: str, status: int) -> requests.Response:
     """Ask /health/ready until it answers ``status``."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + CHANGE.seconds
     while (response := get(url, "/health/ready")).status_code != status:
         assert time.monotonic() < deadline, response.text
         time.sleep(0.05)
@@ -43,7 +43,7 @@ def test_a_service_with_a_wrong_pin_is_live_and_says_why_it_is_not_ready(serve, 
     Path(environment["JOSE_HSM_PIN_FILE"]).write_text("wrong-4711")
     with serve(environment, workers=1) as url:
         assert get(url, "/health/live").status_code == 200
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + CHANGE.seconds
         while "pin" not in (answer := get(url, "/health/ready")).text.lower():
             assert time.monotonic() < deadline, answer.text
             time.sleep(0.05)
@@ -88,7 +88,7 @@ def test_a_registry_that_is_lost_is_told_and_that_it_is_back(monkeypatch):
     assert watched.cause == "registry"
     watched.start()
     is_there.set()
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + CHANGE.seconds
     while watched.cause:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -104,7 +104,7 @@ def test_a_registry_that_does_not_come_back_to_us_is_lost(monkeypatch):
     watched = watch.Watch(lambda: go_on.wait(20))
     watched._answered = None
     watched.start()
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + CHANGE.seconds
     while not watched.cause:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -13,7 +13,7 @@ import requests
 
 from tests.shared.api import PREFIX, Api, b64u, header, unb64u
 from tests.shared.bodies import body_of
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import ANSWER, LONGEST_ANSWER
 
 LIMIT = 2 * 1024 * 1024
 MIB = 1024 * 1024
@@ -35,7 +35,7 @@ def address(url: str) -> tuple[str, int]:
 
 
 def connection(url: str) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(*address(url), timeout=PATIENCE_SECONDS)
+    return http.client.HTTPConnection(*address(url), timeout=ANSWER.seconds)
 
 
 def refusal_of(response: http.client.HTTPResponse) -> tuple[int, str]:
@@ -72,7 +72,7 @@ def api_of(url: str) -> Api:
     """Return the service at ``url``, called on a new connection each time."""
 
     def send(method: str, path: str, **arguments: Any) -> requests.Response:
-        return requests.request(method, url + path, timeout=PATIENCE_SECONDS, **arguments)
+        return requests.request(method, url + path, timeout=LONGEST_ANSWER.seconds, **arguments)
 
     return Api(send)
 
@@ -134,7 +134,7 @@ def test_a_key_is_read_changed_and_deleted_only(live: Api, method: str) -> None:
 def test_head_is_answered_without_a_body(server: str, path: str) -> None:
     # /keys is a list, and everything below it is a kid that there may be.
     status = {"/keys": 200}.get(path, 404 if path.startswith("/keys/") else 405)
-    with requests.head(f"{server}{PREFIX}{path}", timeout=PATIENCE_SECONDS) as response:
+    with requests.head(f"{server}{PREFIX}{path}", timeout=ANSWER.seconds) as response:
         assert response.status_code == status
         assert response.headers["Content-Type"] == "application/json"
         assert "HEAD" not in response.headers.get("Allow", "")
@@ -455,7 +455,7 @@ every_framing = pytest.mark.parametrize("framing", ["Content-Length", "chunked"]
 @every_framing
 def test_a_body_of_the_limit_passes(server: str, mac_body: Any, framing: str) -> None:
     request, body = framed("/mac", padded(mac_body, LIMIT), framing)
-    with closing(socket.create_connection(address(server), timeout=PATIENCE_SECONDS)) as channel:
+    with closing(socket.create_connection(address(server), timeout=ANSWER.seconds)) as channel:
         channel.sendall(request + body)
         with answer_on(channel) as response:
             assert response.status == 200, response.read()
@@ -486,7 +486,7 @@ def test_a_client_that_sends_10_mib_too_many_gets_the_answer(server, path, frami
     pieces = (body[start : start + 65_536] for start in range(0, len(body), 65_536))
     data = pieces if framing == "chunked" else body
     response = requests.post(
-        f"{server}{PREFIX}{path}", data=data, headers=JSON, timeout=PATIENCE_SECONDS
+        f"{server}{PREFIX}{path}", data=data, headers=JSON, timeout=ANSWER.seconds
     )
     assert response.status_code == 413
     assert response.json()["error"] == "payload_too_large"
@@ -519,7 +519,7 @@ def test_a_malformed_chunk_is_a_bad_request(server: str, body: bytes) -> None:
     ids=["Content-Length", "chunked"],
 )
 def test_a_truncated_body_is_a_bad_request(server: str, request_head: bytes, body: bytes) -> None:
-    with closing(socket.create_connection(address(server), timeout=PATIENCE_SECONDS)) as channel:
+    with closing(socket.create_connection(address(server), timeout=ANSWER.seconds)) as channel:
         channel.sendall(request_head + body)
         channel.shutdown(socket.SHUT_WR)
         with answer_on(channel) as response:
@@ -721,7 +721,7 @@ def test_what_gunicorn_refuses_is_answered_in_json(server, request_head, status:
 
 
 def test_gunicorn_does_not_echo_the_request(server: str) -> None:
-    with closing(socket.create_connection(address(server), timeout=PATIENCE_SECONDS)) as channel:
+    with closing(socket.create_connection(address(server), timeout=ANSWER.seconds)) as channel:
         channel.sendall(b"CANARY-4711\r\n\r\n")
         with answer_on(channel) as response:
             assert b"CANARY-4711" not in response.read()

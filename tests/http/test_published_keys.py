@@ -26,7 +26,7 @@ from hsm import KeySpec
 from scripts.throwaway import ROOT
 from tests.shared.api import Api, b64u, unb64u
 from tests.shared.callers import Callers
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import ANSWER, COMMAND
 
 # The alg "EdDSA" has a successor, "Ed25519" (RFC 9864); joserfc says so at each use.
 pytestmark = pytest.mark.filterwarnings(
@@ -49,7 +49,7 @@ Payloads = list[bytes | None]
 
 
 def fetched(url: str) -> Any:
-    return requests.get(url, timeout=PATIENCE_SECONDS).json()
+    return requests.get(url, timeout=ANSWER.seconds).json()
 
 
 def by_joserfc(url: str, signed: Sequence[str]) -> Payloads:
@@ -88,7 +88,7 @@ def by_jose(url: str, signed: Sequence[str]) -> Payloads:
         check=True,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=COMMAND.seconds,
     )
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert all(line.get("refused") in REFUSALS for line in told if "payload" not in line), told

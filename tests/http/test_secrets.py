@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from scripts.throwaway import make_token
 from tests.shared.api import Api, b64u, header
 from tests.shared.forks import server
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import ANSWER, CHANGE, STATE
 
 RSA_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
 FAULT = """
@@ -81,7 +81,7 @@ class Run:
         response = requests.post(
             f"{self.url}/v1/crypto{path}",
             headers={"Content-Type": "application/json"} | headers,
-            timeout=PATIENCE_SECONDS,
+            timeout=ANSWER.seconds,
             **arguments,
         )
         if not may_repeat:
@@ -126,11 +126,11 @@ def put_secrets_in_wrong_places(run: Run) -> None:
     path = b64u(run.secret("path"))
     for method in ("GET", "DELETE"):
         answer = requests.request(
-            method, f"{run.url}/v1/crypto/keys/{path}?{path}", timeout=PATIENCE_SECONDS
+            method, f"{run.url}/v1/crypto/keys/{path}?{path}", timeout=ANSWER.seconds
         )
         run.answers += answer.content
     host, port = run.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as client:
+    with socket.create_connection((host, int(port)), timeout=ANSWER.seconds) as client:
         client.sendall(b"NONSENSE " + path.encode() + b"\r\n\r\n")
         run.answers += client.recv(65536)
 
@@ -170,7 +170,7 @@ def test_no_secret_is_in_what_is_written_or_answered(state, tmp_path):
         use_everything(run)
         put_secrets_in_wrong_places(run)
         for path in ("/metrics", "/health/ready", "/health/live"):
-            run.answers += requests.get(run.url + path, timeout=PATIENCE_SECONDS).content
+            run.answers += requests.get(run.url + path, timeout=STATE.seconds).content
     texts = written(state, output) | {"answers": bytes(run.answers)}
     assert any(name.endswith("audit.log") for name in texts)
     assert texts[str(output)].count(b'"endpoint"') > 50
@@ -207,10 +207,10 @@ def test_a_wrong_pin_is_not_repeated(state, tmp_path):
     settings = environment | {"JOSE_HSM_LOG_LEVEL": "debug"}
     with output.open("wb") as log, server(settings, workers=1, log=log) as running:
         run = Run(running.url)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + CHANGE.seconds
         while not re.search(rb"unavailable: pin", bytes(run.answers)):
             assert time.monotonic() < deadline
-            run.answers += requests.get(run.url + "/health/ready", timeout=PATIENCE_SECONDS).content
+            run.answers += requests.get(run.url + "/health/ready", timeout=STATE.seconds).content
             time.sleep(0.1)
         run.send("/keys", {"kty": "oct", "alg": "HS256"})
     assert_none([secret], written(state, output) | {"answers": bytes(run.answers)})
@@ -224,6 +224,6 @@ def test_the_password_of_the_registry_is_not_repeated(state, tmp_path):
     with output.open("wb") as log, server(settings, workers=1, log=log) as running:
         run = Run(running.url)
         run.send("/keys", {"kty": "oct", "alg": "HS256"})
-        run.answers += requests.get(run.url + "/health/ready", timeout=PATIENCE_SECONDS).content
+        run.answers += requests.get(run.url + "/health/ready", timeout=STATE.seconds).content
     assert output.stat().st_size
     assert_none([b"SECRET-password"], written(state, output) | {"answers": bytes(run.answers)})

@@ -16,13 +16,13 @@ from app.service import service_of
 from hsm import Hsm, KeySpec
 from tests.shared.api import PREFIX
 from tests.shared.callers import token_for
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import STATE
 
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
 
 
 def get(url: str, path: str = "/status", **headers: str) -> requests.Response:
-    return requests.get(url + path, headers=headers, timeout=PATIENCE_SECONDS)
+    return requests.get(url + path, headers=headers, timeout=STATE.seconds)
 
 
 def basic(user: str, password: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from scripts.throwaway import LABEL, make_token
 from tests.shared.api import Api
 from tests.shared.command import jose_hsm
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import COMMAND
 
 MAKE = f"""
 import os, pkcs11
@@ -47,7 +47,7 @@ def own(tmp_path: Any) -> dict[str, str]:
         [sys.executable, "-c", MAKE],
         env={**os.environ, **own},
         check=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=COMMAND.seconds,
     )
     return own
 
@@ -157,7 +157,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         [sys.executable, "-c", OTHERS, directory / "rsa.der", directory / "ec.der"],
         env={**os.environ, **own},
         check=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=COMMAND.seconds,
     )
     (directory / "state" / "right.pem").write_bytes(pem(own_ec))
     (directory / "state" / "wrong.pem").write_bytes(pem(other_ec))

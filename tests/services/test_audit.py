@@ -16,7 +16,7 @@ from app.audit.log import BEGINNING, digest
 from app.operator import cli
 from app.service import service_of
 from tests.shared.api import Api, b64u
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import STATE
 
 PROCESSES = 4
 THREADS = 2
@@ -306,7 +306,7 @@ def test_every_use_and_every_refusal_is_in_it_before_the_answer(log, serve, tmp_
         assert api.post("/mac", {"kid": key["kid"], "alg": "HS256", "data": "="}).status == 400
         assert api.delete(key["kid"]).status == 204
         assert api.delete(key["kid"]).status == 404
-        requests.get(url + "/health/ready", timeout=PATIENCE_SECONDS)
+        requests.get(url + "/health/ready", timeout=STATE.seconds)
         lines = entries(tmp_path / "audit.log")
     assert seen(tmp_path / "audit.log") == [
         ("keys.create", 200, False),
@@ -372,7 +372,7 @@ def test_without_a_line_there_is_no_answer_and_no_key(log, serve, tmp_path, appl
         assert token.inventory().keys() == before
         assert (
             'audit_lines_total{outcome="failed"} 2.0'
-            in requests.get(url + "/metrics", timeout=PATIENCE_SECONDS).text
+            in requests.get(url + "/metrics", timeout=STATE.seconds).text
         )
         path.rmdir()
         api.ok("/mac", use)

@@ -19,7 +19,7 @@ from app.settings import ConfigError
 from tests.shared.api import Api
 from tests.shared.authority import Authority, Certificates, dns, email, uri
 from tests.shared.callers import token_for
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import ANSWER, CHANGE
 from tests.unit.test_config import GOOD
 
 
@@ -80,7 +80,7 @@ def test_no_header_makes_a_certificate_of_another(url, certificates):
 
 def test_plain_http_is_not_spoken(url):
     with pytest.raises(requests.ConnectionError):
-        requests.get(f"{url}/v1/crypto/keys", timeout=PATIENCE_SECONDS)
+        requests.get(f"{url}/v1/crypto/keys", timeout=ANSWER.seconds)
 
 
 def test_beside_other_ways_a_certificate_is_one_of_several(environment, serve, certificates):
@@ -108,7 +108,7 @@ def test_a_connection_does_not_outlive_its_certificate(environment, serve, tmp_p
     with serve(environment | certificates.settings, workers=1) as url:
         api = Api.over_http(https(url), cert=brief, verify=str(certificates.authority.path))
         assert api.get("/keys").status == 200
-        until = time.monotonic() + PATIENCE_SECONDS
+        until = time.monotonic() + CHANGE.seconds
         while (answer := api.get("/keys")).status == 200 and time.monotonic() < until:
             time.sleep(0.5)
         assert answer.refusal == (401, "unauthorized")

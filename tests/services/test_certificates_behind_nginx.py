@@ -19,7 +19,7 @@ from tests.shared.api import PREFIX, Api
 from tests.shared.authority import Certificates
 from tests.shared.callers import token_for
 from tests.shared.forks import server
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import ANSWER
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
@@ -63,8 +63,8 @@ class Place(NamedTuple):
 
 def connection_to(backend: str) -> http.client.HTTPConnection:
     if not backend.startswith("unix:"):
-        return http.client.HTTPConnection(backend, timeout=PATIENCE_SECONDS)
-    connection = http.client.HTTPConnection("localhost", timeout=PATIENCE_SECONDS)
+        return http.client.HTTPConnection(backend, timeout=ANSWER.seconds)
+    connection = http.client.HTTPConnection("localhost", timeout=ANSWER.seconds)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(backend.removeprefix("unix:"))
     return connection

@@ -15,7 +15,7 @@ from scripts.throwaway import LABEL, make_token
 from tests.http.test_http import api_of
 from tests.shared.documents import DOCUMENTS
 from tests.shared.forks import server
-from tests.shared.waiting import PATIENCE_SECONDS, until
+from tests.shared.waiting import STATE, until
 
 MAC = {"kty": "oct", "alg": "HS256"}
 
@@ -53,7 +53,7 @@ def replaced(master: int) -> None:
 
 def state_of(url: str) -> str:
     """What ``/health/ready`` says: ready, or the word of its reason."""
-    said = requests.get(f"{url}/health/ready", timeout=PATIENCE_SECONDS).json()
+    said = requests.get(f"{url}/health/ready", timeout=STATE.seconds).json()
     return said.get("state") or said["description"].split(": ")[1]
 
 

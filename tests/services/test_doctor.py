@@ -26,7 +26,7 @@ from tests.faults.service import CONFIGURATION
 from tests.shared.api import Api
 from tests.shared.command import jose_hsm
 from tests.shared.forks import completed, server
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import CHANGE, STATE
 
 PIN_LOCKED = 0xA4
 TEMPLATE_INCONSISTENT = 0xD1
@@ -209,10 +209,10 @@ def test_a_pin_that_was_refused_here_is_not_tried_by_the_service(installation):
     assert installation.examine().failed == ["login"]
     environment = installation.settings | installation.faults.environment
     with server(environment, workers=1, configuration=CONFIGURATION) as service:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + CHANGE.seconds
         while (
             "PIN was refused"
-            not in requests.get(f"{service.url}/health/ready", timeout=PATIENCE_SECONDS).text
+            not in requests.get(f"{service.url}/health/ready", timeout=STATE.seconds).text
         ):
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -14,7 +14,7 @@ import requests
 from app.observability import Stream, logs
 from tests.shared.api import Api
 from tests.shared.forks import server
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import LIFE
 
 REQUEST = {
     "time",
@@ -53,7 +53,7 @@ def test_each_request_has_one_line_and_every_answer_its_id(environment, tmp_path
             assert len(made.headers["X-Request-Id"]) == 32
         odd_kid = {"kid": "secret", "alg": "HS256", "data": ""}
         assert api.post("/mac", odd_kid).status == 404
-        requests.get(running.url + "/health/live", timeout=PATIENCE_SECONDS)
+        requests.get(running.url + "/health/live", timeout=LIFE.seconds)
     written = [line for line in lines(output) if "endpoint" in line]
     assert all(line.keys() == REQUEST for line in written)
     assert [line["endpoint"] for line in written] == [

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from scripts.throwaway import make_token
 from tests.shared.api import Api
 from tests.shared.forks import server
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import CHANGE, STATE
 
 USES = 12
 
@@ -28,7 +28,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def metrics(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    response = requests.get(url + "/metrics", timeout=PATIENCE_SECONDS)
+    response = requests.get(url + "/metrics", timeout=STATE.seconds)
     text = response.text if response.status_code == 200 else ""  # 503: a worker is starting again
     return {
         (sample.name.removeprefix("jose_hsm_"), frozenset(sample.labels.items())): sample.value
@@ -42,7 +42,7 @@ def value(url: str, name: str, **labels: str) -> float:
 
 
 def eventually(url: str, expected: float, name: str, **labels: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + CHANGE.seconds
     while (found := value(url, name, **labels)) != expected:
         assert time.monotonic() < deadline, (found, metrics(url))
         time.sleep(0.1)
@@ -70,7 +70,7 @@ def test_errors_of_the_token_are_counted_by_function_and_code(started):
     jwe = api.ok("/encrypt", {"kid": kid, "alg": "dir", "enc": "A128GCM", "data": ""})
     jwe["tag"] = "A" * 22
     assert api.post("/decrypt", jwe).status == 422
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + CHANGE.seconds
     while not (
         codes := {
             dict(labels)["code"]
@@ -85,7 +85,7 @@ def test_errors_of_the_token_are_counted_by_function_and_code(started):
 def test_no_label_names_a_key_or_a_principal(started):
     kid = Api.over_http(started.url).create(kty="oct", alg="HS256")["kid"]
     Api.over_http(started.url).delete(kid)
-    text = requests.get(started.url + "/metrics", timeout=PATIENCE_SECONDS).text
+    text = requests.get(started.url + "/metrics", timeout=STATE.seconds).text
     assert kid not in text
     assert "anonymous" not in text
     assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}", text)
@@ -97,7 +97,7 @@ def test_every_live_worker_and_only_those_say_that_they_have_their_token(started
         return {labels for (name, labels), on in found.items() if name == "token_up" and on}
 
     def wait(number: int) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + CHANGE.seconds
         while len(up()) != number:
             assert time.monotonic() < deadline, up()
             time.sleep(0.1)
@@ -107,7 +107,7 @@ def test_every_live_worker_and_only_those_say_that_they_have_their_token(started
     children = Path(f"/proc/{started.process.pid}/task/{started.process.pid}/children")
     for worker in children.read_text().split():
         os.kill(int(worker), signal.SIGKILL)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + CHANGE.seconds
         while worker in children.read_text().split():
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -117,12 +117,12 @@ def test_every_live_worker_and_only_those_say_that_they_have_their_token(started
 
 def test_the_history_goes_on_when_the_worker_that_keeps_it_dies(started):
     def computed() -> int:
-        page = requests.get(started.url + "/status", timeout=PATIENCE_SECONDS)
+        page = requests.get(started.url + "/status", timeout=STATE.seconds)
         found = re.search(r"<b>MAC</b> (\d+) done", page.text)
         return int(found[1]) if found else 0  # 503: a worker is starting again
 
     def wait(number: int) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + CHANGE.seconds
         while computed() != number:
             assert time.monotonic() < deadline, computed()
             time.sleep(0.2)
@@ -135,7 +135,7 @@ def test_the_history_goes_on_when_the_worker_that_keeps_it_dies(started):
     for number, worker in enumerate(children.read_text().split(), start=1):
         os.kill(int(worker), signal.SIGKILL)
         until_served = Api.over_http(started.url)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + CHANGE.seconds
         while until_served.post("/mac", {"kid": kid, "alg": "HS256", "data": ""}).status != 200:
             assert time.monotonic() < deadline
         wait(before + number)

@@ -40,7 +40,7 @@ from tests.http.test_http import (
 from tests.shared.api import PREFIX
 from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.forks import server
-from tests.shared.waiting import PATIENCE_SECONDS, until
+from tests.shared.waiting import ANSWER, CHANGE, until
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 PARTS = ROOT / "deploy" / "nginx"
@@ -135,7 +135,7 @@ def nginx(
 
 
 def until_listening(port: int) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + CHANGE.seconds
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -172,13 +172,13 @@ def ask(
 
 def through(port: int) -> http.client.HTTPSConnection:
     return http.client.HTTPSConnection(
-        "127.0.0.1", port, timeout=PATIENCE_SECONDS, context=trusting()
+        "127.0.0.1", port, timeout=ANSWER.seconds, context=trusting()
     )
 
 
 def send(port: int, data: bytes) -> tuple[int, str]:
     """Send bytes over TLS; return status and code of the JSON answer."""
-    plain = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
+    plain = socket.create_connection(("127.0.0.1", port), timeout=ANSWER.seconds)
     with closing(trusting().wrap_socket(plain, server_hostname="localhost")) as channel:
         channel.sendall(data)
         with closing(http.client.HTTPResponse(channel)) as response:
@@ -231,7 +231,7 @@ def requests_of(live: Any) -> Iterator[tuple[str, str, Any, Mapping[str, str]]]:
 
 
 def test_answers_are_those_of_the_service_byte_for_byte(front, server, live):
-    direct = http.client.HTTPConnection(*address(server), timeout=PATIENCE_SECONDS)
+    direct = http.client.HTTPConnection(*address(server), timeout=ANSWER.seconds)
     with closing(direct), closing(through(front)) as proxied:
         for request in requests_of(live):
             expected, found = ask(direct, *request), ask(proxied, *request)
@@ -298,7 +298,7 @@ def test_what_nginx_refuses_is_answered_in_json(front, data, status, code):
 
 def test_plain_http_is_refused_in_json(front):
     with closing(
-        http.client.HTTPConnection("127.0.0.1", front, timeout=PATIENCE_SECONDS)
+        http.client.HTTPConnection("127.0.0.1", front, timeout=ANSWER.seconds)
     ) as connection:
         assert json_of(ask(connection, "GET", "/")) == (400, "bad_request")
 
@@ -549,7 +549,7 @@ def test_a_service_that_is_killed_is_503_and_comes_back(environment, tmp_path):
             assert status(port) == 404
             started.process.send_signal(signal.SIGKILL)
             started.process.wait()
-            deadline = time.monotonic() + PATIENCE_SECONDS
+            deadline = time.monotonic() + CHANGE.seconds
             while status(port) == 404:  # of workers that have not noticed yet
                 assert time.monotonic() < deadline
         with closing(through(port)) as connection:

@@ -20,7 +20,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from app.rights import Role
 from tests.shared.browser import CHROMIUM, DRIVER, Browser, chromium
 from tests.shared.callers import Callers, token_for
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import CHANGE, STATE
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is not installed")
 
@@ -183,7 +183,7 @@ def test_the_state_of_the_service_is_seen(browser, callers, environment, shots):
     for _ in range(20):
         callers.alice.ok("/mac", {"kid": kid, "alg": "HS256", "data": DATA})
     assert callers.alice.post("/mac", {"kid": kid, "alg": "HS384", "data": DATA}).status == 422
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + CHANGE.seconds
     while computed(callers, auditor) < before + 20:  # until the next sample
         assert time.monotonic() < deadline
         time.sleep(0.5)
@@ -210,7 +210,7 @@ def test_the_state_of_the_service_is_seen(browser, callers, environment, shots):
 def computed(callers: Callers, auditor: str) -> int:
     """Return how many MACs the page says have been computed in the last hour."""
     headers = {"Authorization": f"Bearer {auditor}"}
-    page = requests.get(f"{callers.url}/status", headers=headers, timeout=PATIENCE_SECONDS).text
+    page = requests.get(f"{callers.url}/status", headers=headers, timeout=STATE.seconds).text
     found = re.search(r"<b>MAC</b> ([\d,]+) done", page)
     assert found, page
     return int(found[1].replace(",", ""))

@@ -11,7 +11,7 @@ from scripts.throwaway import make_token
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.command import jose_hsm
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import START, STATE
 
 DENIED = (403, "forbidden")
 NOT_FOUND = (404, "not_found")
@@ -34,8 +34,8 @@ class Services(NamedTuple):
 
 
 def until_ready(url: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while requests.get(f"{url}/health/ready", timeout=PATIENCE_SECONDS).status_code != 200:
+    deadline = time.monotonic() + START.seconds
+    while requests.get(f"{url}/health/ready", timeout=STATE.seconds).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

@@ -15,7 +15,7 @@ import pytest
 from scripts.throwaway import ROOT
 from tests.faults.test_processes import Key, answers, broken, load, refused
 from tests.http.test_http import api_of
-from tests.shared.waiting import PATIENCE_SECONDS, until
+from tests.shared.waiting import STOP, until
 
 UNITS = ROOT / "deploy" / "systemd"
 ANALYZE = shutil.which("systemd-analyze")
@@ -110,7 +110,7 @@ def activated(
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=PATIENCE_SECONDS)
+            process.wait(timeout=STOP.seconds)
 
 
 def test_a_restart_behind_the_socket_refuses_and_cuts_off_nobody(environment) -> None:

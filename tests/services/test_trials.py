@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from scripts.throwaway import ROOT
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import COMMAND
 
 
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
@@ -16,7 +16,7 @@ def run(*command: str) -> "subprocess.CompletedProcess[str]":
         check=False,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=COMMAND.seconds,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import requests
 
-from tests.shared.waiting import PATIENCE_SECONDS, until
+from tests.shared.waiting import LONGEST_ANSWER, until
 
 PREFIX = "/v1/crypto"
 OPENING = "Service unavailable: the token is being opened"
@@ -65,7 +65,7 @@ class Api:
             session.headers["Authorization"] = f"Bearer {bearer}"
 
         def send(method: str, path: str, **arguments: Any) -> requests.Response:
-            return session.request(method, url + path, timeout=PATIENCE_SECONDS, **arguments)
+            return session.request(method, url + path, timeout=LONGEST_ANSWER.seconds, **arguments)
 
         return cls(send)
 

@@ -11,7 +11,7 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import CHANGE
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 _ARGUMENTS = (
@@ -52,7 +52,7 @@ class Browser:
 
     def find(self, selector: str, within: WebElement | None = None) -> WebElement:
         """Return the first element that ``selector`` names, as soon as it is there."""
-        found = WebDriverWait(self._driver, PATIENCE_SECONDS).until(
+        found = WebDriverWait(self._driver, CHANGE.seconds).until(
             lambda driver: (within or driver).find_elements("css selector", selector), selector
         )
         return found[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scripts.throwaway import ROOT
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import COMMAND
 
 NOT_RUN = "<!-- not run: "
 """Stands, with the reason, above commands that no test can run."""
@@ -110,7 +110,7 @@ def typed(
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=COMMAND.seconds,
     )
 
 

@@ -17,7 +17,7 @@ from typing import IO, Any
 from scripts import throwaway
 from scripts.throwaway import ROOT, Server
 from tests.shared import nursery
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import PATIENCE_SECONDS, are_promises_held
 
 _STDERR = 2
 
@@ -141,7 +141,9 @@ def completed(
 def server(
     settings: Mapping[str, str], *, is_patient: bool = True, **options: Any
 ) -> AbstractContextManager[Server]:
-    """Serve as ``scripts.throwaway.server`` does."""
+    """Serve as ``scripts.throwaway.server`` does; just so where promises are held."""
+    if are_promises_held():
+        return throwaway.server(settings, **options)
 
     def start(
         arguments: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | None

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from app.registry import migrate
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import COMMAND, PATIENCE_SECONDS
 
 _SETTINGS = """
 listen_addresses = ''
@@ -70,7 +70,7 @@ class Cluster:
             env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
             check=True,
             stdout=subprocess.DEVNULL,
-            timeout=PATIENCE_SECONDS,
+            timeout=COMMAND.seconds,
         )
 
     def start(self) -> None:

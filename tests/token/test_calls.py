@@ -21,7 +21,7 @@ from tests.shared import injector
 from tests.shared.drivers import result_of
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import COMMAND, GIVEN_UP
 from tests.token.test_connection import (
     AES,
     ES256,
@@ -176,11 +176,12 @@ def hang(function: str) -> str:
 @pytest.mark.parametrize("function", ["C_SignInit", "C_GenerateKeyPair"])
 def test_a_call_that_hangs_ends_the_process(environment, function):
     with alone(environment, hang, function) as process:
-        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        out, err = process.communicate(timeout=COMMAND.seconds)
     assert (process.returncode, out.strip()) == (EXIT_STATUS, '"before"')
     assert "does not come back from the token" in err
 
 
+@pytest.mark.promise
 def test_a_canary_that_falls_silent_is_noticed_without_any_request(environment):
     assert result_of(environment, silence_the_canary) == "noticed"
 
@@ -190,7 +191,7 @@ def silence_the_canary() -> str:
     token, chaos = _started(), _injector()
     epoch = token.state.epoch
     chaos.fail("C_EncryptInit", injector.DEVICE_ERROR)
-    _until(lambda: token.state.phase is hsm.Phase.UNAVAILABLE)
+    _until(lambda: token.state.phase is hsm.Phase.UNAVAILABLE, within=GIVEN_UP)
     assert token.state.cause in {"lost", "token"}
     chaos.heal()
     _until(lambda: token.state.phase is hsm.Phase.READY)

@@ -28,7 +28,7 @@ from tests.shared import injector
 from tests.shared.drivers import result_of
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import CHANGE, COMMAND, PATIENCE_SECONDS, RECOVERY, Promise
 
 ROOT = Path(__file__).parents[2]
 AES = KeySpec(kty="oct", alg="A256GCM", bits=256)
@@ -54,8 +54,8 @@ def _settings(**changes: Any) -> Settings:
     )
 
 
-def _until(is_so: Callable[[], object], *, seconds: float = PATIENCE_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
+def _until(is_so: Callable[[], object], *, within: Promise = CHANGE) -> None:
+    deadline = time.monotonic() + within.seconds
     while not is_so():
         if time.monotonic() > deadline:
             raise TimeoutError
@@ -148,7 +148,7 @@ def lose_the_kek() -> list[str]:
 
     token._connection.perform(Errand(verb=destroy))
     first = decrypt()
-    _until(lambda: decrypt() == "done")
+    _until(lambda: decrypt() == "done", within=RECOVERY)
     last = decrypt()
     token.destroy(key)
     return [first, last]
@@ -250,7 +250,7 @@ def refuse_every_decryption() -> dict[str, Any]:
     _until(lambda: token.reason is not None)
     _until(lambda: chaos.calls["C_Decrypt"] >= 10 or token.reason is None)  # new epochs
     chaos.heal()
-    _until(lambda: _outcome(decrypt) == "done")
+    _until(lambda: _outcome(decrypt) == "done", within=RECOVERY)
     _until(lambda: token.reason is None)
     offers = token.offers()
     result = {
@@ -335,11 +335,11 @@ def exhaust_the_pool() -> dict[str, Any]:
 
     def hold(*_: Any) -> None:
         held.set()
-        free.wait(PATIENCE_SECONDS)
+        free.wait(CHANGE.seconds)
 
     holder = threading.Thread(target=token._connection.perform, args=(Errand(verb=hold),))
     holder.start()
-    held.wait(PATIENCE_SECONDS)
+    held.wait(CHANGE.seconds)
     outcome = _outcome(lambda: token.encrypt(key, "dir", "A256GCM", b"", lambda _: b"aad"))
     is_held = holder.is_alive()
     free.set()
@@ -364,7 +364,7 @@ def explain_pin_file(content: list[int] | None) -> list[str | None]:
     token = Hsm(_settings(session_wait_seconds=0.1))
     first = _explained(token)
     path.write_bytes(right)
-    _until(lambda: token.reason is None)
+    _until(lambda: token.reason is None, within=RECOVERY)
     return [first, token.reason]
 
 
@@ -421,7 +421,7 @@ def test_a_wrong_pin_is_tried_once_by_all_processes_and_its_correction_is_notice
         assert latch.stat().st_mode & 0o777 == 0o600
         pin_file.write_text(right)
         second = [
-            json.loads(process.communicate("go on\n", timeout=PATIENCE_SECONDS)[0])
+            json.loads(process.communicate("go on\n", timeout=COMMAND.seconds)[0])
             for process in processes
         ]
         assert sum(found["logins"] for found in second) == 1 + 2
@@ -477,6 +477,7 @@ def test_what_was_found_long_ago_or_is_not_readable_is_found_anew(environment, t
     assert result_of(environment, try_in_turn, str(tmp_path), proves=True) == first
 
 
+@pytest.mark.promise
 def test_a_key_encryption_key_that_is_lost_is_made_anew(environment):
     assert result_of(environment, lose_the_kek) == ["KeyNotFound", "done"]
 
@@ -516,6 +517,7 @@ def confused(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return result_of(make_token(state), refuse_every_decryption)
 
 
+@pytest.mark.promise
 def test_a_general_error_of_everything_is_not_a_failed_decryption(confused):
     assert confused["outcome"] == "TokenUnavailable"
 
@@ -555,6 +557,7 @@ def test_wrong_settings_are_explained(changes, reason, environment):
     assert result_of(environment, explain, changes) == f"TokenUnavailable: {reason}"
 
 
+@pytest.mark.promise
 @pytest.mark.parametrize("content", [None, list(b"\xff\xfe")], ids=["missing", "not-utf-8"])
 def test_an_unreadable_pin_file_is_explained_and_its_correction_noticed(content, own):
     first, last = result_of(own, explain_pin_file, content)
@@ -769,7 +772,7 @@ def killed_at_login() -> dict[str, int]:
 
 def status_of(environment: Mapping[str, str], driver: Callable[..., Any]) -> int:
     with alone(environment, driver) as process:
-        process.communicate(timeout=PATIENCE_SECONDS)
+        process.communicate(timeout=COMMAND.seconds)
     return process.returncode
 
 
@@ -782,7 +785,7 @@ def test_a_process_that_is_killed_over_a_wrong_pin_costs_no_second_try(own):
         found = json.loads(later.stdout.readline())
         assert (found["logins"], "PIN was refused" in found["reason"]) == (0, True)
         pin_file.write_text(right)
-        result, _ = later.communicate("go on\n", timeout=PATIENCE_SECONDS)
+        result, _ = later.communicate("go on\n", timeout=COMMAND.seconds)
     assert json.loads(result) == {"logins": 1}
 
 

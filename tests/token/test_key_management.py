@@ -19,7 +19,7 @@ from scripts.throwaway import ROOT
 from tests.http.test_interoperation import PEERS, UNKNOWN_TO_PEERS, Peer, public_half
 from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.bodies import TRANSPORTS, body_of, crvs_of
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import COMMAND
 
 Jwk = dict[str, str]
 
@@ -91,7 +91,7 @@ def run_node(tasks: Sequence[Any]) -> Any:
         check=True,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=COMMAND.seconds,
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -14,7 +14,7 @@ from app.registry.tables import keys
 from app.service import service_of
 from hsm.life.work import Errand
 from tests.shared.api import Api, b64u, header
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import CHANGE, LONGEST_ANSWER
 
 RETIRED = ("deactivated", "compromised")
 NOT_FOUND = (404, "not_found")
@@ -227,7 +227,7 @@ def test_of_two_who_delete_one_key_at_once_one_does(server, live, threads):
 
     def delete(kid: str) -> int:
         client = Api.over_http(server)  # a connection of its own, to either worker
-        barrier.wait(timeout=PATIENCE_SECONDS)
+        barrier.wait(timeout=CHANGE.seconds)
         return client.delete(kid).status
 
     found = []
@@ -251,7 +251,7 @@ def test_no_signature_is_made_after_the_deletion(server, live, threads, applicat
         ) -> list[tuple[bool, int]]:
             client = Api.over_http(server)
             answers = []
-            started.wait(timeout=PATIENCE_SECONDS)
+            started.wait(timeout=CHANGE.seconds)
             while len(answers) < 5 or not answers[-5][0]:
                 was_gone = gone.is_set()
                 answer = client.post("/sign", {"kid": kid, "alg": "ES256", "data": "AA"})
@@ -261,12 +261,12 @@ def test_no_signature_is_made_after_the_deletion(server, live, threads, applicat
             return answers
 
         signing = [threads.submit(sign_until_gone) for _ in range(3)]
-        started.wait(timeout=PATIENCE_SECONDS)
+        started.wait(timeout=CHANGE.seconds)
         assert signed.wait(30)
         assert live.delete(kid).status == 204
         gone.set()
         answers = {
-            answer for future in signing for answer in future.result(timeout=PATIENCE_SECONDS)
+            answer for future in signing for answer in future.result(timeout=LONGEST_ANSWER.seconds)
         }
         assert answers <= {(False, 200), (False, 404), (True, 404)}
         assert {(False, 200), (True, 404)} <= answers

@@ -30,7 +30,7 @@ from tests.conftest import ROOT, make_token
 from tests.shared.api import b64u
 from tests.shared.command import jose_hsm
 from tests.shared.refs import new_ref
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import CHANGE, PATIENCE_SECONDS, RECONCILIATION
 
 UNAVAILABLE = (503, "unavailable")
 NOT_FOUND = (404, "not_found")
@@ -244,7 +244,7 @@ def test_the_janitor_clears_away_what_is_a_minute_old(pending, new, keyring, age
     time.sleep(0.5)
     assert (new.rows, new.objects) == ({pending}, {pending})
     aged(pending)
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + CHANGE.seconds
     while new.rows and time.monotonic() < deadline:
         time.sleep(0.05)
     janitor.stop()
@@ -378,23 +378,24 @@ def test_reconcile_waits_for_a_creation_that_is_under_way(new, local, keyring, m
 
     def generate_slowly(*args: Any) -> Any:
         begun.set()
-        assert go_on.wait(timeout=PATIENCE_SECONDS)
+        assert go_on.wait(timeout=CHANGE.seconds)
         return generate(*args)
 
     monkeypatch.setattr(Hsm, "generate", generate_slowly)
     with ThreadPoolExecutor(2) as threads:
         creation = threads.submit(local.create, **AES)
-        assert begun.wait(timeout=PATIENCE_SECONDS)
+        assert begun.wait(timeout=CHANGE.seconds)
         reconciliation = threads.submit(keyring.recovery.reconcile, dry_run=False)
         go_on.set()
-        kid = UUID(creation.result(timeout=PATIENCE_SECONDS)["kid"])
-        assert kid not in reconciliation.result(timeout=PATIENCE_SECONDS).settled
+        kid = UUID(creation.result(timeout=CHANGE.seconds)["kid"])
+        assert kid not in reconciliation.result(timeout=CHANGE.seconds).settled
     assert new.rows == new.objects == {kid}
     assert local.delete(str(kid)).status == 204
 
 
+@pytest.mark.promise
 def test_reconcile_has_its_turn_while_keys_are_made_all_the_time(keyring):
-    enough, over = time.monotonic() + PATIENCE_SECONDS, threading.Event()
+    enough, over = time.monotonic() + RECONCILIATION.seconds, threading.Event()
 
     def make_and_make() -> None:
         while not over.is_set() and time.monotonic() < enough:

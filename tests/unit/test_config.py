@@ -11,7 +11,7 @@ from app.config import Config
 from app.registry import migrate
 from app.settings import ConfigError
 from scripts.throwaway import ROOT
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import COMMAND
 
 GOOD = {
     "JOSE_HSM_PKCS11_MODULE": "/usr/lib/module.so",
@@ -101,7 +101,7 @@ def test_gunicorn_cannot_be_made_to_serve_others_by_its_own_option(environment):
         check=False,
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=COMMAND.seconds,
     )
     assert done.returncode != 0
     assert "without authentication only loopback addresses are served" in done.stderr
