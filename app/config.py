@@ -41,6 +41,9 @@ class Config:
     """The settings; each is ``JOSE_HSM_`` and its name in capitals."""
 
     pkcs11_module: Path = setting(absolute, "path of the PKCS#11 library")
+    pkcs11_parameters: str | None = setting(
+        text, "what the library gets as `pReserved` of `C_Initialize`: NSS wants it", default=None
+    )
     token_label: str | None = setting(text, "label of the token", default=None)
     token_serial: str | None = setting(text, "serial number of the token", default=None)
     token_uri: str | None = setting(
@@ -284,6 +287,7 @@ class Config:
         token = parse_token_uri(self.token_uri)
         return hsm.Settings(
             module=self.pkcs11_module,
+            parameters=self.pkcs11_parameters,
             token_label=self.token_label or token.get("token"),
             token_serial=self.token_serial or token.get("serial"),
             read_pin=self.read_pin,

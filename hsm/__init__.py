@@ -26,6 +26,7 @@ from hsm.algorithms.tables import (
     SIGNATURES,
 )
 from hsm.cryptoki.module import Product
+from hsm.cryptoki.objects import is_whole
 from hsm.cryptoki.pool import Sessions
 from hsm.errors import (
     Cause,
@@ -38,7 +39,7 @@ from hsm.errors import (
     WrongResult,
 )
 from hsm.examination.adoption import Adoptable, OtherName
-from hsm.examination.examination import Examination, Finding, is_whole
+from hsm.examination.examination import Examination, Finding
 from hsm.examination.rates import RATES
 from hsm.files import file_lock, replace, replacing
 from hsm.life.state import Phase, State

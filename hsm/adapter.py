@@ -13,7 +13,7 @@ from hsm.algorithms.kinds import RSA, PublicKey
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, DIRECT, KEY_MANAGEMENTS, MACS, SIGNATURES
 from hsm.cryptoki import owner
 from hsm.cryptoki.module import Product
-from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject, objects_of, secrets_of
+from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject, is_whole, objects_of, secrets_of
 from hsm.cryptoki.pool import Sessions
 from hsm.errors import CryptoFailure, DecryptionFailed, KeyNotFound, TokenUnavailable
 from hsm.examination import adoption
@@ -161,9 +161,7 @@ class Hsm:
         the token that are not in ``specs``.
         """
         found = self.inventory()
-        missing = {
-            kid for kid, spec in specs.items() if found.get(kid) != frozenset(objects_of(spec))
-        }
+        missing = {kid for kid, spec in specs.items() if not is_whole(spec, found.get(kid))}
         return missing, found.keys() - specs.keys()
 
     @property

@@ -11,6 +11,8 @@ from hsm.observer import Observer
 class Settings:
     """What ``hsm`` needs to know. ``read_pin`` is called for each login; the PIN is not kept.
 
+    The library ``module`` gets ``parameters`` when it is initialised, if it wants any.
+
     ``state_dir`` holds the boot lock and the PIN latch; all processes of a host share it. Those of
     one service have a ``shared_dir`` too, which ends with it; the first of them tries what the
     token can do. An
@@ -24,6 +26,7 @@ class Settings:
     token_serial: str | None
     read_pin: Callable[[], str] = field(repr=False)
     state_dir: Path
+    parameters: str | None = None
     shared_dir: Path | None = None
     sessions: int = 4
     session_wait_seconds: float = 2.0

@@ -17,6 +17,8 @@ from hsm.cryptoki.material import CONVERSIONS, Attributes
 LABEL_PREFIX: Final = "jose-hsm:"
 PUBLIC_KEY_INFO: Final = cast(Attribute, 0x129)
 """CKA_PUBLIC_KEY_INFO (PKCS#11 v2.40), which python-pkcs11 does not name."""
+_LABEL_BYTES: Final = 32
+"""Longer ones cost an object more on small tokens, as on the YubiHSM."""
 
 OPTIONAL: Final = (
     Attribute.ALLOWED_MECHANISMS,
@@ -25,7 +27,7 @@ OPTIONAL: Final = (
     Attribute.MODIFIABLE,
     Attribute.COPYABLE,
 )
-"""Attributes that younger or smaller tokens do not know; ``token`` tries each at boot."""
+"""Attributes that younger or smaller tokens do not know; ``variants`` tries each at boot."""
 
 _FIXED: Final = {
     Attribute.COPYABLE: False,
@@ -53,19 +55,23 @@ _MAPPER: Final = attribute_mapper()
 
 
 def label(kid: UUID) -> str:
-    """Return CKA_LABEL of ``kid``: for people; keys are found by CKA_ID."""
-    return f"{LABEL_PREFIX}{kid}"
+    """Return CKA_LABEL of ``kid``, as much of it as fits: for people; keys are found by CKA_ID."""
+    return f"{LABEL_PREFIX}{kid}"[:_LABEL_BYTES]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Templates:
     """Templates for one token.
 
-    ``optional`` are those of ``OPTIONAL`` that it takes; ``in_process`` names the algorithms whose
-    padding is decoded in the process, which takes the bare RSA operation.
+    ``of_secrets`` and ``of_pairs`` are those of ``OPTIONAL`` that its secret keys and the halves of
+    its pairs take. ``public_is_private`` is CKA_PRIVATE of public keys, if they are to have one.
+    ``in_process`` names the algorithms whose padding is decoded in the process, which takes the
+    bare RSA operation.
     """
 
-    optional: frozenset[Attribute] = frozenset(OPTIONAL)
+    of_secrets: frozenset[Attribute] = frozenset(OPTIONAL)
+    of_pairs: frozenset[Attribute] = frozenset(OPTIONAL)
+    public_is_private: bool | None = False
     in_process: frozenset[str] = frozenset()
 
     def usages(self, rows: Iterable[Algorithm]) -> MechanismFlag:
@@ -74,24 +80,27 @@ class Templates:
         for row in rows:
             usages |= row.usages
             if row.name in self.in_process:
-                usages |= MechanismFlag.DECRYPT
+                # NSS tries a new pair by encrypting to it; of a public key that gives nothing away.
+                usages |= MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
         return usages
 
     def secret(self, rows: Iterable[Algorithm], *, extractable: bool = False) -> Attributes:
-        """Return what guards a private or secret key of ``rows``.
+        """Return what guards a secret key of ``rows``.
 
         ``extractable`` is for CEKs that live for one message, as session objects: they have to
         be wrapped.
         """
-        return _guards(extractable=extractable) | self._restrictions(rows)
+        return _guards(extractable=extractable) | _known(self.of_secrets, self._restrictions(rows))
 
     def kek(self) -> Attributes:
         """Return what guards the key under which CEKs are measured and kept."""
-        return _guards(extractable=False) | self._restricted_to({CEK_WRAPPING})
+        restrictions = _restricted_to({CEK_WRAPPING})
+        return _guards(extractable=False) | _known(self.of_secrets, restrictions)
 
     def shared_secret(self) -> Attributes:
         """Return what guards Z: it is good for nothing but to be hashed."""
-        return _guards(extractable=False) | self._restricted_to({Mechanism.SHA256})
+        restrictions = _restricted_to({Mechanism.SHA256})
+        return _guards(extractable=False) | _known(self.of_secrets, restrictions)
 
     def passing(self, value: bytes) -> Attributes:
         """Return a whole session object with a CEK that is only to be wrapped."""
@@ -102,25 +111,24 @@ class Templates:
             Attribute.KEY_TYPE: HMAC.key_type,
             Attribute.VALUE: value,
             **_guards(extractable=True),
-            **self._known(_FIXED),
+            **_known(self.of_secrets, _FIXED),
         }
 
     def shown(self) -> Attributes:
         """Return what guards a CEK that has been unwrapped to be read, and for nothing else."""
         guards = _guards(extractable=True) | {Attribute.SENSITIVE: False}
-        return guards | self._known(_FIXED)
+        return guards | _known(self.of_secrets, _FIXED)
 
     def private(self, rows: Iterable[Algorithm]) -> Attributes:
         """Return what guards the private half of a pair of ``rows``."""
-        return self._known({Attribute.SIGN_RECOVER: False}) | self.secret(rows)
+        own = {Attribute.SIGN_RECOVER: False} | self._restrictions(rows)
+        return _guards(extractable=False) | _known(self.of_pairs, own)
 
     def public(self, rows: Iterable[Algorithm]) -> Attributes:
         """Return what guards the public half of a pair of ``rows``."""
-        return {
-            Attribute.PRIVATE: False,
-            **self._known({Attribute.VERIFY_RECOVER: False}),
-            **self._restrictions(rows),
-        }
+        own = {Attribute.VERIFY_RECOVER: False} | self._restrictions(rows)
+        private = {Attribute.PRIVATE: self.public_is_private}
+        return _known(self.of_pairs, own) | ({} if self.public_is_private is None else private)
 
     def secret_generation(
         self, rows: Sequence[Algorithm], *, extractable: bool = False
@@ -189,13 +197,15 @@ class Templates:
         mechanisms = {row.mechanism for row in rows}
         if any(row.name in self.in_process for row in rows):
             mechanisms.add(Mechanism.RSA_X_509)
-        return self._restricted_to(mechanisms)
+        return _restricted_to(mechanisms)
 
-    def _restricted_to(self, mechanisms: Iterable[Mechanism]) -> Attributes:
-        return self._known({Attribute.ALLOWED_MECHANISMS: sorted(mechanisms)} | _FIXED)
 
-    def _known(self, attributes: Attributes) -> Attributes:
-        return {name: value for name, value in attributes.items() if name in self.optional}
+def _restricted_to(mechanisms: Iterable[Mechanism]) -> Attributes:
+    return {Attribute.ALLOWED_MECHANISMS: sorted(mechanisms)} | _FIXED
+
+
+def _known(known: frozenset[Attribute], attributes: Attributes) -> Attributes:
+    return {name: value for name, value in attributes.items() if name in known}
 
 
 def _guards(*, extractable: bool) -> Attributes:
@@ -219,6 +229,9 @@ def _parameter_set(spec: KeySpec) -> Attributes:
     return {Attribute.PARAMETER_SET: parameter_set} if parameter_set else {}
 
 
-def identity(kid: UUID) -> dict[str, Any]:
-    """Return the arguments that make a generated or unwrapped key a token object."""
-    return {"id": kid.bytes, "label": label(kid), "store": True}
+def identity(kid: UUID, suffix: bytes = b"") -> dict[str, Any]:
+    """Return the arguments that make a generated or unwrapped key a token object.
+
+    Behind the kid CKA_ID has the ``suffix``.
+    """
+    return {"id": kid.bytes + suffix, "label": label(kid), "store": True}

@@ -8,7 +8,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from cachetools import LRUCache
-from pkcs11 import Object, PKCS11Error, _pkcs11, types
+from pkcs11 import GCMParams, Object, PKCS11Error, _pkcs11, types
 from pkcs11 import Session as RawSession
 from pkcs11.exceptions import FunctionFailed
 
@@ -109,7 +109,7 @@ class Key(
 
     def encrypt(self, data: bytes, **mechanism: Any) -> bytes:
         """Return the output of the mechanism."""
-        result: bytes = self.lent.call("C_Encrypt", super().encrypt, data, **mechanism)
+        result: bytes = self.lent.call("C_Encrypt", self._encrypted, data, **mechanism)
         return result
 
     def decrypt(self, data: bytes, **mechanism: Any) -> bytes:
@@ -140,6 +140,15 @@ class Key(
     def derive_key(self, *arguments: Any, **named: Any) -> Object:
         """Make an object of what this key agrees on with another."""
         result: Object = self.lent.call("C_DeriveKey", super().derive_key, *arguments, **named)
+        return result
+
+    def _encrypted(self, data: bytes, **mechanism: Any) -> bytes:
+        parameters = mechanism.get("mechanism_param")
+        if isinstance(parameters, GCMParams):
+            output = self.lent.encrypt_gcm(self.handle, data, parameters)
+            if output is not None:
+                return output
+        result: bytes = super().encrypt(data, **mechanism)
         return result
 
     def destroy(self) -> None:

@@ -9,6 +9,7 @@ from pkcs11 import PKCS11Error, Token, TokenFlag
 
 from hsm.cryptoki.attributes import attribute_mapper
 from hsm.cryptoki.faults import Fault, fault_of, name_of
+from hsm.cryptoki.module import FunctionList
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import SessionPool
 from hsm.errors import Cause, TokenUnavailable
@@ -33,8 +34,12 @@ _WRONG: Final = frozenset(
 )
 
 
-def log_in(token: Token, settings: Settings, latch: PinLatch) -> SessionPool:
+def log_in(
+    token: Token, settings: Settings, latch: PinLatch, functions: FunctionList | None
+) -> SessionPool:
     """Return sessions on ``token``, logged in; the caller holds the boot lock.
+
+    ``functions`` are those of its library, where they can be called beside python-pkcs11.
 
     Raises ``TokenUnavailable`` with the cause ``pin`` if there is no PIN to try or the token
     refuses it, which ``latch`` remembers for all processes; ``PKCS11Error`` for all else.
@@ -51,6 +56,7 @@ def log_in(token: Token, settings: Settings, latch: PinLatch) -> SessionPool:
             wait_seconds=settings.session_wait_seconds,
             attribute_mapper=attribute_mapper(),
             observer=settings.observer,
+            functions=functions,
         )
     except PKCS11Error as error:
         if fault_of(error) is not Fault.PIN:

@@ -1,6 +1,7 @@
 """The PKCS#11 library of the token, initialised so that threads may use it."""
 
 import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,8 +15,8 @@ from pkcs11 import PKCS11Error, Token, TokenFlag, _pkcs11
 
 from hsm.errors import Cause, TokenUnavailable
 
+CKR_OK: Final = 0
 _CKF_OS_LOCKING_OK: Final = 2
-_CKR_OK: Final = 0
 _UNKNOWN: Final = "unknown"
 _NO_NUMBER: Final = ctypes.c_ulong(-1).value
 """CK_UNAVAILABLE_INFORMATION; a limit of 0 is none (CK_EFFECTIVELY_INFINITE)."""
@@ -25,10 +26,20 @@ _KNOWN_FLAGS: Final = reduce(or_, TokenFlag)
 _LIB: Any = _pkcs11.lib  # its stub has no __new__; see ``Module``
 _Function: Final = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)
 _GetTokenInfo: Final = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p)
+_EncryptInit: Final = ctypes.CFUNCTYPE(
+    ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong
+)
+_Encrypt: Final = ctypes.CFUNCTYPE(
+    *(ctypes.c_ulong, ctypes.c_ulong),
+    *(ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p),
+)
 
 
 class _InitializeArgs(ctypes.Structure):
-    """CK_C_INITIALIZE_ARGS: no mutexes of ours, use those of the operating system."""
+    """CK_C_INITIALIZE_ARGS: no mutexes of ours, use those of the operating system.
+
+    NSS has pReserved one word later, and parameters where the standard has pReserved.
+    """
 
     _fields_ = (
         ("CreateMutex", ctypes.c_void_p),
@@ -36,7 +47,8 @@ class _InitializeArgs(ctypes.Structure):
         ("LockMutex", ctypes.c_void_p),
         ("UnlockMutex", ctypes.c_void_p),
         ("flags", ctypes.c_ulong),
-        ("pReserved", ctypes.c_void_p),
+        ("pReserved", ctypes.c_char_p),
+        ("pReservedOfNss", ctypes.c_void_p),
     )
 
 
@@ -52,8 +64,8 @@ class _Info(ctypes.Structure):
     )
 
 
-class _FunctionList(ctypes.Structure):
-    """The beginning of CK_FUNCTION_LIST."""
+class FunctionList(ctypes.Structure):
+    """The beginning of CK_FUNCTION_LIST, for what python-pkcs11 does not call as we need it."""
 
     _fields_ = (
         ("version", ctypes.c_ubyte * 2),
@@ -64,6 +76,9 @@ class _FunctionList(ctypes.Structure):
         ("C_GetSlotList", _Function),
         ("C_GetSlotInfo", _Function),
         ("C_GetTokenInfo", _GetTokenInfo),
+        ("C_GetMechanismList to C_FindObjectsFinal", ctypes.c_void_p * 22),
+        ("C_EncryptInit", _EncryptInit),
+        ("C_Encrypt", _Encrypt),
     )
 
 
@@ -127,8 +142,11 @@ class Module:
     does). They are safe for threads however they are initialised, and the wrapper does it.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Load the library at ``path``; raise ``TokenUnavailable`` if that is impossible."""
+    def __init__(self, path: Path, parameters: str | None = None) -> None:
+        """Load the library at ``path``; raise ``TokenUnavailable`` if that is impossible.
+
+        It is to get ``parameters`` when it is initialised, unless the wrapper does that.
+        """
         try:
             dll = ctypes.CDLL(str(path))
             first, second = _function_list(dll), _function_list(dll)
@@ -139,15 +157,22 @@ class Module:
         self._wrapper = _LIB.__new__(_LIB, str(path))
         self._is_shared = ctypes.addressof(first) == ctypes.addressof(second)
         self._functions = first
+        self._parameters = parameters
 
     def initialize(self) -> None:
         """Call C_Initialize; raise ``TokenUnavailable`` unless it succeeds."""
         if not self._is_shared:
             self._wrapper.initialize()
             return
-        arguments = _InitializeArgs(flags=_CKF_OS_LOCKING_OK)
-        if self._functions.C_Initialize(ctypes.addressof(arguments)) != _CKR_OK:
+        parameters = None if self._parameters is None else os.fsencode(self._parameters)
+        arguments = _InitializeArgs(flags=_CKF_OS_LOCKING_OK, pReserved=parameters)
+        if self._functions.C_Initialize(ctypes.addressof(arguments)) != CKR_OK:
             raise TokenUnavailable("the PKCS#11 module does not initialise", cause=Cause.MODULE)
+
+    @property
+    def functions(self) -> FunctionList | None:
+        """The functions of the library, for sessions of python-pkcs11, if they are its own too."""
+        return self._functions if self._is_shared else None
 
     def finalize(self) -> None:
         """Call C_Finalize, whatever it answers. Every handle and session is void afterwards.
@@ -206,7 +231,7 @@ class Module:
             return TokenInfo(TokenFlag(token.flags), 0, None, None)
         info = _TokenInfo()
         answer = self._functions.C_GetTokenInfo(token.slot.slot_id, ctypes.addressof(info))
-        if answer != _CKR_OK:
+        if answer != CKR_OK:
             raise TokenUnavailable(f"the token answers {answer:#x}")
         most = min(info.ulMaxSessionCount or _NO_NUMBER, info.ulMaxRwSessionCount or _NO_NUMBER)
         flags = TokenFlag(info.flags & _KNOWN_FLAGS)
@@ -249,10 +274,10 @@ def _version(version: Sequence[int]) -> str:
     return f"{major}.{minor}" if major or minor else _UNKNOWN
 
 
-def _function_list(dll: ctypes.CDLL) -> _FunctionList:
-    pointer = ctypes.POINTER(_FunctionList)()
+def _function_list(dll: ctypes.CDLL) -> FunctionList:
+    pointer = ctypes.POINTER(FunctionList)()
     dll.C_GetFunctionList.argtypes = [ctypes.c_void_p]
-    if dll.C_GetFunctionList(ctypes.byref(pointer)) != _CKR_OK:
+    if dll.C_GetFunctionList(ctypes.byref(pointer)) != CKR_OK:
         raise ValueError("no function list")
     return pointer.contents  # NULL is a ValueError too
 

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from pkcs11 import PKCS11Error, Token
 from pkcs11.attributes import AttributeMapper
 
+from hsm.cryptoki.module import FunctionList
 from hsm.cryptoki.session import Session, measured
 from hsm.errors import (
     Cause,
@@ -161,6 +162,7 @@ class SessionPool:
         wait_seconds: float,
         attribute_mapper: AttributeMapper,
         observer: Observer,
+        functions: FunctionList | None,
     ) -> None:
         """Log in, once. Raises ``PKCS11Error``, of the PIN class if the PIN was refused."""
 
@@ -170,7 +172,7 @@ class SessionPool:
                 function,
                 lambda: token.open(rw=True, user_pin=user_pin, attribute_mapper=attribute_mapper),
             )
-            return Session(raw, observer)
+            return Session(raw, observer, functions)
 
         self.token: Final = token
         self.anchor: Final = open_session("C_Login", pin)

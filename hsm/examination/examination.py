@@ -1,7 +1,8 @@
 """An examination of a token step by step, as the service opens and uses it.
 
-It leaves nothing on the token: all that it makes are session objects. The PIN is tried at most
-once, under the lock and the latch of the service.
+It leaves nothing on the token: what it makes are session objects, and what it stores to see which
+attributes are taken is gone at once. The PIN is tried at most once, under the lock and the latch of
+the service.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,14 +19,13 @@ from pkcs11 import PKCS11Error, TokenFlag
 from pkcs11 import Token as RawToken
 
 from hsm.algorithms.families import Family
-from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.tables import ALGORITHMS
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.faults import name_of
 from hsm.cryptoki.login import REFUSALS, log_in, read_pin, was_wrong
 from hsm.cryptoki.module import Module
-from hsm.cryptoki.objects import KeyObject, objects_of
+from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.owner import owner_of
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import SessionPool
@@ -35,7 +35,9 @@ from hsm.examination.known_answers import Example, KnownAnswers, NotImported, ex
 from hsm.examination.rates import RATES, Bench, measure
 from hsm.files import file_lock
 from hsm.life.proof_cache import ProofCache
-from hsm.life.token import FORBIDDEN, WRONG_RESULT, Policy, Token, inventory, known_attributes
+from hsm.life.refusal import WRONG_RESULT
+from hsm.life.token import FORBIDDEN, Policy, Token, inventory
+from hsm.life.variants import found_templates
 from hsm.operations.session_keys import SessionKeys
 from hsm.settings import Settings
 from hsm.tokens.softhsm import FirstAid
@@ -127,7 +129,7 @@ class Examination:
         if not path.is_file():
             return Finding("missing", {"path": str(path)})
         try:
-            self._module = Module(path)
+            self._module = Module(path, self._settings.parameters)
         except TokenUnavailable:
             return Finding("not_a_module", {"path": str(path)})
         self._first_aid.require_readable()
@@ -174,7 +176,7 @@ class Examination:
     def login(self) -> Finding:
         """Log in, once; what is refused is remembered for the service too."""
         try:
-            self._pool = log_in(self._found, self._settings, self._latch)
+            self._pool = log_in(self._found, self._settings, self._latch, self._module.functions)
         except TokenUnavailable as error:
             return Finding(_REFUSED.get(error.subject, "error"), {"answer": error.subject})
         self._first_aid.save()
@@ -208,7 +210,7 @@ class Examination:
     @_answered
     def canary(self) -> Finding:
         """Use the key by which the service sees that the token is well; it may not be there yet."""
-        self._templates = known_attributes(self._pool)
+        self._templates = found_templates(self._pool, ProofCache(None, self._found))
         self._canary = Canary(self._pool.anchor, self._templates, is_kept=False)
         return Finding(facts={"was_there": self._canary.was_there})
 
@@ -312,8 +314,3 @@ class Examination:
         for example in chosen:
             with self._pool.operations.session() as session:
                 known.compare(example, session)
-
-
-def is_whole(spec: KeySpec, found: frozenset[KeyObject] | None) -> bool:
-    """Tell whether ``found`` are all objects of a key."""
-    return found == frozenset(objects_of(spec))

@@ -23,7 +23,8 @@ from hsm.errors import Cause, HsmError, TokenUnavailable, WrongResult
 from hsm.files import file_lock
 from hsm.life.proof_cache import ProofCache
 from hsm.life.state import Phase, State
-from hsm.life.token import Policy, Token, known_attributes
+from hsm.life.token import Policy, Token
+from hsm.life.variants import found_templates
 from hsm.life.watchdog import Watchdog
 from hsm.life.work import Work
 from hsm.periodic import jittered
@@ -198,7 +199,7 @@ class Connection:
 
     def _connect(self) -> None:
         settings = self._settings
-        module = self._module = self._module or Module(settings.module)
+        module = self._module = self._module or Module(settings.module, settings.parameters)
         seconds = settings.generation_seconds
         # SoftHSM rewrites its token at each login; whoever boots meanwhile finds none.
         with (
@@ -211,16 +212,19 @@ class Connection:
             module.initialize()
             token = module.find_token(label=settings.token_label, serial=settings.token_serial)
             self._product, self.places = module.product(token), module.places(token)
-            pool = log_in(token, settings, self._latch)
+            pool = log_in(token, settings, self._latch, module.functions)
             self._first_aid.save()
-            templates = known_attributes(pool)
-            canary = Canary(pool.anchor, templates)
-            self.owner = owner_of(pool.anchor, canary)
-        policy = Policy.of(settings, self._first_aid.announce_change)
-        with self._watchdog.watching("the proof of the algorithms", seconds):
             proof_cache = ProofCache(settings.shared_dir, pool.token)
             with proof_cache.shared(believe=not self._state.epoch):
-                self._token = Token.prove(pool, templates, canary, policy, proof_cache)
+                templates = found_templates(pool, proof_cache)
+                canary = Canary(pool.anchor, templates)
+            self.owner = owner_of(pool.anchor, canary)
+        policy = Policy.of(settings, self._first_aid.announce_change)
+        with (
+            self._watchdog.watching("the proof of the algorithms", seconds),
+            proof_cache.shared(believe=not self._state.epoch),
+        ):
+            self._token = Token.prove(pool, templates, canary, policy, proof_cache)
         self._state = State(Phase.READY, epoch=self._state.epoch + 1)
         settings.observer.connected(self._state.epoch)
         logger.info("the token is ready")

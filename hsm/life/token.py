@@ -1,15 +1,12 @@
 """One token during one epoch: what it holds, and what it has proven to be able to do."""
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
-
-from pkcs11 import Attribute, PKCS11Error
 
 from hsm.algorithms.families import (
     Algorithm,
@@ -18,24 +15,24 @@ from hsm.algorithms.families import (
     Family,
     KeyManagement,
 )
-from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.kinds import EC, Curve
+from hsm.algorithms.kinds import Curve
 from hsm.algorithms.tables import (
     ALGORITHMS,
     CONTENT_ENCRYPTIONS,
     CONTENT_FAMILIES,
     KEY_MANAGEMENTS,
 )
-from hsm.cryptoki.attributes import OPTIONAL, Templates
+from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
-from hsm.cryptoki.faults import Fault, fault_of, name_of
+from hsm.cryptoki.handles import Handle
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
-from hsm.errors import HsmError, TokenUnavailable, UnsupportedAlgorithm
+from hsm.errors import UnsupportedAlgorithm
 from hsm.life.proof import Proof
 from hsm.life.proof_cache import ProofCache
+from hsm.life.refusal import refusal_of
 from hsm.messages import Storage
 from hsm.operations import jwe
 from hsm.operations.cek import CekPath, generate_kek
@@ -47,20 +44,11 @@ from hsm.storage.token_store import TokenStore
 
 logger = logging.getLogger(__name__)
 
-WRONG_RESULT: Final = "the token gives a wrong result"
 FORBIDDEN: Final = "its CEKs would pass through the process, which is forbidden"
 
-_TRIES: Final = 3
-_TRIES_OVER_SECONDS: Final = 12
-_PAUSE_SECONDS: Final = 0.25
 _TRIED_ENC: Final = "A256GCM"
-_SMALL_PAIR: Final = KeySpec(kty="EC", alg="ES256", crv="P-256")
 Attempt = Callable[[Curve | None, Session], object]
 Residence = Literal["token", "process"]
-
-_PASSES: Final = (Fault.AMBIGUOUS, Fault.BUSY)
-_OF_ITSELF: Final = (*_PASSES, Fault.DOWN, Fault.SESSION_LOST)
-"""What a token in trouble answers, and some a vendor's code for what they only lack."""
 
 
 class Offer(NamedTuple):
@@ -222,16 +210,18 @@ class _Trials:
         policy: Policy,
         proof_cache: ProofCache,
     ) -> None:
-        kek = generate_kek(pool.anchor, templates).remembered
         bare = {
             row.name for row in KEY_MANAGEMENTS.values() if CekPathName.PROCESS in row.cek_paths
         }
         self._proof = Proof(pool.anchor, replace(templates, in_process=frozenset(bare)), canary)
-        self._path = cache(lambda name: CEK_PATHS[name](templates, kek))
+        self._templates = templates
         self._pool = pool
         self._canary = canary
         self._policy = policy
         self._proof_cache = proof_cache
+        self._kek: Handle
+        self._kek_refusal = refusal_of(pool, self._generate_kek, canary.works)
+        self._path = cache(lambda name: CEK_PATHS[name](templates, self._kek))
         self.taken: dict[tuple[str, str], CekPath] = {}
 
     def offer(self, row: Algorithm) -> Offer:
@@ -251,6 +241,8 @@ class _Trials:
         self._proof.close()
 
     def _transport(self, row: KeyManagement, encs: Sequence[ContentEncryption]) -> Offer:
+        if self._kek_refusal is not None:
+            return Offer(self._kek_refusal)
         reason = None
         for path in map(self._path, row.cek_paths):
             if path.carries(encs[0]):
@@ -262,6 +254,9 @@ class _Trials:
                     return found
                 reason = found.reason
         return Offer(reason or FORBIDDEN)
+
+    def _generate_kek(self, _session: Session) -> None:
+        self._kek = generate_kek(self._pool.anchor, self._templates).remembered
 
     def _refusals(self, row: Algorithm, attempt: Attempt, name: str) -> dict[str, str]:
         """Return why not, by curve."""
@@ -275,7 +270,7 @@ class _Trials:
     def _refusal(self, attempt: Attempt, name: str, curve: Curve | None) -> str | None:
         return self._proof_cache.of(
             f"{name} {curve.crv}" if curve else name,
-            lambda: _refusal(self._pool, partial(attempt, curve), self._canary.works),
+            lambda: refusal_of(self._pool, partial(attempt, curve), self._canary.works),
         )
 
 
@@ -284,62 +279,6 @@ def _offer(row: Algorithm, refusals: Mapping[str, str], residency: Residence) ->
     if len(refusals) == len(row.keys):
         return Offer(next(iter(refusals.values())))
     return Offer(None, residency, MappingProxyType(dict(refusals)))
-
-
-def known_attributes(pool: SessionPool) -> Templates:
-    """Return templates with those optional attributes that the token takes."""
-
-    def try_with(attributes: Iterable[Attribute], session: Session) -> bool:
-        templates = Templates(optional=frozenset(attributes))
-        generate_kek(session, templates).destroy()
-        for made in session.generate_keypair(
-            EC.key_type, None, **templates.pair_generation(_SMALL_PAIR)
-        ):
-            session.destroy(made)
-        return True
-
-    def is_taken(attribute: Attribute) -> bool:
-        return _refusal(pool, partial(try_with, [attribute]), partial(try_with, [])) is None
-
-    return Templates(optional=frozenset(filter(is_taken, OPTIONAL)))
-
-
-def _refusal(
-    pool: SessionPool, trial: Callable[[Session], object], control: Callable[[Session], bool]
-) -> str | None:
-    """Return why ``trial`` fails on this token, or ``None`` if it succeeds.
-
-    A token in trouble lacks nothing: a wrong result, or an error that passes, is believed only of
-    one that gives it for seconds, and a refusal only if ``control`` succeeds after it. Else
-    ``TokenUnavailable`` is raised, or the ``PKCS11Error`` that says so by itself.
-    """
-    reason, errors = None, 0
-    for _ in range(_TRIES_OVER_SECONDS):
-        try:
-            with pool.operations.session() as session:
-                trial(session)
-        except HsmError:
-            reason = WRONG_RESULT
-            time.sleep(_PAUSE_SECONDS)
-        except PKCS11Error as error:
-            fault, reason = fault_of(error), f"the token answers {name_of(error)}"
-            if fault is Fault.PIN:
-                raise
-            if fault in _OF_ITSELF:
-                _require_well(pool, control)
-                time.sleep(_PAUSE_SECONDS)
-            if fault not in _PASSES and (errors := errors + 1) == _TRIES:
-                break
-        else:
-            return None
-    _require_well(pool, control)
-    return reason
-
-
-def _require_well(pool: SessionPool, control: Callable[[Session], bool]) -> None:
-    with pool.operations.session() as session:
-        if not control(session):
-            raise TokenUnavailable("the token does not answer")
 
 
 def _log(offers: Mapping[str, Offer]) -> None:

@@ -1,4 +1,4 @@
-"""Keys as token objects: CKA_ID is the 16 bytes of the kid, for all objects of the key."""
+"""Keys as token objects: CKA_ID is the 16 bytes of the kid, one more for the MAC half of a key."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +16,15 @@ from hsm.cryptoki.canary import CANARY_IDS, Canary
 from hsm.cryptoki.faults import Fault, fault_of
 from hsm.cryptoki.handles import Cek, Handle, HandleCache, Key, PublicHandle
 from hsm.cryptoki.keys import Keys
-from hsm.cryptoki.objects import OBJECTS, PRIVATE, PUBLIC, KeyObject, objects_of, secrets_of
+from hsm.cryptoki.objects import (
+    OBJECTS,
+    PRIVATE,
+    PUBLIC,
+    KeyObject,
+    kid_of,
+    objects_of,
+    secrets_of,
+)
 from hsm.cryptoki.session import Session
 from hsm.errors import Cause, KeyNotFound, TokenUnavailable
 from hsm.messages import OWN_KEY, KeyRef, Made
@@ -27,7 +35,6 @@ AnyHandle = TypeVar("AnyHandle", bound=Handle)
 # SoftHSM can overlook what another process has just created; see ``softhsm``, and its issue 573.
 _SEARCHES: Final = 3
 _PAUSE_SECONDS: Final = 0.02
-_KID_BYTES: Final = 16
 _OWN_IDS: Final = (*CANARY_IDS, OWN_KEY.kid.bytes)
 _CLASSES: Final = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
 
@@ -59,18 +66,19 @@ class TokenStore(Store):
     def keep(self, ref: KeyRef, kek: Key, cek: Cek) -> Made:
         """See ``Store``."""
         (row,) = ref.spec.algorithms
-        for key_object, part, made in zip(secrets_of(row), row.parts, cek, strict=True):
-            stored = kek.unwrap_key(
+        stored = [
+            kek.unwrap_key(
                 ObjectClass.SECRET_KEY,
                 part.kind.key_type,
                 kek.wrap_key(made, mechanism=CEK_WRAPPING),
-                **identity(ref.kid),
+                **identity(ref.kid, key_object.suffix),
                 mechanism=CEK_WRAPPING,
                 capabilities=self._templates.usages([part]),
                 template=self._templates.secret([part]),
             )
-            self._remember(ref.kid, key_object, Handle.of, stored)
-        return Made(ref)
+            for key_object, part, made in zip(secrets_of(row), row.parts, cek, strict=True)
+        ]
+        return self._made_secret(ref, stored)
 
     @contextmanager
     def lent(self, session: Session, ref: KeyRef, objects: Iterable[KeyObject]) -> Iterator[Keys]:
@@ -111,24 +119,27 @@ class TokenStore(Store):
         assert ref.spec.bits is not None  # noqa: S101  # the schema gives every oct key a length
         (row,) = ref.spec.algorithms
         shares = row.shares(bytes(ref.spec.bits // 8))
-        for key_object, part, share in zip(secrets_of(row), row.parts, shares, strict=True):
-            made = session.generate_key(
+        made = [
+            session.generate_key(
                 part.kind.key_type,
                 8 * len(share),
-                **identity(ref.kid),
+                **identity(ref.kid, key_object.suffix),
                 **self._templates.secret_generation([part]),
             )
-            self._remember(ref.kid, key_object, Handle.of, made)
-        return Made(ref)
+            for key_object, part, share in zip(secrets_of(row), row.parts, shares, strict=True)
+        ]
+        return self._made_secret(ref, made)
 
     def _import_secret(self, session: Session, ref: KeyRef, value: bytes | bytearray) -> Made:
         (row,) = ref.spec.algorithms
         shares = row.shares(value)
+        made = []
         for key_object, part, share in zip(secrets_of(row), row.parts, shares, strict=True):
             template = self._templates.imported_secret(ref.kid, part, share)
-            self._remember(ref.kid, key_object, Handle.of, session.create_object(template))
+            named = {Attribute.ID: key_object.key_id(ref.kid)}
+            made.append(session.create_object(template | named))
             share[:] = bytes(len(share))
-        return Made(ref)
+        return self._made_secret(ref, made)
 
     def _generate_pair(self, session: Session, ref: KeyRef) -> tuple[Object, Object]:
         spec = ref.spec
@@ -144,6 +155,13 @@ class TokenStore(Store):
         public = session.create_object(templates.imported_public(kid, spec, key.public_key()))
         return public, session.create_object(templates.imported_private(kid, spec, key))
 
+    def _made_secret(self, ref: KeyRef, made: Iterable[Object]) -> Made:
+        """Remember the objects of a new key, of which the last may have overwritten another."""
+        (row,) = ref.spec.algorithms
+        for key_object, each in zip(secrets_of(row), made, strict=True):
+            self._remember(ref.kid, key_object, Handle.of, each)
+        return Made(ref)
+
     def _made_pair(self, ref: KeyRef, public: Object, private: Object) -> Made:
         self._remember(ref.kid, PRIVATE, Handle.of, private)
         return Made(ref, self._remember(ref.kid, PUBLIC, PublicHandle.of, public).numbers)
@@ -156,7 +174,7 @@ class TokenStore(Store):
         made: Object,
     ) -> AnyHandle:
         """Remember a new object, having read it back."""
-        meant = {Attribute.ID: kid.bytes} | key_object.template
+        meant = {Attribute.ID: key_object.key_id(kid)} | key_object.template
         if any(made[name] != value for name, value in meant.items()):
             raise FunctionFailed
         handle = handle_of(made)
@@ -182,15 +200,21 @@ class TokenStore(Store):
         The last word is a search after the canary has been found: before, the token may have been
         in trouble. Raises ``TokenUnavailable`` if the canary is not found either.
         """
-        template = key_object.template | {Attribute.ID: kid.bytes}
         for _ in range(_SEARCHES):
-            if found := session.find(template):
+            if found := _found(session, kid, key_object):
                 return found
             self._announce_change()
             time.sleep(_PAUSE_SECONDS)
         if not self._canary.is_found(session):
             raise TokenUnavailable("the token does not show its keys", cause=Cause.CANARY)
-        return session.find(template)
+        return _found(session, kid, key_object)
+
+
+def _found(session: Session, kid: UUID, key_object: KeyObject) -> list[Object]:
+    for key_id in key_object.key_ids(kid):
+        if found := session.find(key_object.template | {Attribute.ID: key_id}):
+            return found
+    return []
 
 
 def _label(found: Object) -> str:
@@ -205,11 +229,11 @@ def _labelled(session: Session) -> Iterator[tuple[UUID, KeyObject]]:
     for object_class in _CLASSES:
         for found in session.find({Attribute.CLASS: object_class}):
             if _label(found).startswith(LABEL_PREFIX):
-                key_id = found[Attribute.ID]
-                if len(key_id) == _KID_BYTES and key_id not in _OWN_IDS:
-                    yield UUID(bytes=key_id), _key_object(object_class, found)
+                named = kid_of(found[Attribute.ID])
+                if named and named[0].bytes not in _OWN_IDS:
+                    yield named[0], _key_object(object_class, found, named[1])
 
 
-def _key_object(object_class: ObjectClass, found: Object) -> KeyObject:
+def _key_object(object_class: ObjectClass, found: Object, suffix: bytes) -> KeyObject:
     is_secret = object_class is ObjectClass.SECRET_KEY
-    return KeyObject(object_class, found[Attribute.KEY_TYPE] if is_secret else None)
+    return KeyObject(object_class, found[Attribute.KEY_TYPE] if is_secret else None, suffix)

@@ -24,6 +24,7 @@ from app.errors import RegistryUnavailable
 from app.registry import Registry
 from app.service import service_of
 from hsm import DecryptionFailed, Hsm, KeyRef, KeySpec, TokenUnavailable, WrongResult
+from hsm.cryptoki.attributes import Templates
 from hsm.life.work import Errand
 from tests.shared import injector
 from tests.shared.api import Api, b64u, header, unb64u
@@ -45,6 +46,7 @@ NOT_FOUND = (404, "not_found")
 UNAVAILABLE = (503, "unavailable")
 IV = bytes(range(16))
 AAD = b"the header"
+DEVICE_REMOVED = 0x32
 
 every_enc = pytest.mark.parametrize("enc", CBC_HMAC)
 
@@ -70,23 +72,30 @@ def imported(token: Hsm) -> Iterator[Callable[[str, bytes], KeyRef]]:
 
 def objects(token: Hsm, kid: UUID) -> dict[KeyType, int]:
     """Return the length of each object of ``kid`` in bytes, by its type."""
-    template = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: kid.bytes}
     lengths = Errand(
         verb=lambda _, session: {
             found[Attribute.KEY_TYPE]: found[Attribute.VALUE_LEN]
-            for found in session.find(template)
+            for found in found_of(session, kid)
         }
     )
     return token._connection.perform(lengths)
 
 
-def destroy_half(token: Hsm, kid: UUID, key_type: KeyType) -> None:
-    template = {Attribute.KEY_TYPE: key_type, Attribute.ID: kid.bytes}
+def found_of(session: Any, kid: UUID) -> list[Any]:
+    """Return both halves of ``kid``; that of the MAC has an id of its own."""
+    return [
+        found
+        for key_id in (kid.bytes, kid.bytes + b"\1")
+        for found in session.find({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: key_id})
+    ]
 
+
+def destroy_half(token: Hsm, kid: UUID, key_type: KeyType) -> None:
     def destroy(lent: Any, session: Any) -> None:
         lent.stores["token"].forget(kid)
-        for found in session.find(template):
-            found.destroy()
+        for found in found_of(session, kid):
+            if found[Attribute.KEY_TYPE] is key_type:
+                found.destroy()
 
     token._connection.perform(Errand(verb=destroy))
 
@@ -377,7 +386,7 @@ def test_what_dies_between_the_halves_leaves_nothing_that_can_be_reached(
     rows, made = set(keyring.recovery.registry.specs()), []
 
     def only_once(original: Callable[..., int], *words: int) -> int:
-        made.append(int(original(*words)) if not made else injector.DEVICE_ERROR)
+        made.append(int(original(*words)) if not made else DEVICE_REMOVED)
         return made[-1]
 
     def stay(*_: Any) -> None:
@@ -430,6 +439,45 @@ def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
     assert len(objects(token, ref.kid)) == 2
     token.destroy(ref)
     assert ref.kid not in token.inventory()
+
+
+def test_a_key_made_before_mac_halves_had_an_id_of_their_own_is_found_used_and_destroyed(token):
+    ref, cek = new_ref(spec_of("A128CBC-HS256")), bytes(range(32))
+    row = hsm.CONTENT_ENCRYPTIONS["A128CBC-HS256"]
+
+    def make_as_before(_lent: Any, session: Any) -> None:
+        for part, share in zip(row.parts, row.shares(cek), strict=True):
+            session.create_object(Templates().imported_secret(ref.kid, part, share))
+
+    token._connection.perform(Errand(verb=make_as_before))
+    sealed = seal("A128CBC-HS256", cek, IV, b"plain", AAD)
+    for _ in range(2):  # looked for, and remembered
+        assert token.decrypt(ref, "dir", "A128CBC-HS256", b"", hsm.Sealed(*sealed), AAD) == b"plain"
+    assert token.differences({ref.kid: ref.spec})[0] == set()
+    assert token.works(ref)
+    token.destroy(ref)
+    assert objects(token, ref.kid) == {}
+    assert token.differences({ref.kid: ref.spec})[0] == {ref.kid}
+
+
+def test_a_half_that_the_next_one_overwrites_is_noticed_before_the_key_is_given_away(token, chaos):
+    ref, handles = new_ref(spec_of("A128CBC-HS256")), []
+
+    def overwrite(original: Callable[..., int], *words: int) -> int:
+        answer = int(original(*words))
+        handle = ctypes.c_ulong.from_address(words[4])
+        handles.append(handle.value)
+        if len(handles) % 2 == 0:  # as NSS does with two secret keys of one CKA_ID
+            handle.value = handles[-2]
+        return answer
+
+    chaos.replace("C_GenerateKey", overwrite)
+    with pytest.raises(hsm.HsmError):
+        token.generate(ref)
+    assert len(handles) == 8
+    chaos.heal()
+    token.destroy(ref)
+    assert objects(token, ref.kid) == {}
 
 
 def test_its_encryptions_are_not_counted(local, application):

@@ -70,7 +70,7 @@ def odd(chaos: Injector, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
         return tries
 
-    monkeypatch.setattr("hsm.life.token._PAUSE_SECONDS", 0)
+    monkeypatch.setattr("hsm.life.refusal._PAUSE_SECONDS", 0)
     for name in FUNCTIONS:
         chaos.replace(name, refuse)
     for name in ("attempt", "attempt_transport"):

@@ -1,0 +1,60 @@
+"""Why a token does not do what is tried on it, told from a token that is in trouble."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pkcs11 import PKCS11Error
+
+from hsm.cryptoki.faults import Fault, fault_of, name_of
+from hsm.cryptoki.pool import SessionPool
+from hsm.cryptoki.session import Session
+from hsm.errors import HsmError, TokenUnavailable
+
+WRONG_RESULT: Final = "the token gives a wrong result"
+
+_TRIES: Final = 3
+_TRIES_OVER_SECONDS: Final = 12
+_PAUSE_SECONDS: Final = 0.25
+
+_PASSES: Final = (Fault.AMBIGUOUS, Fault.BUSY)
+_OF_ITSELF: Final = (*_PASSES, Fault.DOWN, Fault.SESSION_LOST)
+"""What a token in trouble answers, and some a vendor's code for what they only lack."""
+
+
+def refusal_of(
+    pool: SessionPool, trial: Callable[[Session], object], control: Callable[[Session], bool]
+) -> str | None:
+    """Return why ``trial`` fails on this token, or ``None`` if it succeeds.
+
+    A token in trouble lacks nothing: a wrong result, or an error that passes, is believed only of
+    one that gives it for seconds, and a refusal only if ``control`` succeeds after it. Else
+    ``TokenUnavailable`` is raised, or the ``PKCS11Error`` that says so by itself.
+    """
+    reason, errors = None, 0
+    for _ in range(_TRIES_OVER_SECONDS):
+        try:
+            with pool.operations.session() as session:
+                trial(session)
+        except HsmError:
+            reason = WRONG_RESULT
+            time.sleep(_PAUSE_SECONDS)
+        except PKCS11Error as error:
+            fault, reason = fault_of(error), f"the token answers {name_of(error)}"
+            if fault is Fault.PIN:
+                raise
+            if fault in _OF_ITSELF:
+                _require_well(pool, control)
+                time.sleep(_PAUSE_SECONDS)
+            if fault not in _PASSES and (errors := errors + 1) == _TRIES:
+                break
+        else:
+            return None
+    _require_well(pool, control)
+    return reason
+
+
+def _require_well(pool: SessionPool, control: Callable[[Session], bool]) -> None:
+    with pool.operations.session() as session:
+        if not control(session):
+            raise TokenUnavailable("the token does not answer")

@@ -1,0 +1,124 @@
+"""What attributes the objects of one token may have: tried with stored ones, which are gone then.
+
+Some tokens take attributes on session objects that they refuse on stored ones (NSS does), some want
+public keys to be private objects (AWS CloudHSM), some forbid it (nShield).
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
+
+from pkcs11 import Attribute, ObjectClass, PKCS11Error
+
+from hsm.algorithms.keyspec import KeySpec
+from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, MACS
+from hsm.cryptoki.attributes import OPTIONAL, Templates
+from hsm.cryptoki.faults import Fault, fault_of
+from hsm.cryptoki.pool import SessionPool
+from hsm.cryptoki.session import Session
+from hsm.life.proof_cache import ProofCache
+
+Make = Callable[[Templates, Session], Iterable[Any]]
+"""Makes objects with templates."""
+
+_TRIED: Final[dict[str, Any]] = {"id": b"jose-hsm:trial\0\0", "store": True}
+_CLASSES: Final = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
+_SECRETS: Final = (CONTENT_ENCRYPTIONS["A256GCM"], MACS["HS256"])
+_PAIRS: Final = (
+    KeySpec(kty="EC", alg="ES256", crv="P-256"),
+    KeySpec(kty="OKP", alg="EdDSA", crv="Ed25519"),
+    KeySpec(kty="RSA", alg="RS256", bits=2048),
+)
+_TRIES: Final = 3
+_NONE: Final[frozenset[Attribute]] = frozenset()
+_WITHOUT: Final = tuple(
+    Templates(of_secrets=_NONE, of_pairs=_NONE, public_is_private=is_private)
+    for is_private in (False, None, True)
+)
+
+
+def found_templates(pool: SessionPool, proof_cache: ProofCache) -> Templates:
+    """Return templates of what the token takes; what others have found is not tried again."""
+    found = proof_cache.of("attributes", partial(_tried, pool))
+    if found is None:
+        return Templates()
+    of_secrets, of_pairs, public_is_private = json.loads(found)
+    return Templates(
+        of_secrets=frozenset(Attribute[name] for name in of_secrets),
+        of_pairs=frozenset(Attribute[name] for name in of_pairs),
+        public_is_private=public_is_private,
+    )
+
+
+def _tried(pool: SessionPool) -> str | None:
+    """Return what is taken as JSON; ``None`` if that is all."""
+    _clear(pool)
+    secrets = _first(pool, [partial(_secret, row) for row in _SECRETS])
+    pairs = _first(pool, [partial(_pair, spec) for spec in _PAIRS])
+    if secrets == pairs == Templates():
+        return None
+    names = [
+        sorted(attribute.name for attribute in attributes)
+        for attributes in (secrets.of_secrets, pairs.of_pairs)
+    ]
+    return json.dumps([*names, pairs.public_is_private])
+
+
+def _first(pool: SessionPool, makes: Iterable[Make]) -> Templates:
+    """Return what the first kind of objects takes that the token makes at all."""
+    found = (_taken(partial(_takes, pool, make)) for make in makes)
+    return next((templates for templates in found if templates), Templates())
+
+
+def _taken(takes: Callable[[Templates], bool]) -> Templates | None:
+    whole = Templates()
+    if takes(whole):
+        return whole
+    without = next(filter(takes, _WITHOUT), None)
+    if without is None:
+        return None
+    known = frozenset(filter(lambda attribute: takes(_with(without, attribute)), OPTIONAL))
+    return Templates(of_secrets=known, of_pairs=known, public_is_private=without.public_is_private)
+
+
+def _with(templates: Templates, attribute: Attribute) -> Templates:
+    only = frozenset({attribute})
+    return Templates(of_secrets=only, of_pairs=only, public_is_private=templates.public_is_private)
+
+
+def _takes(pool: SessionPool, make: Make, templates: Templates) -> bool:
+    return any(_is_made(pool, make, templates) for _ in range(_TRIES))
+
+
+def _is_made(pool: SessionPool, make: Make, templates: Templates) -> bool:
+    try:
+        with pool.operations.session() as session:
+            for made in make(templates, session):
+                session.destroy(made)
+    except PKCS11Error as error:
+        if fault_of(error) is Fault.PIN:
+            raise
+        return False
+    return True
+
+
+def _secret(row: Any, templates: Templates, session: Session) -> Iterable[Any]:
+    made = session.generate_key(
+        row.kind.key_type, 256, **_TRIED, **templates.secret_generation([row])
+    )
+    return (made,)
+
+
+def _pair(spec: KeySpec, templates: Templates, session: Session) -> Iterable[Any]:
+    return session.generate_keypair(
+        spec.kind.key_type, spec.bits, **_TRIED, **templates.pair_generation(spec)
+    )
+
+
+def _clear(pool: SessionPool) -> None:
+    """Destroy what a process has left that was killed meanwhile."""
+    for object_class in _CLASSES:
+        with pool.operations.session() as session:
+            for left in session.find({Attribute.CLASS: object_class, Attribute.ID: _TRIED["id"]}):
+                session.destroy(left)

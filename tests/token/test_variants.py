@@ -1,0 +1,138 @@
+"""What a token is like is found out: by stored objects, by class, and no length is believed."""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from pkcs11 import Attribute
+
+from hsm import Hsm
+from hsm.cryptoki.attributes import OPTIONAL, Templates
+from hsm.life.proof_cache import ProofCache
+from hsm.life.variants import _TRIED, found_templates
+from hsm.life.work import Errand
+from tests.shared import injector
+from tests.shared.injector import Injector
+from tests.shared.refs import new_ref
+from tests.token.test_connection import AES
+
+TEMPLATE_INCONSISTENT = 0xD1
+MECHANISM_INVALID = 0x70
+GENERAL_ERROR = 0x05
+ATTRIBUTE_WORDS = 3
+Template = dict[int, bytes]
+Refuses = Callable[[Template], bool]
+
+
+def template_at(address: int, count: int) -> Template:
+    """Return an array of CK_ATTRIBUTE, by type."""
+    words = (ctypes.c_ulong * (ATTRIBUTE_WORDS * count)).from_address(address)
+    fields = zip(*[iter(words)] * ATTRIBUTE_WORDS, strict=True)
+    return {name: ctypes.string_at(value, length) for name, value, length in fields}
+
+
+def is_true(template: Template, attribute: Attribute) -> bool:
+    return template.get(attribute) == b"\1"
+
+
+@pytest.fixture
+def refusing(chaos: Injector) -> Callable[..., None]:
+    """Have templates refused: of secret keys, of public and of private halves."""
+
+    def refuse(
+        secret: Refuses = lambda _: False,
+        public: Refuses = lambda _: False,
+        private: Refuses = lambda _: False,
+        value: int = TEMPLATE_INCONSISTENT,
+    ) -> None:
+        def generate_key(original: Any, *words: int) -> int:
+            return value if secret(template_at(*words[2:4])) else int(original(*words))
+
+        def generate_pair(original: Any, *words: int) -> int:
+            is_refused = public(template_at(*words[2:4])) or private(template_at(*words[4:6]))
+            return value if is_refused else int(original(*words))
+
+        chaos.replace("C_GenerateKey", generate_key)
+        chaos.replace("C_GenerateKeyPair", generate_pair)
+
+    return refuse
+
+
+@pytest.fixture
+def found(token: Hsm) -> Iterator[Callable[[], Templates]]:
+    """What is found on the token of this process; nothing is left of it."""
+    pool = token._connection.token.pool
+    yield lambda: found_templates(pool, ProofCache(None, pool.token))
+    left = Errand(verb=lambda _, session: session.find({Attribute.ID: _TRIED["id"]}))
+    assert token._connection.perform(left) == []
+
+
+def test_softhsm_takes_all(found):
+    assert found() == Templates()
+
+
+@pytest.mark.parametrize("value", [TEMPLATE_INCONSISTENT, GENERAL_ERROR], ids=hex)
+def test_what_is_taken_on_session_objects_only_is_left_out_of_that_class(refusing, found, value):
+    lacking = {Attribute.ALLOWED_MECHANISMS, Attribute.COPYABLE}
+    refusing(
+        secret=lambda template: (
+            is_true(template, Attribute.TOKEN) and bool(lacking & template.keys())
+        ),
+        value=value,
+    )
+    assert found() == Templates(of_secrets=frozenset(OPTIONAL) - lacking)
+
+
+def test_pairs_have_attributes_of_their_own(refusing, found):
+    refusing(private=lambda template: Attribute.SIGN_RECOVER in template)
+    assert found() == Templates(of_pairs=frozenset(OPTIONAL) - {Attribute.SIGN_RECOVER})
+
+
+def test_public_keys_are_private_objects_where_the_token_wants_that(refusing, found):
+    refusing(public=lambda template: not is_true(template, Attribute.PRIVATE))
+    assert found() == Templates(public_is_private=True)
+
+
+def test_public_keys_do_not_say_whether_they_are_private_where_nobody_may(refusing, found):
+    refusing(public=lambda template: Attribute.PRIVATE in template)
+    assert found() == Templates(public_is_private=None)
+
+
+def test_a_token_without_elliptic_curves_tries_with_a_pair_that_it_has(refusing, found):
+    refusing(
+        public=lambda template: (
+            Attribute.EC_PARAMS in template or Attribute.VERIFY_RECOVER in template
+        ),
+        value=MECHANISM_INVALID,
+    )
+    assert found() == Templates(of_pairs=frozenset(OPTIONAL) - {Attribute.VERIFY_RECOVER})
+
+
+def test_what_others_have_found_is_not_tried_again(chaos, token, tmp_path):
+    pool = token._connection.token.pool
+    for _ in range(2):
+        proof_cache = ProofCache(tmp_path, pool.token)
+        with proof_cache.shared(believe=True):
+            assert found_templates(pool, proof_cache) == Templates()
+        chaos.count("C_GenerateKey", "C_GenerateKeyPair")
+    assert not {"C_GenerateKey", "C_GenerateKeyPair"} & chaos.calls.keys()
+
+
+def test_a_key_is_encrypted_with_though_the_token_says_a_length_without_the_tag(token, chaos):
+    key = new_ref(AES)
+    token.generate(key)
+    questions = []
+
+    def answer_like_nss(original: Any, *words: int) -> int:
+        if words[3]:
+            return int(original(*words))
+        questions.append(words)
+        return injector.OPERATION_ACTIVE
+
+    chaos.replace("C_Encrypt", answer_like_nss)
+    encrypted = token.encrypt(key, "dir", "A256GCM", b"plain", lambda _: b"aad")
+    assert token.decrypt(key, "dir", "A256GCM", b"", encrypted.sealed, b"aad") == b"plain"
+    assert questions == []
+    chaos.heal()
+    token.destroy(key)
