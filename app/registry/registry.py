@@ -76,6 +76,16 @@ _FIND_ALL_FOR: Final = (
 )
 
 
+def _visible(row: Any) -> Key | None:
+    return record_of(row) if row.state in VISIBLE else None
+
+
+def _visible_and_granted(row: Any) -> Found | None:
+    if row.state not in VISIBLE:
+        return None
+    return Found(record_of(row), bool(row.is_granted), bool(row.is_known))
+
+
 def _no_answer(_is_published: bool) -> Mapping[str, Any]:
     return {}
 
@@ -107,9 +117,9 @@ class Registry:
         self, url: str, *, host: str, observe: Callable[[float], None] = lambda _seconds: None
     ) -> None:
         database = self._database = Database(url, observe)
-        self._lookup = database.lookup(_FIND)
-        self._lookup_for = database.lookup(_FIND_FOR)
-        self._lookup_called_for = database.lookup(_FIND_CALLED_FOR)
+        self._lookup = database.lookup(_FIND, _visible)
+        self._lookup_for = database.lookup(_FIND_FOR, _visible_and_granted)
+        self._lookup_called_for = database.lookup(_FIND_CALLED_FOR, _visible_and_granted)
         self._host = host
         self.grants = Grants(database)
         self.tags = Tags(database)
@@ -148,17 +158,17 @@ class Registry:
     def find(self, kid: UUID) -> Key | None:
         """Return the visible key that ``kid`` names, as its kid or as its public one."""
         with self._database.translated(), legible():
-            row = self._lookup.one(kid=str(kid))
-            return record_of(row) if row and row.state in VISIBLE else None
+            found: Key | None = self._lookup.one(kid=str(kid))
+        return found
 
     def find_for(self, principal: str, operation: str, kid: str) -> Found | None:
         """Return the visible key that ``kid`` names, which may be an alias, and what is granted."""
         lookup = self._lookup_for if is_kid(kid) else self._lookup_called_for
         with self._database.translated(), legible():
-            row = lookup.one(kid=kid, principal=str(principal), operation=str(operation))
-            if row is None or row.state not in VISIBLE:
-                return None
-            return Found(record_of(row), bool(row.is_granted), bool(row.is_known))
+            found: Found | None = lookup.one(
+                kid=kid, principal=str(principal), operation=str(operation)
+            )
+        return found
 
     def find_all_for(
         self, principal: str, kids: Collection[str]

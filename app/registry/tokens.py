@@ -43,7 +43,7 @@ class Credentials:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lookup = database.lookup(_FIND)
+        self._lookup = database.lookup(_FIND, _record)
 
     def add(self, token: ApiToken) -> None:
         """Add a token."""
@@ -63,8 +63,8 @@ class Credentials:
     def find(self, token_id: str) -> ApiToken | None:
         """Return the token with that id."""
         with self._database.translated():
-            row = self._lookup.one(id=token_id)
-        return _record(row) if row else None
+            found: ApiToken | None = self._lookup.one(id=token_id)
+        return found
 
     def all(self) -> Sequence[ApiToken]:
         """Return all tokens, the oldest first."""

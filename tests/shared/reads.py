@@ -8,25 +8,29 @@ from unittest.mock import patch
 from sqlalchemy import event
 
 from app.registry import Registry
-from app.registry.databases import lookup
+from app.registry.databases.readers import Reader
 
 
 @contextmanager
 def reads_of(registry: Registry) -> Iterator[list[str]]:
-    """Note the statements that the registry executes in a ``with`` block, on any connection."""
+    """Note the statements that the registry executes in a ``with`` block, on any connection.
+
+    Whether anything has changed is no statement of its.
+    """
     noted: list[str] = []
-    rows = lookup._rows
+    rows = Reader.rows
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
         noted.append(statement)
 
-    def look(cursor: Any, sql: str, parameters: dict[str, str]) -> Any:
-        noted.append(sql)
-        return rows(cursor, sql, parameters)
+    def look(reader: Reader, sql: str, parameters: Any = ()) -> Any:
+        if not sql.startswith("PRAGMA"):
+            noted.append(sql)
+        return rows(reader, sql, parameters)
 
     engine = registry._database.engine
     with ExitStack() as stack:
-        stack.enter_context(patch.object(lookup, "_rows", look))
+        stack.enter_context(patch.object(Reader, "rows", look))
         event.listen(engine, "before_cursor_execute", note)
         stack.callback(event.remove, engine, "before_cursor_execute", note)
         yield noted

@@ -223,7 +223,7 @@ def test_sqlalchemy_reads_a_row_as_our_lookup_does(database_url):
     registry.insert(PAIR)
     with registry._database.reading() as connection:
         theirs = connection.execute(_FIND, {"kid": str(PAIR.kid)}).one()
-    assert registry._lookup.one(kid=str(PAIR.kid)) == tuple(theirs)
+    assert registry._database.lookup(_FIND, tuple).one(kid=str(PAIR.kid)) == tuple(theirs)
     registry._database.engine.dispose()
 
 

@@ -14,7 +14,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from app.errors import RegistryCause, RegistryUnavailable
 from app.registry.databases import sqlite
 from app.registry.databases.engines import engine_of
-from app.registry.databases.lookup import Cursors, Lookup
+from app.registry.databases.lookup import Lookup
+from app.registry.databases.readers import Readers
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,12 @@ class Database:
         self._observe = observe
         self.require: Callable[[], None] = lambda: None
         """Called before each use; raises ``RegistryUnavailable`` if there must be none."""
-        self._cursors = Cursors(self.engine)
+        self._readers = Readers(self.engine)
         time_use(self.engine, observe)
 
-    def lookup(self, query: Select[Any]) -> Lookup:
+    def lookup(self, query: Select[Any], record_of: Callable[[Any], Any]) -> Lookup:
         """Return a cheaper way to read the one row of ``query``, for what every request reads."""
-        return Lookup(self._cursors, query, self._observe)
+        return Lookup(self._readers, query, record_of, self._observe)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -4,29 +4,35 @@ import time
 from collections import namedtuple
 from collections.abc import Callable
 from contextlib import suppress
-from threading import local
 from typing import Any, Final
 
-from sqlalchemy import Engine, Select
+from sqlalchemy import Select
 from sqlalchemy.exc import DBAPIError
 
-from app.registry.databases import sqlite
+from app.registry.databases.readers import Reader, Readers
 
 
 class Lookup:
     """Finds the one row of ``query``, which SQLAlchemy writes once, on a bare connection.
 
     Its own execution of a query takes several times as long as SQLite's, and a third of a request;
-    so does its pool. ``observe`` is told the seconds of each look.
+    so does its pool. ``record_of`` makes of a row what is found, and is kept until the database
+    changes; but not where the row has an ``expires_at``, of which time makes something else.
+    ``observe`` is told the seconds of each look.
     """
 
     def __init__(
-        self, cursors: "Cursors", query: Select[Any], observe: Callable[[float], None]
+        self,
+        readers: Readers,
+        query: Select[Any],
+        record_of: Callable[[Any], Any],
+        observe: Callable[[float], None],
     ) -> None:
-        dialect, columns = cursors.engine.dialect, query.selected_columns
-        self._cursors: Final = cursors
+        dialect, columns = readers.engine.dialect, query.selected_columns
+        self._readers: Final = readers
+        self._record_of: Final = record_of
         self._observe: Final = observe
-        self._sql: Final = str(query.compile(cursors.engine))
+        self._sql: Final = str(query.compile(readers.engine))
         self._row: Final = namedtuple("Row", columns.keys())  # type: ignore[misc]
         self._conversions: Final = [
             column.type.dialect_impl(dialect).result_processor(dialect, None) or _as_it_is
@@ -36,74 +42,41 @@ class Lookup:
         self._error: Final = dialect.loaded_dbapi.Error
 
     def one(self, **parameters: str) -> Any:
-        """Return the row as a named tuple, or ``None``; raise ``DBAPIError``."""
+        """Return what ``record_of`` makes of the row, ``None`` if there is none.
+
+        Raises ``DBAPIError``.
+        """
         started = time.perf_counter()
         try:
-            values = self._fetch(parameters)
+            return self._fetch(parameters)
         except self._error as error:
             raise DBAPIError.instance(
                 self._sql, None, error, self._error, hide_parameters=True, dialect=self._dialect
             ) from None
         finally:
             self._observe(time.perf_counter() - started)
-        if not values:
-            return None
-        return self._row(
-            *(convert(value) for convert, value in zip(self._conversions, *values, strict=True))
-        )
 
     def _fetch(self, parameters: dict[str, str]) -> Any:
-        cursor = self._cursors.own
-        if cursor is not None:
+        reader = self._readers.own
+        if reader is not None:
             with suppress(self._error):  # the database may have come back since
-                return _rows(cursor, self._sql, parameters)
-        return _rows(self._cursors.new(), self._sql, parameters)
+                return self._read(reader, parameters)
+        return self._read(self._readers.new(), parameters)
 
-
-class Cursors:
-    """One for each thread, on a connection of its own that reads and never begins anything."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine: Final = engine
-        self._path: Final = sqlite.path_of(engine) if engine.dialect.name == "sqlite" else None
-        self._local: Final = _Own()
-
-    @property
-    def own(self) -> Any:
-        """That of this thread, if it has one on the file that is there."""
-        return self._local.cursor if self._local.file == self._file() else None
-
-    def new(self) -> Any:
-        """Return a new one for this thread, on a new connection."""
-        if self._local.cursor is not None:
-            self._local.cursor.connection.close()
-        self._local.cursor = None
-        self._local.cursor = self._connect().cursor()
-        self._local.file = self._file()
-        return self._local.cursor
-
-    def _file(self) -> sqlite.FileIdentity | None:
-        return sqlite.identity_of(self._path) if self._path else None
-
-    def _connect(self) -> Any:
-        connection: Any = self.engine.raw_connection()
-        connection.detach()  # out of the pool, and closed with its thread
-        if self.engine.dialect.name != "sqlite":  # there a read begins nothing
-            connection.dbapi_connection.autocommit = True
-        return connection.dbapi_connection
-
-
-class _Own(local):
-    """The cursor of each thread, and the file that it reads."""
-
-    def __init__(self) -> None:
-        self.cursor: Any = None
-        self.file: sqlite.FileIdentity | None = None
-
-
-def _rows(cursor: Any, sql: str, parameters: dict[str, str]) -> Any:
-    cursor.execute(sql, parameters)
-    return cursor.fetchall()  # to the end: a read left open keeps SQLite's log from ending
+    def _read(self, reader: Reader, parameters: dict[str, str]) -> Any:
+        kept, name = reader.kept(), (self, *parameters.values())  # before the row is read
+        if name in kept:
+            return kept[name]
+        rows = reader.rows(self._sql, parameters)
+        if not rows:
+            return None
+        row: Any = self._row(
+            *(convert(value) for convert, value in zip(self._conversions, *rows, strict=True))
+        )
+        found = self._record_of(row)
+        if row.expires_at is None:
+            kept[name] = found
+        return found
 
 
 def _as_it_is(value: Any) -> Any:

@@ -1,0 +1,246 @@
+"""A row that was read is used again until anybody changes the registry, and never after that."""
+
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from unittest.mock import patch
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from app.auth import api_tokens
+from app.registry import Key, Registry, State, migrate
+from app.registry.databases import readers
+from app.registry.databases.readers import Reader
+from app.rights import Role
+from tests.shared.reads import reads_of
+from tests.unit.test_registry import PAIR
+
+ROUNDS = 125
+DESTROYED = 100
+BOB = "token:bob"
+INACTIVE = replace(PAIR, state=State.DEACTIVATED)
+
+
+@pytest.fixture
+def registry(database_url: str) -> Iterator[Registry]:
+    migrate(database_url)
+    registry = Registry(database_url, host="host")
+    registry.insert(PAIR)
+    yield registry
+    registry._database.engine.dispose()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/registry.db"
+    migrate(url)
+    return url
+
+
+@pytest.fixture
+def kept(url: str) -> Iterator[Registry]:
+    """A registry in SQLite, with a key whose row is kept."""
+    registry = Registry(url, host="host")
+    registry.insert(PAIR)
+    look(registry)
+    with reads_of(registry) as reads:
+        look(registry)
+    assert reads == []
+    yield registry
+    registry._database.engine.dispose()
+
+
+def look(
+    registry: Registry, key: Key = PAIR, *, principal: str = BOB, operation: str = "sign"
+) -> Any:
+    """Return the key and whether the operation is granted on it; ``None`` if there is none."""
+    found = registry.find_for(principal, operation, str(key.kid))
+    return found and found[:2]
+
+
+def is_sqlite(registry: Registry) -> bool:
+    return registry._database.engine.dialect.name == "sqlite"
+
+
+# --- What is kept ---
+
+
+def test_a_row_is_read_once_where_the_database_tells_of_changes(registry):
+    found = look(registry)
+    with reads_of(registry) as reads:
+        assert [look(registry) for _ in range(3)] == 3 * [found]
+    assert len(reads) == (0 if is_sqlite(registry) else 3)
+
+
+def test_each_use_is_counted_whether_a_row_was_read_or_kept(url):
+    seconds: list[float] = []
+    registry = Registry(url, host="host", observe=seconds.append)
+    registry.insert(PAIR)
+    seconds.clear()
+    for _ in range(3):
+        look(registry)
+    assert len(seconds) == 3
+    registry._database.engine.dispose()
+
+
+def test_what_is_kept_is_found_by_kid_principal_and_operation_together(kept):
+    kept.grants.put(PAIR.kid, BOB, ["sign"])
+    for _ in range(2):
+        assert look(kept) == (PAIR, True)
+        assert look(kept, operation="verify") == (PAIR, False)
+        assert look(kept, principal="token:eve") == (PAIR, False)
+        assert kept.find(PAIR.kid) == PAIR
+        assert kept.find(uuid4()) is None
+
+
+def test_a_key_that_expires_is_not_kept(kept):
+    kept.change(PAIR, expires_at=datetime.now(UTC) + timedelta(days=1))
+    look(kept)
+    with reads_of(kept) as reads:
+        look(kept)
+    assert len(reads) == 1
+
+
+def test_no_more_is_kept_than_there_is_room_for(kept, monkeypatch):
+    monkeypatch.setattr(readers, "_MOST_KEPT", 3)
+    many = [replace(PAIR, kid=uuid4(), kid_public=uuid4()) for _ in range(10)]
+    for key in many:
+        kept.insert(key)
+    for key in many:
+        assert look(kept, key) == (key, False)
+    assert len(kept._database._readers.own.kept()) <= 3
+
+
+# --- What has changed ---
+
+
+def set_state(registry: Registry, kid: UUID, state: State) -> None:
+    key = registry.whole(kid)
+    assert key
+    assert registry.change(key, state=state)
+
+
+CHANGES = MappingProxyType(
+    {
+        "deactivate": lambda registry, kid: set_state(registry, kid, State.DEACTIVATED),
+        "activate": lambda registry, kid: set_state(registry, kid, State.ACTIVE),
+        "grant": lambda registry, kid: registry.grants.put(kid, BOB, ["sign"]),
+        "revoke": lambda registry, kid: registry.grants.delete(kid, BOB),
+        "destroy": lambda registry, kid: registry.mark_destroyed(kid),
+    }
+)
+FOUND = (
+    ("deactivate", (INACTIVE, False)),
+    ("grant", (INACTIVE, True)),
+    ("activate", (PAIR, True)),
+    ("revoke", (PAIR, False)),
+)
+
+
+def obey(url: str, orders: Any) -> None:
+    """Make changes in a process of its own; say when each is made."""
+    registry = Registry(url, host="other")
+    while (order := orders.recv()) is not None:
+        name, kid = order
+        CHANGES[name](registry, kid)
+        orders.send("done")
+
+
+@pytest.fixture
+def order(url: str) -> Iterator[Callable[..., None]]:
+    """Return what has another process make a change, and returns when it is made."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    other = context.Process(target=obey, args=(url, theirs))
+    other.start()
+    theirs.close()
+
+    def have_made(name: str, kid: UUID) -> None:
+        ours.send((name, kid))
+        assert ours.recv() == "done"
+
+    yield have_made
+    ours.send(None)
+    other.join()
+    assert other.exitcode == 0
+
+
+def test_a_change_of_another_process_counts_at_once(kept, order):
+    for _ in range(ROUNDS):
+        for name, expected in FOUND:
+            order(name, PAIR.kid)
+            assert [look(kept), look(kept)] == [expected, expected]
+
+
+def test_a_key_destroyed_by_another_process_is_gone_at_once(kept, order):
+    for _ in range(DESTROYED):
+        key = replace(PAIR, kid=uuid4(), kid_public=uuid4())
+        kept.insert(key)
+        assert [look(kept, key), look(kept, key)] == 2 * [(key, False)]
+        order("destroy", key.kid)
+        assert (look(kept, key), kept.find(key.kid)) == (None, None)
+
+
+def test_a_change_of_the_same_process_counts_at_once(kept):
+    for name, expected in (*FOUND, ("destroy", None)):
+        CHANGES[name](kept, PAIR.kid)
+        assert [look(kept), look(kept)] == [expected, expected]
+
+
+def test_an_api_token_is_void_at_once(kept):
+    token = api_tokens.make(BOB, roles=[Role.ADMIN], name=None, expires_at=None)[1]
+    kept.credentials.add(token)
+    assert [kept.credentials.find(token.id).refusal for _ in range(2)] == [None, None]
+    kept.credentials.revoke(token.id)
+    assert kept.credentials.find(token.id).refusal == "revoked"
+
+
+def test_a_change_while_a_row_is_read_is_seen_the_next_time(kept, url):
+    other, rows = Registry(url, host="other"), Reader.rows
+    kept.grants.put(PAIR.kid, "token:eve", ["sign"])  # so that the row is read once more
+
+    def change_after(reader: Reader, sql: str, parameters: Any = ()) -> Any:
+        found = rows(reader, sql, parameters)
+        if not sql.startswith("PRAGMA"):
+            CHANGES["deactivate"](other, PAIR.kid)
+        return found
+
+    with patch.object(Reader, "rows", change_after):
+        assert look(kept) == (PAIR, False)
+    assert look(kept) == (INACTIVE, False)
+    other._database.engine.dispose()
+
+
+def test_what_is_not_committed_is_not_found_and_then_is(kept, url):
+    other = Registry(url, host="other")
+    with closing(other._database.engine.raw_connection()) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("UPDATE keys SET state = 'deactivated'")
+        assert look(kept) == (PAIR, False)
+        connection.commit()
+        assert look(kept) == (INACTIVE, False)
+    other._database.engine.dispose()
+
+
+def test_another_file_is_read_at_once(kept, url, tmp_path):
+    path = Path(url.removeprefix("sqlite:///"))
+    with kept._database.writing() as connection:
+        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+    copy = tmp_path / "copy.db"
+    shutil.copy(path, copy)
+    restored = Registry(f"sqlite:///{copy}", host="host")
+    CHANGES["deactivate"](restored, PAIR.kid)
+    restored._database.engine.dispose()
+    assert look(kept) == (PAIR, False)
+    for old in tmp_path.glob("registry.db-*"):
+        old.unlink()
+    copy.replace(path)
+    assert look(kept) == (INACTIVE, False)
