@@ -102,7 +102,9 @@ class Config:
         "signatures are always verified",
         default=True,
     )
-    fips: bool = setting(flag, "1 refuses OKP, EdDSA, X25519, ML-DSA and RSA1_5", default=False)
+    fips: bool = setting(
+        flag, "1 refuses OKP, EdDSA, X25519, ES256K, ML-DSA and RSA1_5", default=False
+    )
     rsa1_5: bool = setting(
         flag, "1 offers RSA1_5; read the warning in the README first", default=False
     )

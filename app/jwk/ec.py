@@ -1,4 +1,4 @@
-"""Keys on the curves of NIST (RFC 7518 §6.2)."""
+"""Keys on the curves of NIST (RFC 7518 §6.2), and on secp256k1 (RFC 8812)."""
 
 from collections.abc import Mapping
 from contextlib import suppress

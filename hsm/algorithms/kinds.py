@@ -129,6 +129,14 @@ P521: Final = Curve(
     coordinate_bytes=66,
     weierstrass=ec.SECP521R1(),
 )
+SECP256K1: Final = Curve(
+    crv="secp256k1",
+    kind=EC,
+    ec_params=bytes.fromhex("06052b8104000a"),
+    coordinate_bytes=32,
+    weierstrass=ec.SECP256K1(),
+    fips=False,
+)
 ED25519: Final = Curve(
     crv="Ed25519",
     kind=EDWARDS,
@@ -151,7 +159,7 @@ X25519: Final = Curve(
 )
 
 CURVES: Final[Mapping[bytes, Curve]] = MappingProxyType(
-    {curve.ec_params: curve for curve in (P256, P384, P521, ED25519, X25519)}
+    {curve.ec_params: curve for curve in (P256, P384, P521, SECP256K1, ED25519, X25519)}
 )
 """Every curve, by its CKA_EC_PARAMS."""
 
@@ -161,7 +169,7 @@ CURVES_BY_CRV: Final[Mapping[str, Curve]] = MappingProxyType(
 """Every curve, by its JWK name."""
 
 WEIERSTRASS_CURVES: Final[Mapping[str, ec.EllipticCurve]] = MappingProxyType(
-    {curve.crv: curve.weierstrass for curve in (P256, P384, P521) if curve.weierstrass}
+    {curve.crv: curve.weierstrass for curve in CURVES.values() if curve.weierstrass}
 )
 """The curves of key type EC, by their JWK names."""
 

@@ -22,7 +22,18 @@ from hsm.algorithms.families import (
     RsaOaep,
     SignatureAlgorithm,
 )
-from hsm.algorithms.kinds import EC, ED25519, EDWARDS, ML_DSA, P256, P384, P521, RSA, Curve
+from hsm.algorithms.kinds import (
+    EC,
+    ED25519,
+    EDWARDS,
+    ML_DSA,
+    P256,
+    P384,
+    P521,
+    RSA,
+    SECP256K1,
+    Curve,
+)
 
 Row = TypeVar("Row", bound=Algorithm)
 
@@ -38,7 +49,9 @@ def _rsa(
     )
 
 
-def _ecdsa(name: str, curve: Curve, hash_algorithm: hashes.HashAlgorithm) -> SignatureAlgorithm:
+def _ecdsa(
+    name: str, curve: Curve, hash_algorithm: hashes.HashAlgorithm, *, fips: bool = True
+) -> SignatureAlgorithm:
     return SignatureAlgorithm(
         name=name,
         kind=EC,
@@ -46,6 +59,7 @@ def _ecdsa(name: str, curve: Curve, hash_algorithm: hashes.HashAlgorithm) -> Sig
         curves=(curve,),
         hash=hash_algorithm,
         is_prehashed=True,
+        fips=fips,
     )
 
 
@@ -81,6 +95,7 @@ SIGNATURES: Final = _table(
     _ecdsa("ES256", P256, hashes.SHA256()),
     _ecdsa("ES384", P384, hashes.SHA384()),
     _ecdsa("ES512", P521, hashes.SHA512()),
+    _ecdsa("ES256K", SECP256K1, hashes.SHA256(), fips=False),
     SignatureAlgorithm(
         name="EdDSA",
         kind=EDWARDS,

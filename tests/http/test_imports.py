@@ -34,6 +34,7 @@ _D: Final = b64u(
 KEYS: Final[Mapping[str, Mapping[str, str]]] = {
     "RSA": {"kty": "RSA", **_rsa()},
     "EC": {"kty": "EC", "crv": "P-256", "d": _D},
+    "secp256k1": {"kty": "EC", "crv": "secp256k1", "d": b64u((5).to_bytes(32))},
     "Ed25519": {
         "kty": "OKP",
         "crv": "Ed25519",
@@ -136,6 +137,11 @@ REFUSED: Final[Mapping[str, tuple[str, Mapping[str, Any], str]]] = {
         "Ed25519",
         {"use": "enc"},
         "Field 'use' contradicts curve 'Ed25519'",
+    ),
+    "secp256k1 for encryption": (
+        "secp256k1",
+        {"use": "enc"},
+        "Field 'use' contradicts curve 'secp256k1'",
     ),
     "X25519 for signatures": ("X25519", {"use": "sig"}, "Field 'use' contradicts curve 'X25519'"),
     "X25519 that signs": (

@@ -41,6 +41,7 @@ ALGS: Mapping[str, dict[str, str]] = {
     "ES256": {"kty": "EC", "crv": "P-256"},
     "ES384": {"kty": "EC", "crv": "P-384"},
     "ES512": {"kty": "EC", "crv": "P-521"},
+    "ES256K": {"kty": "EC", "crv": "secp256k1"},
     "EdDSA": {"kty": "OKP"},
 }
 

@@ -269,8 +269,8 @@ UNSUPPORTED_ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "encrypt": (*NEVER, *SIGNATURES, *MACS, "A256GCM", "Dir", "RSA-OAEP-224", "rsa-oaep"),
     "decrypt": (*NEVER, *SIGNATURES, *MACS, "A256GCM", "DIR", "RSA-OAEP-1"),
     "unwrap": (*NEVER, *SIGNATURES, *MACS, "A256GCM", "dir", "rsa-oaep"),
-    "sign": (*NEVER, *MACS, "dir", "RSA-OAEP", "A256GCM", "es256", "ES256K", " ES256", "ES256\0"),
-    "verify": (*NEVER, *MACS, "dir", "RSA-OAEP", "A256GCM", "es256", "ES256K"),
+    "sign": (*NEVER, *MACS, "dir", "RSA-OAEP", "A256GCM", "es256", "ES512K", " ES256", "ES256\0"),
+    "verify": (*NEVER, *MACS, "dir", "RSA-OAEP", "A256GCM", "es256", "ES512K"),
     "mac": (*NEVER, *SIGNATURES, "dir", "RSA-OAEP", "A256GCM", "hs256", "HS1", "HS256 "),
     "mac verify": (*SIGNATURES, "dir", "hs256"),
 }
@@ -469,7 +469,7 @@ def failed_decryptions() -> Iterator[Case]:
 PAIRINGS: Mapping[str, tuple[str, ...]] = {
     "oct": ("RS256", "ES256", "EdDSA", "RSA-OAEP", "dir", "A128GCMKW", "ECDH-ES", "hs256", ""),
     "RSA": ("HS256", "A256GCM", "ES256", "EdDSA", "A128KW", "RSA-OAEP-224", "dir", "none", ""),
-    "EC": ("HS256", "A256GCM", "RS256", "EdDSA", "ES256K", "A128KW", "RSA-OAEP", "none"),
+    "EC": ("HS256", "A256GCM", "RS256", "EdDSA", "ES512K", "A128KW", "RSA-OAEP", "none"),
     "OKP": ("HS256", "ES256", "RS256", "A256GCM", "ECDH-ES+A128GCMKW", "none"),
 }
 GENERATIONS: Mapping[str, tuple[Change, Refusal]] = {
@@ -485,7 +485,10 @@ GENERATIONS: Mapping[str, tuple[Change, Refusal]] = {
     "crv missing, no alg": ({"kty": "EC", "alg": GONE}, BAD_REQUEST),
     "crv empty": ({"kty": "EC", "alg": "ES256", "crv": ""}, BAD_REQUEST),
     "crv unknown": ({"kty": "EC", "alg": GONE, "crv": "P-224"}, BAD_REQUEST),
-    "crv of Bitcoin": ({"kty": "EC", "alg": GONE, "crv": "secp256k1"}, BAD_REQUEST),
+    "crv of Bitcoin as it was": ({"kty": "EC", "alg": GONE, "crv": "P-256K"}, BAD_REQUEST),
+    "ES256 on secp256k1": ({"kty": "EC", "alg": "ES256", "crv": "secp256k1"}, BAD_REQUEST),
+    "ES256K on P-256": ({"kty": "EC", "alg": "ES256K", "crv": "P-256"}, BAD_REQUEST),
+    "ECDH-ES on secp256k1": ({"kty": "EC", "alg": "ECDH-ES", "crv": "secp256k1"}, BAD_REQUEST),
     "crv in lower case": ({"kty": "EC", "alg": "ES256", "crv": "p-256"}, BAD_REQUEST),
     "crv of OKP for EC": ({"kty": "EC", "alg": GONE, "crv": "Ed25519"}, BAD_REQUEST),
     "ES256 on P-384": ({"kty": "EC", "alg": "ES256", "crv": "P-384"}, BAD_REQUEST),

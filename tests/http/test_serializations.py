@@ -319,7 +319,7 @@ BAD_JWKS: Mapping[str, tuple[str, Callable[[Body], Body], str]] = {
     "kty of a secret": ("ES256", _changed("kty", "oct"), "kty"),
     "kty that is no text": ("ES256", _changed("kty", 5), "kty"),
     "no crv": ("ES256", _changed("crv", None), "crv"),
-    "unknown crv": ("ES256", _changed("crv", "secp256k1"), "P-521"),
+    "unknown crv": ("ES256", _changed("crv", "secp224k1"), "P-521"),
     "x of another point": ("ES256", _changed("x", b64u(b"\1" * 32)), "point"),
     "x too long": ("ES256", _changed("x", b64u(bytes(33))), "x"),
     "x missing": ("ES256", _changed("x", None), "x"),

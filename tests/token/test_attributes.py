@@ -110,6 +110,7 @@ EXPECTED = {
     "ES256": _signing(Mechanism.ECDSA),
     "ES384": _signing(Mechanism.ECDSA),
     "ES512": _signing(Mechanism.ECDSA),
+    "ES256K": _signing(Mechanism.ECDSA),
     "EdDSA": _signing(Mechanism.EDDSA),
     "MLDSA44": _signing(Mechanism.ML_DSA),
     "HS256": _mac(Mechanism.SHA256_HMAC),
@@ -153,6 +154,7 @@ EXPECTED = {
     "any P-256": _signing(Mechanism.ECDSA),
     "any P-384": _signing(Mechanism.ECDSA),
     "any P-521": _signing(Mechanism.ECDSA),
+    "any secp256k1": _signing(Mechanism.ECDSA),
     "any Ed25519": _signing(Mechanism.EDDSA),
 }
 
@@ -161,6 +163,7 @@ UNBOUND = {
     "any P-256": {"kty": "EC", "crv": "P-256"},
     "any P-384": {"kty": "EC", "crv": "P-384"},
     "any P-521": {"kty": "EC", "crv": "P-521"},
+    "any secp256k1": {"kty": "EC", "crv": "secp256k1"},
     "any Ed25519": {"kty": "OKP"},
 }
 
@@ -169,7 +172,12 @@ BODIES = {
     **{name: body_of(*name.split(" on ")) for name in EXPECTED if name not in UNBOUND},
     **UNBOUND,
 }
-CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
+CURVES = {
+    "P-256": ec.SECP256R1(),
+    "P-384": ec.SECP384R1(),
+    "P-521": ec.SECP521R1(),
+    "secp256k1": ec.SECP256K1(),
+}
 
 CASES = [
     *(("generated", name) for name in BODIES),

@@ -13,7 +13,7 @@ from tests.shared.sealing import IV_BYTES, TAG_BYTES
 
 SIGNATURES = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "EdDSA", "MLDSA44"),
+    *("ES256", "ES384", "ES512", "ES256K", "EdDSA", "MLDSA44"),
 )
 MACS = ("HS256", "HS384", "HS512")
 ENCS = ("A128GCM", "A192GCM", "A256GCM", "A128CBC-HS256", "A192CBC-HS384", "A256CBC-HS512")
@@ -33,6 +33,7 @@ UNBOUND = {
     "any P-256": ({"kty": "EC", "crv": "P-256"}, {"ES256"}),
     "any P-384": ({"kty": "EC", "crv": "P-384"}, {"ES384"}),
     "any P-521": ({"kty": "EC", "crv": "P-521"}, {"ES512"}),
+    "any secp256k1": ({"kty": "EC", "crv": "secp256k1"}, {"ES256K"}),
     "any Ed25519": ({"kty": "OKP"}, {"EdDSA"}),
 }
 

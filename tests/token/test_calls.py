@@ -38,6 +38,7 @@ SPECS = {
     "ES256": ES256,
     "ES384": KeySpec(kty="EC", alg="ES384", crv="P-384"),
     "ES512": KeySpec(kty="EC", alg="ES512", crv="P-521"),
+    "ES256K": KeySpec(kty="EC", alg="ES256K", crv="secp256k1"),
     "EdDSA": KeySpec(kty="OKP", alg="EdDSA", crv="Ed25519"),
     "HS256": KeySpec(kty="oct", alg="HS256", bits=256),
     "A256GCM": AES,

@@ -32,8 +32,10 @@ CURVES = {
     "P-256": (ec.SECP256R1(), 32),
     "P-384": (ec.SECP384R1(), 48),
     "P-521": (ec.SECP521R1(), 66),
+    "secp256k1": (ec.SECP256K1(), 32),
 }
 ORDERS = {
+    "secp256k1": 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141,
     "P-256": 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
     "P-384": int("F" * 48 + "C7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973", 16),
     "P-521": int(
@@ -203,7 +205,7 @@ def test_the_mirrored_point_is_refused(crv: str) -> None:
         ec_import(crv, d=key["d"], x=key["x"], y=mirrored["y"])
 
 
-@pytest.mark.parametrize("crv", ["P-224", "secp256k1", "p-256", "Ed25519", ""])
+@pytest.mark.parametrize("crv", ["P-224", "P-256K", "p-256", "Ed25519", ""])
 def test_an_unknown_curve_is_refused(crv: str) -> None:
     with pytest.raises(BadRequest, match="'crv' must be one of these for key type 'EC'"):
         ec_import(crv, d=bytes(32))
