@@ -26,6 +26,7 @@ _CURVES: Final = MappingProxyType(
     {crv: curve for crv, curve in hsm.CURVES_BY_CRV.items() if curve.public_class}
 )
 _P25519: Final = 2**255 - 19
+_P448: Final = 2**448 - 2**224 - 1
 _EDWARDS: Final[Mapping[str, Edwards]] = MappingProxyType(
     {
         "Ed25519": Edwards(
@@ -35,7 +36,10 @@ _EDWARDS: Final[Mapping[str, Edwards]] = MappingProxyType(
             doublings=3,
             root_exponent=(_P25519 + 3) // 8,
             root_factor=pow(2, (_P25519 - 1) // 4, _P25519),
-        )
+        ),
+        "Ed448": Edwards(
+            p=_P448, a=1, d=-39081 % _P448, doublings=2, root_exponent=(_P448 + 1) // 4
+        ),
     }
 )
 """Those of signatures."""

@@ -169,6 +169,12 @@ def require_permitted(key: Key, algorithm: str) -> None:
         raise CryptoFailure(f"The key does not permit {algorithm}")
 
 
+def require_permitted_verification(key: Key, algorithm: str) -> None:
+    """Raise ``CryptoFailure`` if signatures of ``algorithm`` cannot be those of the key."""
+    if not key.spec.permits_under_any_name(algorithm):
+        raise CryptoFailure(f"The key does not permit {algorithm}")
+
+
 def require_fit(token: Hsm, key: Key, algorithm: str) -> None:
     """Refuse what the key is not for, and what the token lacks on its curve alone."""
     require_permitted(key, algorithm)

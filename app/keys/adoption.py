@@ -101,11 +101,16 @@ def _chosen(specs: Mapping[str, KeySpec], alg: str | None) -> KeySpec:
     """
     if alg is not None and alg in specs:
         return specs[alg]
-    usual = [spec for name, spec in specs.items() if not hsm.ALGORITHMS[name].is_bound_only]
-    chosen = usual or list(specs.values())
+    first = {name: spec for name, spec in specs.items() if not _is_other_name(name, specs)}
+    usual = [spec for name, spec in first.items() if not hsm.ALGORITHMS[name].is_bound_only]
+    chosen = usual or list(first.values())
     if alg is not None or len(chosen) > 1:
         raise BadRequest(f"Name one algorithm that the key can do: {', '.join(sorted(specs))}")
     return chosen[0]
+
+
+def _is_other_name(name: str, specs: Mapping[str, KeySpec]) -> bool:
+    return hsm.ALGORITHMS[name].first_name in specs.keys() - {name}
 
 
 def _record(found: hsm.Adoptable, kid: UUID, spec: KeySpec, owner: str) -> Key:

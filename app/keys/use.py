@@ -20,6 +20,7 @@ from app.keys.access import (
     require_fit,
     require_on_curve,
     require_permitted,
+    require_permitted_verification,
 )
 from app.keys.budget import EncryptionBudget
 from app.keys.headers import Identity, members_for, protected_by
@@ -172,7 +173,7 @@ class KeyUse:
     def verify(self, principal: Principal, header: Header, *, data: str, signature: bytes) -> bool:
         """Tell whether ``signature`` is one over ``data`` (RFC 7515 §5.2)."""
         key = find_of_message(self.rows, principal, header, Right.VERIFY)
-        require_permitted(key, header.alg)
+        require_permitted_verification(key, header.alg)
         signing_input = encoding.signing_input(header.protected, data, is_encoded=header.is_encoded)
         with existing(self.registry, key):
             is_valid = self.hsm.verify(key.ref, header.alg, signing_input, signature)

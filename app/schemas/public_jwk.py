@@ -76,8 +76,9 @@ class PublicJwk:
 
     def _permits(self, alg: str) -> bool:
         row = hsm.ALGORITHMS.get(alg)
-        is_meant = self.is_meant and self.alg in {None, alg, row and row.jwk_alg}
-        return is_meant and hsm.KeySpec(kty=self.kty, alg=alg, crv=self.crv).permits(alg)
+        own = alg if self.alg in {None, row and row.jwk_alg} else self.alg
+        spec = hsm.KeySpec(kty=self.kty, alg=own, crv=self.crv)
+        return self.is_meant and spec.permits_under_any_name(alg)
 
 
 class PublicJwkField(fields.Field[Any]):

@@ -51,7 +51,8 @@ class Algorithm:
     the CKA_* usage attributes that the algorithm needs, of either half. ``fips`` says whether FIPS
     mode offers it. With ``is_bound_only`` no key without ``alg`` performs it that could be
     for another family, and with ``is_opt_in`` nobody does unless the settings say so. ``jwk_alg``
-    is what a JWK calls it, where that is not its ``name``. ``parameter_set`` is CKA_PARAMETER_SET,
+    is what a JWK calls it, where that is not its ``name``; ``name_of`` is another name of the same
+    algorithm, under which its signatures verify, too. ``parameter_set`` is CKA_PARAMETER_SET,
     where keys have one.
     """
 
@@ -66,12 +67,18 @@ class Algorithm:
     is_bound_only: bool = False
     is_opt_in: bool = False
     jwk_alg: str | None = None
+    name_of: str | None = None
     parameter_set: int | None = None
 
     @property
     def keys(self) -> tuple[tuple[KeyKind, Curve | None], ...]:
         """Every kind of its keys, each with its curve if it is on one."""
         return tuple((curve.kind, curve) for curve in self.curves) or ((self.kind, None),)
+
+    @property
+    def first_name(self) -> str:
+        """The one that all names of the algorithm have in common."""
+        return self.name_of or self.name
 
     @property
     def parts(self) -> tuple["Algorithm", ...]:

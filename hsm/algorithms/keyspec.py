@@ -68,3 +68,11 @@ class KeySpec:
     def permits(self, name: str) -> bool:
         """Tell whether the key may perform the algorithm ``name``."""
         return any(row.name == name for row in self.algorithms)
+
+    def permits_under_any_name(self, name: str) -> bool:
+        """Tell whether the key may perform the algorithm that has ``name`` for one of its names.
+
+        That is for signatures that others made; the key itself signs with its own names.
+        """
+        claimed = KeySpec(kty=self.kty, alg=name, crv=self.crv).algorithms
+        return any(row.first_name == own.first_name for row in claimed for own in self.algorithms)

@@ -5,17 +5,24 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, overload
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa, x25519
 from pkcs11 import KeyType, Mechanism
 
 PrivateKey = (
     rsa.RSAPrivateKey
     | ec.EllipticCurvePrivateKey
     | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
     | x25519.X25519PrivateKey
 )
 AgreementKey = ec.EllipticCurvePublicKey | x25519.X25519PublicKey
-PublicKey = rsa.RSAPublicKey | AgreementKey | ed25519.Ed25519PublicKey | mldsa.MLDSA44PublicKey
+PublicKey = (
+    rsa.RSAPublicKey
+    | AgreementKey
+    | ed25519.Ed25519PublicKey
+    | ed448.Ed448PublicKey
+    | mldsa.MLDSA44PublicKey
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +154,16 @@ ED25519: Final = Curve(
     printable="edwards25519",
     fips=False,
 )
+ED448: Final = Curve(
+    crv="Ed448",
+    kind=EDWARDS,
+    ec_params=bytes.fromhex("06032b6571"),
+    coordinate_bytes=57,
+    public_class=ed448.Ed448PublicKey,
+    private_class=ed448.Ed448PrivateKey,
+    printable="edwards448",
+    fips=False,
+)
 X25519: Final = Curve(
     crv="X25519",
     kind=MONTGOMERY,
@@ -159,7 +176,7 @@ X25519: Final = Curve(
 )
 
 CURVES: Final[Mapping[bytes, Curve]] = MappingProxyType(
-    {curve.ec_params: curve for curve in (P256, P384, P521, SECP256K1, ED25519, X25519)}
+    {curve.ec_params: curve for curve in (P256, P384, P521, SECP256K1, ED25519, ED448, X25519)}
 )
 """Every curve, by its CKA_EC_PARAMS."""
 

@@ -24,6 +24,7 @@ from hsm.algorithms.families import (
 )
 from hsm.algorithms.kinds import (
     EC,
+    ED448,
     ED25519,
     EDWARDS,
     ML_DSA,
@@ -63,6 +64,18 @@ def _ecdsa(
     )
 
 
+def _eddsa(name: str, *curves: Curve, name_of: str | None = None) -> SignatureAlgorithm:
+    """Return a row of RFC 8037, or one of its names of RFC 9864, which says the curve."""
+    return SignatureAlgorithm(
+        name=name,
+        kind=EDWARDS,
+        mechanism=Mechanism.EDDSA,
+        curves=curves,
+        name_of=name_of,
+        fips=False,
+    )
+
+
 def _cbc_hmac(name: str, mechanism: Mechanism, hash_bytes: int) -> ContentEncryption:
     """Return a row of RFC 7518 §5.2: a key as long as the hash; its parts and the tag are half."""
     tag_bytes = hash_bytes // 2
@@ -96,13 +109,9 @@ SIGNATURES: Final = _table(
     _ecdsa("ES384", P384, hashes.SHA384()),
     _ecdsa("ES512", P521, hashes.SHA512()),
     _ecdsa("ES256K", SECP256K1, hashes.SHA256(), fips=False),
-    SignatureAlgorithm(
-        name="EdDSA",
-        kind=EDWARDS,
-        mechanism=Mechanism.EDDSA,
-        curves=(ED25519,),
-        fips=False,
-    ),
+    _eddsa("EdDSA", ED25519, ED448),
+    _eddsa("Ed25519", ED25519, name_of="EdDSA"),
+    _eddsa("Ed448", ED448, name_of="EdDSA"),
     SignatureAlgorithm(
         name="MLDSA44",
         kind=ML_DSA,

@@ -248,7 +248,7 @@ def _works(token: Token, session: Session, row: Algorithm, spec: KeySpec, found:
     try:
         with _bound(token, session, spec, found) as keys:
             return round_trip(keys, token, row, _PROBE)
-    except (PKCS11Error, HsmError):
+    except (PKCS11Error, HsmError, ValueError):  # the last for a modulus too short for a padding
         return False
 
 

@@ -19,7 +19,15 @@ from tests.shared.sealing import CEK_BYTES, IV_BYTES, TAG_BYTES, ciphertext_byte
 # No packaged SoftHSM has ML-DSA.
 SIGNATURES = [alg for alg in hsm.SIGNATURES if alg != "MLDSA44"]
 RSA_SIGNATURES = [alg for alg in SIGNATURES if hsm.SIGNATURES[alg].kind.name == "RSA"]
-SIGNATURE_BYTES = {"ES256": 64, "ES384": 96, "ES512": 132, "ES256K": 64, "EdDSA": 64}
+SIGNATURE_BYTES = {
+    "ES256": 64,
+    "ES384": 96,
+    "ES512": 132,
+    "ES256K": 64,
+    "EdDSA": 64,
+    "Ed25519": 64,
+    "Ed448": 114,
+}
 MAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 LENGTHS = (0, 1, 15, 16, 17, 1000)
 
@@ -38,6 +46,7 @@ def pairs(live: Api) -> dict[str, dict[str, Any]]:
         "P-521": {"kty": "EC", "crv": "P-521"},
         "secp256k1": {"kty": "EC", "crv": "secp256k1"},
         "Ed25519": {"kty": "OKP"},
+        "Ed448": {"kty": "OKP", "crv": "Ed448"},
     }
     return {name: live.create(**body) for name, body in bodies.items()}
 

@@ -817,6 +817,8 @@ def fips(serve: Any, environment: Mapping[str, str]) -> Iterator[Api]:
     [
         {"kty": "OKP"},
         {"kty": "OKP", "alg": "EdDSA"},
+        {"kty": "OKP", "alg": "Ed448"},
+        {"kty": "EC", "crv": "secp256k1"},
         {"kty": "OKP", "crv": "Ed25519"},
         {"kty": "OKP", "alg": "EdDSA", "d": b64u(bytes(32))},
         {"kty": "AKP", "alg": "MLDSA44"},

@@ -43,6 +43,7 @@ ALGS: Mapping[str, dict[str, str]] = {
     "ES512": {"kty": "EC", "crv": "P-521"},
     "ES256K": {"kty": "EC", "crv": "secp256k1"},
     "EdDSA": {"kty": "OKP"},
+    "Ed25519": {"kty": "OKP"},
 }
 
 Payloads = list[bytes | None]

@@ -112,6 +112,9 @@ EXPECTED = {
     "ES512": _signing(Mechanism.ECDSA),
     "ES256K": _signing(Mechanism.ECDSA),
     "EdDSA": _signing(Mechanism.EDDSA),
+    "EdDSA on Ed448": _signing(Mechanism.EDDSA),
+    "Ed25519": _signing(Mechanism.EDDSA),
+    "Ed448": _signing(Mechanism.EDDSA),
     "MLDSA44": _signing(Mechanism.ML_DSA),
     "HS256": _mac(Mechanism.SHA256_HMAC),
     "HS384": _mac(Mechanism.SHA384_HMAC),
@@ -156,6 +159,7 @@ EXPECTED = {
     "any P-521": _signing(Mechanism.ECDSA),
     "any secp256k1": _signing(Mechanism.ECDSA),
     "any Ed25519": _signing(Mechanism.EDDSA),
+    "any Ed448": _signing(Mechanism.EDDSA),
 }
 
 UNBOUND = {
@@ -164,7 +168,8 @@ UNBOUND = {
     "any P-384": {"kty": "EC", "crv": "P-384"},
     "any P-521": {"kty": "EC", "crv": "P-521"},
     "any secp256k1": {"kty": "EC", "crv": "secp256k1"},
-    "any Ed25519": {"kty": "OKP"},
+    "any Ed25519": {"kty": "OKP", "crv": "Ed25519"},
+    "any Ed448": {"kty": "OKP", "crv": "Ed448"},
 }
 
 
@@ -221,7 +226,7 @@ def _material(body: Mapping[str, str]) -> dict[str, str]:
             value = ec.generate_private_key(curve).private_numbers().private_value
             return {"d": b64u(value.to_bytes((curve.key_size + 7) // 8))}
         case "OKP":
-            return {"d": b64u(bytes(range(32)))}
+            return {"d": b64u(bytes(range(57 if body["crv"] == "Ed448" else 32)))}
         case _:
             lengths = CEK_BYTES | {"HS256": 32, "HS384": 48, "HS512": 64}
             lengths |= {"A128KW": 16, "A192KW": 24, "A256KW": 32}

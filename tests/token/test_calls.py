@@ -40,6 +40,7 @@ SPECS = {
     "ES512": KeySpec(kty="EC", alg="ES512", crv="P-521"),
     "ES256K": KeySpec(kty="EC", alg="ES256K", crv="secp256k1"),
     "EdDSA": KeySpec(kty="OKP", alg="EdDSA", crv="Ed25519"),
+    "Ed448": KeySpec(kty="OKP", alg="Ed448", crv="Ed448"),
     "HS256": KeySpec(kty="oct", alg="HS256", bits=256),
     "A256GCM": AES,
     "A128CBC-HS256": KeySpec(kty="oct", alg="A128CBC-HS256", bits=256),

@@ -1,14 +1,12 @@
-"""Which octets are a public key on an Edwards curve; of Ed448 only the numbers are needed."""
+"""Which octets are a public key on an Edwards curve."""
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
 
-from app.jwk.edwards import Edwards
 from app.jwk.okp import _EDWARDS
 
 ED25519 = _EDWARDS["Ed25519"]
-_P448 = 2**448 - 2**224 - 1
-ED448 = Edwards(p=_P448, a=1, d=-39081, doublings=2, root_exponent=(_P448 + 1) // 4)
+ED448 = _EDWARDS["Ed448"]
 
 
 def test_public_keys_of_edwards25519_are_points_of_large_order():
