@@ -171,12 +171,15 @@ class KeyUse:
         return {"protected": protected, "signature": signature}
 
     def verify(self, principal: Principal, header: Header, *, data: str, signature: bytes) -> bool:
-        """Tell whether ``signature`` is one over ``data`` (RFC 7515 §5.2)."""
-        key = find_of_message(self.rows, principal, header, Right.VERIFY)
+        """Tell whether ``signature`` is one over ``data``, or the MAC of it (RFC 7515 §5.2)."""
+        is_mac = header.alg in hsm.MACS
+        right = Right.MAC if is_mac else Right.VERIFY
+        key = find_of_message(self.rows, principal, header, right)
         require_permitted_verification(key, header.alg)
         signing_input = encoding.signing_input(header.protected, data, is_encoded=header.is_encoded)
         with existing(self.registry, key):
-            is_valid = self.hsm.verify(key.ref, header.alg, signing_input, signature)
+            verify = self.hsm.verify_mac if is_mac else self.hsm.verify
+            is_valid = verify(key.ref, header.alg, signing_input, signature)
         return is_valid or self._refused(key)
 
     def mac(self, principal: Principal, *, kid: str, alg: str, data: bytes) -> bytes:

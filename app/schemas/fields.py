@@ -170,6 +170,8 @@ class AlgorithmClass(NamedTuple):
 
 
 SIGNATURE: Final = AlgorithmClass("signature", frozenset(hsm.SIGNATURES))
+SIGNED: Final = AlgorithmClass("signature", frozenset(hsm.SIGNATURES) | frozenset(hsm.MACS))
+"""What makes a JWS (RFC 7518 §3.1)."""
 MAC: Final = AlgorithmClass("MAC", frozenset(hsm.MACS))
 CONTENT_ENCRYPTION: Final = AlgorithmClass("content encryption", frozenset(hsm.CONTENT_ENCRYPTIONS))
 KEY_TRANSPORT: Final = AlgorithmClass(

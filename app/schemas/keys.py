@@ -25,7 +25,7 @@ from app.schemas.fields import (
 )
 from app.schemas.key_members import KeyMembers
 from app.schemas.labels import AliasOfNew, Instant, Labels, Name, TagsField
-from app.schemas.messages.encryption import require_encrypted_key
+from app.schemas.messages.encryption import jwe_members, require_encrypted_key
 from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.schema import Foreign, RequestSchema
 from hsm import KeySpec
@@ -120,11 +120,15 @@ class KeyResponse(KeyMembers):
 
 
 class UnwrapRequest(RequestSchema):
-    """POST /keys/unwrap."""
+    """POST /keys/unwrap: all that /decrypt takes, and of that the key."""
 
     protected = ProtectedHeader("kid", alg=KEY_TRANSPORT, enc=CONTENT_ENCRYPTION)
     encrypted_key = Base64Url(required=True)
     kid = Text(load_default=None, allow_none=True)
+
+    def expand_compact(self, members: dict[str, Any]) -> dict[str, Any]:
+        """See ``RequestSchema``."""
+        return jwe_members(members)
 
     @validates_schema
     def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:

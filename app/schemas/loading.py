@@ -7,8 +7,8 @@ from marshmallow.experimental.context import Context
 
 from app import current_request
 from app.errors import BadRequest
-from app.jose import encoding, strict_json
 from app.schemas.fields import Offers
+from app.schemas.messages.header_parts import names_in
 from app.schemas.messages.received_header import Header
 from app.schemas.messages.serializations import COMPACT_MEMBERS
 from app.schemas.schema import RequestSchema
@@ -30,7 +30,7 @@ def load(schema: RequestSchema, members: dict[str, Any], offers: Offers) -> Any:
             loaded = schema.load(members)
     except UnsupportedAlgorithm:
         if "protected" in schema.fields:
-            refused = strict_json.loads(encoding.decode(members["protected"]))
+            refused = names_in(members["protected"])
             current_request.name(**{name: refused.get(name) for name in _NAMES})
         raise
     except BadRequest as error:

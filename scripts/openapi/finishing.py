@@ -20,6 +20,8 @@ def finished(document: Members, exchanges: Sequence[Exchange]) -> Members:
     schemas = document["components"]["schemas"]
     for schema, more in shapes.demands().items():
         schemas[schema] |= more
+    for name, parts in shapes.PARTS.items():
+        _add_parts(schemas[name], parts)
     for path, more in shapes.members().items():
         schema, _, member = path.partition(".")
         if schema in schemas:
@@ -31,6 +33,13 @@ def finished(document: Members, exchanges: Sequence[Exchange]) -> Members:
     for told in exchanges:
         _show_all(document, told)
     return document
+
+
+def _add_parts(schema: Members, parts: tuple[str, ...]) -> None:
+    """Have the header of a message in ``parts`` beside the protected one, which may be absent."""
+    schema["properties"] |= {part: {"type": "object"} for part in parts}
+    schema["required"].remove("protected")
+    schema["anyOf"] = [{"required": [part]} for part in ("protected", *parts)]
 
 
 def _show_all(document: Members, told: Exchange) -> None:

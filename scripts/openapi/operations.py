@@ -18,6 +18,7 @@ _FORMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "EncryptRequest": ("EncryptRequest", "JwkEncryptRequest"),
         "EncryptResponse": ("EncryptResponse", "CompactEncryptResponse"),
         "DecryptRequest": ("DecryptRequest", "CompactDecryptRequest"),
+        "UnwrapRequest": ("UnwrapRequest", "CompactUnwrapRequest"),
         "SignRequest": ("SignRequest", "ProtectedSignRequest"),
         "SignResponse": ("SignResponse", "CompactSignResponse"),
         "VerifyRequest": (

@@ -10,7 +10,7 @@ from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, rsa
 from app.registry import Origin, Residency
 from app.rights import GRANTABLE
 from app.schemas import batch, catalogue, labels
-from app.schemas.messages.serializations import JWE_PARTS, JWS_PARTS
+from app.schemas.messages.serializations import JWE_OTHERS, JWE_PARTS, JWS_OTHERS, JWS_PARTS
 from app.schemas.public_jwk import AGREEMENT_CRVS
 from scripts.openapi.operations import OPERATIONS, Operation
 from scripts.openapi.responses import statuses
@@ -187,6 +187,7 @@ def own() -> dict[str, JsonSchema]:
     """Return the schemas without one of marshmallow, by name."""
     return {
         "CompactDecryptRequest": _object("kid", jwe=compact(len(JWE_PARTS)), kid=nullable(_TEXT)),
+        "CompactUnwrapRequest": _object("kid", jwe=compact(len(JWE_PARTS)), kid=nullable(_TEXT)),
         "CompactVerifyRequest": _object(
             *("kid", "jwk"),
             jws=compact(len(JWS_PARTS)),
@@ -245,16 +246,25 @@ def own() -> dict[str, JsonSchema]:
     }
 
 
+PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("VerifyRequest", "FlattenedVerifyRequest"), ("header",)),
+    **dict.fromkeys(("DecryptRequest", "UnwrapRequest"), ("unprotected", "header")),
+}
+"""The parts of a header that are not protected, in the JSON Serializations."""
+
+
 def demands() -> dict[str, JsonSchema]:
     """Return what schemas demand beyond the types of their members, by name."""
     return {
         "CreateKeyRequest": {"oneOf": [_creation(kty) for kty in KEY_TYPES]},
         "DecryptRequest": {"not": _any_of(("jwe",))},
-        "CompactDecryptRequest": {"not": _any_of((*JWE_PARTS, "aad"))},
+        "UnwrapRequest": {"not": _any_of(("jwe",))},
+        "CompactDecryptRequest": {"not": _any_of((*JWE_PARTS, *JWE_OTHERS))},
+        "CompactUnwrapRequest": {"not": _any_of((*JWE_PARTS, *JWE_OTHERS))},
         "VerifyRequest": {"not": _any_of(("jws", "payload"))},
         "FlattenedVerifyRequest": {"not": _any_of(("jws", "data"))},
-        "CompactVerifyRequest": {"not": _any_of((*JWS_PARTS, "payload"))},
-        "DetachedVerifyRequest": {"not": _any_of(("protected", "payload", "signature"))},
+        "CompactVerifyRequest": {"not": _any_of((*JWS_PARTS, *JWS_OTHERS))},
+        "DetachedVerifyRequest": {"not": _any_of(("protected", "signature", *JWS_OTHERS))},
         "SignRequest": {"not": _any_of(("protected",))},
         "EncryptRequest": {"not": _any_of(("jwk",))},
         "JwkEncryptRequest": {"not": _any_of(("kid",))},

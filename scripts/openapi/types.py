@@ -83,16 +83,12 @@ def _in_order(names: frozenset[str]) -> list[str]:
 
 
 def _header(field: ProtectedHeader) -> JsonSchema:
-    """Return base64url of a header that names what we use of it."""
+    """Return base64url of the part of a header that is protected, with what we use of it."""
     names = {
         name: {"type": "string", "enum": _in_order(algorithms.names)}
         for name, algorithms in field.algorithms.items()
     }
-    header = {
-        "type": "object",
-        "properties": {**names, "kid": {"type": "string"}},
-        "required": [*names, *(() if field.beside else ("kid",))],
-    }
+    header = {"type": "object", "properties": {**names, "kid": {"type": "string"}}}
     encoded = {"minLength": 1, "contentMediaType": "application/json", "contentSchema": header}
     return {**BASE64URL, **encoded}
 

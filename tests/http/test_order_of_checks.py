@@ -152,7 +152,7 @@ ORDERS: Mapping[str, tuple[Failure, ...]] = {
         bad("protected", b64u("[]"), "JSON"),
         bad("protected.kid", GONE),
         bad("protected.alg", GONE),
-        unsupported("protected.alg", "HS256"),
+        unsupported("protected.alg", "dir"),
         bad("data", NOT_BASE64URL),
         bad("signature", NOT_BASE64URL),
         unknown("protected.kid"),

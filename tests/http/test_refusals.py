@@ -270,7 +270,7 @@ UNSUPPORTED_ALGORITHMS: Mapping[str, tuple[str, ...]] = {
     "decrypt": (*NEVER, *SIGNATURES, *MACS, "A256GCM", "DIR", "RSA-OAEP-1"),
     "unwrap": (*NEVER, *SIGNATURES, *MACS, "A256GCM", "dir", "rsa-oaep"),
     "sign": (*NEVER, *MACS, "dir", "RSA-OAEP", "A256GCM", "es256", "ES512K", " ES256", "ES256\0"),
-    "verify": (*NEVER, *MACS, "dir", "RSA-OAEP", "A256GCM", "es256", "ES512K"),
+    "verify": (*NEVER, "HS1", "dir", "RSA-OAEP", "A256GCM", "es256", "ES512K"),
     "mac": (*NEVER, *SIGNATURES, "dir", "RSA-OAEP", "A256GCM", "hs256", "HS1", "HS256 "),
     "mac verify": (*SIGNATURES, "dir", "hs256"),
 }
@@ -383,6 +383,15 @@ FOREIGN_KEYS: Mapping[str, tuple[tuple[Any, Change], ...]] = {
         (Kid("HS512"), {"alg": "HS384"}),
     ),
 }
+MACS_OF_OTHERS = (
+    (Kid("ES256"), {"alg": "HS256"}),
+    (Kid("ES256", "kid_public"), {"alg": "HS256"}),
+    (Kid("RSA"), {"alg": "HS512"}),
+    (Kid("EdDSA"), {"alg": "HS384"}),
+    (Kid("A256GCM"), {"alg": "HS256"}),
+    (Kid("HS256"), {"alg": "HS512"}),
+    (Kid("HS512"), {"alg": "HS256"}),
+)
 SAME_FIT = {
     "decrypt": "encrypt",
     "decrypt OAEP": "encrypt OAEP",
@@ -404,6 +413,13 @@ def unfit_keys() -> Iterator[Case]:
                 title = " ".join([kid.name, kid.member, *members.values()])
                 change = _named(endpoint, kid=kid, **members)
                 yield endpoint, f"with {title}", change, CRYPTO_FAILURE, None
+
+
+def macs_of_other_keys() -> Iterator[Case]:
+    for kid, members in MACS_OF_OTHERS:
+        title = " ".join([kid.name, kid.member, members["alg"]])
+        change = _named("verify", kid=kid, **members)
+        yield "verify", f"a MAC with {title}", change, CRYPTO_FAILURE, None
 
 
 def wrong_lengths() -> Iterator[Case]:
@@ -608,6 +624,7 @@ SOURCES: tuple[Callable[[], Iterator[Case]], ...] = (
     unsupported_algorithms,
     unknown_keys,
     unfit_keys,
+    macs_of_other_keys,
     wrong_lengths,
     failed_decryptions,
     wrong_keys,

@@ -1,5 +1,6 @@
 """What is asked of the registry."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,19 +14,21 @@ from app.registry.databases.readers import Reader
 
 @contextmanager
 def reads_of(registry: Registry) -> Iterator[list[str]]:
-    """Note the statements that the registry executes in a ``with`` block, on any connection.
+    """Note the statements that this thread has the registry execute in a ``with`` block.
 
-    Whether anything has changed is no statement of its.
+    On whatever connection; whether anything has changed is no statement of its. Others ask now
+    and then whether the registry answers.
     """
     noted: list[str] = []
-    rows = Reader.rows
+    rows, own = Reader.rows, threading.get_ident()
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        noted.append(statement)
+        if threading.get_ident() == own:
+            noted.append(statement)
 
     def look(reader: Reader, sql: str, parameters: Any = ()) -> Any:
         if not sql.startswith("PRAGMA"):
-            noted.append(sql)
+            note(None, None, sql)
         return rows(reader, sql, parameters)
 
     engine = registry._database.engine

@@ -27,6 +27,7 @@ def encrypt() -> ResponseReturnValue:
 def decrypt() -> ResponseReturnValue:
     """Return the plaintext of a JWE.
 
-    A flattened JWE (RFC 7516 §7.2.2) or a compact one, never both.
+    A flattened JWE (RFC 7516 §7.2.2) or a compact one, never both. Members of the header may be in
+    any of its parts, but none in two.
     """
     return perform(OPERATIONS["decrypt"])

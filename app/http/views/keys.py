@@ -88,7 +88,7 @@ def create() -> ResponseReturnValue:
     )
 )
 def unwrap() -> ResponseReturnValue:
-    """Keep the CEK of a JWE as a key of its own.
+    """Keep the CEK of a JWE, in any form that `decrypt` takes, as a key of its own.
 
     The caller needs the right `unwrap` on the key that the header names, and must be allowed to
     make keys.

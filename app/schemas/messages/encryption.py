@@ -18,9 +18,11 @@ from app.schemas.fields import (
 )
 from app.schemas.messages.caller_header import WRITTEN_IN_JWE, AddedHeader
 from app.schemas.messages.extensions import refuse_extensions
+from app.schemas.messages.header_parts import with_parts
 from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.messages.serializations import (
     COMPACT,
+    JWE_OTHERS,
     JWE_PARTS,
     refuse_beside,
     refuse_media_types_twice,
@@ -121,7 +123,7 @@ class EncryptResponse(ResponseSchema):
 
 
 class DecryptRequest(RequestSchema):
-    """POST /decrypt: a flattened JWE, or a compact one."""
+    """POST /decrypt: a flattened JWE (RFC 7516 §7.2.2), or a compact one."""
 
     protected = ProtectedHeader("kid", alg=KEY_MANAGEMENT, enc=CONTENT_ENCRYPTION)
     encrypted_key = Base64Url(load_default=None, allow_none=True)
@@ -133,7 +135,7 @@ class DecryptRequest(RequestSchema):
 
     def expand_compact(self, members: dict[str, Any]) -> dict[str, Any]:
         """See ``RequestSchema``."""
-        return taken_apart(members, "jwe", JWE_PARTS, "aad")
+        return jwe_members(members)
 
     @validates_schema(skip_on_field_errors=False)
     def check_encrypted_key(self, body: dict[str, Any], **_kwargs: Any) -> None:
@@ -159,6 +161,11 @@ class DecryptResponse(ResponseSchema):
 
     kid = fields.String(required=True)
     data = Base64Url(required=True)
+
+
+def jwe_members(members: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of a JWE in whichever form it is."""
+    return with_parts(taken_apart(members, "jwe", JWE_PARTS, *JWE_OTHERS), "unprotected", "header")
 
 
 def require_encrypted_key(body: dict[str, Any]) -> None:

@@ -1,22 +1,32 @@
-"""The protected header of a message that comes in (RFC 7515 §4, RFC 7516 §4)."""
+"""The header of a message that comes in (RFC 7515 §4, RFC 7516 §4)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import hsm
 from app.errors import BadRequest
-from app.jose import encoding, strict_json
+from app.jose import encoding
 from app.jwk import epk
-from app.schemas.fields import AlgorithmClass, Base64Url, fail, refuse_together, require_short
+from app.schemas.fields import (
+    SIGNATURE,
+    AlgorithmClass,
+    Base64Url,
+    fail,
+    refuse_together,
+    require_short,
+)
 from app.schemas.messages.extensions import is_payload_encoded, refuse_extensions
+from app.schemas.messages.header_parts import HeaderParts, read_parts
 
 _NO_AGREEMENT: Final = hsm.Agreement()
+_WITH_JWK: Final[Mapping[str, AlgorithmClass]] = MappingProxyType({"alg": SIGNATURE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """A protected header: what we use of it, and ``protected`` as it was received.
+    """A header: what we use of it, and its part that is ``protected`` as it was received.
 
     ``kid`` is the one beside it, if there is one, and ``own_kid`` its own.
     ``is_encoded`` says that a signature is over the data in base64url (RFC 7797 §3).
@@ -37,7 +47,7 @@ class Header:
 
 
 class ProtectedHeader(Base64Url):
-    """A protected header of JWS or JWE (RFC 7515 §4, RFC 7516 §4).
+    """The header of a JWS or JWE (RFC 7515 §4, RFC 7516 §4), with parts that are not protected.
 
     Members that we do not know are ignored, as demanded there, but for those that change what
     the others mean. None of them ever makes us fetch, inflate or derive. A header without ``kid``
@@ -52,17 +62,15 @@ class ProtectedHeader(Base64Url):
     def _deserialize(
         self, value: Any, attr: str | None, data: Any, *_args: Any, **_kwargs: Any
     ) -> Header:
-        protected = self._text(value)
-        try:
-            header = strict_json.loads(self._decode(protected, attr))
-        except ValueError:
-            fail(BadRequest(f"Field '{attr}' is not a JSON object"))
+        protected, header = read_parts(
+            value if isinstance(value, HeaderParts) else self._text(value), attr
+        )
         is_encoded = self._read_extensions(header, data)
         beside = [data[name] for name in self.beside if data.get(name) is not None]
         own_kid = member_of(header, "kid") if "kid" in header or not beside else None
         kid = next(iter(beside), own_kid)
         used = {name: member_of(header, name) for name in self.algorithms}
-        for name, algorithms in self.algorithms.items():
+        for name, algorithms in self._algorithms_for(data).items():
             algorithms.check(used[name], "Header member", name)
         if "enc" in used:
             refuse_together(used["alg"], used["enc"])
@@ -75,12 +83,18 @@ class ProtectedHeader(Base64Url):
             **used,
         )
 
+    def _algorithms_for(self, _data: Mapping[str, Any]) -> Mapping[str, AlgorithmClass]:
+        return self.algorithms
+
     def _read_extensions(self, header: Mapping[str, Any], _data: Mapping[str, Any]) -> bool:
         return refuse_extensions(header)
 
 
 class SignedHeader(ProtectedHeader):
-    """That of a JWS, which may have the extension of RFC 7797."""
+    """That of a JWS, which may have the extension of RFC 7797, and no MAC beside a public key."""
+
+    def _algorithms_for(self, data: Mapping[str, Any]) -> Mapping[str, AlgorithmClass]:
+        return self.algorithms if data.get("jwk") is None else _WITH_JWK
 
     def _read_extensions(self, header: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
         is_encoded = is_payload_encoded(header)

@@ -12,6 +12,9 @@ FLATTENED: Final = "flattened"
 COMPACT: Final = "compact"
 JWS_PARTS: Final = ("protected", "data", "signature")
 JWE_PARTS: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
+JWS_OTHERS: Final = ("payload", "header")
+JWE_OTHERS: Final = ("aad", "header", "unprotected")
+"""Members of the JSON Serializations that the compact one has no place for."""
 
 
 def serialization() -> Choice:

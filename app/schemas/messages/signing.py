@@ -10,6 +10,7 @@ from app.jose import encoding
 from app.schemas.fields import (
     MAC,
     SIGNATURE,
+    SIGNED,
     AlgorithmName,
     Base64Url,
     Base64UrlText,
@@ -24,8 +25,10 @@ from app.schemas.messages.caller_header import (
     WholeHeader,
     read_strictly,
 )
+from app.schemas.messages.header_parts import with_parts
 from app.schemas.messages.received_header import SignedHeader
 from app.schemas.messages.serializations import (
+    JWS_OTHERS,
     JWS_PARTS,
     refuse_beside,
     refuse_media_types_twice,
@@ -112,7 +115,7 @@ class VerifyRequest(RequestSchema):
 
     foreign = _OF_DIGESTS
 
-    protected = SignedHeader("kid", "jwk", alg=SIGNATURE)
+    protected = SignedHeader("kid", "jwk", alg=SIGNED)
     data = Base64UrlText(required=True)
     signature = Base64Url(required=True)
     kid = Text(load_default=None, allow_none=True)
@@ -122,13 +125,13 @@ class VerifyRequest(RequestSchema):
         """See ``RequestSchema``."""
         data = members.get("data") if _is_detached(members.get("jws")) else None
         if data is None:
-            members = taken_apart(members, "jws", JWS_PARTS, "payload")
+            members = taken_apart(members, "jws", JWS_PARTS, *JWS_OTHERS)
         else:
             attached = {**members, "data": None}
-            members = taken_apart(attached, "jws", JWS_PARTS, "payload") | {"data": data}
+            members = taken_apart(attached, "jws", JWS_PARTS, *JWS_OTHERS) | {"data": data}
         refuse_beside(members, "data", "payload")
         refuse_beside(members, "kid", "jwk")
-        return members
+        return with_parts(members, "header")
 
     def load(self, data: Any, **kwargs: Any) -> Any:
         """Check a JWS in whichever form it is."""
