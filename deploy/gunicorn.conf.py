@@ -80,6 +80,7 @@ def on_starting(server: Arbiter) -> None:
             if not server.master_pid and "LISTEN_FDS" not in os.environ:
                 _refuse_taken(*address)
     figures.prepare(service.state_dir)
+    os.register_at_fork(after_in_parent=Worker.take_stops)
 
 
 def on_exit(_server: Arbiter) -> None:
@@ -89,6 +90,7 @@ def on_exit(_server: Arbiter) -> None:
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
     """Give each worker a number of its own, patience after failures, and less with clients."""
+    worker.hold_stops()
     worker.take_slot(server.WORKERS.values())
     worker.deadlines = Deadlines(
         header_seconds=service.header_seconds, request_seconds=service.request_seconds

@@ -33,6 +33,7 @@ _SOON_SECONDS: Final = 300.0
 _OPENING_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
 _COLLECTED_OBJECTS: Final = 20_000
+_STOPS: Final = (signal.SIGTERM, signal.SIGQUIT)
 
 
 class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -53,6 +54,20 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     _failures: ClassVar[Counter[int]] = Counter()
 
     # --- In the master ---
+
+    @staticmethod
+    def hold_stops() -> None:
+        """Have a stop wait until the worker that is forked next can be told of it.
+
+        Before ``init_signals`` a worker would put it where the master keeps its own, and serve on
+        until the master loses patience.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+
+    @staticmethod
+    def take_stops() -> None:
+        """Be told of stops again, and of those that waited."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
 
     def take_slot(self, workers: Iterable["Worker"]) -> None:
         """Take a place that is free among ``workers``, and the patience that goes with it."""
@@ -97,6 +112,11 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         except Exception:
             self.log.exception("the worker cannot go on")
             sys.exit(os.EX_SOFTWARE)
+
+    def init_signals(self) -> None:
+        """Be told of a stop, also of one that came before."""
+        super().init_signals()
+        self.take_stops()
 
     def load_wsgi(self) -> None:
         """Load the service, at once or in the background; until then everything is unavailable."""

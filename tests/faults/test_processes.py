@@ -522,6 +522,26 @@ def test_a_worker_without_memory_fails_alone(settings):
         until(lambda: all(is_served(started.url, key) for _ in range(10)))
 
 
+FORKED = """
+import runpy, time
+from pathlib import Path
+globals().update(runpy.run_path("deploy/gunicorn.conf.py"))
+graceful_timeout = 600
+def post_fork(server, worker):
+    Path({path!r}).touch()
+    time.sleep(1)
+"""
+
+
+def test_a_stop_is_not_lost_on_a_worker_that_has_just_been_forked(settings, tmp_path):
+    forked, configuration = tmp_path / "forked", tmp_path / "gunicorn.conf.py"
+    configuration.write_text(FORKED.format(path=str(forked)))
+    with server(settings, workers=1, configuration=str(configuration)) as started:
+        until(forked.exists)
+        started.process.terminate()
+        assert started.process.wait(STOP.seconds) == 0
+
+
 def test_workers_without_their_master_end_and_another_takes_over(settings):
     with server(settings) as started:
         key = Key(api_of(started.url))
