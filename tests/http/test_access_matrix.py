@@ -1,13 +1,16 @@
 """Everybody by everything: who calls, what is called, with which key, and what is answered."""
 
+import json
+import ssl
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-import requests
 
 from app.auth.api_tokens import _hash
 from app.config import Config
@@ -222,18 +225,19 @@ class Site:
         for key, names in (("AES", AES), ("RSA", OAEP)):
             made[f"message for {key}"] = ok("/encrypt", {"kid": made[key], "data": "AAAA"} | names)
 
-    def client(self, who: str) -> requests.Session:
+    def client(self, who: str) -> "Client":
         """Return a client that comes as ``who``."""
-        session = requests.Session()
-        session.trust_env = False
-        session.verify = str(self.certificates.authority.path)
+        context = ssl.create_default_context(cafile=str(self.certificates.authority.path))
+        headers = {}
         if who in STRANGERS:
-            session.cert = getattr(self.certificates, who)
+            context.load_cert_chain(*getattr(self.certificates, who))
         elif who == "unrelated certificate":
-            session.cert = self.certificates.bob
+            context.load_cert_chain(*self.certificates.bob)
         elif who != "anonymous":
-            session.headers["Authorization"] = f"Bearer {self._bearer(who)}"
-        return session
+            headers["Authorization"] = f"Bearer {self._bearer(who)}"
+        address = self.url.removeprefix("https://")
+        connection = HTTPSConnection(address, context=context, timeout=ANSWER.seconds)
+        return Client(connection, headers)
 
     def _bearer(self, who: str) -> str:
         """Return the credentials of ``who``; not before they are needed, as some are soon late."""
@@ -259,19 +263,30 @@ class Site:
         assert registry.credentials.revoke(_hash(token)[:16])
         return token
 
-    def ask(self, client: requests.Session, call: Call, *, is_known: bool) -> int | str:
+    def ask(self, client: "Client", call: Call, *, is_known: bool) -> int | str:
         """Return the status of the answer, or that there is no connection."""
         kid = self.made.get(call.key, "") if is_known else UNKNOWN_KID
         path = call.path.replace("{kid}", kid)
-        body = None if call.body is None else call.body(self.made, kid)
+        body = None if call.body is None else json.dumps(call.body(self.made, kid))
+        media = {} if body is None else {"Content-Type": "application/json"}
         try:
-            answer = client.request(call.method, self.url + path, json=body, timeout=ANSWER.seconds)
-        except requests.ConnectionError:
+            client.connection.request(call.method, path, body, client.headers | media)
+            answer = client.connection.getresponse()
+            content = answer.read()
+        except (OSError, HTTPException):
+            client.connection.close()
             return NOT_CONNECTED
-        if answer.status_code in ERRORS and call.method != "HEAD":
-            assert answer.json()["error"] == ERRORS[answer.status_code]
-        assert ("WWW-Authenticate" in answer.headers) is (answer.status_code == 401)
-        return answer.status_code
+        if answer.status in ERRORS and call.method != "HEAD":
+            assert json.loads(content)["error"] == ERRORS[answer.status]
+        assert ("WWW-Authenticate" in answer.headers) is (answer.status == 401)
+        return answer.status
+
+
+class Client(NamedTuple):
+    """A connection that stays open, and what each of its requests bears."""
+
+    connection: HTTPSConnection
+    headers: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +314,8 @@ def site(environment: Any, serve: Any, tmp_path_factory: pytest.TempPathFactory)
 @pytest.mark.parametrize("who", PRINCIPALS)
 def test_everybody_gets_the_answer_that_the_rule_gives(site, who):
     wrong = []
-    with site.client(who) as client:
+    client = site.client(who)
+    with closing(client.connection):
         for call in CALLS:
             for is_known in (True, False) if call.key in site.made else (True,):
                 rule = expected(who, call, is_known=is_known)

@@ -113,13 +113,14 @@ def activated(
             process.wait(timeout=STOP.seconds)
 
 
-def test_a_restart_behind_the_socket_refuses_and_cuts_off_nobody(environment) -> None:
+@pytest.mark.parametrize("restarts", [1, pytest.param(5, marks=pytest.mark.long)])
+def test_a_restart_behind_the_socket_refuses_and_cuts_off_nobody(environment, restarts) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, ExitStack() as service:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         service.enter_context(activated(environment, listener))
         key = Key(api_of(url))
         with load(url, key, clients=4) as clients:
-            for _ in range(2):
+            for _ in range(restarts):
                 service.close()
                 service.enter_context(activated(environment, listener))
                 seen = answers(clients)[200]

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -82,11 +82,16 @@ anything = st.recursive(
 )
 
 
+@cache
+def good_bodies(schema: type[RequestSchema]) -> list[dict[str, Any]]:
+    """Those of the document that ``schema`` reads quickly."""
+    return [body for body in BODIES if is_read_quickly(schema(), body)]
+
+
 @st.composite
 def changed(draw: st.DrawFn, schema: RequestSchema) -> dict[str, Any]:
     """A body of the document, of this schema or another, with some members not as they were."""
-    good = [body for body in BODIES if is_read_quickly(schema, body)]
-    body = dict(draw(st.sampled_from(good) | st.sampled_from(BODIES)))
+    body = dict(draw(st.sampled_from(good_bodies(type(schema))) | st.sampled_from(BODIES)))
     names = st.sampled_from([*schema.fields, *body, "unknown"])
     for name in draw(st.sets(names, max_size=3)):
         same = [other[name] for other in BODIES if name in other]
@@ -99,7 +104,7 @@ def changed(draw: st.DrawFn, schema: RequestSchema) -> dict[str, Any]:
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
 def test_bodies_of_the_document_are_read_quickly(schema):
-    assert any(is_read_quickly(schema(), body) for body in BODIES)
+    assert good_bodies(schema)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
