@@ -109,14 +109,15 @@ def fork(  # noqa: PLR0913  # settings, all by name
     """Run ``program`` in ``ROOT`` with just that environment; ``files`` get what it prints.
 
     A service that ``is_patient`` accepts nobody before it has tried its token, however long that
-    takes. A process that ``proves`` tries what its token is able to do; others believe what one has
-    found for all, which saves most of a boot. A token that was lost is tried again by everybody.
+    takes. A process that ``proves`` tries what its token is able to do, and hashes its PIN slowly,
+    as all do where promises are held; others believe what one has found for all, which saves most
+    of a boot. A token that was lost is tried again by everybody.
     """
     request = {
         "program": program,
         "arguments": arguments,
         "environment": dict(environment),
-        "proofs": None if proves else _proofs(),
+        "proofs": None if proves or are_promises_held() else _proofs(),
         "is_patient": is_patient,
     }
     answers, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
