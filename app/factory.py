@@ -18,7 +18,7 @@ from app.host import host_name
 from app.http import answers, origin, turns
 from app.http.audit_hook import AuditHook
 from app.http.json_answers import Responses
-from app.http.router import AUDIENCE, AUDITS, CROSS_ORIGIN, KINDS, route
+from app.http.router import ANSWERS, AUDIENCE, AUDITS, CROSS_ORIGIN, KINDS, LONG, PARTS, route
 from app.keys.capabilities import Capabilities
 from app.keys.catalogue import Catalogue
 from app.keys.janitor import Janitor
@@ -53,7 +53,7 @@ def create_app(config: Config | None = None) -> Flask:
 def _service(config: Config) -> Service:
     """Return the parts, none of which has begun to work."""
     locks = _locks(config)
-    metrics = Metrics()
+    metrics = Metrics(ANSWERS, PARTS)
     hsm = _hsm(config, metrics)
     registry = Registry(
         config.registry_url, host=host_name(config.state_dir), observe=metrics.used_registry
@@ -139,7 +139,7 @@ def _register_hooks(app: Flask, service: Service) -> None:
         origin.register(app, CROSS_ORIGIN)
     app.before_request(_require_exact_path)
     service.authenticator.register(app)
-    turns.register(app)
+    turns.register(app, LONG)
     answers.register(app)
 
 

@@ -98,27 +98,30 @@ class Answer(NamedTuple):
     body: dict[str, Any]
 
 
+def status_of(error: Exception) -> int:
+    """Return the status of the answer to ``error``."""
+    if isinstance(error, HTTPException):
+        return error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    return STATUS.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 def answer(error: Exception) -> Answer:
     """Return the answer to ``error``; log it if it is a fault of ours, or of the host."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SCARCE):
         logger.error("the host is exhausted", exc_info=error)
         error = HostExhausted()
+    status = status_of(error)
     match error:
         case AppError() | hsm.HsmError():
-            status = STATUS[type(error)]
             code, description = error.code, str(error)
-        case HTTPException():
-            status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+        case _:
             known = status if status in HTTP_ERRORS else HTTPStatus.BAD_REQUEST
             code, description = HTTP_ERRORS[known]
-        case _:
-            status = HTTPStatus.INTERNAL_SERVER_ERROR
-            code, description = HTTP_ERRORS[status]
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, HTTPException):
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, HTTPException):
         # The traceback has no locals, so it shows code and no data.
         logger.error("internal error", exc_info=error)
     current_request.fail(code)
-    return Answer(int(status), {"error": code, "description": description})
+    return Answer(status, {"error": code, "description": description})
 
 
 def _describe_no_content(response: Response) -> Response:

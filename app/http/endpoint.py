@@ -61,6 +61,8 @@ class Endpoint:
     """Whether the answer has an ``ETag``, and 304 is one to ``If-None-Match``."""
     is_cross_origin: bool = False
     """Whether pages of any origin may ask."""
+    is_long: bool = False
+    """Whether a request does the work of many, so that few of one caller have a turn at a time."""
     more: str = ""
 
     # What the resource and the view say:

@@ -5,9 +5,13 @@ from types import MappingProxyType
 from typing import Final
 
 from flask import Flask
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from app.auth.schemes import Audience
+from app.http import failures
+from app.http.answers import status_of
 from app.http.endpoint import Audit, Endpoint, Resource
+from app.http.operations import OPERATIONS
 from app.http.paths import NameConverter
 from app.http.views import (
     batch,
@@ -24,6 +28,7 @@ from app.http.views import (
     status,
 )
 from app.observability.kinds import Kind
+from app.observability.requests import NO_ENDPOINT
 
 API: Final[tuple[Resource, ...]] = tuple(
     view.resource
@@ -47,10 +52,25 @@ AUDIENCE: Final = Audience(
     browsers=frozenset(one.name for one in ENDPOINTS if one.takes_passwords),
 )
 CROSS_ORIGIN: Final = frozenset(one.name for one in ENDPOINTS if one.is_cross_origin)
+LONG: Final = frozenset(one.name for one in ENDPOINTS if one.is_long)
 CHANGES: Final = frozenset(
     one.name for one in ENDPOINTS if one.audit is Audit.CHANGE and one.kind is not Kind.MAKE
 )
 """What ``restore`` lists: a key that was made since is none of the backup."""
+
+_NOWHERE: Final = (*failures.EVERYWHERE, *failures.CALLER, NotFound(), MethodNotAllowed())
+ANSWERS: Final[tuple[tuple[str, int], ...]] = (
+    *((one.name, one.status) for one in ENDPOINTS),
+    *((one.name, status_of(failure)) for one in ENDPOINTS for failure in one.all_failures),
+    *((NO_ENDPOINT, status_of(failure)) for failure in _NOWHERE),
+)
+"""Endpoints and the statuses that each may answer, some of them more than once."""
+PARTS: Final = tuple(
+    (name, status)
+    for name, status in ANSWERS
+    if name in {operation.endpoint for operation in OPERATIONS.values()}
+)
+"""The same for parts of batches."""
 
 
 def route(app: Flask, *, pages: bool) -> None:

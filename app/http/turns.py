@@ -5,6 +5,7 @@ known here, once the request is authenticated. What serves everybody needs no tu
 """
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from flask import Flask, request
@@ -13,8 +14,6 @@ from app import auth
 
 TURN: Final = "jose_hsm.turn"
 """In the environment of WSGI: a ``TakeTurn``."""
-
-_BATCH: Final = "batch.answer"
 
 
 class Caller(NamedTuple):
@@ -34,12 +33,12 @@ class TurnAwaited(BaseException):
     """
 
 
-def register(app: Flask) -> None:
-    """Take a turn for each request of ``app`` that has a principal."""
-    app.before_request(_take)
+def register(app: Flask, long: AbstractSet[str]) -> None:
+    """Take a turn for each request of ``app`` that has a principal; ``long`` are endpoints."""
 
+    def take_turn() -> None:
+        take, principal = request.environ.get(TURN), auth.caller()
+        if take is not None and principal is not None:
+            take(Caller(str(principal), is_long=request.endpoint in long))
 
-def _take() -> None:
-    take, principal = request.environ.get(TURN), auth.caller()
-    if take is not None and principal is not None:
-        take(Caller(str(principal), is_long=request.endpoint == _BATCH))
+    app.before_request(take_turn)

@@ -14,13 +14,17 @@ from prometheus_client.exposition import choose_encoder
 from app import current_request
 from app.observability.kinds import Count
 from app.observability.multiprocess import Buffer, metrics_of, registry_of, shared_directory
-from hsm import Hsm, Observer, Periodic
+from hsm import Cause, Hsm, Observer, Periodic
 
 _FLUSH_SECONDS: Final = 1.0
 _MOST_NOTED: Final = 10_000
 _PREFIX: Final = "jose_hsm_"
 _ANSWERED: Final = (f"{_PREFIX}requests", f"{_PREFIX}batch_requests")
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0)
+
+
+Answers = Iterable[tuple[str, int]]
+"""Endpoints, each with a status."""
 
 
 class Workers(NamedTuple):
@@ -43,11 +47,17 @@ class Children(dict[tuple[str, ...], Any]):
         child = self[labels] = self._metric.labels(*labels)
         return child
 
+    def bear(self, labels: Iterable[tuple[str, ...]]) -> None:
+        """Have the children of ``labels`` at 0."""
+        for one in labels:
+            self[one]
+
 
 class Metrics(Observer):
     """Counts what happens in this process; shows what has happened in all of the service."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Answers = (), parts: Answers = ()) -> None:
+        """Begin at 0 with what may be answered, as requests and as ``parts`` of batches."""
         self._buffer = Buffer()
         self._noted: deque[tuple[Callable[[float], None], float]] = deque()
         self._directory = shared_directory()
@@ -83,6 +93,14 @@ class Metrics(Observer):
         self._dropped = self._counter("log_lines_dropped", "Log lines that nobody took")
         self._audit = Children(self._counter("audit_lines", "Lines for the audit log", "outcome"))
         self._up.set(0)
+        self._bear(answers, parts)
+
+    def _bear(self, answers: Answers, parts: Answers) -> None:
+        """Have series at 0: one that appears with its first event has not grown by it."""
+        self._requests.bear((endpoint, str(status)) for endpoint, status in answers)
+        self._parts.bear((endpoint, str(status)) for endpoint, status in parts)
+        self._audit.bear([("written",), ("failed",)])
+        self._lost.bear([(Cause.LOST,)])
 
     def start(self, hsm: Hsm) -> None:
         """Begin to share what is counted. Call after fork, never before."""
@@ -102,7 +120,7 @@ class Metrics(Observer):
         for family in self._families("counter"):
             if family.name in _ANSWERED:
                 for sample in family.samples:
-                    if sample.name.endswith("_total"):
+                    if sample.name.endswith("_total") and sample.value:
                         labels = sample.labels
                         yield Count(labels["endpoint"], int(labels["status"]), int(sample.value))
 

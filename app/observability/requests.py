@@ -17,6 +17,9 @@ from app.observability.stream import Stream
 
 Audit = Callable[[Request, RequestRecord, Response], Response]
 
+NO_ENDPOINT: Final = "none"
+"""Stands in metrics for a path that is none."""
+
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -59,7 +62,7 @@ class Requests:
         response.headers.add("X-Request-Id", current.request_id)
         if self._is_timing_sent:
             response.headers["Server-Timing"] = _timing(current, seconds)
-        self._metrics.answered(endpoint or "none", response.status_code, seconds)
+        self._metrics.answered(endpoint or NO_ENDPOINT, response.status_code, seconds)
         level = "debug" if endpoint in self._quiet else "info"
         if level in self._levels:
             members = _members(request, current, response.status_code, seconds)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import pytest
 
-from app.observability.metrics import Metrics
 from scripts.settings_table import settings_table
 from scripts.throwaway import ROOT, make_token
 from tests.shared.documents import DOCUMENTS, NOT_RUN, rows, shown_by, typed
@@ -107,11 +106,3 @@ def test_every_threat_has_a_defence_that_a_test_shows():
 
 def test_the_settings_are_those_of_the_code():
     assert settings_table() in DOCUMENTS["docs/operating.md"].text
-
-
-def test_the_alerts_name_figures_that_there_are():
-    named = set(re.findall(r"jose_hsm_\w+", DOCUMENTS["docs/operating.md"].text))
-    families = Metrics()._registry.collect()
-    samples = {f"{family.name}{end}" for family in families for end in ("", "_total", "_bucket")}
-    assert len(named) > 5
-    assert named <= samples

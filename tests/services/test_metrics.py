@@ -48,6 +48,18 @@ def eventually(url: str, expected: float, name: str, **labels: str) -> None:
         time.sleep(0.1)
 
 
+def test_figures_of_alerts_are_there_before_their_first_event(started):
+    found = metrics(started.url)
+    for name, labels in {
+        "requests_total": {"endpoint": "signing.sign", "status": "500"},
+        "batch_requests_total": {"endpoint": "encryption.decrypt", "status": "422"},
+        "audit_lines_total": {"outcome": "failed"},
+        "token_losses_total": {"cause": "lost"},
+        "log_lines_dropped_total": {},
+    }.items():
+        assert found[name, frozenset(labels.items())] == 0
+
+
 def test_requests_of_all_workers_are_counted_by_endpoint_and_status(started):
     kid = Api.over_http(started.url).create(kty="oct", alg="HS256")["kid"]
     for _ in range(USES):  # a new connection each time, so that both workers have some

@@ -25,6 +25,7 @@ _REQUESTS: Final = BatchRequest()
         body=_REQUESTS,
         answers=("BatchResponse",),
         says="An answer to each request, in order",
+        is_long=True,
     )
 )
 def answer() -> ResponseReturnValue:

@@ -1,0 +1,137 @@
+"""The alerts for Prometheus: valid, on figures that there are, and seen from the first event on."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from app.http.router import ANSWERS, PARTS
+from app.observability.metrics import Metrics
+from scripts.throwaway import ROOT
+from tests.shared.documents import rows
+
+RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
+ALERTS = {rule["alert"]: rule for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]}
+
+checked = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+
+
+class Course(NamedTuple):
+    """What a figure does from minute to minute; in the sixth comes what the alert is for."""
+
+    series: str
+    values: str
+
+
+ONE_EVENT, MANY_EVENTS = "0x5 1x9", "0x5 600+600x9"
+COURSES = {
+    "ServiceAway": [Course("token_up", "1x5 stale")],
+    "TokenAway": [Course("token_up", "1x5 0x9"), Course('token_up{pid="1"}', "0x14")],
+    "WorkerWithoutToken": [Course("token_up", "1x5 0x9"), Course('token_up{pid="1"}', "1x14")],
+    "TokenFlaps": [Course('token_losses_total{cause="lost"}', "0x5 4x9")],
+    "Unavailable": [Course('requests_total{endpoint="keys.list",status="503"}', ONE_EVENT)],
+    "InternalError": [Course('batch_requests_total{endpoint="x",status="500"}', ONE_EVENT)],
+    "SessionsShort": [
+        Course('session_wait_seconds_bucket{le="0.25"}', "0x14"),
+        *(Course(f'session_wait_seconds_bucket{{le="{le}"}}', ONE_EVENT) for le in ("1", "+Inf")),
+    ],
+    "TokenSlow": [
+        Course('pkcs11_call_seconds_bucket{function="C_Sign",le="1"}', "0x14"),
+        *(
+            Course(f'pkcs11_call_seconds_bucket{{function="C_Sign",le="{le}"}}', ONE_EVENT)
+            for le in ("2.5", "+Inf")
+        ),
+    ],
+    "FailedAuthentication": [Course('requests_total{endpoint="x",status="429"}', MANY_EVENTS)],
+    "FailedDecryptions": [
+        Course('batch_requests_total{endpoint="encryption.decrypt",status="422"}', MANY_EVENTS)
+    ],
+    "AuditLogFails": [Course('audit_lines_total{outcome="failed"}', ONE_EVENT)],
+    "LogLinesLost": [Course("log_lines_dropped_total", ONE_EVENT)],
+}
+
+
+def scraped(series: str) -> str:
+    """Return a series as Prometheus has it, with the labels of its place."""
+    name, _, labels = f"jose_hsm_{series}".partition("{")
+    return f'{name}{{job="jose-hsm",instance="a",{labels.removesuffix("}")}}}'
+
+
+def unit_test(alert: str) -> dict[str, Any]:
+    """Return the test of an alert: silent before the event, and after it what the rule says."""
+    rule = ALERTS[alert]
+    place = {} if alert == "ServiceAway" else {"job": "jose-hsm", "instance": "a"}
+    raised = {"exp_labels": rule["labels"] | place, "exp_annotations": rule["annotations"]}
+    at = {"alertname": alert}
+    return {
+        "interval": "1m",
+        "input_series": [
+            {"series": scraped(course.series), "values": course.values} for course in COURSES[alert]
+        ],
+        "alert_rule_test": [
+            at | {"eval_time": "5m", "exp_alerts": []},
+            at | {"eval_time": "12m" if "for" in rule else "7m", "exp_alerts": [raised]},
+        ],
+    }
+
+
+def promtool(*arguments: object) -> None:
+    done = subprocess.run(
+        ["promtool", *map(str, arguments)], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@checked
+def test_the_rules_are_valid() -> None:
+    promtool("check", "rules", RULES)
+
+
+@checked
+def test_each_alert_is_silent_until_the_first_event_and_not_afterwards(tmp_path: Path) -> None:
+    assert COURSES.keys() == ALERTS.keys()
+    path = tmp_path / "tests.yml"
+    path.write_text(json.dumps({"rule_files": [str(RULES)], "tests": [*map(unit_test, COURSES)]}))
+    promtool("test", "rules", path)
+
+
+def selectors() -> set[tuple[str, str]]:
+    """Return each metric that a rule names, with what it wants of its labels."""
+    found = set()
+    for rule in ALERTS.values():
+        text = re.sub(r'\{__name__=~"([\w|]+)", ', r"\1{", " ".join(rule["expr"].split()))
+        for names, labels in re.findall(r"(jose_hsm_[\w|]+)(?:\{([^}]*)\})?", text):
+            found |= {(name, labels) for name in names.split("|") if name.startswith("jose_hsm")}
+    return found
+
+
+def matches(labels: dict[str, str], wanted: str) -> bool:
+    return all(
+        re.fullmatch(pattern, labels.get(name, ""))
+        for name, pattern in re.findall(r'(\w+)=~?"([^"]*)"', wanted)
+    )
+
+
+@pytest.mark.parametrize(("name", "wanted"), sorted(selectors()))
+def test_a_rule_names_a_figure_that_is_there_from_the_start(name: str, wanted: str) -> None:
+    metrics = Metrics(ANSWERS, PARTS)
+    metrics._calls.bear([("C_Sign",)])  # its histogram has functions that nobody lists
+    found = [
+        sample.value
+        for family in metrics._registry.collect()
+        for sample in family.samples
+        if sample.name == name and matches(sample.labels, wanted)
+    ]
+    assert 0 in found
+
+
+def test_the_page_lists_the_alerts_and_why_there_is_each() -> None:
+    listed = rows(ROOT / "docs" / "operating.md", "| Alert |")
+    assert [(alert.strip("`"), why) for alert, why in listed] == [
+        (alert, rule["annotations"]["summary"]) for alert, rule in ALERTS.items()
+    ]
