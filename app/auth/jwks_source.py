@@ -2,11 +2,12 @@
 
 import socket
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
@@ -40,6 +41,28 @@ def _is_url(location: str) -> bool:
 
 
 def _fetch(location: str) -> bytes:
+    """Return the set, or raise ``TimeoutError``.
+
+    A look-up of a name cannot be cut: it has a thread of its own, and nobody waits for it longer.
+    """
+    fetched: Future[bytes] = Future()
+    Thread(target=_fetch_into, args=(fetched, location), name="jwks", daemon=True).start()
+    try:
+        return fetched.result(_FETCH_SECONDS)
+    finally:
+        del fetched  # an error knows this frame, and would keep itself and its socket
+
+
+def _fetch_into(fetched: "Future[bytes]", location: str) -> None:
+    try:
+        fetched.set_result(_fetched(location))
+    except Exception as error:  # noqa: BLE001  # who waits is told, whatever it is
+        fetched.set_exception(error)
+    finally:
+        del fetched  # likewise
+
+
+def _fetched(location: str) -> bytes:
     with _Deadline(_FETCH_SECONDS) as deadline:
         opener = build_opener(_NoRedirects, _Handler(deadline))
         with opener.open(location, timeout=_FETCH_SECONDS) as response:
