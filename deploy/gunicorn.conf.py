@@ -54,6 +54,9 @@ timeout = 60
 graceful_timeout = 60
 keepalive = 75
 
+# A Unix socket that gunicorn makes is for its own user and group, as that of systemd is.
+umask = 0o117
+
 # The service logs its requests itself.
 accesslog = None
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ import pytest
 from scripts.throwaway import ROOT
 from tests.faults.test_processes import Key, answers, broken, load, refused
 from tests.http.test_http import api_of
+from tests.shared.forks import server
 from tests.shared.waiting import STOP, until
 
 UNITS = ROOT / "deploy" / "systemd"
@@ -51,6 +53,19 @@ def test_the_service_is_little_exposed() -> None:
     printed = analyze("security", "--offline=true", str(UNITS / "jose-hsm.service"))
     (level,) = [line for line in printed.splitlines() if "Overall exposure level" in line]
     assert float(level.rpartition(": ")[2].split()[0]) <= MOST_EXPOSED
+
+
+def test_a_socket_that_the_service_makes_is_open_to_no_more_than_that_of_systemd(
+    environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    (line,) = [
+        line
+        for line in (UNITS / "jose-hsm.socket").read_text().splitlines()
+        if line.startswith("SocketMode=")
+    ]
+    path = tmp_path / "http.sock"
+    with server(environment, workers=1, bind=f"unix:{path}"):
+        assert stat.S_IMODE(path.stat().st_mode) == int(line.partition("=")[2], 8)
 
 
 def test_what_workers_lower_of_their_own_is_permitted() -> None:
