@@ -26,7 +26,10 @@ _DATA: Final = b64u("what is protected")
 
 
 class Service:
-    """A gunicorn whose workers suffer what they are told to, and every key it has returned."""
+    """A gunicorn whose workers suffer what they are told to, and every key it has returned.
+
+    ``bearer`` is the API token of whom they belong to, if callers need one.
+    """
 
     def __init__(self, server: Server, faults: Faults, settings: Mapping[str, str], log: Path):
         self.url, self.process = server
@@ -35,13 +38,14 @@ class Service:
         self.log = log
         self.state_dir = Path(settings["JOSE_HSM_STATE_DIR"])
         self.registry = self.state_dir / "registry.db"
+        self.bearer: str | None = None
         self.keys: list[dict[str, Any]] = []
         self.expected_boots = int(settings["WEB_CONCURRENCY"])
 
     @property
     def api(self) -> Api:
         """The service on a new connection, which any worker may get."""
-        return Api.over_http(self.url)
+        return Api.over_http(self.url, bearer=self.bearer)
 
     @property
     def workers(self) -> list[int]:

@@ -27,6 +27,13 @@ def test_sixteen_clients_create_use_and_destroy_and_nothing_is_wrong(seconds):
 
 
 @pytest.mark.long
+def test_while_everything_fails_at_random_nothing_is_wrong_or_lost():
+    done = run("scripts.trials.soak", "--minutes", "0.5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "uses of keys: number, p50, p95, p99 in ms" in done.stdout
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("together", ["0", "3"])
 def test_the_comparison_of_padding_and_tag_prints_its_t(together):
     done = run("scripts.trials.padding_oracle", "--requests", "100", "--together", together)

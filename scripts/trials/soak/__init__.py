@@ -1,0 +1,1 @@
+"""Uses keys from many clients while everything that can fail does, at random."""
