@@ -115,10 +115,14 @@ class Threads:
         return is_whole and self._turns.take(connection)
 
     def _read(self, connection: Connection) -> None:
-        """Read as long as something comes; what is large or slow is read where all others are."""
-        intake = connection.renew(self._worker.cfg)
+        """Wait once, then read what is there; what is large or slow is read where all others are.
+
+        Else a byte every few milliseconds would keep a thread, for which there is no deadline here.
+        """
+        intake, receive = connection.renew(self._worker.cfg), connection.receive_soon
         with suppress(OSError):  # it is seen again where all others are read
             while intake.progress is Progress.UNDER_WAY and intake.held_bytes < _MOST_READ_BYTES:
-                if not (data := connection.receive_soon()):
+                if not (data := receive()):
                     return
                 connection.take(data)
+                receive = connection.receive

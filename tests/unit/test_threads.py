@@ -146,6 +146,19 @@ def test_what_has_come_of_a_request_is_kept(service, end):
     assert connection.intake.body().read() == b"{}"
 
 
+def test_nobody_stays_for_who_sends_a_byte_now_and_then(service, monkeypatch):
+    connection, rest = service.connect(nothing, nothing), iter(REQUEST)
+
+    def receive_soon(_: Connection) -> bytes:
+        return bytes([next(rest)])
+
+    monkeypatch.setattr(Connection, "receive_soon", receive_soon)
+    service.give(connection)
+    assert service.leaves(connection)
+    assert (connection.requests, connection.outcome) == (1, Outcome.BEGUN)
+    assert connection.intake.held_bytes == 1
+
+
 def test_what_is_large_is_read_where_all_others_are(service):
     large = HEAD.replace(b"2", b"1000000") + bytes(100_000)
     connection = asked(service, large, answers=1)
