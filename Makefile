@@ -5,6 +5,7 @@ STATE_DIR ?= var
 PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 LOCK_ARGS ?=
 BENCH_ARGS ?= --profile
+TOKEN ?= nss
 SECONDS ?= 60
 MINUTES ?= 15
 KILLS ?= 50
@@ -14,7 +15,7 @@ export PORT STATE_DIR
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check load faults fuzz soak kills warm oracle bench pages lock clean
+.PHONY: help run test check token load faults fuzz soak kills warm oracle bench pages lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +35,10 @@ check: ## Lint, formatting, types, the direction of imports, generated files
 	$(BIN)/mypy
 	scripts/swagger-ui --check
 	$(BIN)/python -m pytest -q tests/unit/test_boundary.py tests/documents/test_openapi.py
+
+token: ## Make a token of another make to play with: TOKEN=nss|kryoptic|softhsm [STATE_DIR=var]
+	@scripts/setup requirements-test.lock
+	@exec $(BIN)/python -m scripts.make_token $(TOKEN) $(STATE_DIR)/$(TOKEN)
 
 load: ## Create, use and destroy keys from 16 clients: [SECONDS=60]
 	@scripts/setup requirements-test.lock

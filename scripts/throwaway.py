@@ -1,4 +1,4 @@
-"""A service with a SoftHSM2 token and a registry of its own, for tests and measurements."""
+"""A service with a token and a registry of its own, for tests and measurements."""
 
 import os
 import secrets
@@ -14,9 +14,11 @@ from typing import IO, Final, NamedTuple, Protocol
 
 from app.config import Config
 from app.registry import migrate
+from scripts import tokens
+from scripts.tokens import TOKENS
 
 ROOT: Final = Path(__file__).parent.parent
-LABEL: Final = "throwaway"
+LABEL: Final = tokens.LABEL
 CONFIGURATION: Final = "deploy/gunicorn.conf.py"
 _READY_SECONDS: Final = 300  # a bound for what hangs: a busy machine may take long
 _STOP_SECONDS: Final = 300
@@ -56,27 +58,16 @@ class Server(NamedTuple):
     process: Process
 
 
-def make_token(state_dir: Path) -> dict[str, str]:
-    """Make a token and a registry under ``state_dir``; return the settings that name them."""
-    (state_dir / "tokens").mkdir(parents=True)
-    conf = state_dir / "softhsm.conf"
-    conf.write_text((ROOT / "softhsm.conf").read_text().replace("@STATE_DIR@", str(state_dir)))
+def make_token(state_dir: Path, name: str = "softhsm") -> dict[str, str]:
+    """Make a token of that make, and a registry; return the settings that name them.
+
+    All is under ``state_dir``, which is made.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True)
     pin = secrets.token_hex(8)
     (state_dir / "pin").touch(mode=0o600)
     (state_dir / "pin").write_text(pin)
-    command = ["softhsm2-util", "--init-token", "--free", "--label", LABEL]
-    subprocess.run(
-        [*command, "--pin", pin, "--so-pin", pin],
-        env={**os.environ, "SOFTHSM2_CONF": str(conf)},
-        check=True,
-        capture_output=True,
-    )
-    find = ROOT / "scripts" / "find-softhsm"
-    module = subprocess.run([find], check=True, capture_output=True, text=True).stdout.strip()
-    settings = {
-        "SOFTHSM2_CONF": str(conf),
-        "JOSE_HSM_PKCS11_MODULE": module,
-        "JOSE_HSM_TOKEN_LABEL": LABEL,
+    settings = TOKENS[name].make(state_dir, pin) | {
         "JOSE_HSM_PIN_FILE": str(state_dir / "pin"),
         "JOSE_HSM_STATE_DIR": str(state_dir),
     }

@@ -1,8 +1,8 @@
-"""A SoftHSM token and a registry that live and die with the test session, and servers on them."""
+"""A token and a registry that live and die with the test session, and servers on them."""
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from app.factory import create_app
 from app.service import service_of
 from hsm import Hsm
 from scripts.throwaway import ROOT, make_token
-from tests.shared.api import Api
+from scripts.tokens import TOKENS
+from tests.shared.api import Api, NotOffered
 from tests.shared.callers import WITH_TOKENS, Callers
 from tests.shared.forks import server
 from tests.shared.injector import Injector
@@ -46,12 +47,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--promised", action="store_true", help="wait as long as is promised, on a quiet machine"
     )
+    # What needs no file of SoftHSM's runs on another token too (test_other_tokens.py).
+    parser.addoption("--token", choices=TOKENS, default="softhsm", help="the make of token")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let all processes of the tests know."""
     if config.getoption("--promised"):
         os.environ[HELD] = "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """Skip a test whose fixtures use what the token is known to lack."""
+    with _lacking(item.config):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Skip a test that does so itself."""
+    with _lacking(item.config):
+        return (yield)
+
+
+@contextmanager
+def _lacking(config: pytest.Config) -> Iterator[None]:
+    try:
+        yield
+    except NotOffered as error:
+        if error.name not in TOKENS[config.getoption("--token")].lacks:
+            raise
+        pytest.skip(f"the token lacks {error.name}")
 
 
 @pytest.fixture(scope="session")
@@ -80,15 +107,18 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """The settings that name the token and the registry of this test session."""
-    return make_token(tmp_path_factory.mktemp("session") / "state") | PUBLISHED
+    state_dir = tmp_path_factory.mktemp("session") / "state"
+    return make_token(state_dir, request.config.getoption("--token")) | PUBLISHED
 
 
 @pytest.fixture(scope="session")
 def config(environment: Mapping[str, str]) -> Config:
     """The settings of this process; the token library reads its own from the environment."""
-    os.environ["SOFTHSM2_CONF"] = environment["SOFTHSM2_CONF"]
+    os.environ.update({n: v for n, v in environment.items() if not n.startswith("JOSE_HSM_")})
     return Config.from_env(environment)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,6 +12,7 @@ import requests
 from tests.shared.waiting import LONGEST_ANSWER, until
 
 PREFIX = "/v1/crypto"
+NOT_AVAILABLE = re.compile("'([^' ]+)[^']*' is not available")
 OPENING = "Service unavailable: the token is being opened"
 
 
@@ -43,6 +45,14 @@ class Answer:
     def refusal(self) -> tuple[int, str]:
         """Status and error code."""
         return self.status, self.body["error"]
+
+
+class NotOffered(AssertionError):
+    """The token does not offer the algorithm ``name``."""
+
+    def __init__(self, name: str, answer: Answer) -> None:
+        super().__init__(answer)
+        self.name = name
 
 
 class Api:
@@ -98,9 +108,13 @@ class Api:
     def ok(self, path: str, body: Any) -> Any:
         """POST ``body``; return the body of the response, which must be 200.
 
-        A service that has just begun says that it is opening its token, and is asked again.
+        A service that has just begun says that it is opening its token, and is asked again. Raises
+        ``NotOffered`` where that is why.
         """
         answer = until(lambda: _unless_opening(self.post(path, body)))
+        lacking = answer.status == 422 and NOT_AVAILABLE.match(answer.body["description"])
+        if lacking:
+            raise NotOffered(lacking[1], answer)
         assert answer.status == 200, answer
         return answer.body
 

@@ -1,0 +1,147 @@
+"""Software tokens to try the service on: how each is made, what it needs, and what it lacks."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Protocol
+
+_ROOT: Final = Path(__file__).parent.parent
+LABEL: Final = "throwaway"
+_NEWER_CURVES: Final = ("EdDSA", "Ed25519", "Ed448", "X25519")
+_KRYOPTIC: Final = _ROOT / "scripts" / "kryoptic"
+_CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jose-hsm"
+
+
+class SoftwareToken(Protocol):
+    """One make of token. ``lacks`` names all algorithms and curves that it does not offer."""
+
+    lacks: frozenset[str]
+
+    @property
+    def is_built(self) -> bool:
+        """Whether nothing has to be compiled to make one."""
+        return True
+
+    def needs(self) -> str | None:
+        """Return what has to be installed to make one, or ``None`` if all is there."""
+
+    def make(self, state_dir: Path, pin: str) -> dict[str, str]:
+        """Make a token whose files are under ``state_dir``; return the settings that name it."""
+
+
+class SoftHsm(SoftwareToken):
+    """SoftHSM 2, as Debian and Ubuntu have it."""
+
+    lacks = frozenset({"MLDSA44"})
+
+    def needs(self) -> str | None:
+        """See ``SoftwareToken``."""
+        return None if shutil.which("softhsm2-util") else "softhsm2"
+
+    def make(self, state_dir: Path, pin: str) -> dict[str, str]:
+        """See ``SoftwareToken``."""
+        (state_dir / "tokens").mkdir()
+        conf = state_dir / "softhsm.conf"
+        conf.write_text((_ROOT / "softhsm.conf").read_text().replace("@STATE_DIR@", str(state_dir)))
+        environment = {"SOFTHSM2_CONF": str(conf)}
+        command = ["softhsm2-util", "--init-token", "--free", "--label", LABEL]
+        _run([*command, "--pin", pin, "--so-pin", pin], environment)
+        module = _run([str(_ROOT / "scripts" / "find-softhsm")]).strip()
+        return environment | {"JOSE_HSM_PKCS11_MODULE": module, "JOSE_HSM_TOKEN_LABEL": LABEL}
+
+
+class Nss(SoftwareToken):
+    """The software token of Mozilla's NSS, as Debian and Ubuntu have it."""
+
+    lacks = frozenset({"ES256K", *_NEWER_CURVES, "MLDSA44"})
+
+    def needs(self) -> str | None:
+        """See ``SoftwareToken``."""
+        return None if shutil.which("certutil") and _libraries() else "libnss3 libnss3-tools"
+
+    def make(self, state_dir: Path, pin: str) -> dict[str, str]:
+        """See ``SoftwareToken``."""
+        database = state_dir / "nss"
+        database.mkdir()
+        _run(["certutil", "-N", "-d", f"sql:{database}", "-f", str(state_dir / "pin")])
+        parameters = f"configdir='sql:{database}' certPrefix='' keyPrefix='' secmod='secmod.db'"
+        return {
+            "JOSE_HSM_PKCS11_MODULE": str(_libraries()[0]),
+            "JOSE_HSM_PKCS11_PARAMETERS": f"{parameters} flags=",
+            "JOSE_HSM_TOKEN_LABEL": "NSS Certificate DB",
+        }
+
+
+class Kryoptic(SoftwareToken):
+    """Kryoptic, built from crates.io on the OpenSSL of the system, once for each Cargo.lock."""
+
+    lacks = frozenset({"ES256K", *_NEWER_CURVES, "MLDSA44"})  # on OpenSSL 3.0
+
+    @property
+    def is_built(self) -> bool:
+        """See ``SoftwareToken``."""
+        return self._library().exists()
+
+    def needs(self) -> str | None:
+        """See ``SoftwareToken``."""
+        if not shutil.which("pkcs11-tool"):
+            return "opensc"
+        if shutil.which("cargo") or self.is_built:
+            return None
+        return "cargo, and the packages libssl-dev libsqlite3-dev libclang-dev"
+
+    def make(self, state_dir: Path, pin: str) -> dict[str, str]:
+        """See ``SoftwareToken``."""
+        library = self._library()
+        if not self.is_built:
+            self._build(library)
+        conf = state_dir / "kryoptic.conf"
+        arguments = f'slot = 1\ndbtype = "sqlite"\ndbargs = "{state_dir}/kryoptic.sql"\n'
+        conf.write_text(f"[[slots]]\n{arguments}")
+        environment = {"KRYOPTIC_CONF": str(conf)}
+        tool = ["pkcs11-tool", "--module", str(library), "--so-pin", pin]
+        _run([*tool, "--init-token", "--slot", "1", "--label", LABEL], environment)
+        _run([*tool, "--init-pin", "--login", "--login-type", "so", "--pin", pin], environment)
+        return environment | {
+            "JOSE_HSM_PKCS11_MODULE": str(library),
+            "JOSE_HSM_TOKEN_LABEL": LABEL,
+        }
+
+    @staticmethod
+    def _library() -> Path:
+        lock = (_KRYOPTIC / "Cargo.lock").read_bytes()
+        return _CACHE / f"kryoptic-{sha256(lock).hexdigest()[:16]}.so"
+
+    @staticmethod
+    def _build(library: Path) -> None:
+        build = _CACHE / "kryoptic-build"
+        arguments = ["--locked", "--release", "--target-dir", str(build)]
+        manifest = str(_KRYOPTIC / "Cargo.toml")
+        _run(["cargo", "build", "--quiet", "--manifest-path", manifest, *arguments])
+        shutil.copy(build / "release" / "libkryoptic_token.so", library.with_suffix(".new"))
+        library.with_suffix(".new").replace(library)
+
+
+TOKENS: Final[Mapping[str, SoftwareToken]] = MappingProxyType(
+    {"softhsm": SoftHsm(), "nss": Nss(), "kryoptic": Kryoptic()}
+)
+
+
+def _libraries() -> list[Path]:
+    return [
+        *Path("/usr/lib").glob("*/libsoftokn3.so"),
+        *Path("/usr/lib").glob("*/nss/libsoftokn3.so"),
+    ]
+
+
+def _run(command: list[str], environment: Mapping[str, str] = MappingProxyType({})) -> str:
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{command[0]}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout

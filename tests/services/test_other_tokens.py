@@ -1,0 +1,140 @@
+"""The service on tokens of other makes: what each offers, that it is right, and that it stays."""
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pkcs11 import Attribute, ObjectClass, PKCS11Error
+
+import hsm
+from hsm.life.work import Errand
+from scripts.throwaway import make_token
+from scripts.tokens import TOKENS
+from scripts.trials import uses
+from tests.shared.api import Api, b64u
+from tests.shared.bodies import body_of, crvs_of
+from tests.shared.drivers import result_of
+from tests.shared.forks import server
+from tests.shared.waiting import until
+from tests.token.test_connection import _started
+
+OTHERS = [name for name in TOKENS if name != "softhsm"]
+OPT_IN = {name for name, row in hsm.ALGORITHMS.items() if row.is_opt_in}
+ENCS = ("A256GCM", "A128CBC-HS256")
+DATA = b64u("what is protected")
+SECRETS = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY)
+MATERIAL = (Attribute.VALUE, Attribute.PRIVATE_EXPONENT, Attribute.PRIME_1)
+
+
+def _parameters() -> str | None:
+    return os.environ.get("JOSE_HSM_PKCS11_PARAMETERS")
+
+
+def lacking() -> list[str]:
+    """Return the algorithms and curves that the token does not offer."""
+    offers = _started(parameters=_parameters()).offers()
+    names = {name for name, offer in offers.items() if not offer.is_offered}
+    return sorted(names.union(*(offer.refused_crvs for offer in offers.values())))
+
+
+def violations() -> list[str]:
+    """Return how many private and secret objects our keys have, and what is wrong with them."""
+    token = _started(parameters=_parameters())
+
+    def look(_token: Any, session: Any) -> list[str]:
+        found = [made for kind in SECRETS for made in session.find({Attribute.CLASS: kind})]
+        ours = [made for made in found if made[Attribute.LABEL].startswith("jose-hsm:")]
+        return [f"{len(ours)} objects", *(wrong for made in ours for wrong in _wrong(made))]
+
+    return token._connection.perform(Errand(verb=look))
+
+
+def _wrong(made: Any) -> list[str]:
+    facts = {
+        "not private": not made[Attribute.PRIVATE],
+        "not sensitive": not made[Attribute.SENSITIVE],
+        "extractable": made[Attribute.EXTRACTABLE],
+        "wraps and decrypts": _is(made, Attribute.WRAP) and _is(made, Attribute.DECRYPT),
+        "readable": any(_is(made, attribute) is not None for attribute in MATERIAL),
+    }
+    return [name for name, is_wrong in facts.items() if is_wrong]
+
+
+def _is(made: Any, attribute: Attribute) -> Any:
+    try:
+        return made[attribute]
+    except PKCS11Error:
+        return None
+
+
+class Kept:
+    """A key of each algorithm, and what was made by each."""
+
+    def __init__(self, api: Api, lacks: frozenset[str]) -> None:
+        offered = hsm.ALGORITHMS.keys() - lacks - OPT_IN
+        self.keys = [
+            api.create(**body_of(name, crv))
+            for name in sorted(offered)
+            for crv in (crvs_of(name) or (None,))
+            if crv not in lacks
+        ]
+        self.made = [(key, message) for key in self.keys for message in self._protect(api, key)]
+
+    def _protect(self, api: Api, key: Mapping[str, Any]) -> list[Any]:
+        use = uses.protect(key, DATA)
+        transports = key["alg"] in hsm.KEY_MANAGEMENTS
+        bodies = [{**use.body, "enc": enc} for enc in ENCS] if transports else [use.body]
+        return [api.ok(use.path, body) for body in bodies]
+
+    def assert_right(self, api: Api) -> None:
+        """All that was made is opened or verified, and all is made again."""
+        for key, message in self.made:
+            path, body, right = uses.check(key, DATA, message)
+            assert api.ok(path, body) == right, key
+            assert self._protect(api, key)
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The name of a make of token, and the settings of one."""
+    name = request.param
+    missing = TOKENS[name].needs()
+    if missing:
+        pytest.skip(f"{name} needs {missing}")
+    if not TOKENS[name].is_built:
+        pytest.skip(f"{name} is not built here: make token TOKEN={name} does that, in a minute")
+    return name, make_token(tmp_path_factory.mktemp(name) / "state", name)
+
+
+def test_it_offers_all_but_what_it_is_known_to_lack(own):
+    name, environment = own
+    assert result_of(environment, lacking) == sorted(TOKENS[name].lacks | OPT_IN)
+
+
+def test_every_key_works_through_restart_and_kill_and_is_gone_when_destroyed(own):
+    name, environment = own
+    with server(environment) as running:
+        kept = Kept(Api.over_http(running.url), TOKENS[name].lacks)
+    assert len(kept.made) > 40
+    with server(environment) as running:
+        api = Api.over_http(running.url)
+        kept.assert_right(api)
+        until(lambda: len(workers(running.process.pid)) == 2)
+        os.kill(workers(running.process.pid)[0], signal.SIGKILL)
+        kept.assert_right(Api.over_http(running.url))
+        objects, *wrong = result_of(environment, violations)
+        assert int(objects.split()[0]) >= len(kept.keys)
+        assert wrong == []
+        for key in kept.keys:
+            assert api.delete(key["kid"]).status == 204
+            assert api.get(f"/keys/{key['kid']}").status == 404
+        objects, *_ = result_of(environment, violations)
+        assert int(objects.split()[0]) <= 2  # the canary, and the key of backups
+
+
+def workers(pid: int) -> list[int]:
+    """Return the process ids of the workers that live now."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
