@@ -14,6 +14,7 @@ from app.observability.kinds import Kind
 from app.rights import Principal, Right
 from app.schemas.fields import Offers
 from app.schemas.loading import load
+from app.schemas.messages.addressed import names_of
 from app.schemas.messages.encryption import (
     DecryptRequest,
     DecryptResponse,
@@ -22,6 +23,7 @@ from app.schemas.messages.encryption import (
 )
 from app.schemas.messages.serializations import COMPACT, JWE_PARTS
 from app.schemas.messages.signing import (
+    GeneralValidResponse,
     MacRequest,
     MacResponse,
     SignRequest,
@@ -37,6 +39,7 @@ _JWE: Final = EncryptResponse()
 _JWS: Final = SignResponse()
 _PLAINTEXT: Final = DecryptResponse()
 _VALID: Final = ValidResponse()
+_SEVERAL_VALID: Final = GeneralValidResponse()
 _MAC_VALUE: Final = MacResponse()
 
 
@@ -77,7 +80,11 @@ class MessageOperation:
 
 def kids_of(body: Body) -> frozenset[str]:
     """Return the kids that a loaded body names; an empty one if it brings its key along."""
-    return body["protected"].kids if "protected" in body else frozenset({body.get("kid", "")})
+    if "protected" in body:
+        kids: frozenset[str] = body["protected"].kids
+        return kids
+    several = body.get("recipients") or body.get("signatures") or ()
+    return names_of(several, body.get("kid"))
 
 
 def _encrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
@@ -91,14 +98,13 @@ def _encrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
 
 def _decrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return the plaintext of a JWE."""
-    header = body["protected"]
-    data = keys.decrypt(
-        principal,
-        header,
-        encrypted_key=body["encrypted_key"] or b"",
-        sealed=hsm.Sealed(body["iv"], body["ciphertext"], body["tag"]),
-        aad=body["aad"],
-    )
+    sealed, aad = hsm.Sealed(body["iv"], body["ciphertext"], body["tag"]), body["aad"]
+    if "recipients" in body:
+        recipients, kid = body["recipients"], body["kid"]
+        kid, data = keys.decrypt_general(principal, recipients, kid=kid, sealed=sealed, aad=aad)
+        return _PLAINTEXT.dump({"kid": kid, "data": data})
+    header, encrypted_key = body["protected"], body["encrypted_key"] or b""
+    data = keys.decrypt(principal, header, encrypted_key=encrypted_key, sealed=sealed, aad=aad)
     return _PLAINTEXT.dump({"kid": header.kid, "data": data})
 
 
@@ -114,12 +120,25 @@ def _sign(keys: KeyUse, principal: Principal, body: Body) -> Any:
 
 def _verify(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Tell whether a JWS is valid."""
+    if "signatures" in body:
+        return _verify_general(keys, principal, body)
     header, data, signature = body["protected"], body["data"], body["signature"]
     if (jwk := body["jwk"]) is not None:
         signing_input = encoding.signing_input(header.protected, data, is_encoded=header.is_encoded)
         return {"valid": hsm.is_valid(jwk.key, header.alg, signing_input, signature)}
     valid = keys.verify(principal, header, data=data, signature=signature)
     return _VALID.dump({"kid": header.kid, "valid": valid})
+
+
+def _verify_general(keys: KeyUse, principal: Principal, body: Body) -> Any:
+    """Tell which of several signatures are valid; those of keys of others are not looked at."""
+    signatures, kid = body["signatures"], body["kid"]
+    valid = keys.verify_general(principal, signatures, kid=kid, data=body["data"])
+    told = [{"kid": one.kid, "valid": its} for one, its in zip(signatures, valid, strict=True)]
+    ours = [one for one in told if one["valid"] is not None]
+    name = kid or next((one["kid"] for one in ours), None)
+    is_valid = bool(ours) and all(one["valid"] for one in ours)
+    return _SEVERAL_VALID.dump({"kid": name, "valid": is_valid, "signatures": told})
 
 
 def _mac(keys: KeyUse, principal: Principal, body: Body) -> Any:
@@ -144,7 +163,7 @@ OPERATIONS: Final[Mapping[str, MessageOperation]] = MappingProxyType(
             _row("encryption.encrypt", EncryptRequest(), _JWE, call=_encrypt),
             _row("encryption.decrypt", DecryptRequest(), _PLAINTEXT, call=_decrypt),
             _row("signing.sign", SignRequest(), _JWS, call=_sign),
-            _row("signing.verify", VerifyRequest(), _VALID, call=_verify),
+            _row("signing.verify", VerifyRequest(), _VALID, _SEVERAL_VALID, call=_verify),
             _row("signing.mac", MacRequest(), _MAC_VALUE, _VALID, call=_mac),
         )
     )

@@ -80,7 +80,7 @@ class RowsOfBatch(Rows):
 def find(rows: Rows, principal: Principal, kid: str, right: Right) -> Key:
     """Return the key that ``kid`` names, by its alias too.
 
-    Raises ``KeyNotFound``, or ``Forbidden`` without the right to it. This and ``find_of_message``
+    Raises ``KeyNotFound``, or ``Forbidden`` without the right to it. Here and in what follows
     are the ways to a key of a caller's: rights are checked nowhere else.
     """
     return _permitted(
@@ -97,15 +97,64 @@ def find_of_message(rows: Rows, principal: Principal, header: Header, right: Rig
     kids = header.kids
     if len(kids) == 1:
         return find(rows, principal, header.kid, right)
-    granted = rows.find_all_for(principal, list(filter(names_key, kids)))
-    found = {
-        kid: Found(key, right in rights, bool(rights)) for kid, (key, rights) in granted.items()
-    }
-    key = _permitted(principal, right, header.kid, found.get(header.kid))
-    for kid, other in found.items():
-        if other.key.kid != key.kid and _means(principal, kid, other, beside=key):
-            raise BadRequest("Field 'kid' is not that of the header")
+    keys = KeysOfMessage(rows, principal, kids)
+    key = keys.find(header.kid, right)
+    if any(keys.is_another(kid, key) for kid in kids):
+        raise BadRequest("Field 'kid' is not that of the header")
     return key
+
+
+class KeysOfMessage:
+    """The keys that a message names, read at once, as far as they are the caller's business."""
+
+    def __init__(self, rows: Rows, principal: Principal, kids: Collection[str]) -> None:
+        self._principal: Final = principal
+        self._granted: Final = rows.find_all_for(principal, list(filter(names_key, kids)))
+
+    def find(self, kid: str, right: Right) -> Key:
+        """Return the key that ``kid`` names; see ``find`` above."""
+        return _permitted(self._principal, right, kid, self._found(kid, right))
+
+    def find_to_verify(self, kid: str) -> Key:
+        """Return the key for verification, which is another right for those of a MAC."""
+        granted = self._granted.get(kid)
+        is_pair = granted is None or granted[0].spec.kind.is_pair
+        return self.find(kid, Right.VERIFY if is_pair else Right.MAC)
+
+    def usable(self, kid: str | None, right: Right) -> Key | None:
+        """Return the key if the caller has the right to it."""
+        with suppress(KeyNotFound, Forbidden):
+            return self.find(kid or "", right)
+        return None
+
+    def usable_to_verify(self, kid: str | None) -> Key | None:
+        """Return the key if the caller may verify with it."""
+        with suppress(KeyNotFound, Forbidden):
+            return self.find_to_verify(kid or "")
+        return None
+
+    def is_that(self, kid: str | None, key: Key) -> bool:
+        """Tell whether ``kid`` is a name of ``key``."""
+        granted = self._granted.get(kid or "")
+        return granted is not None and granted[0].kid == key.kid
+
+    def is_another(self, kid: str | None, key: Key) -> bool:
+        """Tell whether ``kid`` means another key that the caller knows.
+
+        Whoever takes an alias and grants everybody a right must not block the messages of others:
+        an alias is believed of the owners only whose keys the caller uses here.
+        """
+        found = self._found(kid or "", Right.READ)
+        if found is None or found.key.kid == key.kid:
+            return False
+        is_ours = is_kid(kid or "") or found.key.owner in {self._principal, key.owner}
+        return is_ours and _knows(self._principal, found)
+
+    def _found(self, kid: str, right: Right) -> Found | None:
+        if kid not in self._granted:
+            return None
+        key, rights = self._granted[kid]
+        return Found(key, right in rights, bool(rights))
 
 
 def _permitted(principal: Principal, right: Right, kid: str, found: Found | None) -> Key:
@@ -128,16 +177,6 @@ def _permitted(principal: Principal, right: Right, kid: str, found: Found | None
 def _knows(principal: Principal, found: Found) -> bool:
     """Tell whether a caller may use or read a key."""
     return principal.may(Right.READ, owner=found.key.owner, is_granted=found.is_known)
-
-
-def _means(principal: Principal, kid: str, found: Found, *, beside: Key) -> bool:
-    """Tell whether a header that has ``kid`` means the key found, and not one of somebody else's.
-
-    Whoever takes an alias and grants everybody a right must not block the messages of others: an
-    alias is believed of the owners only whose keys the caller uses here.
-    """
-    is_ours = is_kid(kid) or found.key.owner in {principal, beside.owner}
-    return is_ours and _knows(principal, found)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ the row goes. Whoever dies in between leaves what ``recovery`` finishes or undoe
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,13 +24,22 @@ from app.errors import (
 )
 from app.idempotency import IdempotentRequest
 from app.jwk import write_public
-from app.keys.access import existing, find, find_of_message, require_fit, require_on_curve
+from app.keys.access import (
+    KeysOfMessage,
+    existing,
+    find,
+    find_of_message,
+    require_fit,
+    require_on_curve,
+)
 from app.keys.description import describe_new, signs
+from app.keys.general.selection import recipients_of
 from app.keys.quota import Quota
 from app.registry import AlreadyRequested, Key, Origin, Publication, Registry, Residency
 from app.rights import Principal, Right
 from app.schemas.keys import KeyRequest
 from app.schemas.labels import Labels
+from app.schemas.messages.addressed import Addressed, names_of
 from app.schemas.messages.received_header import Header
 from hsm import Hsm, HsmError, KeyNotFound, KeyRef, KeySpec, Made, PrivateKey
 
@@ -141,6 +150,28 @@ class KeyCreation:
     ) -> dict[str, Any]:
         """Keep the CEK of ``encrypted_key`` as a key; return its description, as ``create``."""
         key = find_of_message(self.registry, principal, header, Right.UNWRAP)
+        return self._unwrap_once(principal, key, header, encrypted_key, idempotent)
+
+    def unwrap_general(
+        self,
+        principal: Principal,
+        recipients: Sequence[Addressed],
+        kid: str | None,
+        idempotent: IdempotentRequest | None = None,
+    ) -> dict[str, Any]:
+        """Keep the CEK for one of several recipients; see ``unwrap``."""
+        keys = KeysOfMessage(self.registry, principal, names_of(recipients, kid))
+        key, one = recipients_of(keys, recipients, kid, Right.UNWRAP)[0]
+        return self._unwrap_once(principal, key, one.usable_header, one.octets, idempotent)
+
+    def _unwrap_once(
+        self,
+        principal: Principal,
+        key: Key,
+        header: Header,
+        encrypted_key: bytes,
+        idempotent: IdempotentRequest | None,
+    ) -> dict[str, Any]:
         _require_creator(principal)
         return self._once(
             idempotent, partial(self._unwrap, principal, key, header, encrypted_key, idempotent)

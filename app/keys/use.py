@@ -1,15 +1,17 @@
 """Using keys: find the key, check the right, check that it fits, operate in the token."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
 import hsm
+from app import current_request
 from app.jose import encoding
 from app.jwk import write_public
 from app.keys.access import (
+    KeysOfMessage,
     Rows,
     RowsOfBatch,
     existing,
@@ -23,13 +25,15 @@ from app.keys.access import (
     require_permitted_verification,
 )
 from app.keys.budget import EncryptionBudget
+from app.keys.general.selection import addressed_to, permits, recipients_of
 from app.keys.headers import Identity, members_for, protected_by
 from app.registry import Key, Registry
 from app.rights import Principal, Right
+from app.schemas.messages.addressed import Addressed, names_of
 from app.schemas.messages.caller_header import CallerHeader
 from app.schemas.messages.received_header import Header
 from app.schemas.public_jwk import PublicJwk
-from hsm import CryptoFailure, Hsm, Sealed
+from hsm import CryptoFailure, DecryptionFailed, Hsm, Sealed
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -130,6 +134,35 @@ class KeyUse:
     ) -> bytes:
         """Return the plaintext (RFC 7516 §5.2)."""
         key = find_of_message(self.rows, principal, header, Right.DECRYPT)
+        return self._decrypt(key, header, encrypted_key, sealed, aad)
+
+    def decrypt_general(
+        self,
+        principal: Principal,
+        recipients: Sequence[Addressed],
+        *,
+        kid: str | None,
+        sealed: Sealed,
+        aad: str | None,
+    ) -> tuple[str, bytes]:
+        """Return the name of the key and the plaintext, for one of several recipients.
+
+        Where the key is named beside the message, and by no recipient, each that it may be is
+        tried. Raises ``BadRequest`` if all recipients name other keys.
+        """
+        keys = KeysOfMessage(self.rows, principal, names_of(recipients, kid))
+        *others, (key, last) = recipients_of(keys, recipients, kid, Right.DECRYPT)
+        for _, one in others:
+            with suppress(DecryptionFailed):
+                return kid or str(one.kid), self._decrypt_for(key, one, sealed, aad)
+        return kid or str(last.kid), self._decrypt_for(key, last, sealed, aad)
+
+    def _decrypt_for(self, key: Key, one: Addressed, sealed: Sealed, aad: str | None) -> bytes:
+        return self._decrypt(key, one.usable_header, one.octets, sealed, aad)
+
+    def _decrypt(
+        self, key: Key, header: Header, encrypted_key: bytes, sealed: Sealed, aad: str | None
+    ) -> bytes:
         alg, enc = header.alg, header.enc
         require_fit(self.hsm, key, enc if alg == hsm.DIRECT else alg)
         require_on_curve(key, header.agreement)
@@ -172,13 +205,43 @@ class KeyUse:
 
     def verify(self, principal: Principal, header: Header, *, data: str, signature: bytes) -> bool:
         """Tell whether ``signature`` is one over ``data``, or the MAC of it (RFC 7515 §5.2)."""
-        is_mac = header.alg in hsm.MACS
-        right = Right.MAC if is_mac else Right.VERIFY
+        right = Right.MAC if header.alg in hsm.MACS else Right.VERIFY
         key = find_of_message(self.rows, principal, header, right)
         require_permitted_verification(key, header.alg)
+        return self._verify(key, header, data, signature)
+
+    def verify_general(
+        self, principal: Principal, signatures: Sequence[Addressed], *, kid: str | None, data: str
+    ) -> list[bool | None]:
+        """Tell of each signature whether it is valid, ``None`` of those of keys of others.
+
+        With a ``kid`` beside them only that key counts. If none of them names it, that one counts
+        which it has made. Raises ``BadRequest`` if all name other keys, ``CryptoFailure`` if the
+        key is for none of them.
+        """
+        keys = KeysOfMessage(self.rows, principal, names_of(signatures, kid))
+        if kid is None:
+            ours = [keys.usable_to_verify(one.kid) for one in signatures]
+            pairs = zip(ours, signatures, strict=True)
+            return [self._verify_one(key, one, data) for key, one in pairs]
+        key = keys.find_to_verify(kid)
+        own = [one for one in addressed_to(keys, signatures, key) if permits(key, one)]
+        if not own:
+            raise CryptoFailure("The key does not permit the algorithm of any signature")
+        current_request.name(kid=str(key.kid))
+        valid = [self._verify_one(key if one in own else None, one, data) for one in signatures]
+        is_named = any(keys.is_that(one.kid, key) for one in own)
+        return valid if is_named or True not in valid else [one or None for one in valid]
+
+    def _verify_one(self, key: Key | None, one: Addressed, data: str) -> bool | None:
+        if key is None:
+            return None
+        return permits(key, one) and self._verify(key, one.usable_header, data, one.octets)
+
+    def _verify(self, key: Key, header: Header, data: str, signature: bytes) -> bool:
         signing_input = encoding.signing_input(header.protected, data, is_encoded=header.is_encoded)
         with existing(self.registry, key):
-            verify = self.hsm.verify_mac if is_mac else self.hsm.verify
+            verify = self.hsm.verify_mac if header.alg in hsm.MACS else self.hsm.verify
             is_valid = verify(key.ref, header.alg, signing_input, signature)
         return is_valid or self._refused(key)
 

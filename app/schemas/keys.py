@@ -25,6 +25,7 @@ from app.schemas.fields import (
 )
 from app.schemas.key_members import KeyMembers
 from app.schemas.labels import AliasOfNew, Instant, Labels, Name, TagsField
+from app.schemas.messages.addressed import RecipientsField
 from app.schemas.messages.encryption import jwe_members, require_encrypted_key
 from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.schema import Foreign, RequestSchema
@@ -130,10 +131,26 @@ class UnwrapRequest(RequestSchema):
         """See ``RequestSchema``."""
         return jwe_members(members)
 
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Check a JWE in whichever form it is."""
+        if data.get("recipients") is not None:
+            return _GENERAL_UNWRAP.load(data, **kwargs)
+        return super().load(data, **kwargs)
+
     @validates_schema
     def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
         """Refuse an empty key."""
         require_encrypted_key(body)
+
+
+class GeneralUnwrapRequest(RequestSchema):
+    """The same for a JWE of several recipients (RFC 7516 §7.2.1)."""
+
+    recipients = RecipientsField(ProtectedHeader(alg=KEY_TRANSPORT, enc=CONTENT_ENCRYPTION))
+    kid = Text(load_default=None, allow_none=True)
+
+
+_GENERAL_UNWRAP: Final = GeneralUnwrapRequest()
 
 
 def _spec(body: Members) -> KeySpec:

@@ -30,7 +30,7 @@ def load(schema: RequestSchema, members: dict[str, Any], offers: Offers) -> Any:
             loaded = schema.load(members)
     except UnsupportedAlgorithm:
         if "protected" in schema.fields:
-            refused = names_in(members["protected"])
+            refused = names_in(members.get("protected"))
             current_request.name(**{name: refused.get(name) for name in _NAMES})
         raise
     except BadRequest as error:

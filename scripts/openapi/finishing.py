@@ -8,7 +8,7 @@ from scripts.openapi import shapes
 from scripts.openapi.examples import Exchange
 from scripts.openapi.operations import OPERATIONS
 from scripts.openapi.texts import meaning
-from scripts.openapi.types import one_of
+from scripts.openapi.types import BASE64URL, one_of
 
 Members = dict[str, Any]
 
@@ -22,6 +22,9 @@ def finished(document: Members, exchanges: Sequence[Exchange]) -> Members:
         schemas[schema] |= more
     for name, parts in shapes.PARTS.items():
         _add_parts(schemas[name], parts)
+    for name in shapes.SHARED_PARTS:
+        shared = {"protected": dict(BASE64URL), "unprotected": {"type": "object"}}
+        schemas[name]["properties"] |= shared
     for path, more in shapes.members().items():
         schema, _, member = path.partition(".")
         if schema in schemas:

@@ -17,13 +17,14 @@ _FORMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "EncryptRequest": ("EncryptRequest", "JwkEncryptRequest"),
         "EncryptResponse": ("EncryptResponse", "CompactEncryptResponse"),
-        "DecryptRequest": ("DecryptRequest", "CompactDecryptRequest"),
-        "UnwrapRequest": ("UnwrapRequest", "CompactUnwrapRequest"),
+        "DecryptRequest": ("DecryptRequest", "CompactDecryptRequest", "GeneralDecryptRequest"),
+        "UnwrapRequest": ("UnwrapRequest", "CompactUnwrapRequest", "GeneralUnwrapRequest"),
         "SignRequest": ("SignRequest", "ProtectedSignRequest"),
         "SignResponse": ("SignResponse", "CompactSignResponse"),
         "VerifyRequest": (
             *("VerifyRequest", "FlattenedVerifyRequest"),
             *("CompactVerifyRequest", "DetachedVerifyRequest"),
+            *("GeneralVerifyRequest", "GeneralDetachedVerifyRequest"),
         ),
     }
 )

@@ -252,19 +252,28 @@ PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The parts of a header that are not protected, in the JSON Serializations."""
 
+SHARED_PARTS: Final = ("GeneralDecryptRequest", "GeneralUnwrapRequest")
+"""Messages whose recipients share the parts of the header but one."""
+
+
+_ONE_JWS: Final = ("jws", "jwk", "protected", "header", "signature")
+
 
 def demands() -> dict[str, JsonSchema]:
     """Return what schemas demand beyond the types of their members, by name."""
     return {
         "CreateKeyRequest": {"oneOf": [_creation(kty) for kty in KEY_TYPES]},
-        "DecryptRequest": {"not": _any_of(("jwe",))},
-        "UnwrapRequest": {"not": _any_of(("jwe",))},
+        "DecryptRequest": {"not": _any_of(("jwe", "recipients"))},
+        "UnwrapRequest": {"not": _any_of(("jwe", "recipients"))},
         "CompactDecryptRequest": {"not": _any_of((*JWE_PARTS, *JWE_OTHERS))},
         "CompactUnwrapRequest": {"not": _any_of((*JWE_PARTS, *JWE_OTHERS))},
-        "VerifyRequest": {"not": _any_of(("jws", "payload"))},
-        "FlattenedVerifyRequest": {"not": _any_of(("jws", "data"))},
+        "VerifyRequest": {"not": _any_of(("jws", "payload", "signatures"))},
+        "FlattenedVerifyRequest": {"not": _any_of(("jws", "data", "signatures"))},
         "CompactVerifyRequest": {"not": _any_of((*JWS_PARTS, *JWS_OTHERS))},
         "DetachedVerifyRequest": {"not": _any_of(("protected", "signature", *JWS_OTHERS))},
+        **{name: {"not": _any_of(("jwe", "encrypted_key", "header"))} for name in SHARED_PARTS},
+        "GeneralVerifyRequest": {"not": _any_of((*_ONE_JWS, "data"))},
+        "GeneralDetachedVerifyRequest": {"not": _any_of((*_ONE_JWS, "payload"))},
         "SignRequest": {"not": _any_of(("protected",))},
         "EncryptRequest": {"not": _any_of(("jwk",))},
         "JwkEncryptRequest": {"not": _any_of(("kid",))},
@@ -294,6 +303,9 @@ def members() -> dict[str, JsonSchema]:
         "ListResponse.after": nullable(_OCTETS),
         "EncryptResponse.protected": _OCTETS,
         "EncryptResponse.aad": _OCTETS,
+        "GeneralValidResponse.signatures": {
+            "items": _object(kid=nullable(_TEXT), valid=nullable(_FLAG))
+        },
         "SignResponse.protected": _OCTETS,
         "DescriptionResponse.state": {"enum": list(catalogue.STATES)},
         "DescriptionResponse.origin": {"enum": [str(origin) for origin in Origin]},

@@ -23,6 +23,8 @@ from app.schemas.fields import (
     Text,
     WholeNumber,
 )
+from app.schemas.messages import addressed
+from app.schemas.messages.addressed import RecipientsField, SignaturesField
 from app.schemas.messages.caller_header import HEADER_BYTES_MAX, AddedHeader, WholeHeader
 from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.public_jwk import RECIPIENT, SIGNER, PublicJwkField, Purpose
@@ -82,6 +84,12 @@ def _in_order(names: frozenset[str]) -> list[str]:
     return [name for name in (hsm.DIRECT, *hsm.ALGORITHMS) if name in names]
 
 
+def _several(*required: str, **members: JsonSchema) -> JsonSchema:
+    """Return the recipients or signatures of a message."""
+    one = {"type": "object", "properties": members, "required": list(required)}
+    return {"type": "array", "minItems": 1, "maxItems": addressed.MOST, "items": one}
+
+
 def _header(field: ProtectedHeader) -> JsonSchema:
     """Return base64url of the part of a header that is protected, with what we use of it."""
     names = {
@@ -111,6 +119,13 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
     AlgorithmName: lambda field: {"type": "string", "enum": _in_order(field.algorithms.names)},
     Payload: {"type": "string"},
     ProtectedHeader: _header,
+    RecipientsField: _several(header={"type": "object"}, encrypted_key=dict(BASE64URL)),
+    SignaturesField: _several(
+        "signature",
+        protected=dict(BASE64URL),
+        header={"type": "object"},
+        signature=dict(BASE64URL),
+    ),
     AddedHeader: {
         "type": "object",
         "examples": [{"typ": "dpop+jwt", "jwk": True, "kid": None}],

@@ -27,7 +27,8 @@ def encrypt() -> ResponseReturnValue:
 def decrypt() -> ResponseReturnValue:
     """Return the plaintext of a JWE.
 
-    A flattened JWE (RFC 7516 §7.2.2) or a compact one, never both. Members of the header may be in
-    any of its parts, but none in two.
+    A flattened JWE (RFC 7516 §7.2.2), a compact one, or one of several recipients (§7.2.1); never
+    members of two. Members of the header may be in any of its parts, but none in two. Of several
+    recipients that one counts which names a key that the caller may use, or the key beside.
     """
     return perform(OPERATIONS["decrypt"])

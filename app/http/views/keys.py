@@ -94,9 +94,13 @@ def unwrap() -> ResponseReturnValue:
     make keys.
     """
     body = load(_UNWRAP)
-    key = keyring().creation.unwrap(
-        principal(), body["protected"], body["encrypted_key"], idempotent()
-    )
+    creation = keyring().creation
+    if "recipients" in body:
+        several = body["recipients"], body["kid"]
+        key = creation.unwrap_general(principal(), *several, idempotent())
+    else:
+        one = body["protected"], body["encrypted_key"]
+        key = creation.unwrap(principal(), *one, idempotent())
     return dict(_KEY.dump(key))
 
 

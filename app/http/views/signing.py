@@ -29,7 +29,8 @@ def verify() -> ResponseReturnValue:
     A detached JWS and its data, a flattened one (RFC 7515 §7.2.2) or a compact one, with its
     payload or beside `data`; never members of two. A header without `kid` needs `kid` or `jwk`
     beside the message; with `jwk` the token is not asked. A JWS with a MAC (HS256…) takes the right
-    `mac`. A signature that does not fit is an answer, not an error.
+    `mac`. Of several signatures (§7.2.1) those of keys that the caller may verify with are looked
+    at. A signature that does not fit is an answer, not an error.
     """
     return perform(OPERATIONS["verify"])
 

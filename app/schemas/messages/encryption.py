@@ -16,6 +16,7 @@ from app.schemas.fields import (
     Text,
     refuse_together,
 )
+from app.schemas.messages.addressed import RecipientsField
 from app.schemas.messages.caller_header import WRITTEN_IN_JWE, AddedHeader
 from app.schemas.messages.extensions import refuse_extensions
 from app.schemas.messages.header_parts import with_parts
@@ -137,6 +138,12 @@ class DecryptRequest(RequestSchema):
         """See ``RequestSchema``."""
         return jwe_members(members)
 
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Check a JWE in whichever form it is."""
+        if data.get("recipients") is not None:
+            return _GENERAL_JWE.load(data, **kwargs)
+        return super().load(data, **kwargs)
+
     @validates_schema(skip_on_field_errors=False)
     def check_encrypted_key(self, body: dict[str, Any], **_kwargs: Any) -> None:
         """Refuse one where none is transported, and none where one is (RFC 7516 §5.2)."""
@@ -151,9 +158,35 @@ class DecryptRequest(RequestSchema):
     @validates_schema
     def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
         """Refuse an IV or a tag that ``enc`` does not have (RFC 7518 §5.2, §5.3)."""
-        row = hsm.CONTENT_ENCRYPTIONS[body["protected"].enc]
-        for name, length in (("iv", row.iv_bytes), ("tag", row.tag_bytes)):
-            require(len(body[name]) == length, name, f"must be {length} bytes long")
+        _require_lengths(body, body["protected"].enc)
+
+
+class GeneralDecryptRequest(RequestSchema):
+    """The same for a JWE of several recipients (RFC 7516 §7.2.1)."""
+
+    recipients = RecipientsField(ProtectedHeader(alg=KEY_MANAGEMENT, enc=CONTENT_ENCRYPTION))
+    iv = Base64Url(required=True)
+    ciphertext = Base64Url(required=True)
+    tag = Base64Url(required=True)
+    aad = Base64UrlText(load_default=None, allow_none=True)
+    kid = Text(load_default=None, allow_none=True)
+
+    @validates_schema
+    def check_lengths(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse what no ``enc`` has, and more than one of it (RFC 7516 §7.2.1)."""
+        encs = {one.header.enc for one in body["recipients"] if one.header}
+        require(len(encs) <= 1, "recipients", "must have the same 'enc'")
+        for enc in encs:
+            _require_lengths(body, enc)
+
+
+_GENERAL_JWE: Final = GeneralDecryptRequest()
+
+
+def _require_lengths(body: dict[str, Any], enc: str) -> None:
+    row = hsm.CONTENT_ENCRYPTIONS[enc]
+    for name, length in (("iv", row.iv_bytes), ("tag", row.tag_bytes)):
+        require(len(body[name]) == length, name, f"must be {length} bytes long")
 
 
 class DecryptResponse(ResponseSchema):
@@ -165,7 +198,12 @@ class DecryptResponse(ResponseSchema):
 
 def jwe_members(members: dict[str, Any]) -> dict[str, Any]:
     """Return the members of a JWE in whichever form it is."""
-    return with_parts(taken_apart(members, "jwe", JWE_PARTS, *JWE_OTHERS), "unprotected", "header")
+    members = taken_apart(members, "jwe", JWE_PARTS, *JWE_OTHERS)
+    if members.get("recipients") is None:
+        return with_parts(members, "unprotected", "header")
+    for name in ("encrypted_key", "header"):
+        refuse_beside(members, "recipients", name)
+    return members
 
 
 def require_encrypted_key(body: dict[str, Any]) -> None:

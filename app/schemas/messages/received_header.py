@@ -1,6 +1,6 @@
 """The header of a message that comes in (RFC 7515 §4, RFC 7516 §4)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -65,8 +65,21 @@ class ProtectedHeader(Base64Url):
         protected, header = read_parts(
             value if isinstance(value, HeaderParts) else self._text(value), attr
         )
-        is_encoded = self._read_extensions(header, data)
         beside = [data[name] for name in self.beside if data.get(name) is not None]
+        return self.received(protected, header, data, beside)
+
+    def received(
+        self,
+        protected: str,
+        header: Mapping[str, Any],
+        data: Mapping[str, Any],
+        beside: Sequence[Any],
+    ) -> Header:
+        """Return what we use of the members of a header that is part of ``data``.
+
+        ``beside`` is what names the key in place of it, if anything does.
+        """
+        is_encoded = self._read_extensions(header, data)
         own_kid = member_of(header, "kid") if "kid" in header or not beside else None
         kid = next(iter(beside), own_kid)
         used = {name: member_of(header, name) for name in self.algorithms}

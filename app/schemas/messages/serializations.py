@@ -12,8 +12,8 @@ FLATTENED: Final = "flattened"
 COMPACT: Final = "compact"
 JWS_PARTS: Final = ("protected", "data", "signature")
 JWE_PARTS: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
-JWS_OTHERS: Final = ("payload", "header")
-JWE_OTHERS: Final = ("aad", "header", "unprotected")
+JWS_OTHERS: Final = ("payload", "header", "signatures")
+JWE_OTHERS: Final = ("aad", "header", "unprotected", "recipients")
 """Members of the JSON Serializations that the compact one has no place for."""
 
 

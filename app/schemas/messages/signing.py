@@ -19,6 +19,7 @@ from app.schemas.fields import (
     fail,
     require_bytes,
 )
+from app.schemas.messages.addressed import SignaturesField
 from app.schemas.messages.caller_header import (
     WRITTEN_IN_JWS,
     AddedHeader,
@@ -32,6 +33,7 @@ from app.schemas.messages.serializations import (
     JWS_PARTS,
     refuse_beside,
     refuse_media_types_twice,
+    require,
     serialization,
     taken_apart,
     with_media_types,
@@ -131,10 +133,17 @@ class VerifyRequest(RequestSchema):
             members = taken_apart(attached, "jws", JWS_PARTS, *JWS_OTHERS) | {"data": data}
         refuse_beside(members, "data", "payload")
         refuse_beside(members, "kid", "jwk")
-        return with_parts(members, "header")
+        if members.get("signatures") is None:
+            return with_parts(members, "header")
+        for name in ("signature", "protected", "header", "jwk"):
+            refuse_beside(members, "signatures", name)
+        return members
 
     def load(self, data: Any, **kwargs: Any) -> Any:
         """Check a JWS in whichever form it is."""
+        if data.get("signatures") is not None:
+            is_detached = data.get("payload") is None
+            return (_GENERAL_DETACHED_JWS if is_detached else _GENERAL_JWS).load(data, **kwargs)
         if data.get("payload") is not None and type(self) is VerifyRequest:
             return _FLATTENED_JWS.load(data, **kwargs)
         return super().load(data, **kwargs)
@@ -168,6 +177,32 @@ class FlattenedVerifyRequest(VerifyRequest):
 _FLATTENED_JWS: Final = FlattenedVerifyRequest()
 
 
+class GeneralVerifyRequest(RequestSchema):
+    """The same for a JWS of several signatures (RFC 7515 §7.2.1)."""
+
+    signatures = SignaturesField(SignedHeader(alg=SIGNED))
+    data = Base64UrlText(required=True, data_key="payload")
+    kid = Text(load_default=None, allow_none=True)
+
+    @validates_schema
+    def check_payload(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse a payload that is not encoded: it can be beside the message (RFC 7797 §3)."""
+        headers = [one.header for one in body["signatures"] if one.header]
+        require(all(one.is_encoded for one in headers), "payload", "must be encoded; send 'data'")
+
+
+class GeneralDetachedVerifyRequest(RequestSchema):
+    """The same for a JWS of several signatures whose payload is beside it."""
+
+    signatures = SignaturesField(SignedHeader(alg=SIGNED))
+    data = Base64UrlText(required=True)
+    kid = Text(load_default=None, allow_none=True)
+
+
+_GENERAL_JWS: Final = GeneralVerifyRequest()
+_GENERAL_DETACHED_JWS: Final = GeneralDetachedVerifyRequest()
+
+
 def _is_detached(jws: Any) -> bool:
     return isinstance(jws, str) and ".." in jws
 
@@ -193,6 +228,14 @@ class MacResponse(ResponseSchema):
 
     kid = fields.String(required=True)
     mac = Base64Url(required=True)
+
+
+class GeneralValidResponse(ResponseSchema):
+    """The answer to a verification of several signatures."""
+
+    kid = fields.String(required=True, allow_none=True)
+    valid = fields.Boolean(required=True)
+    signatures = fields.List(fields.Dict(), required=True)
 
 
 class ValidResponse(ResponseSchema):
