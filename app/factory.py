@@ -16,8 +16,8 @@ from app.auth.client_address import ClientAddress
 from app.config import Config
 from app.host import host_name
 from app.http import answers, origin, turns
+from app.http.application import Application, Responses
 from app.http.audit_hook import AuditHook
-from app.http.json_answers import Responses
 from app.http.router import ANSWERS, AUDIENCE, AUDITS, CROSS_ORIGIN, KINDS, LONG, PARTS, route
 from app.keys.capabilities import Capabilities
 from app.keys.catalogue import Catalogue
@@ -123,7 +123,7 @@ def _hsm(config: Config, metrics: Metrics) -> Hsm:
 
 
 def _flask() -> Flask:
-    app = Flask(__name__, static_folder=None)
+    app = Application(__name__)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.json = Responses(app)
     # A path is a name, not a hint: no redirects to what it might have meant.

@@ -5,6 +5,7 @@ browser says in ``Host`` and ``Origin`` whose page it is, and no page can change
 """
 
 from collections.abc import Set
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from flask import Flask, request
@@ -27,6 +28,7 @@ def register(app: Flask, cross_origin: Set[str]) -> None:
     app.before_request(require_local)
 
 
+@lru_cache(maxsize=64)
 def _is_local(url: str) -> bool:
     try:
         name = urlsplit(url).hostname or ""

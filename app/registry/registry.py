@@ -23,7 +23,6 @@ from app.errors import AliasTaken, RegistryCause, RegistryUnavailable
 from app.idempotency import IdempotentRequest
 from app.kid import is_kid
 from app.registry.counts import Census
-from app.registry.databases import sqlite
 from app.registry.databases.database import Database, engine_for, instant, translated
 from app.registry.grants import Grants
 from app.registry.idempotency import IdempotentAnswers, forget, remember
@@ -135,9 +134,7 @@ class Registry:
     @property
     def place(self) -> object:
         """What distinguishes the file of the registry from all others, if it is one."""
-        engine = self._database.engine
-        is_file = engine.dialect.name == "sqlite"
-        return sqlite.identity_of(sqlite.path_of(engine)) if is_file else None
+        return self._database.file
 
     def identity(self) -> str:
         """Return what registry this is, for the token to remember."""

@@ -40,6 +40,11 @@ class Database:
         self._readers = Readers(self.engine)
         time_use(self.engine, observe)
 
+    @property
+    def file(self) -> object:
+        """What distinguishes the file of the database from all others, if it is one."""
+        return self._readers.file
+
     def lookup(self, query: Select[Any], record_of: Callable[[Any], Any]) -> Lookup:
         """Return a cheaper way to read the one row of ``query``, for what every request reads."""
         return Lookup(self._readers, query, record_of, self._observe)

@@ -47,14 +47,20 @@ class Readers:
 
     def __init__(self, engine: Engine) -> None:
         self.engine: Final = engine
-        self._path: Final = sqlite.path_of(engine) if engine.dialect.name == "sqlite" else None
+        is_file = engine.dialect.name == "sqlite"
+        self._path: Final = str(sqlite.path_of(engine)) if is_file else None
         self._local: Final = _Own()
+
+    @property
+    def file(self) -> sqlite.FileIdentity | None:
+        """What distinguishes the file that is there from all others, if there is one."""
+        return sqlite.identity_of(self._path) if self._path else None
 
     @property
     def own(self) -> Reader | None:
         """That of this thread, if it has one on the file that is there."""
         reader = self._local.reader
-        return reader if reader is not None and reader.file == self._file() else None
+        return reader if reader is not None and reader.file == self.file else None
 
     def new(self) -> Reader:
         """Return a new one for this thread, on a new connection."""
@@ -62,11 +68,8 @@ class Readers:
             self._local.reader.connection.close()
         self._local.reader = None
         connection = self._connect()
-        self._local.reader = Reader(connection, self._file())
+        self._local.reader = Reader(connection, self.file)
         return self._local.reader
-
-    def _file(self) -> sqlite.FileIdentity | None:
-        return sqlite.identity_of(self._path) if self._path else None
 
     def _connect(self) -> Any:
         connection: Any = self.engine.raw_connection()

@@ -23,7 +23,7 @@ def path_of(engine: Engine) -> Path:
     return Path(engine.url.database or "")
 
 
-def identity_of(path: Path) -> FileIdentity | None:
+def identity_of(path: Path | str) -> FileIdentity | None:
     """Return device and inode of the file at ``path``, if there is one."""
     try:
         found = os.stat(path)  # noqa: PTH116  # a third of the time, and every request asks
