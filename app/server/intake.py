@@ -15,6 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from app.config import MAX_BODY_BYTES
 from app.errors import BadRequest
 from app.http.request_body import BodyWanted, Unreadable
+from app.server import common_head
 from app.server.chunks import Chunks
 
 # The end of a header section; after a bare LF, too, gunicorn waits for nothing more.
@@ -35,10 +36,29 @@ class Progress(Enum):
 
 
 class _Request(Request):  # type: ignore[misc]  # gunicorn has no types
-    """A request as gunicorn parses it; expectations are looked at here."""
+    """A request as gunicorn parses it; expectations are looked at here.
+
+    Of what is common only the framing is left to judge.
+    """
 
     # Nothing is sent by gunicorn, and what is not known is ignored, as RFC 9110 §10.1.1 allows.
     _policy_expect_continue = False
+
+    def _parse_python(self, unreader: Any, buf: bytearray) -> Any:
+        data = bytes(buf)
+        most_bytes = min(self.limit_request_line or len(data), self.limit_request_field_size)
+        head = common_head.read(data, most_bytes=most_bytes, but=self.cfg.secure_scheme_headers)
+        if head is None or len(head.fields) > self.limit_request_fields:
+            return super()._parse_python(unreader, buf)
+        self.method, self.uri, self.path, self.headers = (
+            head.method,
+            head.path,
+            head.path,
+            head.fields,
+        )
+        self.query = self.fragment = ""
+        self.version = (1, 1)
+        return data[head.size_bytes :]
 
 
 class Intake:

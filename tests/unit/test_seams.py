@@ -60,6 +60,10 @@ SOURCES = MappingProxyType(
         "gunicorn error": (BaseWorker.handle_error, "75426448389b"),
         "gunicorn refusal": (util.write_error, "bd0143a03c15"),
         "gunicorn request": (ThreadWorker.handle_request, "6d0de5b91910"),
+        "gunicorn parse": (ParsedRequest._parse_python, "ed07ffec5178"),
+        "gunicorn request line": (ParsedRequest.parse_request_line, "77187ebabb46"),
+        "gunicorn fields": (ParsedRequest.parse_headers, "fe09a6b5e706"),
+        "gunicorn policy": (ParsedRequest._apply_header_policy, "ac812cc2fe6b"),
         "gunicorn head": (ParsedRequest.__init__, "f1feb7cdea22"),
         "gunicorn tls": (sock.ssl_context, "069b9e2751d0"),
         # app/observability/multiprocess.py puts a buffer before it.

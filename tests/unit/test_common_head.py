@@ -1,0 +1,159 @@
+"""What is read here is a part of what gunicorn reads, and of that the same."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http.errors import NoMoreData, ParseException
+from gunicorn.http.message import Request
+from gunicorn.http.unreader import IterUnreader
+
+from app.server import common_head
+from app.server.intake import _Request
+
+CLIENT = ("127.0.0.1", 1)
+SEED = 19
+MUTATED = 6_000
+COMMON = (
+    b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"POST /v1/crypto/mac HTTP/1.1\r\nHost: 127.0.0.1:8000\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 2\r\n\r\n{}GET / HTTP/1.1\r\n",
+    b"DELETE /v1/crypto/keys/0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11 HTTP/1.1\r\nHost: a\r\n"
+    b"Authorization: Bearer jh_A-_b\r\nX-Request-Id: a.b\r\nConnection: keep-alive\r\n\r\n",
+    b"PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    b"PATCH /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+    b'POST / HTTP/1.1\r\nhOST: a\r\nACCEPT: a, b;q="0.1"\r\nCookie: a=b; c=d\r\n\r\n',
+    b"POST /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\nUser-Agent: x (y) z/1\r\n\r\nrest",
+)
+ODD = (
+    *(b"GET //a HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /a?b=c HTTP/1.1\r\nHost: a\r\n\r\n"),
+    *(b"GET /%41 HTTP/1.1\r\nHost: a\r\n\r\n", b"GET http://b/a HTTP/1.1\r\nHost: a\r\n\r\n"),
+    *(b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"),
+    *(b"GET /a HTTP/1.0\r\nHost: a\r\n\r\n", b"GET /a HTTP/2.0\r\nHost: a\r\n\r\n"),
+    *(b"GET /a  HTTP/1.1\r\nHost: a\r\n\r\n", b"GET\t/a HTTP/1.1\r\nHost: a\r\n\r\n"),
+    *(b"GET /a HTTP/1.1\nHost: a\n\n", b"GET /a HTTP/1.1\r\nHost: a\nB: c\r\n\r\n"),
+    *(b"GET /a HTTP/1.1\r\nHost: a\r\n\n", b"GET /a HTTP/1.1\r\nHost: a\r\r\n\r\n"),
+    *(b"\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /a HTTP/1.1\r\n\r\n"),
+    *(b"GET /a HTTP/1.1\r\nHost : a\r\n\r\n", b"GET /a HTTP/1.1\r\n Host: a\r\n\r\n"),
+    *(b"GET /a HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", b"GET /a HTTP/1.1\r\nHost: a\r\n\tb\r\n\r\n"),
+    *(b"GET /a HTTP/1.1\r\nHost:a\r\n\r\n", b"GET /a HTTP/1.1\r\nHost:  a \r\n\r\n"),
+    *(b"GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET /a HTTP/1.1\r\nHost:\r\n\r\n"),
+    b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\ncontent-length: 2\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nContent_Length: 1\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nScript_Name: /a\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: \xe4\r\n\r\n",
+    b"POST /\xe4 HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nHost: a\x00b\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nA: \x7f\r\n\r\n",
+    b"POST /a HTTP/1.1\r\n" + b"A: b\r\n" * 60 + b"\r\n",
+    b"POST /a HTTP/1.1\r\nA: " + b"a" * 9000 + b"\r\n\r\n",
+    b"POST /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+)
+# Gunicorn judges these by their fields, however they were read.
+ODD_FIELDS = (
+    b"POST /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: off\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\na",
+    b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\na",
+)
+PIECES = (
+    *(b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b": ", b"\x00", b"\xff", b"\x0b", b"_", b"%", b"?"),
+    *(b"/", b"//", b"#", b",", b";", b"0", b"chunked", b"Content-Length: 5\r\n", b"Host: b\r\n"),
+    *(b"Transfer-Encoding: chunked\r\n", b"Expect: x\r\n", b"X-Forwarded-Proto: https\r\n"),
+    *(b"Connection: close\r\n", b" HTTP/1.1", b"GET ", b"\x85", b"\xc2\xa0"),
+)
+
+
+class Theirs(Request):
+    """A request of which gunicorn parses everything."""
+
+    _policy_expect_continue = False
+
+
+@pytest.fixture(scope="module")
+def cfg() -> Config:
+    cfg = Config()
+    cfg.set("http_parser", "python")
+    cfg.set("limit_request_line", 8190)
+    return cfg
+
+
+def made(kind: type[Request], cfg: Config, data: bytes, client: Any = CLIENT) -> Any:
+    """Return all that is known of a request, and what comes after it; or how it is refused."""
+    unreader = IterUnreader([data])
+    try:
+        request = kind(cfg, unreader, client, 1)
+    except (ParseException, NoMoreData, StopIteration) as error:
+        return type(error)
+    reader = request.body.reader
+    known = {
+        name: value
+        for name, value in vars(request).items()
+        if name not in {"body", "unreader", "cfg"}
+    }
+    rest = unreader.take_buffered()
+    return known, type(reader), getattr(reader, "length", None), request.should_close(), rest
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    for _ in range(chance.randint(1, 3)):
+        place = chance.randrange(len(data) + 1)
+        end = min(len(data), place + chance.choice((0, 0, 1, 2, 9)))
+        data = data[:place] + chance.choice((b"", *PIECES)) + data[end:]
+    return data
+
+
+def corpus() -> Iterator[bytes]:
+    chance = random.Random(SEED)
+    yield from (*COMMON, *ODD, *ODD_FIELDS)
+    for data in COMMON:
+        yield from (data[:end] for end in range(1, len(data)))
+    for _ in range(MUTATED):
+        yield mutated(chance.choice((*COMMON, *ODD_FIELDS, *ODD[:-3])), chance)
+
+
+@pytest.mark.parametrize("client", [CLIENT, ""], ids=["address", "Unix socket"])
+def test_each_request_is_what_gunicorn_makes_of_it(cfg, client):
+    for data in corpus():
+        assert made(_Request, cfg, data, client) == made(Theirs, cfg, data, client), data
+
+
+def is_read(data: bytes) -> bool:
+    return common_head.read(data, most_bytes=8190, but=()) is not None
+
+
+@pytest.mark.parametrize("data", COMMON)
+def test_what_is_common_is_read_as_soon_as_it_is_whole(data):
+    end = data.index(b"\r\n\r\n") + 4
+    assert not any(is_read(data[:short]) for short in range(end))
+    assert is_read(data[:end])
+
+
+@pytest.mark.parametrize("data", ODD)
+def test_what_is_odd_is_left_to_gunicorn(data):
+    assert not is_read(data)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("limit_request_line", 20), ("limit_request_field_size", 20), ("limit_request_fields", 1)],
+)
+def test_the_limits_of_gunicorn_hold(cfg, setting, value):
+    narrow = Config()
+    narrow.set("http_parser", "python")
+    narrow.set(setting, value)
+    for data in COMMON:
+        assert made(_Request, narrow, data) == made(Theirs, narrow, data)
+
+
+def test_a_field_that_means_something_to_gunicorn_is_left_to_it():
+    data = b"GET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n"
+    assert common_head.read(data, most_bytes=8190, but={"X-FORWARDED-PROTO": "https"}) is None
