@@ -59,19 +59,22 @@ class Canary:
         Unless it ``is_kept``, one that is made is a session object, and gone with ``session``.
         It is of the first kind that the token does not refuse; some have AES-GCM and want to make
         the IV themselves. Raises ``TokenUnavailable`` if ``session`` does not see even the one it
-        has just made, or if no kind works.
+        has just made, or if no kind works; then the cause is what the token answered last.
         """
         self._is_kept = is_kept
         self.was_there = False
+        refusal = None
         for self._kind in _KINDS:
-            self._handle = Handle.of(self._find_or_make(session, templates))
             try:
+                self._handle = Handle.of(self._find_or_make(session, templates))
                 if self._kind.works(Key(session, self._handle)):
                     return
             except PKCS11Error as error:
                 if fault_of(error) not in _REFUSALS:
                     raise
-        raise TokenUnavailable("the token does not use its keys", cause=Cause.CANARY)
+                refusal = error
+        reason = "the token does not use its keys"
+        raise TokenUnavailable(reason, cause=Cause.CANARY) from refusal
 
     def is_found(self, session: Session) -> bool:
         """Tell whether ``session`` sees private objects now."""

@@ -129,6 +129,12 @@ def name_of(error: ckr.PKCS11Error) -> str:
     return said or type(error).__name__
 
 
+def described(error: ckr.PKCS11Error) -> str:
+    """Return the name of ``error`` and of the function that answered it, if that was noted."""
+    functions = getattr(error, "__notes__", ())
+    return " to ".join((name_of(error), *functions[:1]))
+
+
 def translate(error: ckr.PKCS11Error) -> HsmError:
     """Return the error of callers for ``error``, unless the operation has a better one."""
     match fault_of(error):

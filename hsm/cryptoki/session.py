@@ -48,7 +48,7 @@ def measured(
     *arguments: Arguments.args,
     **named: Arguments.kwargs,
 ) -> Result:
-    """Return what ``verb`` returns, and report it as ``function``.
+    """Return what ``verb`` returns, and report it as ``function``, which errors note.
 
     A verb of python-pkcs11 is up to three calls (C_SignInit, C_Sign for the length, C_Sign); it
     counts as one, under the name of the last.
@@ -59,6 +59,7 @@ def measured(
         return verb(*arguments, **named)
     except PKCS11Error as error:
         code = name_of(error)
+        error.add_note(function)
         raise
     finally:
         observer.called(function, time.perf_counter() - started, code)
@@ -91,6 +92,7 @@ class Session:
             return verb(*arguments, **named)
         except PKCS11Error as error:
             code = name_of(error)
+            error.add_note(function)
             raise
         finally:
             self._observer.called(function, time.perf_counter() - started, code)

@@ -22,7 +22,7 @@ from hsm.algorithms.families import Family
 from hsm.algorithms.tables import ALGORITHMS
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
-from hsm.cryptoki.faults import name_of
+from hsm.cryptoki.faults import described, name_of
 from hsm.cryptoki.login import REFUSALS, log_in, read_pin, was_wrong
 from hsm.cryptoki.module import Module
 from hsm.cryptoki.objects import KeyObject
@@ -80,7 +80,7 @@ def _answered(
         try:
             return look(self, *arguments, **named)
         except PKCS11Error as error:
-            return Finding("error", {"answer": name_of(error)})
+            return Finding("error", {"answer": described(error)})
         except HsmError as error:
             return Finding("error", {"answer": error.subject or "a wrong result"})
         except OSError as error:
@@ -211,7 +211,12 @@ class Examination:
     def canary(self) -> Finding:
         """Use the key by which the service sees that the token is well; it may not be there yet."""
         self._templates = found_templates(self._pool, ProofCache(None, self._found))
-        self._canary = Canary(self._pool.anchor, self._templates, is_kept=False)
+        try:
+            self._canary = Canary(self._pool.anchor, self._templates, is_kept=False)
+        except TokenUnavailable as error:
+            if isinstance(error.__cause__, PKCS11Error):
+                return Finding("unable", {"answer": described(error.__cause__)})
+            raise
         return Finding(facts={"was_there": self._canary.was_there})
 
     @_answered

@@ -29,6 +29,7 @@ from tests.shared.forks import completed, server
 from tests.shared.waiting import CHANGE, STATE
 
 PIN_LOCKED = 0xA4
+FUNCTION_NOT_SUPPORTED = 0x54
 TEMPLATE_INCONSISTENT = 0xD1
 LOADED = (
     "from tests.faults.control import obey; obey(); from app.operator.cli import main; exit(main())"
@@ -351,6 +352,14 @@ def test_a_token_that_hangs_ends_the_looks_at_it_and_no_others(installation):
     assert report.steps["random"]["symptom"] == "hangs"
     assert report.results("proof", "keys") == {"skipped"}
     assert report.results("registry", "clock") == {"ok"}
+
+
+def test_what_a_token_refuses_its_canary_is_named_with_the_function(installation):
+    installation.faults.inject(Fault(function="C_GenerateKey", value=FUNCTION_NOT_SUPPORTED))
+    report = installation.examine("--quick")
+    assert_fails_at(report, "canary", "TPM 2.0")
+    assert report.steps["canary"]["symptom"] == "unable"
+    assert "FunctionNotSupported to C_GenerateKey" in report.steps["canary"]["seen"]
 
 
 @pytest.mark.long

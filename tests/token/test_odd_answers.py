@@ -1,11 +1,12 @@
 """One odd answer in one trial is no more than a reason against what was tried."""
 
+import ctypes
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pkcs11 import PKCS11Error
+from pkcs11 import Mechanism, PKCS11Error
 
 import hsm
 from app.service import service_of
@@ -15,6 +16,7 @@ from hsm.cryptoki.faults import name_of
 from hsm.life.proof import Proof
 from hsm.life.proof_cache import ProofCache
 from hsm.life.token import Policy, Token
+from scripts.throwaway import make_token
 from tests.shared import injector
 from tests.shared.drivers import result_of
 from tests.shared.injector import Injector
@@ -97,8 +99,6 @@ def test_a_vendors_code_in_one_trial_refuses_what_was_tried_and_nothing_else(tri
 
 def answer_oddly(value: int) -> dict[str, Any]:
     """Have C_SignInit answer ``value`` to ECDSA from the start."""
-    import ctypes  # noqa: PLC0415  # drivers import for themselves
-
     chaos = _injector()
 
     def refuse(original: Any, *words: int) -> int:
@@ -130,6 +130,33 @@ def test_a_token_is_ready_whatever_it_answers_in_one_trial(environment, value, n
     assert reasons == dict.fromkeys(reasons, f"the token answers {named}")
     assert found["used"] == found["destroyed"] == "done"
     assert {"RS256", "HS256", "A256GCM", "ECDH-ES", "EdDSA"}.isdisjoint(found["refused"])
+
+
+def make_no_aes_keys() -> dict[str, Any]:
+    """Have no AES key made from the start, of which a token may do nothing but the rest."""
+    chaos = _injector()
+
+    def refuse(original: Any, *words: int) -> int:
+        is_aes = ctypes.c_ulong.from_address(words[1]).value == Mechanism.AES_KEY_GEN
+        return injector.MECHANISM_INVALID if is_aes else int(original(*words))
+
+    chaos.replace("C_GenerateKey", refuse)
+    token, key = _started(), new_ref(ES256)
+    offers = token.offers()
+    return {
+        "offered": [name for name in offers if offers[name].is_offered],
+        "reason": offers["RSA-OAEP"].reason,
+        "used": _outcome(lambda: token.generate(key)),
+        "destroyed": _outcome(lambda: token.destroy(key)),
+    }
+
+
+def test_a_token_that_makes_no_aes_keys_does_what_needs_none(tmp_path):
+    found = result_of(make_token(tmp_path / "state"), make_no_aes_keys, proves=True)
+    assert {"RS256", "ES256", "HS256"} <= set(found["offered"])
+    assert not {*hsm.CONTENT_ENCRYPTIONS, *hsm.KEY_MANAGEMENTS} & set(found["offered"])
+    assert found["reason"] == "the token answers MechanismInvalid"
+    assert found["used"] == found["destroyed"] == "done"
 
 
 def test_an_answer_without_class_or_number_is_named_by_what_is_said_of_it():

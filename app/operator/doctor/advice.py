@@ -215,6 +215,11 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
             "the token does not use a key of its own: {answer}",
             "Without one the service does not start. May this user make and use keys?",
         ),
+        "unable": failed(
+            "the token has no secret key by which it could be watched: {answer}",
+            "The service does not start without one: AES with GCM, or HMAC with SHA-256. Switch "
+            "them on in the token, if it has them; TPM 2.0 and most smart cards have not.",
+        ),
     },
     "proof": {
         "": ok("{offered} of {tried} algorithms are offered"),
