@@ -1,0 +1,207 @@
+"""JOSE libraries in Python as peers: ``python.py NAME``; see ``__init__.py`` for the tasks."""
+
+# ruff: noqa: PLC0415  # a process loads its own library only
+
+import json
+import sys
+import warnings
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Task = dict[str, Any]
+
+
+class Peer(NamedTuple):
+    """What a library does: bytes of a payload to a message, and back."""
+
+    sign: Callable[[Task, bytes], Any]
+    verify: Callable[[Task], bytes]
+    encrypt: Callable[[Task, bytes], Any]
+    decrypt: Callable[[Task], bytes]
+
+
+def header(task: Task) -> dict[str, str]:
+    return {name: task[name] for name in ("alg", "enc", "kid") if name in task}
+
+
+def is_compact(task: Task) -> bool:
+    return isinstance(task["message"], str) if "message" in task else task["form"] == "compact"
+
+
+def algorithms(task: Task) -> list[str]:
+    return [task["alg"], *([task["enc"]] if "enc" in task else ())]
+
+
+def jwcrypto() -> Peer:
+    from jwcrypto.jwe import JWE
+    from jwcrypto.jwk import JWK
+    from jwcrypto.jws import JWS
+
+    def key(task: Task) -> JWK:
+        return JWK(**task["key"])
+
+    def text(task: Task) -> str:
+        return task["message"] if is_compact(task) else json.dumps(task["message"])
+
+    def serialized(task: Task, message: JWS | JWE) -> Any:
+        made = message.serialize(compact=is_compact(task))
+        return made if is_compact(task) else json.loads(made)
+
+    def sign(task: Task, payload: bytes) -> Any:
+        message = JWS(payload)
+        message.allowed_algs = algorithms(task)
+        message.add_signature(key(task), protected=json.dumps(header(task)))
+        return serialized(task, message)
+
+    def verify(task: Task) -> bytes:
+        message = JWS()
+        message.allowed_algs = algorithms(task)
+        message.deserialize(text(task), key(task))
+        return bytes(message.payload)
+
+    def encrypt(task: Task, payload: bytes) -> Any:
+        message = JWE(payload, header(task), recipient=key(task), algs=algorithms(task))
+        return serialized(task, message)
+
+    def decrypt(task: Task) -> bytes:
+        message = JWE(algs=algorithms(task))
+        message.deserialize(text(task), key(task))
+        return bytes(message.payload)
+
+    return Peer(sign, verify, encrypt, decrypt)
+
+
+def joserfc() -> Peer:
+    from joserfc import jwe, jwk, jws
+
+    def key(task: Task) -> jwk.Key:
+        return jwk.import_key(task["key"])
+
+    def sign(task: Task, payload: bytes) -> Any:
+        if is_compact(task):
+            return jws.serialize_compact(header(task), payload, key(task), algorithms(task))
+        member = {"protected": header(task)}
+        return dict(jws.serialize_json(member, payload, key(task), algorithms(task)))
+
+    def verify(task: Task) -> bytes:
+        if is_compact(task):
+            return jws.deserialize_compact(task["message"], key(task), algorithms(task)).payload
+        return jws.deserialize_json(task["message"], key(task), algorithms(task)).payload
+
+    def encrypt(task: Task, payload: bytes) -> Any:
+        if is_compact(task):
+            return jwe.encrypt_compact(header(task), payload, key(task), algorithms(task))
+        message = jwe.FlattenedJSONEncryption(header(task), payload)
+        message.add_recipient({})
+        return dict(jwe.encrypt_json(message, key(task), algorithms(task)))
+
+    def decrypt(task: Task) -> bytes:
+        if is_compact(task):
+            opened = jwe.decrypt_compact(task["message"], key(task), algorithms(task)).plaintext
+        else:
+            opened = jwe.decrypt_json(task["message"], key(task), algorithms(task)).plaintext
+        return opened or b""
+
+    return Peer(sign, verify, encrypt, decrypt)
+
+
+COORDINATE_BYTES = {"P-256": 32, "P-384": 48, "P-521": 66}
+
+
+def is_whole(jwe: bytes) -> bool:
+    """Tell whether the coordinates of ``epk``, if there is one, have their length."""
+    epk = json.loads(urlsafe_b64decode(jwe.partition(b".")[0] + b"==")).get("epk", {})
+    wanted = COORDINATE_BYTES.get(epk.get("crv"))
+    return all(len(urlsafe_b64decode(epk[name] + "==")) == wanted for name in ("x", "y") if wanted)
+
+
+def authlib() -> Peer:
+    from authlib.jose import JsonWebEncryption, JsonWebKey, JsonWebSignature
+
+    def key(task: Task) -> Any:
+        return JsonWebKey.import_key(task["key"])
+
+    def sign(task: Task, payload: bytes) -> Any:
+        library = JsonWebSignature(algorithms(task))
+        if is_compact(task):
+            return library.serialize_compact(header(task), payload, key(task)).decode()
+        return library.serialize_json({"protected": header(task)}, payload, key(task))
+
+    def verify(task: Task) -> bytes:
+        library = JsonWebSignature(algorithms(task))
+        if is_compact(task):
+            return bytes(library.deserialize_compact(task["message"], key(task))["payload"])
+        return bytes(library.deserialize_json(task["message"], key(task))["payload"])
+
+    def encrypt(task: Task, payload: bytes) -> Any:
+        if not is_compact(task):
+            raise NotImplementedError("the general JSON serialization only")
+        made = JsonWebEncryption(algorithms(task)).serialize_compact(
+            header(task), payload, key(task)
+        )
+        # It cuts leading zeros off the coordinates of epk, against RFC 7518 §6.2.1.2.
+        return made.decode() if is_whole(made) else encrypt(task, payload)
+
+    def decrypt(task: Task) -> bytes:
+        library = JsonWebEncryption(algorithms(task))
+        if is_compact(task):
+            return bytes(library.deserialize_compact(task["message"], key(task))["payload"])
+        return bytes(library.deserialize_json(task["message"], key(task))["payload"])
+
+    return Peer(sign, verify, encrypt, decrypt)
+
+
+def pyjwt() -> Peer:
+    from jwt import PyJWK, PyJWS
+
+    def sign(task: Task, payload: bytes) -> Any:
+        require_compact(task)
+        key = PyJWK(task["key"], algorithm=task["alg"]).key
+        return PyJWS().encode(payload, key, task["alg"], {"typ": None, "kid": task["kid"]})
+
+    def verify(task: Task) -> bytes:
+        require_compact(task)
+        public = {name: value for name, value in task["key"].items() if name in PUBLIC}
+        key = PyJWK(public, algorithm=task["alg"])
+        return bytes(PyJWS().decode(task["message"], key, algorithms(task)))
+
+    return Peer(sign, verify, no_jwe, no_jwe)
+
+
+PUBLIC = ("kty", "crv", "n", "e", "x", "y")
+
+
+def require_compact(task: Task) -> None:
+    if not is_compact(task):
+        raise NotImplementedError("no JSON serialization")
+
+
+def no_jwe(*_arguments: Any) -> Any:
+    raise NotImplementedError("no JWE")
+
+
+PEERS = {"joserfc": joserfc, "jwcrypto": jwcrypto, "PyJWT": pyjwt, "Authlib": authlib}
+
+
+def perform(peer: Peer, task: Task) -> dict[str, Any]:
+    """Return the outcome; whatever a library raises is in its own words."""
+    make, unmake = (peer.encrypt, peer.decrypt) if "enc" in task else (peer.sign, peer.verify)
+    try:
+        if "message" in task:
+            return {"payload": urlsafe_b64encode(unmake(task)).decode().rstrip("=")}
+        return {"message": make(task, urlsafe_b64decode(task["payload"] + "=="))}
+    except Exception as error:  # noqa: BLE001  # of any library
+        return {"lacks": f"{type(error).__name__}: {error}"}
+
+
+def main() -> None:
+    """Answer task by task."""
+    warnings.simplefilter("ignore")
+    peer = PEERS[sys.argv[1]]()
+    for line in sys.stdin:
+        print(json.dumps(perform(peer, json.loads(line))))
+
+
+if __name__ == "__main__":
+    main()
