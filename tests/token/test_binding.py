@@ -130,7 +130,7 @@ def test_verify(key, half, local, offered):
     bound = key.permitted if len(key.permitted) == 1 else set()
     others = {OTHER_NAMES[name] for name in bound & OTHER_NAMES.keys()}
     named = key._replace(permitted=key.permitted | others)
-    assert found == _expected(named, SIGNATURES, offered)
+    assert found == _expected(named, (*SIGNATURES, *MACS), offered)
 
 
 def test_mac_computation_and_verification(key, local, offered):
