@@ -87,12 +87,13 @@ def _keys(alg: str) -> Iterator[tuple[str, str | int]]:
 
 
 class Keys:
-    """A key for each case: one JWK for all that can have it, imported for each algorithm."""
+    """A key for each case, imported, and what the service makes with it: all peers get the same."""
 
     def __init__(self, post: Post) -> None:
         self._post = post
         self._jwks: dict[tuple[str, str | int], Body] = {}
         self._kids: dict[str, str] = {}
+        self._messages: dict[tuple[str, Form], Any] = {}
 
     def jwk(self, case: Case) -> Body:
         """Return the private JWK."""
@@ -108,12 +109,28 @@ class Keys:
             self._kids[case.name] = self._post("/keys", self.jwk(case) | {"alg": alg})["kid"]
         return self._kids[case.name]
 
+    def message(self, case: Case, form: Form) -> Any:
+        """Return a message of the service."""
+        if (case.name, form) not in self._messages:
+            self._messages[case.name, form] = self._made(case, form)
+        return self._messages[case.name, form]
+
+    def _made(self, case: Case, form: Form) -> Any:
+        body = {"kid": self.kid(case), "alg": case.alg, "data": PAYLOAD}
+        path, name = ("/encrypt", "jwe") if case.enc else ("/sign", "jws")
+        body |= {"enc": case.enc} if case.enc else {}
+        if form is Form.COMPACT:
+            return self._post(path, body | {"serialization": "compact"})[name]
+        made = {name: value for name, value in self._post(path, body).items() if value}
+        # What is empty is absent (RFC 7516 §7.2.1), and a detached payload is put back.
+        return made if case.enc else made | {"payload": PAYLOAD}
+
 
 def trial(peer: Peer, post: Post, keys: Keys) -> list[Finding]:
     """Have ``peer`` make a message of each case and form, and open those of the service."""
     tried = [(case, form) for case in cases() for form in Form]
     makes = [_task(keys, case) | {"form": form.lower(), "payload": PAYLOAD} for case, form in tried]
-    opens = [_task(keys, case) | {"message": _ours(post, keys, case, form)} for case, form in tried]
+    opens = [_task(keys, case) | {"message": keys.message(case, form)} for case, form in tried]
     outcomes = peer.perform([*makes, *opens])
     theirs, opened = outcomes[: len(tried)], outcomes[len(tried) :]
     return [
@@ -125,17 +142,6 @@ def trial(peer: Peer, post: Post, keys: Keys) -> list[Finding]:
 def _task(keys: Keys, case: Case) -> Task:
     task = {"key": keys.jwk(case), "alg": case.alg, "kid": keys.kid(case)}
     return task | ({"enc": case.enc} if case.enc else {})
-
-
-def _ours(post: Post, keys: Keys, case: Case, form: Form) -> Any:
-    """Return a message of the service."""
-    body = {"kid": keys.kid(case), "alg": case.alg, "data": PAYLOAD}
-    path, name = ("/encrypt", "jwe") if case.enc else ("/sign", "jws")
-    body |= {"enc": case.enc} if case.enc else {}
-    if form is Form.COMPACT:
-        return post(path, body | {"serialization": "compact"})[name]
-    made = {name: value for name, value in post(path, body).items() if value}  # RFC 7516 §7.2.1
-    return made if case.enc else made | {"payload": PAYLOAD}
 
 
 def _of_ours(case: Case, form: Form, outcome: Body) -> Finding:
