@@ -110,12 +110,16 @@ def _decrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
 
 def _sign(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return a JWS over the caller's data."""
-    serialization, header = body.pop("serialization"), body["header"]
+    serialization = body.pop("serialization")
     jws = keys.sign(principal, **body)
-    if serialization == COMPACT:
-        payload = body["data"] if header is None or header.is_encoded else ""
-        return {"jws": encoding.compact(jws["protected"], payload, jws["signature"])}
-    return _JWS.dump(jws)
+    return _compact_jws(jws, body) if serialization == COMPACT else _JWS.dump(jws)
+
+
+def _compact_jws(jws: Mapping[str, Any], body: Body) -> Body:
+    """Return ``jws`` with its payload, or detached where that is not encoded (RFC 7797 §5.2)."""
+    header = body["header"]
+    payload = body["data"] if header is None or header.is_encoded else ""
+    return {"jws": encoding.compact(jws["protected"], payload, jws["signature"])}
 
 
 def _verify(keys: KeyUse, principal: Principal, body: Body) -> Any:
@@ -142,7 +146,9 @@ def _verify_general(keys: KeyUse, principal: Principal, body: Body) -> Any:
 
 
 def _mac(keys: KeyUse, principal: Principal, body: Body) -> Any:
-    """Return the MAC of the caller's data, or tell whether the given one is it."""
+    """Return the MAC of the data, or a JWS with it; or tell whether the given one is it."""
+    if body.pop("serialization", None) is not None:
+        return _compact_jws(keys.sign_with_mac(principal, **body), body)
     kid, mac = body["kid"], body["mac"]
     if mac is not None:
         return _VALID.dump({"kid": kid, "valid": keys.verify_mac(principal, **body)})

@@ -193,15 +193,31 @@ class KeyUse:
             )
         require_permitted(key, alg)
         require_active(key)
-        name, is_encoded = key.public_name, header is None or header.is_encoded
-        if header is None:
-            protected = _header(media_types, alg=alg, kid=name)
-        else:
-            protected = protected_by(header, _identity(key), alg=alg, kid=name, **media_types)
-        signing_input = encoding.signing_input(protected, data, is_encoded=is_encoded)
+        protected = _jws_header(key, alg, media_types, header)
+        signing_input = _signing_input(protected, data, header)
         with existing(self.registry, key):
             signature = self.hsm.sign(key.ref, alg, signing_input)
         return {"protected": protected, "signature": signature}
+
+    def sign_with_mac(  # noqa: PLR0913  # as above
+        self,
+        principal: Principal,
+        *,
+        kid: str,
+        alg: str,
+        data: str,
+        media_types: Mapping[str, str] = _NONE,
+        header: CallerHeader | None = None,
+    ) -> dict[str, Any]:
+        """Return a detached JWS whose signature is a MAC (RFC 7518 §3.2); see ``sign``."""
+        key = find(self.rows, principal, kid, Right.MAC)
+        require_permitted(key, alg)
+        require_active(key)
+        protected = _jws_header(key, alg, media_types, header)
+        signing_input = _signing_input(protected, data, header)
+        with existing(self.registry, key):
+            code = self.hsm.mac(key.ref, alg, signing_input)
+        return {"protected": protected, "signature": code}
 
     def verify(self, principal: Principal, header: Header, *, data: str, signature: bytes) -> bool:
         """Tell whether ``signature`` is one over ``data``, or the MAC of it (RFC 7515 §5.2)."""
@@ -307,6 +323,20 @@ class _JweHeader:
 def _identity(key: Key) -> Identity:
     names = frozenset(str(kid) for kid in (key.kid, key.kid_public, key.alias) if kid)
     return Identity(names=names, jwk=key.public_jwk)
+
+
+def _jws_header(
+    key: Key, alg: str, media_types: Mapping[str, str], header: CallerHeader | None
+) -> str:
+    name = key.public_name
+    if header is None:
+        return _header(media_types, alg=alg, kid=name)
+    return protected_by(header, _identity(key), alg=alg, kid=name, **media_types)
+
+
+def _signing_input(protected: str, data: str, header: CallerHeader | None) -> bytes:
+    is_encoded = header is None or header.is_encoded
+    return encoding.signing_input(protected, data, is_encoded=is_encoded)
 
 
 def _header(others: Mapping[str, Any], **names: str) -> str:

@@ -20,6 +20,8 @@ _FORMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "DecryptRequest": ("DecryptRequest", "CompactDecryptRequest", "GeneralDecryptRequest"),
         "UnwrapRequest": ("UnwrapRequest", "CompactUnwrapRequest", "GeneralUnwrapRequest"),
         "SignRequest": ("SignRequest", "ProtectedSignRequest"),
+        "MacRequest": ("MacRequest", "CompactMacRequest"),
+        "MacResponse": ("MacResponse", "CompactSignResponse"),
         "SignResponse": ("SignResponse", "CompactSignResponse"),
         "VerifyRequest": (
             *("VerifyRequest", "FlattenedVerifyRequest"),

@@ -274,6 +274,8 @@ def demands() -> dict[str, JsonSchema]:
         **{name: {"not": _any_of(("jwe", "encrypted_key", "header"))} for name in SHARED_PARTS},
         "GeneralVerifyRequest": {"not": _any_of((*_ONE_JWS, "data"))},
         "GeneralDetachedVerifyRequest": {"not": _any_of((*_ONE_JWS, "payload"))},
+        "MacRequest": {"not": _any_of(("serialization",))},
+        "CompactMacRequest": {"not": _any_of(("mac",))},
         "SignRequest": {"not": _any_of(("protected",))},
         "EncryptRequest": {"not": _any_of(("jwk",))},
         "JwkEncryptRequest": {"not": _any_of(("kid",))},

@@ -36,11 +36,12 @@ def verify() -> ResponseReturnValue:
 
 
 @resource.serves(
-    OPERATIONS["mac"].alone(says="The MAC, or with `mac` in the request whether that is it")
+    OPERATIONS["mac"].alone(says="The MAC, a JWS with it, or with `mac` whether that is it")
 )
 def mac() -> ResponseReturnValue:
     """Return the MAC of the caller's data, or tell whether the given one is it.
 
-    Without `mac` it computes, with `mac` it compares.
+    Without `mac` it computes, with `mac` it compares. With `serialization` it makes a whole JWS, as
+    `sign` does.
     """
     return perform(OPERATIONS["mac"])

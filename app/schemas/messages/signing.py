@@ -14,6 +14,7 @@ from app.schemas.fields import (
     AlgorithmName,
     Base64Url,
     Base64UrlText,
+    Choice,
     Payload,
     Text,
     fail,
@@ -29,6 +30,7 @@ from app.schemas.messages.caller_header import (
 from app.schemas.messages.header_parts import with_parts
 from app.schemas.messages.received_header import SignedHeader
 from app.schemas.messages.serializations import (
+    COMPACT,
     JWS_OTHERS,
     JWS_PARTS,
     refuse_beside,
@@ -221,6 +223,38 @@ class MacRequest(RequestSchema):
     data = Base64Url(required=True)
     mac = Base64Url(load_default=None, allow_none=True)
     alg = AlgorithmName(MAC, required=True)
+
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Check a request for a MAC alone, or for a whole JWS."""
+        if data.get("serialization") is None:
+            return super().load(data, **kwargs)
+        refuse_beside(data, "serialization", "mac")
+        return _WITH_MAC.load(data, **kwargs)
+
+
+class CompactMacRequest(RequestSchema):
+    """POST /mac, for a compact JWS whose signature is the MAC (RFC 7515 §7.1)."""
+
+    kid = Text(required=True)
+    data = Base64UrlText(required=True)
+    alg = AlgorithmName(MAC, required=True)
+    serialization = Choice(COMPACT, required=True)
+    typ = Text(allow_none=True)
+    cty = Text(allow_none=True)
+    header = AddedHeader(WRITTEN_IN_JWS, read_strictly)
+
+    @validates_schema
+    def check_header(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse a member of the header that is there twice."""
+        refuse_media_types_twice(body)
+
+    @post_load
+    def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """See ``with_media_types``."""
+        return with_media_types(body)
+
+
+_WITH_MAC: Final = CompactMacRequest()
 
 
 class MacResponse(ResponseSchema):
