@@ -58,7 +58,16 @@ class Server(NamedTuple):
     process: Process
 
 
-def make_token(state_dir: Path, name: str = "softhsm") -> dict[str, str]:
+def _migrate(settings: Mapping[str, str]) -> None:
+    migrate(Config.from_env(settings).registry_url)
+
+
+def make_token(
+    state_dir: Path,
+    name: str = "softhsm",
+    *,
+    migrate: Callable[[Mapping[str, str]], None] = _migrate,
+) -> dict[str, str]:
     """Make a token of that make, and a registry; return the settings that name them.
 
     All is under ``state_dir``, which is made.
@@ -71,7 +80,7 @@ def make_token(state_dir: Path, name: str = "softhsm") -> dict[str, str]:
         "JOSE_HSM_PIN_FILE": str(state_dir / "pin"),
         "JOSE_HSM_STATE_DIR": str(state_dir),
     }
-    migrate(Config.from_env(settings).registry_url)
+    migrate(settings)
     return settings
 
 

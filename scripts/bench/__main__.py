@@ -1,16 +1,17 @@
 """Measure, and write docs/benchmarks: the figures, a report of ratios, and plots.
 
-python -m scripts.bench [--short] [--profile] [--out docs/benchmarks]
+python -m scripts.bench [--short] [--profile] [--previous REF] [--out docs/benchmarks]
 """
 
 import argparse
 import json
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from scripts.bench import machine, plots, profile, rates, report, scale
+from scripts.bench import machine, plots, previous, profile, rates, report, scale
 from scripts.bench.points import POINTS
 from scripts.throwaway import ROOT
 
@@ -39,7 +40,7 @@ FULL: Final = Effort(
 SHORT: Final = Effort(_SHORT, (1, 16), 1, (10, 200), 2)
 
 
-def run(effort: Effort, *, with_profile: bool) -> dict[str, Any]:
+def run(effort: Effort, *, with_profile: bool, before: previous.Previous | None) -> dict[str, Any]:
     """Return all figures."""
     named = {point.name: point for point in POINTS}
     plan = rates.Plan(
@@ -47,6 +48,7 @@ def run(effort: Effort, *, with_profile: bool) -> dict[str, Any]:
         connections=effort.connections,
         rounds=effort.rounds,
         workers=_WORKERS,
+        previous=before,
     )
     results: dict[str, Any] = {
         "machine": machine.describe(),
@@ -82,9 +84,13 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="a minute, for a first look")
     parser.add_argument("--profile", action="store_true", help="also say where the time goes")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
+    parser.add_argument("--previous", metavar="REF", help="also measure the service as of REF")
     options = parser.parse_args()
     effort = SHORT if options.short else FULL
-    write(run(effort, with_profile=options.profile), options.out)
+    with ExitStack() as stack:
+        before = stack.enter_context(previous.built(options.previous)) if options.previous else None
+        results = run(effort, with_profile=options.profile, before=before)
+    write(results, options.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What Flask alone costs: a view that parses a body and returns the JSON that the service does.
 
-Served with the service's own gunicorn settings. Which answer, the path says by its number.
+Served by gunicorn's own threaded worker. Which answer, the path says by its number.
 """
 
 import json

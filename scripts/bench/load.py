@@ -4,7 +4,7 @@ import json
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -21,6 +21,7 @@ class Slice(NamedTuple):
     p50: float
     p95: float
     p99: float
+    cpu_seconds: float
 
     @property
     def rate(self) -> float:
@@ -35,26 +36,36 @@ class Metrics(NamedTuple):
     p50_us: float
     p95_us: float
     p99_us: float
+    cpu_us: float
+    """What a request costs the workers of processor time."""
     requests: int
     errors: int
 
     @classmethod
     def of(cls, slices: Sequence[Slice]) -> Self:
         """Return the figures of at least one slice."""
+        requests = sum(one.requests for one in slices)
         return cls(
             per_second=statistics.fmean(one.rate for one in slices),
             p50_us=statistics.median(one.p50 for one in slices),
             p95_us=statistics.median(one.p95 for one in slices),
             p99_us=statistics.median(one.p99 for one in slices),
-            requests=sum(one.requests for one in slices),
+            cpu_us=1e6 * sum(one.cpu_seconds for one in slices) / (requests or 1),
+            requests=requests,
             errors=sum(one.refused + one.broken for one in slices),
         )
 
 
 class Load:
-    """POSTs bodies in turn to one URL."""
+    """POSTs bodies in turn to one URL.
 
-    def __init__(self, url: str, bodies: Iterable[Any]) -> None:
+    ``used_seconds`` tells how long those who answer have computed so far.
+    """
+
+    def __init__(
+        self, url: str, bodies: Iterable[Any], used_seconds: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        self._used_seconds = used_seconds
         self._url = url
         self._lines = "".join(f"{json.dumps(body)}\n" for body in bodies)
 
@@ -64,6 +75,7 @@ class Load:
             bodies.write(self._lines)
             bodies.flush()
             command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
+            before = self._used_seconds()
             done = subprocess.run(
                 [*command, "-s", str(_SCRIPT), self._url, "--", bodies.name],
                 check=False,
@@ -73,4 +85,4 @@ class Load:
         line = done.stdout.rstrip().rpartition("\n")[2]
         if done.returncode or not line.startswith("{"):
             raise RuntimeError(f"wrk: {done.stdout}{done.stderr}")
-        return Slice(**json.loads(line))
+        return Slice(**json.loads(line), cpu_seconds=self._used_seconds() - before)

@@ -11,14 +11,14 @@ import requests
 Body = dict[str, Any]
 
 BATCHED: Final = 100
-_PREFIX: Final = "/v1/crypto"
+PREFIX: Final = "/v1/crypto"
 
 
 class Client:
     """The service, called once in a while."""
 
     def __init__(self, url: str) -> None:
-        self.url = url + _PREFIX
+        self.url = url + PREFIX
         self._http = requests.Session()
 
     def post(self, path: str, body: Mapping[str, Any]) -> Body:

@@ -1,6 +1,7 @@
-"""Throughput and latency of token, bare view and service, in slices that take turns.
+"""Throughput, latency and processor time, in slices that take turns.
 
-What else the machine does hits all three alike.
+Those of the token, a bare view, the service and, if wanted, the service as it was before: what else
+the machine does hits all alike.
 """
 
 import json
@@ -10,17 +11,21 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from scripts.bench import bare
 from scripts.bench.keys import registry_of
 from scripts.bench.load import Load, Metrics, Slice
-from scripts.bench.points import Client, Point
+from scripts.bench.points import PREFIX, Client, Point
+from scripts.bench.previous import Previous
+from scripts.bench.processor import used_seconds
 from scripts.bench.token_rate import TokenRate, token_rate
-from scripts.throwaway import make_token, server
+from scripts.throwaway import Server, make_token, server
 
 _TOKEN_SECONDS: Final = 1.0
+_LABELS: Final = ("bare", "previous", "service")
 
 
 class Plan(NamedTuple):
@@ -31,6 +36,7 @@ class Plan(NamedTuple):
     rounds: int
     workers: int
     token_seconds: float = _TOKEN_SECONDS
+    previous: Previous | None = None
 
 
 class Subject(NamedTuple):
@@ -42,7 +48,7 @@ class Subject(NamedTuple):
 
 
 class Subjects(NamedTuple):
-    """The three of one point."""
+    """All that is measured of one point."""
 
     point: Point
     token: TokenRate
@@ -77,7 +83,8 @@ def measure(plan: Plan, say: Callable[[str], None]) -> list[dict[str, Any]]:
                     str(connections): Metrics.of(slices[point.name, label, connections])._asdict()
                     for connections in plan.connections
                 }
-                for label in ("bare", "service")
+                for label in _LABELS
+                if (point.name, label, plan.connections[0]) in slices
             },
         }
         for point in plan.points
@@ -97,8 +104,8 @@ def _subjects(plan: Plan) -> Iterator[list[Subjects]]:
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="jose-hsm-")))
         settings = make_token(root / "service")
-        running = stack.enter_context(server(settings, workers=plan.workers))
-        client = Client(running.url)
+        service = stack.enter_context(server(settings, workers=plan.workers))
+        client = Client(service.url)
         bodies = [point.body(client) for point in plan.points]
         answers = [
             client.post(point.path, body) for point, body in zip(plan.points, bodies, strict=True)
@@ -108,19 +115,22 @@ def _subjects(plan: Plan) -> Iterator[list[Subjects]]:
             server(
                 settings | {bare.ANSWERS: str(root / "answers.json")},
                 workers=plan.workers,
+                configuration="scripts/bench/stock.py",
                 application=f"{bare.__name__}:create_app()",
             )
         )
         token = stack.enter_context(token_rate(make_token(root / "token"), plan.workers))
         clean = _cleaner(client, settings)
+        before = _previous(stack, root / "previous", plan)
         yield [
             Subjects(
                 point,
                 token,
                 {
-                    "bare": Subject(Load(f"{beside.url}/{number}", [body]), _nothing, 1),
+                    "bare": Subject(_load(beside, f"/{number}", body), _nothing, 1),
+                    **before[number],
                     "service": Subject(
-                        Load(client.url + point.path, [body]),
+                        _load(service, PREFIX + point.path, body),
                         clean if point.creates else _nothing,
                         point.seconds,
                     ),
@@ -128,6 +138,29 @@ def _subjects(plan: Plan) -> Iterator[list[Subjects]]:
             )
             for number, (point, body) in enumerate(zip(plan.points, bodies, strict=True))
         ]
+
+
+def _previous(stack: ExitStack, state_dir: Path, plan: Plan) -> list[dict[str, Subject]]:
+    """Serve the version before, on a token of its own; what makes keys is not asked of it."""
+    if plan.previous is None:
+        return [{} for _ in plan.points]
+    settings = make_token(state_dir, migrate=plan.previous.migrate)
+    running = stack.enter_context(server(settings, workers=plan.workers, start=plan.previous.start))
+    client = Client(running.url)
+    return [
+        {}
+        if point.creates
+        else {
+            "previous": Subject(
+                _load(running, PREFIX + point.path, point.body(client)), _nothing, point.seconds
+            )
+        }
+        for point in plan.points
+    ]
+
+
+def _load(running: Server, path: str, body: Any) -> Load:
+    return Load(running.url + path, [body], partial(used_seconds, running.process.pid))
 
 
 def _cleaner(client: Client, settings: dict[str, str]) -> Callable[[], None]:

@@ -12,10 +12,13 @@ _HEAD: Final = """# Benchmarks
 Written by `make bench`. The raw figures are in [results.json](results.json).
 
 * **service**: requests answered in a second, over HTTP on loopback, with {workers} workers.
-* **bare**: the same for a Flask view that parses the same body and returns the same JSON, with the
-  same gunicorn settings. Service / bare says what everything beyond Flask costs.
+* **bare**: the same for a Flask view that parses the same body and returns the same JSON, behind
+  gunicorn's own threaded worker. Service / bare says what everything beyond Flask costs.
 * **token**: the same operation through python-pkcs11 alone, in {workers} processes that do nothing
   else. Service / token says how much of the token's rate arrives at clients.
+* **CPU**: processor time of the workers for one request, in microseconds. It hardly depends on what
+  else the machine does, and so is compared with **previous**, the same service at another commit,
+  if there is one.
 
 The load generator and the workers share the machine's cores. The three are measured in slices that
 take turns; a rate is the mean of its slices, a percentile their median.
@@ -28,6 +31,7 @@ def markdown(results: Results) -> str:
         _HEAD.format(workers=results["workers"]),
         _table(["", ""], results["machine"].items()),
         _at(results, _busiest(results)),
+        _processor(results),
         *(_ratios(results, of) for of in ("bare", "token")),
         *_batches(results),
         "![Throughput over concurrency](throughput.svg)\n",
@@ -81,6 +85,34 @@ def _at(results: Results, connections: str) -> str:
         for entry in results["points"]
     )
     return f"## At {connections} connections\n\n{_table(head, rows)}"
+
+
+def _processor(results: Results) -> str:
+    """Return what a request costs the workers, with one connection and with many."""
+    few, many = results["connections"][0], _busiest(results)
+    labels = ("bare", "previous", "service")
+    head = ["operation"] + [f"{label} at {at}" for at in (few, many) for label in labels]
+    rows = (
+        [
+            entry["title"],
+            *(
+                f"{entry[label][at]['cpu_us']:.0f}" if label in entry else ""
+                for at in (few, many)
+                for label in labels
+            ),
+            *(_cpu_ratio(entry, at) for at in (few, many)),
+        ]
+        for entry in results["points"]
+    )
+    head += [f"service / previous at {at}" for at in (few, many)]
+    return f"## CPU of a request by connections\n\n{_table(head, rows)}"
+
+
+def _cpu_ratio(entry: Results, connections: str) -> str:
+    if "previous" not in entry:
+        return ""
+    before, now = (entry[label][connections]["cpu_us"] for label in ("previous", "service"))
+    return f"**{now / before:.2f}**"
 
 
 def _ratios(results: Results, of: str) -> str:

@@ -44,6 +44,7 @@ def test_every_point_is_measured_three_times_and_without_errors(results):
             metrics = entry[label]["2"]
             assert metrics["requests"] > 0
             assert metrics["errors"] == 0
+            assert metrics["cpu_us"] > 0
             assert 0 < metrics["p50_us"] <= metrics["p95_us"] <= metrics["p99_us"]
 
 
@@ -64,7 +65,7 @@ def test_every_part_of_a_request_is_seen_in_the_profile(results):
 def test_the_report_has_a_row_for_each_point_and_no_path_of_the_machine(results):
     text = report.markdown(results)
     for entry in results["points"]:
-        assert len(re.findall(rf"^\| {re.escape(entry['title'])} \|", text, re.MULTILINE)) == 3
+        assert len(re.findall(rf"^\| {re.escape(entry['title'])} \|", text, re.MULTILINE)) == 4
     assert not re.search(r"/(home|root|tmp|usr)\b", text)
 
 
