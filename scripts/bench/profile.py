@@ -28,14 +28,14 @@ _REST: Final = "gunicorn: main loop, queue, switches between threads"
 _CONNECTIONS: Final = 4
 
 PARTS: Final = (
-    ("gunicorn: worker thread", "gunicorn.workers.gthread", ["ThreadWorker.handle"]),
-    ("gunicorn: parse", "gunicorn.http.parser", ["Parser.__next__", "Parser.finish_body"]),
+    ("worker: thread", "app.server.threads", ["Threads._serve"]),
+    ("worker: parse", "app.server.connection", ["Connection.take"]),
     ("gunicorn: write", "gunicorn.http.wsgi", ["Response.write", "Response.close"]),
     ("Flask", "flask", ["Flask.__call__"]),
     ("view", "flask", ["Flask.dispatch_request"]),
     ("body: read", "app.http.request_body", ["read"]),
     ("body: parse", "app.jose.strict_json", ["loads"]),
-    ("body: validate", "app.schemas.fields", ["RequestSchema.load"]),
+    ("body: validate", "app.schemas.schema", ["RequestSchema.load"]),
     ("use of keys", "app.keys.use", ["KeyUse.encrypt", "KeyUse.mac", "KeyUse.sign"]),
     ("registry", "app.registry.registry", ["Registry.find_for"]),
     ("hsm: session, handle, faults", "hsm.adapter", ["Hsm.encrypt", "Hsm.mac", "Hsm.sign"]),
@@ -45,7 +45,7 @@ PARTS: Final = (
         ["Key.encrypt", "Key.decrypt", "Key.sign"],
     ),
     ("token: python-pkcs11 and SoftHSM", "pkcs11", ["Session.generate_random"]),
-    ("answer: dump", "app.schemas.fields", ["ResponseSchema.dump"]),
+    ("answer: dump", "app.schemas.schema", ["ResponseSchema.dump"]),
     ("answer: JSON", "flask", ["Flask.make_response"]),
     ("log", "logging", ["Logger.handle"]),
 )
