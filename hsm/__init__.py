@@ -10,6 +10,7 @@ from hsm.algorithms.keyspec import KeySpec, algorithms_by_crv
 from hsm.algorithms.kinds import (
     CURVES,
     CURVES_BY_CRV,
+    ML_DSA_CLASSES,
     WEIERSTRASS_CURVES,
     AgreementKey,
     PrivateKey,
@@ -61,6 +62,7 @@ __all__ = [
     "KEY_MANAGEMENTS",
     "KEY_WRAPPINGS",
     "MACS",
+    "ML_DSA_CLASSES",
     "RATES",
     "SIGNATURES",
     "WEIERSTRASS_CURVES",

@@ -1,6 +1,8 @@
 """Keys of ML-DSA (RFC 9964). A token makes them; none is imported."""
 
-from typing import Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
@@ -8,24 +10,35 @@ import hsm
 from app.errors import BadRequest
 from app.jose import encoding
 from app.jwk.key_type import PairType
-from app.jwk.members import Members, Octets, read
-from hsm import KeySpec
+from app.jwk.members import Members, Octets, read, require
+from hsm import KeySpec, PublicKey
 
-_ALG: Final = hsm.SIGNATURES["MLDSA44"].jwk_alg or ""
+_ALGS: Final[Mapping[type[PublicKey], str]] = MappingProxyType(
+    {
+        mldsa.MLDSA44PublicKey: "ML-DSA-44",
+        mldsa.MLDSA65PublicKey: "ML-DSA-65",
+        mldsa.MLDSA87PublicKey: "ML-DSA-87",
+    }
+)
+"""The registered names, which JWKs carry whatever a key was made as."""
 
 
 def _read_private(spec: KeySpec, _members: Members) -> bytes:
     raise BadRequest(f"Field 'alg': keys of algorithm '{spec.alg}' cannot be imported")
 
 
-def _read_public(_crv: str, octets: Octets) -> mldsa.MLDSA44PublicKey:
-    """Return the key of ``pub`` (FIPS 204); any octets of its size are a key."""
-    expected = f"an {_ALG} public key"
-    return read(mldsa.MLDSA44PublicKey.from_public_bytes, octets["pub"], "pub", expected)
+def _read_public(_crv: str, octets: Octets) -> PublicKey:
+    """Return the key of ``pub`` (FIPS 204); any octets of a size are a key."""
+    pub = octets["pub"]
+    require(len(pub) in hsm.ML_DSA_CLASSES, "Field 'pub' is not an ML-DSA public key")
+    convert = hsm.ML_DSA_CLASSES[len(pub)].from_public_bytes
+    key: PublicKey = read(convert, pub, "pub", "an ML-DSA public key")
+    return key
 
 
-def _write_public(key: mldsa.MLDSA44PublicKey) -> dict[str, str]:
-    return {"kty": "AKP", "alg": _ALG, "pub": encoding.encode(key.public_bytes_raw())}
+def _write_public(key: Any) -> dict[str, str]:
+    alg = next(alg for kind, alg in _ALGS.items() if isinstance(key, kind))
+    return {"kty": "AKP", "alg": alg, "pub": encoding.encode(key.public_bytes_raw())}
 
 
 AKP: Final = PairType(
@@ -33,7 +46,7 @@ AKP: Final = PairType(
     public_members=("pub",),
     private_members=("priv",),
     imported_members=(),
-    public_keys=(mldsa.MLDSA44PublicKey,),
+    public_keys=tuple(_ALGS),
     read_private=_read_private,
     read_public=_read_public,
     load_public=_read_public,

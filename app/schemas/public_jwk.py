@@ -8,7 +8,7 @@ from marshmallow import fields
 
 import hsm
 from app.errors import BadRequest
-from app.jwk import PAIR_TYPES, PRIVATE_MEMBERS
+from app.jwk import PAIR_TYPES, PRIVATE_MEMBERS, write_public
 from app.jwk.key_type import PairType
 from app.jwk.members import Octets
 from app.schemas.fields import fail, refusal, require_bytes
@@ -75,10 +75,9 @@ class PublicJwk:
             fail(hsm.UnsupportedAlgorithm.not_offered(alg, reason), "jwk")
 
     def _permits(self, alg: str) -> bool:
-        row = hsm.ALGORITHMS.get(alg)
-        own = alg if self.alg in {None, row and row.jwk_alg} else self.alg
-        spec = hsm.KeySpec(kty=self.kty, alg=own, crv=self.crv)
-        return self.is_meant and spec.permits_under_any_name(alg)
+        named = {self.alg, write_public(self.key).get("alg")} - {None} or {alg}
+        specs = [hsm.KeySpec(kty=self.kty, alg=name, crv=self.crv) for name in named]
+        return self.is_meant and all(spec.permits_under_any_name(alg) for spec in specs)
 
 
 class PublicJwkField(fields.Field[Any]):

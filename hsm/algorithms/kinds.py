@@ -1,7 +1,7 @@
 """What keys are: the kinds that PKCS#11 makes, and the curves that some are on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, overload
 
@@ -22,6 +22,8 @@ PublicKey = (
     | ed25519.Ed25519PublicKey
     | ed448.Ed448PublicKey
     | mldsa.MLDSA44PublicKey
+    | mldsa.MLDSA65PublicKey
+    | mldsa.MLDSA87PublicKey
 )
 
 
@@ -81,12 +83,23 @@ MONTGOMERY: Final = KeyKind(
 )
 ML_DSA: Final = KeyKind(
     name="ML-DSA",
-    ktys=("AKP", "OKP"),
+    ktys=("AKP",),
     key_type=KeyType.ML_DSA,
     generation=Mechanism.ML_DSA_KEY_PAIR_GEN,
 )
+OLD_ML_DSA: Final = replace(ML_DSA, ktys=("AKP", "OKP"))
+"""The same under the names that there were before RFC 9964."""
 
-KINDS: Final = (AES, HMAC, RSA, EC, EDWARDS, MONTGOMERY, ML_DSA)
+KINDS: Final = (AES, HMAC, RSA, EC, EDWARDS, MONTGOMERY, ML_DSA, OLD_ML_DSA)
+
+ML_DSA_CLASSES: Final[Mapping[int, Any]] = MappingProxyType(
+    {
+        1312: mldsa.MLDSA44PublicKey,
+        1952: mldsa.MLDSA65PublicKey,
+        2592: mldsa.MLDSA87PublicKey,
+    }
+)
+"""Public keys of ML-DSA by their length in bytes (FIPS 204, table 2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

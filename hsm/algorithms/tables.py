@@ -4,6 +4,7 @@ The tables say what JOSE and PKCS#11 define; what *this* token can do is proven 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -28,6 +29,7 @@ from hsm.algorithms.kinds import (
     ED25519,
     EDWARDS,
     ML_DSA,
+    OLD_ML_DSA,
     P256,
     P384,
     P521,
@@ -76,6 +78,19 @@ def _eddsa(name: str, *curves: Curve, name_of: str | None = None) -> SignatureAl
     )
 
 
+def _ml_dsa(name: str, *, parameter_set: int, signature_bytes: int) -> SignatureAlgorithm:
+    """Return a row of RFC 9964: CKP_ML_DSA_44 and so on; lengths are of FIPS 204, table 2."""
+    return SignatureAlgorithm(
+        name=name,
+        kind=ML_DSA,
+        mechanism=Mechanism.ML_DSA,
+        parameter_set=parameter_set,
+        signature_bytes=signature_bytes,
+        fips=False,
+        is_bound_only=True,
+    )
+
+
 def _cbc_hmac(name: str, mechanism: Mechanism, hash_bytes: int) -> ContentEncryption:
     """Return a row of RFC 7518 §5.2: a key as long as the hash; its parts and the tag are half."""
     tag_bytes = hash_bytes // 2
@@ -112,15 +127,14 @@ SIGNATURES: Final = _table(
     _eddsa("EdDSA", ED25519, ED448),
     _eddsa("Ed25519", ED25519, name_of="EdDSA"),
     _eddsa("Ed448", ED448, name_of="EdDSA"),
-    SignatureAlgorithm(
-        name="MLDSA44",
-        kind=ML_DSA,
-        mechanism=Mechanism.ML_DSA,
-        parameter_set=1,  # CKP_ML_DSA_44
-        signature_bytes=2420,  # FIPS 204, table 2
-        jwk_alg="ML-DSA-44",  # RFC 9964
-        fips=False,
-        is_bound_only=True,
+    _ml_dsa("ML-DSA-44", parameter_set=1, signature_bytes=2420),
+    _ml_dsa("ML-DSA-65", parameter_set=2, signature_bytes=3309),
+    _ml_dsa("ML-DSA-87", parameter_set=3, signature_bytes=4627),
+    replace(
+        _ml_dsa("MLDSA44", parameter_set=1, signature_bytes=2420),
+        kind=OLD_ML_DSA,
+        name_of="ML-DSA-44",
+        jwk_alg="ML-DSA-44",
     ),
 )
 

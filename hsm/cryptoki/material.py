@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric import ec, mldsa, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, Object
 
@@ -16,6 +16,7 @@ from hsm.algorithms.kinds import (
     EC,
     EDWARDS,
     ML_DSA,
+    ML_DSA_CLASSES,
     MONTGOMERY,
     RSA,
     AgreementKey,
@@ -116,8 +117,12 @@ def _read_raw(found: Object, curve: Curve | None) -> PublicKey:
     return public
 
 
-def _read_ml_dsa(found: Object, _: Curve | None) -> mldsa.MLDSA44PublicKey:
-    return mldsa.MLDSA44PublicKey.from_public_bytes(found[Attribute.VALUE])
+def _read_ml_dsa(found: Object, _: Curve | None) -> PublicKey:
+    value = found[Attribute.VALUE]
+    if len(value) not in ML_DSA_CLASSES:
+        raise ValueError("a key of ML-DSA of no known length")
+    public: PublicKey = ML_DSA_CLASSES[len(value)].from_public_bytes(value)
+    return public
 
 
 def _not_imported(_: Any) -> Attributes:

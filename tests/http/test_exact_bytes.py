@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 import hsm
 from app.service import service_of
 from tests.shared.api import Api, b64u, header, unb64u
-from tests.shared.bodies import RSA_TRANSPORTS
+from tests.shared.bodies import ML_DSA, RSA_TRANSPORTS
 from tests.shared.sealing import CEK_BYTES, IV_BYTES, TAG_BYTES, ciphertext_bytes, seal
 
 # No packaged SoftHSM has ML-DSA.
-SIGNATURES = [alg for alg in hsm.SIGNATURES if alg != "MLDSA44"]
+SIGNATURES = [alg for alg in hsm.SIGNATURES if alg not in ML_DSA]
 RSA_SIGNATURES = [alg for alg in SIGNATURES if hsm.SIGNATURES[alg].kind.name == "RSA"]
 SIGNATURE_BYTES = {
     "ES256": 64,

@@ -822,6 +822,7 @@ def fips(serve: Any, environment: Mapping[str, str]) -> Iterator[Api]:
         {"kty": "OKP", "crv": "Ed25519"},
         {"kty": "OKP", "alg": "EdDSA", "d": b64u(bytes(32))},
         {"kty": "AKP", "alg": "MLDSA44"},
+        {"kty": "AKP", "alg": "ML-DSA-65"},
         {"kty": "OKP", "alg": "ECDH-ES", "crv": "X25519"},
         {"kty": "RSA", "alg": "RSA1_5"},
     ],

@@ -19,7 +19,7 @@ from joserfc.errors import JoseError
 import hsm
 from app.service import service_of
 from tests.shared.api import Api, b64u, header, unb64u
-from tests.shared.bodies import RSA_TRANSPORTS, body_of
+from tests.shared.bodies import ML_DSA, RSA_TRANSPORTS, body_of
 
 # The alg "EdDSA" has a successor, "Ed25519" (RFC 9864); joserfc says so at each use.
 pytestmark = pytest.mark.filterwarnings(
@@ -36,7 +36,7 @@ UNKNOWN_TO_PEERS = {"RSA-OAEP-384", "RSA-OAEP-512"}
 """What only ``jose`` knows: see ``tests/token/test_key_management.py``."""
 
 # ML-DSA is on no packaged SoftHSM, and the peers know it by its final name only.
-SIGNATURES = [alg for alg in hsm.SIGNATURES if alg != "MLDSA44"]
+SIGNATURES = [alg for alg in hsm.SIGNATURES if alg not in ML_DSA]
 
 
 class Peer(ABC):

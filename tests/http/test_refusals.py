@@ -526,6 +526,8 @@ GENERATIONS: Mapping[str, tuple[Change, Refusal]] = {
     "RSA1_5 switched off": ({"kty": "RSA", "alg": "RSA1_5"}, UNSUPPORTED),
     "OKP MLDSA44": ({"kty": "OKP", "alg": "MLDSA44"}, UNSUPPORTED),
     "AKP MLDSA44": ({"kty": "AKP", "alg": "MLDSA44"}, UNSUPPORTED),
+    "AKP ML-DSA-87": ({"kty": "AKP", "alg": "ML-DSA-87"}, UNSUPPORTED),
+    "OKP ML-DSA-44": ({"kty": "OKP", "alg": "ML-DSA-44"}, BAD_REQUEST),
     **{
         f"bits {bits!r}": ({"kty": "RSA", "alg": "RS256", "bits": bits}, BAD_REQUEST)
         for bits in (

@@ -4,6 +4,9 @@ import hsm
 
 # ``RSA1_5`` is switched off unless the settings say otherwise (tests/http/test_rsa1_5.py).
 TRANSPORTS = tuple(name for name, row in hsm.KEY_MANAGEMENTS.items() if not row.is_opt_in)
+ML_DSA = tuple(name for name, row in hsm.ALGORITHMS.items() if row.kind.name == "ML-DSA")
+"""What no packaged SoftHSM has."""
+
 RSA_TRANSPORTS = tuple(name for name in TRANSPORTS if hsm.KEY_MANAGEMENTS[name].kind.name == "RSA")
 
 

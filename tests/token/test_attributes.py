@@ -19,7 +19,7 @@ from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject
 from hsm.cryptoki.session import Session
 from hsm.life.work import Errand
 from tests.shared.api import b64u, header, unb64u
-from tests.shared.bodies import RSA_TRANSPORTS, TRANSPORTS, body_of, crvs_of
+from tests.shared.bodies import ML_DSA, RSA_TRANSPORTS, TRANSPORTS, body_of, crvs_of
 from tests.shared.sealing import CEK_BYTES, TAG_BYTES
 from tests.shared.waiting import until
 
@@ -115,6 +115,9 @@ EXPECTED = {
     "EdDSA on Ed448": _signing(Mechanism.EDDSA),
     "Ed25519": _signing(Mechanism.EDDSA),
     "Ed448": _signing(Mechanism.EDDSA),
+    "ML-DSA-44": _signing(Mechanism.ML_DSA),
+    "ML-DSA-65": _signing(Mechanism.ML_DSA),
+    "ML-DSA-87": _signing(Mechanism.ML_DSA),
     "MLDSA44": _signing(Mechanism.ML_DSA),
     "HS256": _mac(Mechanism.SHA256_HMAC),
     "HS384": _mac(Mechanism.SHA384_HMAC),
@@ -186,7 +189,7 @@ CURVES = {
 
 CASES = [
     *(("generated", name) for name in BODIES),
-    *(("imported", name) for name in BODIES if name != "MLDSA44"),
+    *(("imported", name) for name in BODIES if name not in ML_DSA),
     *(
         ("unwrapped", f"{enc} by {alg}")
         for alg in TRANSPORTS

@@ -13,7 +13,8 @@ from tests.shared.sealing import IV_BYTES, TAG_BYTES
 
 SIGNATURES = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "ES256K", "EdDSA", "Ed25519", "Ed448", "MLDSA44"),
+    *("ES256", "ES384", "ES512", "ES256K", "EdDSA", "Ed25519", "Ed448"),
+    *("ML-DSA-44", "ML-DSA-65", "ML-DSA-87", "MLDSA44"),
 )
 MACS = ("HS256", "HS384", "HS512")
 ENCS = ("A128GCM", "A192GCM", "A256GCM", "A128CBC-HS256", "A192CBC-HS384", "A256CBC-HS512")
@@ -38,7 +39,13 @@ UNBOUND = {
     "any Ed448": ({"kty": "OKP", "crv": "Ed448"}, {"EdDSA", "Ed448"}),
 }
 
-OTHER_NAMES = {"EdDSA": "Ed25519", "Ed25519": "EdDSA", "Ed448": "EdDSA"}
+OTHER_NAMES = {
+    "EdDSA": "Ed25519",
+    "Ed25519": "EdDSA",
+    "Ed448": "EdDSA",
+    "ML-DSA-44": "MLDSA44",
+    "MLDSA44": "ML-DSA-44",
+}
 """The other name under which keys of an algorithm verify, made by ``body_of``."""
 
 OK = (200, None)

@@ -18,7 +18,7 @@ from hsm import ALGORITHMS, RATES, Examination, Finding, KeySpec, TokenUnavailab
 
 _RATE_SECONDS: Final = 0.5
 _LOCK_SECONDS: Final = 30.0
-_RARE: Final = ("MLDSA44",)
+_RARE: Final = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87", "MLDSA44")
 
 
 class Step(NamedTuple):
