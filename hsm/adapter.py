@@ -238,7 +238,7 @@ class Hsm:
         aad: Aad,
         agreement: Agreement = NO_AGREEMENT,
     ) -> Encrypted:
-        """Return the parts of a JWE (RFC 7516 §5.1); ``aad`` gets its ``epk``, if there is one."""
+        """Return the parts of a JWE (RFC 7516 §5.1); ``aad`` gets what its header has to hold."""
         is_checked = self._are_results_checked
         if alg == DIRECT:
             return self._direct(ref, enc, jwe.seal_directly, plaintext, aad, is_checked)

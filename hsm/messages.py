@@ -43,14 +43,17 @@ class Made(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """What the header of a message holds for ECDH-ES (RFC 7518 §4.6.1).
+    """What the header of a message holds for ECDH-ES, or for AES-GCM over the CEK.
 
-    ``epk`` is ``None`` before the ephemeral key is made, and where no agreement is used.
+    That is RFC 7518 §4.6.1 and §4.7.1. ``epk`` is ``None``, and ``iv`` and ``tag`` are empty,
+    before they are made, and where they are not used.
     """
 
     epk: AgreementKey | None = None
     apu: bytes = b""
     apv: bytes = b""
+    iv: bytes = b""
+    tag: bytes = b""
 
 
 NO_AGREEMENT: Final = Agreement()
@@ -65,11 +68,14 @@ class Sealed(NamedTuple):
 
 
 class Encrypted(NamedTuple):
-    """The parts of a JWE: ``encrypted_key`` is empty, and there is no ``epk``, where none is."""
+    """The parts of a JWE, and what its header holds of the CEK.
+
+    ``encrypted_key`` is empty where there is none.
+    """
 
     encrypted_key: bytes
     sealed: Sealed
-    epk: AgreementKey | None = None
+    agreement: Agreement = NO_AGREEMENT
 
 
 def authenticated(iv: bytes, ciphertext: bytes, aad: bytes) -> bytes:

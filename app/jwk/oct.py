@@ -31,6 +31,7 @@ def _at_least(hash_bytes: int) -> Sizes:
 _SIZES: Final[Mapping[str, Sizes]] = MappingProxyType(
     {name: _exactly(row.key_bytes) for name, row in hsm.CONTENT_ENCRYPTIONS.items()}
     | {name: _exactly(row.key_bytes) for name, row in hsm.KEY_WRAPPINGS.items()}
+    | {name: _exactly(row.key_bytes) for name, row in hsm.GCM_KEY_WRAPPINGS.items()}
     | {name: _at_least(row.mac_bytes) for name, row in hsm.MACS.items()}
 )
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from cachetools import LRUCache
 
+import hsm
 from app.registry import Registry
 from hsm import CryptoFailure
 
@@ -20,6 +21,12 @@ WARNING_AT: Final = 2**31
 _FIRST_BLOCK: Final = 2**8
 _LARGEST_BLOCK: Final = 2**16
 _KEYS_REMEMBERED: Final = 65_536
+
+
+def is_counted(alg: str, enc: str) -> bool:
+    """Tell whether the key itself encrypts with a random IV: the content, or the CEK."""
+    row = hsm.CONTENT_ENCRYPTIONS[enc] if alg == hsm.DIRECT else hsm.KEY_MANAGEMENTS[alg]
+    return row.is_counted
 
 
 @dataclass(slots=True)

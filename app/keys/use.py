@@ -24,7 +24,7 @@ from app.keys.access import (
     require_permitted,
     require_permitted_verification,
 )
-from app.keys.budget import EncryptionBudget
+from app.keys.budget import EncryptionBudget, is_counted
 from app.keys.general.selection import addressed_to, permits, recipients_of
 from app.keys.headers import Identity, members_for, protected_by
 from app.registry import Key, Registry
@@ -90,7 +90,7 @@ class KeyUse:
             others=media_types,
             aad=aad,
         )
-        if alg == hsm.DIRECT and hsm.CONTENT_ENCRYPTIONS[enc].is_counted:
+        if is_counted(alg, enc):
             self.budget.spend(key.kid)
         with existing(self.registry, key):
             made = self.hsm.encrypt(key.ref, alg, enc, data, head.additional_data, head.agreement)
@@ -287,7 +287,7 @@ class KeyUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _JweHeader:
-    """The protected header of a JWE, whole once the ephemeral key is known."""
+    """The protected header of a JWE, whole once it is known how its recipient gets the CEK."""
 
     names: Mapping[str, str]
     party_info: Mapping[str, str | None]
@@ -296,24 +296,29 @@ class _JweHeader:
 
     @property
     def agreement(self) -> hsm.Agreement:
-        """What both sides agree with, but for the ephemeral key."""
+        """What both sides agree with, as far as it is known before."""
         apu, apv = (encoding.decode(self.party_info[name] or "") for name in ("apu", "apv"))
         return hsm.Agreement(apu=apu, apv=apv)
 
-    def protected(self, epk: hsm.AgreementKey | None) -> str:
+    def protected(self, made: hsm.Agreement) -> str:
         """Return it encoded."""
-        agreed = {"epk": epk and write_public(epk), **self.party_info}
+        agreed = {
+            "epk": made.epk and write_public(made.epk),
+            **self.party_info,
+            "iv": encoding.encode(made.iv) or None,
+            "tag": encoding.encode(made.tag) or None,
+        }
         present = {name: value for name, value in agreed.items() if value is not None}
         return _header({**present, **self.others}, **self.names)
 
-    def additional_data(self, epk: hsm.AgreementKey | None) -> bytes:
+    def additional_data(self, made: hsm.Agreement) -> bytes:
         """Return what it and ``aad`` are authenticated as."""
-        return encoding.additional_data(self.protected(epk), self.aad)
+        return encoding.additional_data(self.protected(made), self.aad)
 
     def jwe(self, made: hsm.Encrypted) -> dict[str, Any]:
         """Return the flattened JWE."""
         jwe = {
-            "protected": self.protected(made.epk),
+            "protected": self.protected(made.agreement),
             "encrypted_key": made.encrypted_key,
             **made.sealed._asdict(),
         }

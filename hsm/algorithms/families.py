@@ -41,6 +41,7 @@ class CekPathName(Enum):
     PROCESS = auto()
     AGREEMENT = auto()
     WRAPPED_AGREEMENT = auto()
+    SEALING = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Algorithm:
     for another family, and with ``is_opt_in`` nobody does unless the settings say so. ``jwk_alg``
     is what a JWK calls it, where that is not its ``name``; ``name_of`` is another name of the same
     algorithm, under which its signatures verify, too. ``parameter_set`` is CKA_PARAMETER_SET,
-    where keys have one.
+    where keys have one, and ``key_bytes`` the length of secret keys, where there is only one.
     """
 
     family: ClassVar[Family]
@@ -69,6 +70,7 @@ class Algorithm:
     jwk_alg: str | None = None
     name_of: str | None = None
     parameter_set: int | None = None
+    key_bytes: int = 0
 
     @property
     def keys(self) -> tuple[tuple[KeyKind, Curve | None], ...]:
@@ -92,11 +94,11 @@ class Algorithm:
     @property
     def smallest_bytes(self) -> int:
         """The length of the shortest secret key that performs it; 0 if its keys are pairs."""
-        return 0
+        return self.key_bytes
 
-    def takes_bits(self, _bits: int | None) -> bool:
+    def takes_bits(self, bits: int | None) -> bool:
         """Tell whether a key of that length performs it; of pairs every length does."""
-        return True
+        return not self.key_bytes or bits == 8 * self.key_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +167,6 @@ class ContentEncryption(Algorithm):
     kind: KeyKind = AES
     mechanism: Mechanism = Mechanism.AES_GCM
     usages: MechanismFlag = ENCRYPT_DECRYPT
-    key_bytes: int
     iv_bytes: int = 12
     tag_bytes: int = 16
     mac: MacAlgorithm | None = None
@@ -186,15 +187,6 @@ class ContentEncryption(Algorithm):
         middle = self.key_bytes // 2
         return bytearray(value[:middle].ljust(self.mac.mac_bytes, b"\0")), bytearray(value[middle:])
 
-    @property
-    def smallest_bytes(self) -> int:
-        """See ``Algorithm``."""
-        return self.key_bytes
-
-    def takes_bits(self, bits: int | None) -> bool:
-        """See ``Algorithm``."""
-        return bits == 8 * self.key_bytes
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyManagement(Algorithm):
@@ -202,7 +194,8 @@ class KeyManagement(Algorithm):
 
     It ``transports`` a CEK unless both sides agree on it. With ``tells_size`` a CEK that comes out
     is one that somebody has put in, and whoever asks may know that it is of the wrong size.
-    ``cek_paths`` are the ways that its CEKs can take, the best first.
+    ``is_counted`` says that IVs are random and must not meet. ``cek_paths`` are the ways that its
+    CEKs can take, the best first.
     """
 
     family: ClassVar[Family] = Family.KEY_MANAGEMENT
@@ -212,6 +205,7 @@ class KeyManagement(Algorithm):
     param: OaepParam | None = None
     transports: bool = True
     tells_size: bool = True
+    is_counted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,16 +229,19 @@ class KeyWrapping(KeyManagement):
     kind: KeyKind = AES
     mechanism: Mechanism = CEK_WRAPPING
     is_bound_only: bool = True
-    key_bytes: int
 
-    @property
-    def smallest_bytes(self) -> int:
-        """See ``Algorithm``."""
-        return self.key_bytes
 
-    def takes_bits(self, bits: int | None) -> bool:
-        """See ``Algorithm``."""
-        return bits == 8 * self.key_bytes
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GcmKeyWrapping(KeyManagement):
+    """AES-GCM under a shared key (RFC 7518 §4.7): ``content`` without AAD, over the CEK."""
+
+    kind: KeyKind = AES
+    mechanism: Mechanism = Mechanism.AES_GCM
+    usages: MechanismFlag = ENCRYPT_DECRYPT
+    is_bound_only: bool = True
+    is_counted: bool = True
+    cek_paths: tuple[CekPathName, ...] = (CekPathName.SEALING,)
+    content: ContentEncryption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

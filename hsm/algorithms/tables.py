@@ -15,6 +15,7 @@ from hsm.algorithms.families import (
     Algorithm,
     CekPathName,
     ContentEncryption,
+    GcmKeyWrapping,
     KeyAgreement,
     KeyManagement,
     KeyWrapping,
@@ -165,6 +166,13 @@ KEY_WRAPPINGS: Final = _table(
     KeyWrapping(name="A256KW", key_bytes=32),
 )
 
+GCM_KEY_WRAPPINGS: Final = _table(
+    *(
+        GcmKeyWrapping(name=f"{row.name}KW", key_bytes=row.key_bytes, content=row)
+        for row in CONTENT_FAMILIES[0]
+    )
+)
+
 KEY_AGREEMENTS: Final = _table(
     KeyAgreement(name="ECDH-ES", transports=False, cek_paths=(CekPathName.AGREEMENT,)),
     *(KeyAgreement(name=f"ECDH-ES+{name}", wrapping=row) for name, row in KEY_WRAPPINGS.items()),
@@ -187,7 +195,7 @@ _RSA_ENCRYPTIONS: Final = _table(
 )
 
 KEY_MANAGEMENTS: Final[Mapping[str, KeyManagement]] = MappingProxyType(
-    {**_RSA_ENCRYPTIONS, **KEY_WRAPPINGS, **KEY_AGREEMENTS}
+    {**_RSA_ENCRYPTIONS, **KEY_WRAPPINGS, **GCM_KEY_WRAPPINGS, **KEY_AGREEMENTS}
 )
 
 DIRECT: Final = "dir"

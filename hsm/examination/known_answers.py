@@ -158,7 +158,8 @@ def _sealed(cek: Keys, row: ContentEncryption, example: Example) -> None:
 def _transported(keys: Keys, transport: Transport, example: Example) -> None:
     octets, enc = example.octets, transport.enc
     epk = _key(example.epk).public_key if example.epk else None
-    agreement = Agreement(epk, octets.get("apu", b""), octets.get("apv", b""))
+    named = {name: octets[name] for name in ("apu", "apv", "iv", "tag") if name in octets}
+    agreement = Agreement(epk=epk, **named)
     iv = os.urandom(enc.iv_bytes)
     sealed = sealing.seal(enc, octets["cek"], iv, _MESSAGE, _MESSAGE)
     with transport.unwrapped(keys, octets["encrypted_key"], agreement) as unwrapped:

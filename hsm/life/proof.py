@@ -15,7 +15,6 @@ from hsm.algorithms.families import (
     ContentEncryption,
     KeyAgreement,
     KeyManagement,
-    KeyWrapping,
 )
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import RSA, Curve
@@ -105,7 +104,7 @@ class Proof:
     def _recipient(
         self, row: KeyManagement, curve: Curve | None, session: Session
     ) -> Iterator[_Recipient]:
-        if not isinstance(row, KeyWrapping):
+        if row.kind.is_pair:
             keys = self._pair(session, row, curve)
             yield _Recipient(keys, keys.public.numbers)
             return

@@ -3,7 +3,7 @@
 The paths of a CEK (RFC 7516 §5.1, §5.2). ``TokenPath``: it is never outside the token. On all
 others it, or the key that wraps it, passes through the memory of the process for that one message,
 and the private key works in the token. ``ProcessPath``: the padding of RSA-OAEP is decoded here.
-The others are in ``cek_splitting`` and ``cek_agreed``.
+The others are in ``cek_splitting``, ``cek_sealed`` and ``cek_agreed``.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ from hsm.algorithms.families import (
     KeyManagement,
     RsaOaep,
 )
-from hsm.algorithms.kinds import AES, AgreementKey
+from hsm.algorithms.kinds import AES
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.faults import Fault, fault_of
@@ -61,11 +61,11 @@ class Unwrapped(NamedTuple):
 
 
 class Wrapped(NamedTuple):
-    """A new CEK, and how its recipient gets it: from ``encrypted_key``, ``epk`` or both."""
+    """A new CEK, and how its recipient gets it: from ``encrypted_key``, the header or both."""
 
     cek: Keys
     encrypted_key: bytes
-    epk: AgreementKey | None = None
+    agreement: Agreement = NO_AGREEMENT
 
 
 def generate_kek(session: Session, templates: Templates) -> Key:

@@ -43,7 +43,7 @@ class AgreementPath(CekPath):
             self._agreed(pair.keys, row, enc, agreement._replace(epk=recipient)) as agreed,
             self._wrapped(agreed, row, enc) as wrapped,
         ):
-            yield wrapped._replace(epk=pair.public)
+            yield wrapped._replace(agreement=agreement._replace(epk=pair.public))
 
     @contextmanager
     def unwrapped(

@@ -6,12 +6,12 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from hsm.algorithms.families import CekPathName, ContentEncryption, KeyManagement
-from hsm.algorithms.kinds import AgreementKey
 from hsm.cryptoki.keys import Keys
 from hsm.messages import NO_AGREEMENT, Agreement, Encrypted, Sealed
 from hsm.operations import content
 from hsm.operations.cek import CekPath, ProcessPath, TokenPath, Unwrapped
 from hsm.operations.cek_agreed import AgreementPath, WrappedAgreementPath
+from hsm.operations.cek_sealed import SealingPath
 from hsm.operations.cek_splitting import SplittingPath
 
 CEK_PATHS: Final[Mapping[CekPathName, type[CekPath]]] = MappingProxyType(
@@ -21,11 +21,12 @@ CEK_PATHS: Final[Mapping[CekPathName, type[CekPath]]] = MappingProxyType(
         CekPathName.PROCESS: ProcessPath,
         CekPathName.AGREEMENT: AgreementPath,
         CekPathName.WRAPPED_AGREEMENT: WrappedAgreementPath,
+        CekPathName.SEALING: SealingPath,
     }
 )
 
-Aad = Callable[[AgreementKey | None], bytes]
-"""Returns the AAD of a message, whose header names the ephemeral key if there is one."""
+Aad = Callable[[Agreement], bytes]
+"""Returns the AAD of a message, whose header says how its recipient gets the CEK."""
 
 
 class Transport(NamedTuple):
@@ -53,12 +54,11 @@ def seal(  # noqa: PLR0913, PLR0917  # the parts of a JWE
     """Return the parts of a JWE; with ``is_checked`` only after they have been opened again."""
     path, row, enc = transport
     with path.wrapped(keys, row, enc, agreement) as wrapped:
-        authenticated = aad(wrapped.epk)
+        authenticated = aad(wrapped.agreement)
         sealed = content.seal(wrapped.cek, enc, plaintext, authenticated)
-    made = Encrypted(wrapped.encrypted_key, sealed, wrapped.epk)
+    made = Encrypted(wrapped.encrypted_key, sealed, wrapped.agreement)
     if is_checked:
-        received = agreement._replace(epk=made.epk)
-        with transport.unwrapped(keys, made.encrypted_key, received) as unwrapped:
+        with transport.unwrapped(keys, made.encrypted_key, made.agreement) as unwrapped:
             content.require_opens(unwrapped.cek, enc, sealed, authenticated, plaintext)
     return made
 
@@ -67,7 +67,7 @@ def seal_directly(
     keys: Keys, enc: ContentEncryption, plaintext: bytes, aad: Aad, is_checked: bool
 ) -> Encrypted:
     """Return the parts of a JWE whose CEK is the key itself (RFC 7518 §4.5); see ``seal``."""
-    authenticated = aad(None)
+    authenticated = aad(NO_AGREEMENT)
     sealed = content.seal(keys, enc, plaintext, authenticated)
     if is_checked:
         content.require_opens(keys, enc, sealed, authenticated, plaintext)
@@ -89,5 +89,5 @@ def unseal(  # noqa: PLR0913, PLR0917  # the parts of a JWE
 
 def round_trip(keys: Keys, transport: Transport, message: bytes) -> bool:
     """Tell that what is sealed opens again; raise ``WrongResult`` if it does not."""
-    seal(keys, transport, message, lambda _epk: message, NO_AGREEMENT, is_checked=True)
+    seal(keys, transport, message, lambda _: message, NO_AGREEMENT, is_checked=True)
     return True

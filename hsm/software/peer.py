@@ -1,5 +1,6 @@
 """The sender of a message, in software: it has the public key, or shares the secret one."""
 
+import os
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives import hashes
@@ -9,6 +10,7 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from hsm.algorithms.families import (
     ContentEncryption,
+    GcmKeyWrapping,
     KeyAgreement,
     KeyManagement,
     KeyWrapping,
@@ -16,6 +18,7 @@ from hsm.algorithms.families import (
 )
 from hsm.algorithms.kinds import AgreementKey, curve_of
 from hsm.messages import NO_AGREEMENT, Agreement, agreed_bytes, other_info
+from hsm.software import sealing
 
 
 class Sent(NamedTuple):
@@ -41,6 +44,11 @@ def send(
     ``to`` is the public key of the recipient, or the bytes of the shared one. ``agreement`` says
     what the parties are called, and gets the ephemeral key.
     """
+    if isinstance(row, GcmKeyWrapping):
+        iv, encrypted_key, tag = sealing.seal(
+            row.content, to, os.urandom(row.content.iv_bytes), cek, b""
+        )
+        return Sent(cek, encrypted_key, Agreement(iv=iv, tag=tag))
     if not isinstance(row, KeyAgreement):
         return Sent(cek, encrypted_for(to, row, cek))
     epk, z = _agree(to)

@@ -137,6 +137,9 @@ EXPECTED = {
     "A128KW": WRAPPING,
     "A192KW": WRAPPING,
     "A256KW": WRAPPING,
+    "A128GCMKW": GCM,
+    "A192GCMKW": GCM,
+    "A256GCMKW": GCM,
     **{f"ECDH-ES on {crv}": _agreeing() for crv in crvs_of("ECDH-ES")},
     "ECDH-ES+A128KW": _agreeing(),
     "ECDH-ES+A192KW": _agreeing(),
@@ -165,6 +168,7 @@ EXPECTED = {
     "any Ed448": _signing(Mechanism.EDDSA),
 }
 
+KEY_WRAPS = ("KW", "GCMKW")
 UNBOUND = {
     "any RSA": {"kty": "RSA"},
     "any P-256": {"kty": "EC", "crv": "P-256"},
@@ -232,7 +236,7 @@ def _material(body: Mapping[str, str]) -> dict[str, str]:
             return {"d": b64u(bytes(range(57 if body["crv"] == "Ed448" else 32)))}
         case _:
             lengths = CEK_BYTES | {"HS256": 32, "HS384": 48, "HS512": 64}
-            lengths |= {"A128KW": 16, "A192KW": 24, "A256KW": 32}
+            lengths |= {f"A{bits}{kw}": bits // 8 for bits in (128, 192, 256) for kw in KEY_WRAPS}
             return {"k": b64u(bytes(range(lengths[body["alg"]])))}
 
 

@@ -21,12 +21,12 @@ ENCS = ("A128GCM", "A192GCM", "A256GCM", "A128CBC-HS256", "A192CBC-HS384", "A256
 ANY_RSA_TRANSPORTS = ("RSA-OAEP", "RSA-OAEP-256", "RSA-OAEP-384", "RSA-OAEP-512")
 TRANSPORTS = (
     *ANY_RSA_TRANSPORTS,
-    *("RSA1_5", "A128KW", "A192KW", "A256KW"),
+    *("RSA1_5", "A128KW", "A192KW", "A256KW", "A128GCMKW", "A192GCMKW", "A256GCMKW"),
     *("ECDH-ES+A128KW", "ECDH-ES+A192KW", "ECDH-ES+A256KW"),
 )
 AGREEMENT = "ECDH-ES"
 ALGORITHMS = (*SIGNATURES, *MACS, *ENCS, *TRANSPORTS, AGREEMENT)
-STRANGERS = ("none", "dir", "A128GCMKW", "A128CBC+HS256")
+STRANGERS = ("none", "dir", "A128GCMKW+", "A128CBC+HS256")
 
 ANY_RSA = {name for name in SIGNATURES if name[:2] in ("RS", "PS")} | set(ANY_RSA_TRANSPORTS)
 UNBOUND = {
@@ -176,9 +176,12 @@ EPK = {
 }
 
 
+SEALED_CEK = {"iv": b64u(bytes(12)), "tag": b64u(bytes(16))}
+
+
 def _transported(key: Key, alg: str, enc: str) -> dict[str, str]:
     return {
-        "protected": header(alg=alg, enc=enc, kid=key.kid, epk=EPK),
+        "protected": header(alg=alg, enc=enc, kid=key.kid, epk=EPK, **SEALED_CEK),
         "encrypted_key": "" if alg == AGREEMENT else b64u(bytes(256)),
         "iv": b64u(bytes(IV_BYTES[enc])),
         "ciphertext": "",

@@ -132,6 +132,16 @@ def test_half_way_there_is_one_warning(registry, row, caplog):
     ]
 
 
+def test_a_key_that_seals_ceks_is_counted_like_one_that_seals_content(local, own):
+    body = {"alg": "A192GCMKW", "enc": "A128CBC-HS256", "data": ""}
+    key = local.create(kty="oct", alg="A192GCMKW")["kid"]
+    local.ok("/encrypt", body | {"kid": key})
+    assert counted(own, key) > 0
+    spent = local.create(kty="oct", alg="A192GCMKW")["kid"]
+    count(own, spent, MOST_ENCRYPTIONS)
+    assert local.post("/encrypt", body | {"kid": spent}).refusal == (422, "crypto_failure")
+
+
 def test_the_cek_of_a_message_has_no_budget(local, own):
     key = local.create(kty="RSA", alg="RSA-OAEP")["kid"]
     local.ok("/encrypt", {"kid": key, "alg": "RSA-OAEP", "enc": "A128GCM", "data": ""})

@@ -47,6 +47,7 @@ SPECS = {
     "A128CBC-HS256": KeySpec(kty="oct", alg="A128CBC-HS256", bits=256),
     "RSA-OAEP": KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048),
     "RSA-OAEP-256": KeySpec(kty="RSA", alg="RSA-OAEP-256", bits=2048),
+    "A256GCMKW": KeySpec(kty="oct", alg="A256GCMKW", bits=256),
     "A192KW": KeySpec(kty="oct", alg="A192KW", bits=192),
     "ECDH-ES": KeySpec(kty="EC", alg="ECDH-ES", crv="P-256"),
     "ECDH-ES+A128KW": KeySpec(kty="OKP", alg="ECDH-ES+A128KW", crv="X25519"),

@@ -68,9 +68,9 @@ def of_python(peer: Peer) -> Library:
     def made(case: Case) -> dict[str, str]:
         protected = {"alg": case.alg, "enc": case.enc, "kid": case.kid, **case.party_info}
         key = peer.load(sending_half(case.key))
-        if case.alg not in hsm.KEY_AGREEMENTS:
+        if case.alg not in hsm.KEY_AGREEMENTS.keys() | hsm.GCM_KEY_WRAPPINGS.keys():
             return peer.encrypt(key, MESSAGE, protected, case.aad)
-        # In JSON both put ``epk`` outside of the protected header, and the compact form has no aad.
+        # In JSON both put what they add outside of the protected header; without it is no aad.
         return dict(
             zip(PARTS, peer.encrypt_compact(key, MESSAGE, protected).split("."), strict=True)
         )

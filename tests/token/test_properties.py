@@ -29,7 +29,7 @@ quickly = settings(
 randomly = settings(quickly, max_examples=60)
 
 TRANSPORTS: Final = (
-    *("RSA-OAEP", "RSA-OAEP-256", "RSA-OAEP-512", *hsm.KEY_WRAPPINGS),
+    *("RSA-OAEP", "RSA-OAEP-256", "RSA-OAEP-512", *hsm.KEY_WRAPPINGS, "A192GCMKW"),
     *("ECDH-ES", "ECDH-ES+A256KW"),
 )
 FLIPPED_ENCS: Final = ("A128GCM", "A128CBC-HS256")
@@ -189,7 +189,7 @@ def test_strict_json_finds_the_forbidden_at_any_depth(
 @pytest.fixture(scope="module")
 def kids(local: Api) -> dict[str, str]:
     keys = {alg: {"kty": "oct", "alg": alg} for alg in (*CEK_BYTES, "HS256")}
-    keys |= {alg: {"kty": "oct", "alg": alg} for alg in hsm.KEY_WRAPPINGS}
+    keys |= {alg: {"kty": "oct", "alg": alg} for alg in (*hsm.KEY_WRAPPINGS, "A192GCMKW")}
     keys |= {
         "RSA-OAEP": {"kty": "RSA", "alg": "RSA-OAEP"},
         "RSA-OAEP-256": {"kty": "RSA", "alg": "RSA-OAEP-256"},

@@ -117,7 +117,11 @@ class SignedHeader(ProtectedHeader):
 
 
 def _agreement(header: Mapping[str, Any]) -> hsm.Agreement:
-    """Return what ECDH-ES needs; to other algorithms these are members like any unknown one."""
+    """Return what ``alg`` needs; to other algorithms these are members like any unknown one."""
+    if header["alg"] in hsm.GCM_KEY_WRAPPINGS:
+        content = hsm.GCM_KEY_WRAPPINGS[header["alg"]].content
+        iv = _octets(header, "iv", content.iv_bytes)
+        return hsm.Agreement(iv=iv, tag=_octets(header, "tag", content.tag_bytes))
     if header["alg"] not in hsm.KEY_AGREEMENTS:
         return _NO_AGREEMENT
     if "epk" not in header:
@@ -132,12 +136,23 @@ def _agreement(header: Mapping[str, Any]) -> hsm.Agreement:
 def _party_info(header: Mapping[str, Any], name: str) -> bytes:
     if name not in header:
         return b""
-    try:
-        octets = encoding.decode(member_of(header, name))
-    except ValueError:
-        fail(BadRequest(f"Header member '{name}' is not valid base64url"))
+    octets = _decoded(header, name)
     require_short(octets, f"Header member '{name}'")
     return octets
+
+
+def _octets(header: Mapping[str, Any], name: str, length: int) -> bytes:
+    octets = _decoded(header, name)
+    if len(octets) != length:
+        fail(BadRequest(f"Header member '{name}' must be {length} bytes long"))
+    return octets
+
+
+def _decoded(header: Mapping[str, Any], name: str) -> bytes:
+    try:
+        return encoding.decode(member_of(header, name))
+    except ValueError:
+        fail(BadRequest(f"Header member '{name}' is not valid base64url"))
 
 
 def member_of(header: Mapping[str, Any], name: str) -> str:
