@@ -94,10 +94,12 @@ def test_a_key_and_its_tags_come_together_or_not_at_all(
 
 
 @pytest.fixture(scope="module")
-def bounded(serve: Any, environment: Mapping[str, str]) -> Iterator[Callers]:
-    settings = {**environment, **WITH_TOKENS, "JOSE_HSM_KEYS_PER_OWNER": str(QUOTA)}
+def bounded(serve: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callers]:
+    """Callers who have no keys but those that they make here."""
+    own = make_token(tmp_path_factory.mktemp("bounded") / "state")
+    settings = {**own, **WITH_TOKENS, "JOSE_HSM_KEYS_PER_OWNER": str(QUOTA)}
     with serve(settings, workers=1) as url:
-        yield Callers.of(environment, url)
+        yield Callers.of(settings, url)
 
 
 def test_an_owner_has_as_many_keys_as_the_operator_allows(bounded: Callers) -> None:
