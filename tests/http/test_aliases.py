@@ -411,6 +411,7 @@ def test_nobody_blocks_messages_of_others_by_taking_their_names(callers):
         path = f"/keys/{theirs['kid']}/grants/{grantee}"
         callers.bob.request("PUT", path, json={"operations": ["decrypt", "read"]})
         assert callers.alice.ok("/decrypt", message) == {"kid": public["kid"], "data": DATA}
+    callers.bob.request("DELETE", path)  # the lists of others have it while everybody may read it
     mine = callers.alice.create(**RSA)
     change(callers.bob, alias, alias=None)
     change(callers.alice, mine["kid"], alias=alias)

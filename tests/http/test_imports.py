@@ -183,7 +183,7 @@ REFUSED: Final[Mapping[str, tuple[str, Mapping[str, Any], str]]] = {
         "oct",
         {},
         "Field 'alg' is required for key type 'oct'; a key of 32 bytes may be for: HS256, A256GCM, "
-        "A128CBC-HS256, A256KW",
+        "A128CBC-HS256, A256KW, A256GCMKW",
     ),
 }
 
