@@ -1,5 +1,6 @@
 """JOSE in bytes: base64url, headers, what is signed, what is authenticated."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -38,6 +39,11 @@ def protected_header(**members: Any) -> str:
 def plain_header(**names: str) -> str:
     """Return the protected header of short ``names`` alone; many messages have the same."""
     return protected_header(**names)
+
+
+def header(others: Mapping[str, Any], **names: str) -> str:
+    """Return the protected header of short ``names``, and of ``others`` after them."""
+    return protected_header(**names, **others) if others else plain_header(**names)
 
 
 def signing_input(protected: str, data: str, *, is_encoded: bool = True) -> bytes:

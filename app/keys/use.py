@@ -9,6 +9,7 @@ from typing import Any, Final
 import hsm
 from app import current_request
 from app.jose import encoding
+from app.jose.jwe_header import JweHeader
 from app.jwk import write_public
 from app.keys.access import (
     KeysOfMessage,
@@ -84,7 +85,7 @@ class KeyUse:
         require_active(key)
         if header is not None:
             media_types = {**media_types, **members_for(_identity(key), header)}
-        head = _JweHeader(
+        head = JweHeader(
             names={"alg": alg, "enc": enc, "kid": key.private_name},
             party_info={"apu": apu, "apv": apv},
             others=media_types,
@@ -114,7 +115,7 @@ class KeyUse:
         if header is not None:
             identity = Identity(names=frozenset(named.values()), jwk=write_public(jwk.key))
             media_types = {**media_types, **members_for(identity, header)}
-        head = _JweHeader(
+        head = JweHeader(
             names={"alg": alg, "enc": enc, **named},
             party_info={"apu": apu, "apv": apv},
             others=media_types,
@@ -285,46 +286,6 @@ class KeyUse:
         return False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _JweHeader:
-    """The protected header of a JWE, whole once it is known how its recipient gets the CEK."""
-
-    names: Mapping[str, str]
-    party_info: Mapping[str, str | None]
-    others: Mapping[str, Any]
-    aad: str | None
-
-    @property
-    def agreement(self) -> hsm.Agreement:
-        """What both sides agree with, as far as it is known before."""
-        apu, apv = (encoding.decode(self.party_info[name] or "") for name in ("apu", "apv"))
-        return hsm.Agreement(apu=apu, apv=apv)
-
-    def protected(self, made: hsm.Agreement) -> str:
-        """Return it encoded."""
-        agreed = {
-            "epk": made.epk and write_public(made.epk),
-            **self.party_info,
-            "iv": encoding.encode(made.iv) or None,
-            "tag": encoding.encode(made.tag) or None,
-        }
-        present = {name: value for name, value in agreed.items() if value is not None}
-        return _header({**present, **self.others}, **self.names)
-
-    def additional_data(self, made: hsm.Agreement) -> bytes:
-        """Return what it and ``aad`` are authenticated as."""
-        return encoding.additional_data(self.protected(made), self.aad)
-
-    def jwe(self, made: hsm.Encrypted) -> dict[str, Any]:
-        """Return the flattened JWE."""
-        jwe = {
-            "protected": self.protected(made.agreement),
-            "encrypted_key": made.encrypted_key,
-            **made.sealed._asdict(),
-        }
-        return jwe if self.aad is None else jwe | {"aad": self.aad}
-
-
 def _identity(key: Key) -> Identity:
     names = frozenset(str(kid) for kid in (key.kid, key.kid_public, key.alias) if kid)
     return Identity(names=names, jwk=key.public_jwk)
@@ -335,16 +296,10 @@ def _jws_header(
 ) -> str:
     name = key.public_name
     if header is None:
-        return _header(media_types, alg=alg, kid=name)
+        return encoding.header(media_types, alg=alg, kid=name)
     return protected_by(header, _identity(key), alg=alg, kid=name, **media_types)
 
 
 def _signing_input(protected: str, data: str, header: CallerHeader | None) -> bytes:
     is_encoded = header is None or header.is_encoded
     return encoding.signing_input(protected, data, is_encoded=is_encoded)
-
-
-def _header(others: Mapping[str, Any], **names: str) -> str:
-    if not others:
-        return encoding.plain_header(**names)
-    return encoding.protected_header(**names, **others)
