@@ -12,6 +12,8 @@ class Right(StrEnum):
     ENCRYPT = "encrypt"
     DECRYPT = "decrypt"
     SIGN = "sign"
+    SIGN_RAW = "sign_raw"
+    """Sign what is no JWS, and with it forge any: granted apart from ``sign``."""
     VERIFY = "verify"
     MAC = "mac"
     UNWRAP = "unwrap"

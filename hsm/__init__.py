@@ -4,7 +4,7 @@ It knows nothing of HTTP, JSON, users or the database. What is exported here is 
 may use.
 """
 
-from hsm.adapter import Hsm, is_valid
+from hsm.adapter import Hsm
 from hsm.algorithms.families import Algorithm
 from hsm.algorithms.keyspec import KeySpec, algorithms_by_crv
 from hsm.algorithms.kinds import (
@@ -50,8 +50,8 @@ from hsm.messages import Agreement, Encrypted, KeyRef, Made, Sealed
 from hsm.observer import Observer
 from hsm.periodic import Periodic
 from hsm.settings import Settings
+from hsm.software.brought_keys import encrypt_to, is_valid
 from hsm.software.certificates import is_certificate_of
-from hsm.software.recipient import encrypt_to
 
 __all__ = [
     "ALGORITHMS",

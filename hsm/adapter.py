@@ -9,7 +9,7 @@ from uuid import UUID
 
 from hsm.algorithms.families import KeyManagement
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.kinds import RSA, PublicKey
+from hsm.algorithms.kinds import RSA
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, DIRECT, KEY_MANAGEMENTS, MACS, SIGNATURES
 from hsm.cryptoki import owner
 from hsm.cryptoki.module import Product
@@ -36,7 +36,6 @@ from hsm.operations import content, jwe, mac, signing
 from hsm.operations.jwe import Aad
 from hsm.operations.timing import FailureDelay
 from hsm.settings import Settings
-from hsm.software import verify
 from hsm.storage.store import Material
 
 Result = TypeVar("Result")
@@ -183,9 +182,16 @@ class Hsm:
 
     def sign(self, ref: KeyRef, alg: str, signing_input: bytes) -> bytes:
         """Return the raw JWS signature: R‖S for ECDSA (RFC 7518 §3.4), never DER."""
-        arguments = (SIGNATURES[alg], signing_input)
+        return self._signed(signing.sign, ref, alg, signing_input)
+
+    def sign_digest(self, ref: KeyRef, alg: str, digest: bytes) -> bytes:
+        """Return the signature of what has the ``digest``, as long as the hash of ``alg``."""
+        return self._signed(signing.sign_digest, ref, alg, digest)
+
+    def random(self, size_bytes: int) -> bytes:
+        """Return random bytes of the token."""
         return self._connection.perform(
-            Use(ref=ref, objects=_PAIR, name=alg, verb=signing.sign, arguments=arguments)
+            Errand(verb=lambda _token, session: session.generate_random(8 * size_bytes))
         )
 
     def verify(self, ref: KeyRef, alg: str, signing_input: bytes, signature: bytes) -> bool:
@@ -308,6 +314,12 @@ class Hsm:
             )
         )
 
+    def _signed(self, verb: Callable[..., bytes], ref: KeyRef, alg: str, data: bytes) -> bytes:
+        arguments = (SIGNATURES[alg], data)
+        return self._connection.perform(
+            Use(ref=ref, objects=_PAIR, name=alg, verb=verb, arguments=arguments)
+        )
+
     def _direct(
         self, ref: KeyRef, enc: str, verb: Callable[..., Result], *arguments: Any
     ) -> Result:
@@ -322,11 +334,6 @@ class Hsm:
                 arguments=(row, *arguments),
             )
         )
-
-
-def is_valid(public: PublicKey, alg: str, signing_input: bytes, signature: bytes) -> bool:
-    """Tell, in software and without a token, whether ``signature`` is one of ``public``."""
-    return verify.is_valid(public, SIGNATURES[alg], signing_input, signature)
 
 
 def _encrypting(row: KeyManagement, *, is_checked: bool) -> tuple[KeyObject, ...]:

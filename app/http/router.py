@@ -24,6 +24,7 @@ from app.http.views import (
     jwks,
     keys,
     openapi,
+    random,
     signing,
     status,
 )
@@ -33,7 +34,7 @@ from app.observability.requests import NO_ENDPOINT
 API: Final[tuple[Resource, ...]] = tuple(
     view.resource
     for view in (
-        *(keys, grants, encryption, signing, batch, capabilities),
+        *(keys, grants, encryption, signing, random, batch, capabilities),
         *(jwks, index, health, openapi),
     )
 )

@@ -229,6 +229,15 @@ def require_on_curve(key: Key, agreement: hsm.Agreement) -> None:
         raise CryptoFailure("Header member 'epk' is not on the curve of the key")
 
 
+def require_signs_digests(key: Key, alg: str) -> None:
+    """Raise ``CryptoFailure`` if the key signs no digest that somebody else has taken."""
+    row = hsm.SIGNATURES[alg]
+    if row.digest_mechanism is None:
+        raise CryptoFailure(f"{alg} signs data, and no digest of it")
+    if row.digest_mechanism is not row.mechanism and not key.spec.signs_digests:
+        raise CryptoFailure("The key was made without 'digest', and signs no digests")
+
+
 def require_active(key: Key) -> None:
     """Raise ``CryptoFailure`` if the key makes nothing new any more."""
     if key.state is not State.ACTIVE:

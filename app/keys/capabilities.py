@@ -15,6 +15,7 @@ from app.rights import Right
 from app.schemas.batch import MOST_REQUESTS
 from app.schemas.catalogue import MOST_KEYS
 from app.schemas.fields import KEY_TRANSPORT, Offers
+from app.schemas.random import MOST_BYTES
 
 Members = dict[str, Any]
 
@@ -61,6 +62,7 @@ class Capabilities:
             "encryptions_per_key": budget.MOST_ENCRYPTIONS,
             "listed_keys": MOST_KEYS,
             "published_keys": self.config.jwks_keys,
+            "random_bytes": MOST_BYTES,
         }
 
 

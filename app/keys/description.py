@@ -38,7 +38,11 @@ def describe_new(key: Key, is_published: bool) -> dict[str, Any]:
     bits = {"bits": key.spec.bits} if key.spec.kind.is_pair and key.spec.bits else {}
     published = {"published": is_published} if key.kid_public and signs(key.spec) else {}
     alias = {"alias": key.alias} if key.alias else {}
-    return describe(key) | bits | published | alias
+    return describe(key) | bits | published | alias | _digest(key)
+
+
+def _digest(key: Key) -> dict[str, bool]:
+    return {"digest": True} if key.spec.signs_digests else {}
 
 
 def signs(spec: hsm.KeySpec) -> bool:
@@ -69,7 +73,7 @@ def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:
         "residency": key.residency,
     }
     jwk = {} if key.public_jwk is None else {"jwk": public_jwk(key)}
-    return describe(key) | members | jwk
+    return describe(key) | members | jwk | _digest(key)
 
 
 def public_jwk(key: Key) -> dict[str, Any]:

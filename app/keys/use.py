@@ -24,6 +24,7 @@ from app.keys.access import (
     require_on_curve,
     require_permitted,
     require_permitted_verification,
+    require_signs_digests,
 )
 from app.keys.budget import EncryptionBudget, is_counted
 from app.keys.general.selection import addressed_to, permits, recipients_of
@@ -187,13 +188,7 @@ class KeyUse:
 
         Raises ``CryptoFailure`` also if the caller's ``header`` names another key.
         """
-        key = find(self.rows, principal, kid, Right.SIGN)
-        if kid == str(key.kid_public):
-            raise CryptoFailure(
-                "A public key cannot sign; use the kid of the pair, not its kid_public"
-            )
-        require_permitted(key, alg)
-        require_active(key)
+        key = self._signer(principal, kid, Right.SIGN, alg)
         protected = _jws_header(key, alg, media_types, header)
         signing_input = _signing_input(protected, data, header)
         with existing(self.registry, key):
@@ -219,6 +214,24 @@ class KeyUse:
         with existing(self.registry, key):
             code = self.hsm.mac(key.ref, alg, signing_input)
         return {"protected": protected, "signature": code}
+
+    def sign_raw(
+        self,
+        principal: Principal,
+        *,
+        kid: str,
+        alg: str,
+        data: bytes | None,
+        digest: bytes | None,
+    ) -> bytes:
+        """Return a signature over ``data``, or over what has the ``digest``, without any header."""
+        key = self._signer(principal, kid, Right.SIGN_RAW, alg)
+        if digest is not None:
+            require_signs_digests(key, alg)
+        with existing(self.registry, key):
+            if digest is not None:
+                return self.hsm.sign_digest(key.ref, alg, digest)
+            return self.hsm.sign(key.ref, alg, data or b"")
 
     def verify(self, principal: Principal, header: Header, *, data: str, signature: bytes) -> bool:
         """Tell whether ``signature`` is one over ``data``, or the MAC of it (RFC 7515 §5.2)."""
@@ -279,6 +292,17 @@ class KeyUse:
         with existing(self.registry, key):
             is_valid = self.hsm.verify_mac(key.ref, alg, data, mac)
         return is_valid or self._refused(key)
+
+    def _signer(self, principal: Principal, kid: str, right: Right, alg: str) -> Key:
+        """Return the key that is to sign."""
+        key = find(self.rows, principal, kid, right)
+        if kid == str(key.kid_public):
+            raise CryptoFailure(
+                "A public key cannot sign; use the kid of the pair, not its kid_public"
+            )
+        require_permitted(key, alg)
+        require_active(key)
+        return key
 
     def _refused(self, key: Key) -> bool:
         """Return ``False``: not valid; raise ``KeyNotFound`` if the key is not there any more."""

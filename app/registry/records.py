@@ -93,7 +93,13 @@ def ref_of(row: Any) -> KeyRef:
 
 def spec_of(row: Any) -> KeySpec:
     """Return what kind of key a row is."""
-    return KeySpec(kty=row.kty, alg=row.alg, crv=row.crv, bits=row.bits)
+    return KeySpec(
+        kty=row.kty,
+        alg=row.alg,
+        crv=row.crv,
+        bits=row.bits,
+        signs_digests=bool(row.signs_digests),
+    )
 
 
 def record_of(row: Any) -> Key:
@@ -128,6 +134,7 @@ def values_of(key: Key) -> dict[str, Any]:
         "alg": key.spec.alg,
         "crv": key.spec.crv,
         "bits": key.spec.bits,
+        "signs_digests": key.spec.signs_digests,
         "origin": key.origin,
         "residency": key.residency,
         "state": key.state,

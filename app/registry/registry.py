@@ -49,9 +49,12 @@ _NOBODY: Final = UUID(int=0)
 # What operations need of a key; every request reads it.
 _HOT: Final = (
     *("kid", "kid_public", "owner", "kty", "alg", "crv", "bits", "origin", "residency"),
-    *("state", "public_jwk", "expires_at", "alias"),
+    *("state", "public_jwk", "expires_at", "alias", "signs_digests"),
 )
-_SPEC: Final = (keys.c.kid, keys.c.kty, keys.c.alg, keys.c.crv, keys.c.bits)
+_SPEC: Final = (
+    *(keys.c.kid, keys.c.kty, keys.c.alg, keys.c.crv, keys.c.bits),
+    keys.c.signs_digests,
+)
 _IS_GRANT: Final = and_(
     grants.c.kid == keys.c.kid,
     or_(grants.c.principal == bindparam("principal"), grants.c.principal == literal_column("'*'")),

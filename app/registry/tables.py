@@ -5,6 +5,7 @@ from typing import Final
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Index,
@@ -12,6 +13,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    false,
 )
 
 metadata: Final = MetaData()
@@ -26,6 +28,7 @@ keys: Final = Table(
     Column("alg", String(32)),
     Column("crv", String(16)),
     Column("bits", Integer),
+    Column("signs_digests", Boolean, nullable=False, server_default=false()),
     Column("origin", String(16), nullable=False),
     Column("residency", String(16), nullable=False),
     Column("state", String(16), nullable=False, index=True),

@@ -103,6 +103,7 @@ class DescriptionResponse(KeyMembers):
     origin = fields.String(required=True)
     residency = fields.String(required=True)
     jwk = fields.Dict()
+    digest = fields.Boolean()
 
 
 class ListResponse(Schema):

@@ -101,6 +101,17 @@ class KeyOperations(fields.Field[Any]):
         return operations
 
 
+class Flag(fields.Field[Any]):
+    """True or false."""
+
+    default_error_messages = {"invalid": "must be true or false"}  # noqa: RUF012  # as above
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return value
+
+
 class Base64Url(Text):
     """Bytes as base64url without padding (RFC 7515 §2)."""
 

@@ -18,6 +18,7 @@ from app.schemas.fields import (
     KEY_TRANSPORT,
     SHOWN,
     Base64Url,
+    Flag,
     KeyOperations,
     Text,
     WholeNumber,
@@ -81,6 +82,7 @@ class CreateKeyRequest(RequestSchema):
     bits = WholeNumber(load_default=None, allow_none=True)
     use = Text(load_default=None, allow_none=True)
     key_ops = KeyOperations(load_default=None, allow_none=True)
+    digest = Flag(load_default=None, allow_none=True)
     k = _material()
     n = _material()
     e = _material()
@@ -105,6 +107,8 @@ class CreateKeyRequest(RequestSchema):
         spec = _spec(body)
         members = [name for name, one in self.fields.items() if isinstance(one, Base64Url)]
         given = dict.fromkeys(name for name in members if body[name] is not None).keys()
+        if body["digest"]:
+            spec = _signing_digests(spec)
         request = _import(spec, body) if _is_import(given) else _generation(spec, body)
         _require_offered(spec)
         tags, expires_at = body["tags"] or (), body["expires"]
@@ -118,6 +122,7 @@ class KeyResponse(KeyMembers):
     bits = fields.Integer()
     published = fields.Boolean()
     alias = fields.String()
+    digest = fields.Boolean()
 
 
 class UnwrapRequest(RequestSchema):
@@ -164,6 +169,12 @@ def _spec(body: Members) -> KeySpec:
         shown = str(alg)[:SHOWN]
         raise BadRequest(f"Algorithm '{shown}' is not compatible with key type '{kty}'.")
     return KeySpec(kty=kty, alg=alg, crv=_crv(kty, body["crv"], crvs))
+
+
+def _signing_digests(spec: KeySpec) -> KeySpec:
+    if not spec.digest_algorithms:
+        raise BadRequest("Field 'digest' is for keys that sign digests: RSA and EC")
+    return replace(spec, signs_digests=True)
 
 
 def _fitting(body: Members) -> str:

@@ -108,6 +108,7 @@ class SignatureAlgorithm(Algorithm):
     ``hash`` is that of the algorithm, ``None`` where it is part of the scheme; with
     ``is_prehashed`` it is taken before the token is called. ``param`` is (hash, MGF, salt length
     in bytes). ``signature_bytes`` is ``None`` where the modulus or the curve decides.
+    ``digest_mechanism`` signs a digest that somebody else has taken; ``None`` where none does.
     """
 
     family: ClassVar[Family] = Family.SIGNATURE
@@ -116,6 +117,7 @@ class SignatureAlgorithm(Algorithm):
     param: PssParam | None = None
     hash: hashes.HashAlgorithm | None = None
     is_prehashed: bool = False
+    digest_mechanism: Mechanism | None = None
     signature_bytes: int | None = None
 
     @property

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from hsm.algorithms.families import Algorithm
+from hsm.algorithms.families import Algorithm, SignatureAlgorithm
 from hsm.algorithms.kinds import CURVES_BY_CRV, KINDS, Curve, KeyKind
 from hsm.algorithms.tables import ALGORITHMS
 
@@ -43,17 +43,27 @@ def algorithms_by_crv(kty: str, alg: str | None) -> ByCrv:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySpec:
-    """What a key is, as its JWK says. ``bits`` is the length of an RSA modulus or an oct key."""
+    """What a key is, as its JWK says. ``bits`` is the length of an RSA modulus or an oct key.
+
+    With ``signs_digests`` the token lets it sign digests that somebody else has taken, too.
+    """
 
     kty: str
     alg: str | None = None
     crv: str | None = None
     bits: int | None = None
+    signs_digests: bool = False
 
     @property
     def algorithms(self) -> tuple[Algorithm, ...]:
         """Every algorithm that the key may perform: its ``alg``, or all of its kty and curve."""
         return algorithms_by_crv(self.kty, self.alg).get(self.crv, ())
+
+    @property
+    def digest_algorithms(self) -> tuple[SignatureAlgorithm, ...]:
+        """Those of them that can sign a digest which somebody else has taken."""
+        rows = (row for row in self.algorithms if isinstance(row, SignatureAlgorithm))
+        return tuple(row for row in rows if row.digest_mechanism)
 
     @property
     def kind(self) -> KeyKind:

@@ -49,7 +49,12 @@ def _rsa(
     param: PssParam | None = None,
 ) -> SignatureAlgorithm:
     return SignatureAlgorithm(
-        name=name, kind=RSA, mechanism=mechanism, hash=hash_algorithm, param=param
+        name=name,
+        kind=RSA,
+        mechanism=mechanism,
+        hash=hash_algorithm,
+        param=param,
+        digest_mechanism=Mechanism.RSA_PKCS_PSS if param else Mechanism.RSA_PKCS,
     )
 
 
@@ -63,6 +68,7 @@ def _ecdsa(
         curves=(curve,),
         hash=hash_algorithm,
         is_prehashed=True,
+        digest_mechanism=Mechanism.ECDSA,
         fips=fips,
     )
 

@@ -119,9 +119,12 @@ class Templates:
         guards = _guards(extractable=True) | {Attribute.SENSITIVE: False}
         return guards | _known(self.of_secrets, _FIXED)
 
-    def private(self, rows: Iterable[Algorithm]) -> Attributes:
-        """Return what guards the private half of a pair of ``rows``."""
-        own = {Attribute.SIGN_RECOVER: False} | self._restrictions(rows)
+    def private(self, spec: KeySpec) -> Attributes:
+        """Return what guards the private half of a pair."""
+        digests = spec.digest_algorithms if spec.signs_digests else ()
+        more = (row.digest_mechanism for row in digests if row.digest_mechanism)
+        restrictions = self._restrictions(spec.algorithms, more)
+        own = {Attribute.SIGN_RECOVER: False} | restrictions
         return _guards(extractable=False) | _known(self.of_pairs, own)
 
     def public(self, rows: Iterable[Algorithm]) -> Attributes:
@@ -148,7 +151,7 @@ class Templates:
             "public_template": self.public(spec.algorithms)
             | _curve(spec.curve)
             | _parameter_set(spec),
-            "private_template": self.private(spec.algorithms),
+            "private_template": self.private(spec),
         }
 
     def imported_secret(
@@ -167,7 +170,7 @@ class Templates:
     def imported_private(self, kid: UUID | None, spec: KeySpec, key: PrivateKey) -> Attributes:
         """Return a whole private key for C_CreateObject; a session object without ``kid``."""
         rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].private(key)
-        own = _kind(spec) | material | self.private(rows)
+        own = _kind(spec) | material | self.private(spec)
         return self._imported(_MAPPER.private_key_template, kid, rows, own)
 
     def imported_public(self, kid: UUID | None, spec: KeySpec, key: PublicKey) -> Attributes:
@@ -193,8 +196,10 @@ class Templates:
             **own,
         }
 
-    def _restrictions(self, rows: Iterable[Algorithm]) -> Attributes:
-        mechanisms = {row.mechanism for row in rows}
+    def _restrictions(
+        self, rows: Iterable[Algorithm], more: Iterable[Mechanism] = ()
+    ) -> Attributes:
+        mechanisms = {row.mechanism for row in rows} | set(more)
         if any(row.name in self.in_process for row in rows):
             mechanisms.add(Mechanism.RSA_X_509)
         return _restricted_to(mechanisms)

@@ -1,13 +1,25 @@
 """Signatures (RFC 7515), made and verified in the token, and checked before they are given away."""
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
-from pkcs11 import PKCS11Error
+from pkcs11 import Mechanism, PKCS11Error
 
 from hsm.algorithms.families import SignatureAlgorithm
 from hsm.cryptoki.keys import Keys
 from hsm.errors import WrongResult
 from hsm.software import verify as software
+
+_DIGEST_INFOS: Final[Mapping[tuple[Mechanism | None, int], bytes]] = MappingProxyType(
+    {
+        (Mechanism.RSA_PKCS, 32): bytes.fromhex("3031300d060960864801650304020105000420"),
+        (Mechanism.RSA_PKCS, 48): bytes.fromhex("3041300d060960864801650304020205000430"),
+        (Mechanism.RSA_PKCS, 64): bytes.fromhex("3051300d060960864801650304020305000440"),
+    }
+)
+"""What stands before a digest where the mechanism does not name its hash (RFC 8017 §9.2)."""
 
 
 def sign(keys: Keys, row: SignatureAlgorithm, signing_input: bytes) -> bytes:
@@ -18,6 +30,18 @@ def sign(keys: Keys, row: SignatureAlgorithm, signing_input: bytes) -> bytes:
     """
     signature = keys.private.sign(_digested(row, signing_input), **_mechanism(row))
     if not software.is_valid(keys.public.numbers, row, signing_input, signature):
+        raise WrongResult("signature")
+    return signature
+
+
+def sign_digest(keys: Keys, row: SignatureAlgorithm, digest: bytes) -> bytes:
+    """Return the same of what has the ``digest``, as long as the hash of ``row``."""
+    signature = keys.private.sign(
+        _DIGEST_INFOS.get((row.digest_mechanism, len(digest)), b"") + digest,
+        mechanism=row.digest_mechanism,
+        mechanism_param=row.param,
+    )
+    if not software.is_valid_of_digest(keys.public.numbers, row, digest, signature):
         raise WrongResult("signature")
     return signature
 

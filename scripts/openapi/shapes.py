@@ -9,7 +9,7 @@ from app.http.views import index
 from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, rsa
 from app.registry import Origin, Residency
 from app.rights import GRANTABLE
-from app.schemas import batch, catalogue, labels
+from app.schemas import batch, catalogue, labels, random
 from app.schemas.messages.serializations import JWE_OTHERS, JWE_PARTS, JWS_OTHERS, JWS_PARTS
 from app.schemas.public_jwk import AGREEMENT_CRVS
 from scripts.openapi.operations import OPERATIONS, Operation
@@ -140,6 +140,7 @@ _KEYS: Final = _array(reference("KeyKind"))
 _OPERATIONS: Final = _map(reference("Offered"))
 _LIMITS: Final = (
     *("body_bytes", "batch_requests", "encryptions_per_key", "listed_keys", "published_keys"),
+    "random_bytes",
 )
 
 
@@ -279,6 +280,7 @@ def demands() -> dict[str, JsonSchema]:
         "SignRequest": {"not": _any_of(("protected",))},
         "EncryptRequest": {"not": _any_of(("jwk",))},
         "JwkEncryptRequest": {"not": _any_of(("kid",))},
+        "RawSignRequest": {"oneOf": [{"required": ["data"]}, {"required": ["digest"]}]},
         "ProtectedSignRequest": {"not": _any_of(("header", "typ", "cty"))},
     }
 
@@ -300,6 +302,7 @@ def members() -> dict[str, JsonSchema]:
         "CreateKeyRequest.tags": {"maxItems": labels.MOST_TAGS, "items": tag},
         "GrantRequest.operations": {"minItems": 1, **operations_of_grants},
         "GrantResponse.operations": operations_of_grants,
+        "RandomRequest.bytes": {"minimum": 1, "maximum": random.MOST_BYTES},
         "ListQuery.limit": {"type": "integer", **limit},
         "ListQuery.after": _OCTETS,
         "ListResponse.after": nullable(_OCTETS),

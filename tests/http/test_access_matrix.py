@@ -131,9 +131,11 @@ CALLS = [
     message("encryption.decrypt", "RSA", **OAEP),
     message("keys.unwrap", "RSA", **OAEP),
     use("signing.sign", "EC", alg="ES256"),
+    call("signing.sign_raw", key="EC", body=_just(alg="ES256", data="AAAA")),
     message("signing.verify", "EC public", alg="ES256"),
     use("signing.mac", "HMAC", alg="HS256"),
     call("signing.mac", key="HMAC", body=_mac),
+    call("random.generate", body=_just(bytes=16)),
     call("capabilities.show"),
     call("batch.answer", body=_batch),
     *(

@@ -4,11 +4,19 @@ from typing import Final
 
 from flask.typing import ResponseReturnValue
 
-from app.http.endpoint import API, Resource
+from app.auth import principal
+from app.http.endpoint import API, Audit, Endpoint, Resource
+from app.http.failures import ALGORITHM, TOKEN
 from app.http.operations import OPERATIONS
-from app.http.request import perform
+from app.http.request import keyring, load, perform
+from app.observability.kinds import Kind
+from app.rights import Right
+from app.schemas.messages.signing import RawSignRequest, RawSignResponse
 
 resource: Final = Resource("signing", "JWS (RFC 7515), and the MAC.", prefix=API)
+
+_RAW: Final = RawSignRequest()
+_SIGNED: Final = RawSignResponse()
 
 
 @resource.serves(OPERATIONS["sign"].alone(says="A detached JWS, or a compact one"))
@@ -20,6 +28,31 @@ def sign() -> ResponseReturnValue:
     encoded (RFC 7797); its compact form is detached then.
     """
     return perform(OPERATIONS["sign"])
+
+
+@resource.serves(
+    Endpoint(
+        "POST",
+        "/keys/<kid>/sign",
+        body=_RAW,
+        answers=(_SIGNED,),
+        says="The signature",
+        needs=(Right.SIGN_RAW,),
+        kind=Kind.SIGN,
+        audit=Audit.USE,
+        failures=(*ALGORITHM, *TOKEN),
+    )
+)
+def sign_raw(kid: str) -> ResponseReturnValue:
+    """Sign data, or a digest of it, as it is.
+
+    What is signed gets no header: whoever may do this can make any JWS of the key, so it has a
+    right of its own. `digest` is as long as the hash of `alg`. EC keys sign digests, RSA keys if
+    they were made with `digest`, others never.
+    """
+    body = load(_RAW)
+    signature = keyring().use.sign_raw(principal(), kid=kid, **body)
+    return _SIGNED.dump({"kid": kid, "alg": body["alg"], "signature": signature})
 
 
 @resource.serves(OPERATIONS["verify"].alone(says="Whether it is valid"))

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from marshmallow import fields, post_load, validates_schema
 
+import hsm
 from app.errors import BadRequest
 from app.jose import encoding
 from app.schemas.fields import (
@@ -111,6 +112,37 @@ class SignResponse(ResponseSchema):
     """A detached JWS (RFC 7515 appendix F)."""
 
     protected = fields.String(required=True)
+    signature = Base64Url(required=True)
+
+
+class RawSignRequest(RequestSchema):
+    """POST /keys/{kid}/sign: data, or a digest of it."""
+
+    alg = AlgorithmName(SIGNATURE, required=True)
+    data = Base64Url(load_default=None, allow_none=True)
+    digest = Base64Url(load_default=None, allow_none=True)
+
+    @validates_schema
+    def check_one(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse both, and neither."""
+        data, digest = body["data"], body["digest"]
+        require(data is None or digest is None, "digest", "does not go with 'data'")
+        require(data is not None or digest is not None, "data", "is required, or 'digest'")
+
+    @validates_schema
+    def check_length(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse a digest that the hash of the algorithm does not make."""
+        hashed, digest = hsm.SIGNATURES[body["alg"]].hash, body["digest"]
+        if hashed is not None and digest is not None:
+            size = hashed.digest_size
+            require(len(digest) == size, "digest", f"must be {size} bytes long for {body['alg']}")
+
+
+class RawSignResponse(ResponseSchema):
+    """A signature that is no JWS."""
+
+    kid = fields.String(required=True)
+    alg = fields.String(required=True)
     signature = Base64Url(required=True)
 
 

@@ -1,12 +1,17 @@
-"""JWE for a public key that is nobody's here: all of it in the process (RFC 7516 §5.1)."""
+"""Public keys that callers bring along: all is done in the process, and no token is asked."""
 
 import os
 from collections.abc import Callable
 
 from hsm.algorithms.kinds import PublicKey
-from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, KEY_MANAGEMENTS
+from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, KEY_MANAGEMENTS, SIGNATURES
 from hsm.messages import Agreement, Encrypted
-from hsm.software import peer, sealing
+from hsm.software import peer, sealing, verify
+
+
+def is_valid(public: PublicKey, alg: str, signing_input: bytes, signature: bytes) -> bool:
+    """Tell whether ``signature`` is one of ``public`` (RFC 7515 §5.2)."""
+    return verify.is_valid(public, SIGNATURES[alg], signing_input, signature)
 
 
 def encrypt_to(  # noqa: PLR0913, PLR0917  # the parts of a JWE
@@ -17,7 +22,7 @@ def encrypt_to(  # noqa: PLR0913, PLR0917  # the parts of a JWE
     aad: Callable[[Agreement], bytes],
     agreement: Agreement,
 ) -> Encrypted:
-    """Return the parts of a JWE; ``aad`` gets what its header says of the CEK.
+    """Return the parts of a JWE (RFC 7516 §5.1); ``aad`` gets what its header says of the CEK.
 
     The caller has checked that ``public`` is a key for ``alg``.
     """
