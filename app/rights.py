@@ -22,6 +22,8 @@ class Right(StrEnum):
     MANAGE = "manage"
     """Its state, name, expiry, owner and grants."""
     TAG = "tag"
+    CERTIFY = "certify"
+    """Its certificate, which like its tags is the owner's alone to change."""
 
 
 class Role(StrEnum):
@@ -32,7 +34,9 @@ class Role(StrEnum):
     AUDITOR = "auditor"
 
 
-GRANTABLE: Final = tuple(right for right in Right if right not in {Right.MANAGE, Right.TAG})
+GRANTABLE: Final = tuple(
+    right for right in Right if right not in {Right.MANAGE, Right.TAG, Right.CERTIFY}
+)
 EVERYBODY: Final = "*"
 
 _EVERY_KEY: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(

@@ -51,7 +51,8 @@ from hsm.observer import Observer
 from hsm.periodic import Periodic
 from hsm.settings import Settings
 from hsm.software.brought_keys import encrypt_to, is_valid
-from hsm.software.certificates import is_certificate_of
+from hsm.software.certificates import certificates_of, is_certificate_of, is_chain
+from hsm.software.requests import REQUESTING, SUBJECT_NAMES, certificate_request
 
 __all__ = [
     "ALGORITHMS",
@@ -66,7 +67,9 @@ __all__ = [
     "MACS",
     "ML_DSA_CLASSES",
     "RATES",
+    "REQUESTING",
     "SIGNATURES",
+    "SUBJECT_NAMES",
     "WEIERSTRASS_CURVES",
     "Adoptable",
     "Agreement",
@@ -100,9 +103,12 @@ __all__ = [
     "UnsupportedAlgorithm",
     "WrongResult",
     "algorithms_by_crv",
+    "certificate_request",
+    "certificates_of",
     "encrypt_to",
     "file_lock",
     "is_certificate_of",
+    "is_chain",
     "is_valid",
     "is_whole",
     "replace",

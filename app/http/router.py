@@ -16,6 +16,7 @@ from app.http.paths import NameConverter
 from app.http.views import (
     batch,
     capabilities,
+    certificates,
     docs,
     encryption,
     grants,
@@ -34,7 +35,7 @@ from app.observability.requests import NO_ENDPOINT
 API: Final[tuple[Resource, ...]] = tuple(
     view.resource
     for view in (
-        *(keys, grants, encryption, signing, random, batch, capabilities),
+        *(keys, grants, certificates, encryption, signing, random, batch, capabilities),
         *(jwks, index, health, openapi),
     )
 )

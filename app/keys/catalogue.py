@@ -1,15 +1,17 @@
 """Managing keys: list, read, change, tag, grant. The token is never asked."""
 
+from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+import hsm
 from app import current_request
 from app.errors import BadRequest, RegistryUnavailable
-from app.jwk import public_pem
+from app.jwk import load_public, public_pem
 from app.keys.access import find
-from app.keys.description import describe_fully, public_jwk
+from app.keys.description import describe_fully, public_jwk, thumbprint
 from app.keys.quota import Quota
 from app.registry import Filters, Key, Publication, Registry, State
 from app.rights import EVERYBODY, Principal, Right, is_name
@@ -106,6 +108,30 @@ class Catalogue:
         self._registry.tags.remove(key.kid, names)
         current_request.change(untagged=sorted(names))
         return self._registry.tags.of(key.kid)
+
+    def certify(self, principal: Principal, kid: str, chain: Sequence[bytes]) -> dict[str, Any]:
+        """Keep the DER of certificates, that of the key first; return what is known of the key.
+
+        Raises ``BadRequest`` unless the first holds the key, and each is signed by the next.
+        """
+        key = self._find(principal, kid, Right.CERTIFY)
+        jwk = key.public_jwk
+        if jwk is None or not hsm.is_certificate_of(chain[0], load_public(jwk)):
+            raise BadRequest("The first certificate does not hold the key")
+        if not hsm.is_chain(chain):
+            raise BadRequest("A certificate is not signed by the one after it")
+        return self._certified(key, [b64encode(der).decode() for der in chain])
+
+    def uncertify(self, principal: Principal, kid: str) -> None:
+        """Forget the certificates of a key."""
+        self._certified(self._find(principal, kid, Right.CERTIFY), None)
+
+    def _certified(self, key: Key, certificates: list[str] | None) -> dict[str, Any]:
+        if not self._registry.change(key, certificates=certificates):
+            raise RegistryUnavailable  # somebody else has changed its state meanwhile
+        first = certificates[0] if certificates else None
+        current_request.change(certificate=first and thumbprint(first))
+        return self._described(key)
 
     def grants(self, principal: Principal, kid: str) -> Mapping[str, list[str]]:
         """Return who may do what with a key, apart from its owner."""

@@ -1,10 +1,13 @@
 """What callers are told of keys."""
 
+import hashlib
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 import hsm
+from app.jose import encoding
 from app.registry import Key
 
 _SIGN_VERIFY: Final = ["sign", "verify"]
@@ -79,7 +82,20 @@ def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:
 def public_jwk(key: Key) -> dict[str, Any]:
     """Return the public half as a JWK (RFC 7517 §4), under the name that verifies with it."""
     use = "sig" if signs(key.spec) else "enc"
-    return {**(key.public_jwk or {}), **_alg(key.spec), "kid": key.public_name, "use": use}
+    named = {"kid": key.public_name, "use": use}
+    return {**(key.public_jwk or {}), **_alg(key.spec), **named, **_certificates(key)}
+
+
+def thumbprint(certificate: str) -> str:
+    """Return ``x5t#S256`` of a certificate in base64 (RFC 7515 §4.1.8)."""
+    return encoding.encode(hashlib.sha256(b64decode(certificate)).digest())
+
+
+def _certificates(key: Key) -> dict[str, Any]:
+    """Return ``x5c`` and ``x5t#S256`` of a key that has a certificate (RFC 7517 §4.7, §4.9)."""
+    if not key.certificates:
+        return {}
+    return {"x5c": list(key.certificates), "x5t#S256": thumbprint(key.certificates[0])}
 
 
 def _alg(spec: hsm.KeySpec) -> dict[str, str]:

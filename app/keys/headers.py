@@ -2,7 +2,7 @@
 
 import hashlib
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -10,6 +10,7 @@ from typing import Any, Final
 import hsm
 from app.jose import encoding
 from app.jwk import PRIVATE_MEMBERS, load_public
+from app.keys.description import thumbprint
 from app.schemas.messages.caller_header import CallerHeader
 from hsm import CryptoFailure
 
@@ -19,10 +20,14 @@ IsOwn = Callable[[Members, "Identity"], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What a header may say of a key: ``names``, and the public members of its JWK, if any."""
+    """What a header may say of a key: ``names``, and the public members of its JWK, if any.
+
+    ``certificates`` looks its certificates up, in base64 and its own first; many keys have none.
+    """
 
     names: frozenset[str]
     jwk: Mapping[str, str] | None
+    certificates: Callable[[], Sequence[str]] = tuple
 
 
 def protected_by(header: CallerHeader, identity: Identity, **ours: Any) -> str:
@@ -53,6 +58,12 @@ def members_for(identity: Identity, header: CallerHeader) -> Members:
     return {**header.members, **{name: _KNOWN[name](identity) for name in asked}}
 
 
+def signing_input_of(protected: str, data: str, header: CallerHeader | None) -> bytes:
+    """Return what is signed of ``data``, which the caller's header may want as it is."""
+    is_encoded = header is None or header.is_encoded
+    return encoding.signing_input(protected, data, is_encoded=is_encoded)
+
+
 def require_own(members: Members, identity: Identity) -> None:
     """Raise ``CryptoFailure`` if one of ``members`` names another key."""
     for name, is_own in _NAMING.items():
@@ -81,9 +92,13 @@ def _is_certified(members: Members, identity: Identity) -> bool:
 
 
 def _is_thumbprint(name: str, hash_of: Callable[[bytes], Any]) -> IsOwn:
-    def is_thumbprint(members: Members, _identity: Identity) -> bool:
-        digest = hash_of(_first_certificate(members)).digest()
-        return "x5c" in members and members[name] == encoding.encode(digest)
+    """Tell of the certificate in the same place, or else of the one that the key has."""
+
+    def is_thumbprint(members: Members, identity: Identity) -> bool:
+        found = members if "x5c" in members else {"x5c": identity.certificates()}
+        certificate = _first_certificate(found)
+        digest = hash_of(certificate).digest()
+        return bool(certificate) and members[name] == encoding.encode(digest)
 
     return is_thumbprint
 
@@ -117,10 +132,17 @@ def _public_half(identity: Identity) -> Mapping[str, str]:
     return identity.jwk
 
 
-def _certificate(_identity: Identity) -> Any:
-    raise CryptoFailure("The key has no certificate")
+def _certificates(identity: Identity) -> list[str]:
+    certificates = identity.certificates()
+    if not certificates:
+        raise CryptoFailure("The key has no certificate")
+    return list(certificates)
+
+
+def _thumbprint(identity: Identity) -> str:
+    return thumbprint(_certificates(identity)[0])
 
 
 _KNOWN: Final[Mapping[str, Callable[[Identity], Any]]] = MappingProxyType(
-    {"jwk": _public_half, "x5c": _certificate, "x5t#S256": _certificate}
+    {"jwk": _public_half, "x5c": _certificates, "x5t#S256": _thumbprint}
 )

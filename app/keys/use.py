@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import hsm
 from app import current_request
 from app.jose import encoding
 from app.jose.jwe_header import JweHeader
-from app.jwk import write_public
+from app.jwk import load_public, write_public
 from app.keys.access import (
     KeysOfMessage,
     Rows,
@@ -28,7 +29,7 @@ from app.keys.access import (
 )
 from app.keys.budget import EncryptionBudget, is_counted
 from app.keys.general.selection import addressed_to, permits, recipients_of
-from app.keys.headers import Identity, members_for, protected_by
+from app.keys.headers import Identity, members_for, protected_by, signing_input_of
 from app.registry import Key, Registry
 from app.rights import Principal, Right
 from app.schemas.messages.addressed import Addressed, names_of
@@ -85,7 +86,7 @@ class KeyUse:
         require_fit(self.hsm, key, enc if alg == hsm.DIRECT else alg)
         require_active(key)
         if header is not None:
-            media_types = {**media_types, **members_for(_identity(key), header)}
+            media_types = {**media_types, **members_for(self._identity(key), header)}
         head = JweHeader(
             names={"alg": alg, "enc": enc, "kid": key.private_name},
             party_info={"apu": apu, "apv": apv},
@@ -189,8 +190,8 @@ class KeyUse:
         Raises ``CryptoFailure`` also if the caller's ``header`` names another key.
         """
         key = self._signer(principal, kid, Right.SIGN, alg)
-        protected = _jws_header(key, alg, media_types, header)
-        signing_input = _signing_input(protected, data, header)
+        protected = self._jws_header(key, alg, media_types, header)
+        signing_input = signing_input_of(protected, data, header)
         with existing(self.registry, key):
             signature = self.hsm.sign(key.ref, alg, signing_input)
         return {"protected": protected, "signature": signature}
@@ -209,8 +210,8 @@ class KeyUse:
         key = find(self.rows, principal, kid, Right.MAC)
         require_permitted(key, alg)
         require_active(key)
-        protected = _jws_header(key, alg, media_types, header)
-        signing_input = _signing_input(protected, data, header)
+        protected = self._jws_header(key, alg, media_types, header)
+        signing_input = signing_input_of(protected, data, header)
         with existing(self.registry, key):
             code = self.hsm.mac(key.ref, alg, signing_input)
         return {"protected": protected, "signature": code}
@@ -232,6 +233,27 @@ class KeyUse:
             if digest is not None:
                 return self.hsm.sign_digest(key.ref, alg, digest)
             return self.hsm.sign(key.ref, alg, data or b"")
+
+    def request_certificate(
+        self,
+        principal: Principal,
+        kid: str,
+        *,
+        subject: Mapping[str, str],
+        dns: Sequence[str] | None,
+        alg: str | None,
+    ) -> str:
+        """Return a request for a certificate in PEM (RFC 2986), signed by the key."""
+        key = find(self.rows, principal, kid, Right.SIGN)
+        performed = [row.name for row in key.spec.algorithms if row.name in hsm.REQUESTING]
+        alg = alg or next(iter(performed), None)
+        if alg not in performed:
+            raise CryptoFailure("The key signs no request for a certificate, or not with that alg")
+        key = self._signer(principal, kid, Right.SIGN, alg)
+        sign = partial(self.hsm.sign, key.ref, alg)
+        public = load_public(key.public_jwk or {})
+        with existing(self.registry, key):
+            return hsm.certificate_request(public, alg, subject, dns or (), sign)
 
     def verify(self, principal: Principal, header: Header, *, data: str, signature: bytes) -> bool:
         """Tell whether ``signature`` is one over ``data``, or the MAC of it (RFC 7515 §5.2)."""
@@ -304,26 +326,23 @@ class KeyUse:
         require_active(key)
         return key
 
+    def _jws_header(
+        self, key: Key, alg: str, media_types: Mapping[str, str], header: CallerHeader | None
+    ) -> str:
+        name = key.public_name
+        if header is None:
+            return encoding.header(media_types, alg=alg, kid=name)
+        return protected_by(header, self._identity(key), alg=alg, kid=name, **media_types)
+
+    def _identity(self, key: Key) -> Identity:
+        def certificates() -> Sequence[str]:
+            whole = self.registry.whole(key.kid)
+            return whole.certificates if whole else ()
+
+        names = frozenset(str(kid) for kid in (key.kid, key.kid_public, key.alias) if kid)
+        return Identity(names=names, jwk=key.public_jwk, certificates=certificates)
+
     def _refused(self, key: Key) -> bool:
         """Return ``False``: not valid; raise ``KeyNotFound`` if the key is not there any more."""
         require_existing(self.registry, key)
         return False
-
-
-def _identity(key: Key) -> Identity:
-    names = frozenset(str(kid) for kid in (key.kid, key.kid_public, key.alias) if kid)
-    return Identity(names=names, jwk=key.public_jwk)
-
-
-def _jws_header(
-    key: Key, alg: str, media_types: Mapping[str, str], header: CallerHeader | None
-) -> str:
-    name = key.public_name
-    if header is None:
-        return encoding.header(media_types, alg=alg, kid=name)
-    return protected_by(header, _identity(key), alg=alg, kid=name, **media_types)
-
-
-def _signing_input(protected: str, data: str, header: CallerHeader | None) -> bytes:
-    is_encoded = header is None or header.is_encoded
-    return encoding.signing_input(protected, data, is_encoded=is_encoded)

@@ -1,6 +1,6 @@
 """A key as the registry knows it, read from a row and written to one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -45,6 +45,7 @@ class Key:
 
     ``alias`` is what its owner calls the key; there is no other key with that one.
     ``state`` is that of the moment of reading: an active key is deactivated once it has expired.
+    ``certificates`` are in base64 (RFC 7517 §4.7), its own first; only a whole row has them.
     """
 
     kid: UUID
@@ -56,6 +57,7 @@ class Key:
     state: State = State.PENDING
     public_jwk: Mapping[str, str] | None = None
     alias: str | None = None
+    certificates: Sequence[str] = ()
     name: str | None = None
     created_at: datetime | None = None
     activated_at: datetime | None = None
@@ -116,6 +118,7 @@ def record_of(row: Any) -> Key:
         state=State.DEACTIVATED if is_over else State(row.state),
         public_jwk=row.public_jwk,
         alias=row.alias,
+        certificates=getattr(row, "certificates", None) or (),
         name=getattr(row, "name", None),
         created_at=instant(getattr(row, "created_at", None)),
         activated_at=instant(getattr(row, "activated_at", None)),

@@ -33,6 +33,7 @@ keys: Final = Table(
     Column("residency", String(16), nullable=False),
     Column("state", String(16), nullable=False, index=True),
     Column("public_jwk", JSON),
+    Column("certificates", JSON),
     Column("encryptions", BigInteger, nullable=False, server_default="0"),
     Column("host", String(255), nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),

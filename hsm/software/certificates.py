@@ -1,7 +1,11 @@
-"""Certificates (RFC 5280): whose key they hold."""
+"""Certificates (RFC 5280): whose key they hold, and who has signed them."""
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm.algorithms.kinds import PublicKey
 
@@ -12,3 +16,20 @@ def is_certificate_of(der: bytes, public: PublicKey) -> bool:
         return x509.load_der_x509_certificate(der).public_key() == public
     except (ValueError, UnsupportedAlgorithm):
         return False
+
+
+def certificates_of(pem: str) -> tuple[bytes, ...]:
+    """Return the DER of each certificate in PEM; raise ``ValueError`` if there is none, or else."""
+    found = x509.load_pem_x509_certificates(pem.encode())
+    return tuple(one.public_bytes(Encoding.DER) for one in found)
+
+
+def is_chain(ders: Sequence[bytes]) -> bool:
+    """Tell whether each is a certificate that the next one has issued and signed."""
+    try:
+        chain = [x509.load_der_x509_certificate(der) for der in ders]
+        for issued, issuer in pairwise(chain):
+            issued.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True

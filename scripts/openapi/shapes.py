@@ -118,13 +118,14 @@ def _jwk() -> JsonSchema:
     """Return a public key as we show it."""
     octets = dict.fromkeys(_PUBLIC_OCTETS, _OCTETS)
     return _object(
-        *("crv", "alg", *octets),
+        *("crv", "alg", *octets, "x5c", "x5t#S256"),
         kty={"type": "string", "enum": list(PAIR_TYPES)},
         crv={"type": "string", "enum": [crv for row in PAIR_TYPES.values() for crv in row.crvs]},
         **octets,
         alg=_TEXT,
         kid=_TEXT,
         use={"type": "string", "enum": ["sig", "enc"]},
+        **{"x5c": _array(_TEXT), "x5t#S256": _OCTETS},
     )
 
 
@@ -280,6 +281,7 @@ def demands() -> dict[str, JsonSchema]:
         "SignRequest": {"not": _any_of(("protected",))},
         "EncryptRequest": {"not": _any_of(("jwk",))},
         "JwkEncryptRequest": {"not": _any_of(("kid",))},
+        "CertificateRequest": {"oneOf": [{"required": ["chain"]}, {"required": ["x5c"]}]},
         "RawSignRequest": {"oneOf": [{"required": ["data"]}, {"required": ["digest"]}]},
         "ProtectedSignRequest": {"not": _any_of(("header", "typ", "cty"))},
     }

@@ -9,7 +9,7 @@ from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
 import hsm
-from app.schemas import catalogue, labels
+from app.schemas import catalogue, certificates, labels
 from app.schemas.batch import RequestsField
 from app.schemas.fields import (
     PARTY_INFO_BYTES_MAX,
@@ -149,6 +149,14 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
     labels.NamesField: {"type": "array", "items": {"type": "string"}},
     labels.TagsField: {"type": "array", "items": {"type": "string"}},
     RequestsField: {"type": "array"},
+    certificates.Subject: {
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in hsm.SUBJECT_NAMES},
+        "additionalProperties": False,
+    },
+    certificates.DnsNames: {"type": "array", "items": {"type": "string"}},
+    certificates.PemChain: {"type": "string"},
+    certificates.X5c: {"type": "array", "items": {"type": "string"}},
     PublicJwkField: lambda field: reference(JWKS[field.purpose]),
 }
 

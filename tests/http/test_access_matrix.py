@@ -21,10 +21,11 @@ from app.rights import GRANTABLE, Role
 from tests.shared.api import PREFIX, Api, header
 from tests.shared.authority import Certificates
 from tests.shared.callers import token_for
+from tests.shared.chains import chain_for, public_key, x5c
 from tests.shared.issuer import BAD, Issuer
 from tests.shared.waiting import ANSWER
 
-CREATE, MANAGE, TAG = "create", "manage", "tag"
+CREATE, MANAGE, TAG, CERTIFY = "create", "manage", "tag", "certify"
 EVERY_KEY = "read every key"
 UNKNOWN_KID = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
 NOT_CONNECTED = "not connected"
@@ -122,6 +123,9 @@ CALLS = [
     call("keys.tags", key="EC"),
     call("keys.change_tags", "POST", key="EC", body=_just(tags=["x"])),
     call("keys.change_tags", "DELETE", key="EC", body=_just(tags=["x"])),
+    call("certificates.csr", key="EC", body=_just(subject={"CN": "x"})),
+    call("certificates.certify", key="EC", body=lambda made, _kid: {"x5c": made["chain"]}),
+    call("certificates.uncertify", key="EC"),
     call("grants.grants", key="EC"),
     call("grants.grant", key="EC", body=_just(operations=["read"])),
     call("grants.revoke", key="EC"),
@@ -151,7 +155,7 @@ CALLS += [replace(call, method="HEAD") for call in CALLS if call.method == "GET"
 
 # --- Who calls, and the rights that each has to the keys of ``token:owner`` ---
 
-EVERYTHING = frozenset({*GRANTABLE, CREATE, MANAGE, TAG})
+EVERYTHING = frozenset({*GRANTABLE, CREATE, MANAGE, TAG, CERTIFY})
 TRUSTED: dict[str, frozenset[str]] = {
     "the owner": EVERYTHING,
     **{f"granted {operation}": frozenset({operation}) for operation in GRANTABLE},
@@ -222,6 +226,7 @@ class Site:
             }
         )
         ok, made = self.owner.ok, self.made
+        made["chain"] = x5c(chain_for(public_key(self.owner, ec["kid"])))
         signed = ok("/sign", {"kid": made["EC"], "alg": "ES256", "data": "AAAA"})
         made["message for EC public"] = signed | {"data": "AAAA"}
         for key, names in (("AES", AES), ("RSA", OAEP)):
