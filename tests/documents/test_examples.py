@@ -16,6 +16,12 @@ EXAMPLES = ROOT / "examples"
 ALONE = {
     "curl/jwt.sh": "verified: true",
     "python/decrypt.py": "decrypted: for your eyes only",
+    "python/dpop.py": "proven: POST https://server.example.com/token",
+    "python/sd_jwt_vc.py": "verified: given_name is Alice",
+    "python/client_assertion.py": "verified: client",
+    "python/acme_request.py": "verified: https://acme.example.com/acme/new-account",
+    "python/nested_jwt.py": "verified: alice",
+    "python/sign_file.py": f"verified: {256 * 2**20} bytes",
     "node/jwt.mjs": "verified: alice",
     "node/decrypt.mjs": "decrypted: for your eyes only",
 }
