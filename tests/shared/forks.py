@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
@@ -20,6 +21,7 @@ from tests.shared import nursery
 from tests.shared.waiting import PATIENCE_SECONDS, are_promises_held
 
 _STDERR = 2
+_FIRST = threading.Lock()  # of threads that ask for proofs at once, one tries the token
 
 
 class Process:
@@ -86,6 +88,11 @@ class _Nursery:
 _nursery = cache(_Nursery)
 
 
+def _proven() -> Any:
+    with _FIRST:
+        return _proofs()
+
+
 @cache
 def _proofs() -> Any:
     """Return what SoftHSM is able to do, tried once in a process that no fault befalls."""
@@ -117,7 +124,7 @@ def fork(  # noqa: PLR0913  # settings, all by name
         "program": program,
         "arguments": arguments,
         "environment": dict(environment),
-        "proofs": None if proves or are_promises_held() else _proofs(),
+        "proofs": None if proves or are_promises_held() else _proven(),
         "is_patient": is_patient,
     }
     answers, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

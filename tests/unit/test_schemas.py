@@ -64,8 +64,8 @@ def comparable(value: Any) -> Any:
             return {name: comparable(item) for name, item in value.items()}
         case list() | tuple():
             return [comparable(item) for item in value]
-        case partial():
-            return value.func, comparable(value.args)
+        case AppError() | partial():
+            return type(value), comparable(value.args), getattr(value, "func", None)
         case _ if dataclasses.is_dataclass(value):
             return comparable(
                 {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
