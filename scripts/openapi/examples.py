@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from scripts.openapi.operations import OPERATIONS
 from scripts.throwaway import service
@@ -19,6 +21,7 @@ Exchange = dict[str, Any]
 
 _FILE: Final = Path(__file__).parent / "examples.json"
 _SHOWN_LINES: Final = 3
+_WHILE_THE_TOKEN_IS_OPENED: Final = Retry(60, status_forcelist=[503], allowed_methods=None)
 EXCHANGES: Final[list[Exchange]] = json.loads(_FILE.read_text("utf-8"))
 """Requests, and what a service answered."""
 
@@ -35,6 +38,7 @@ def play(url: str, *, bearer: str | None = None) -> list[Exchange]:
     first that had it, for lists may have other keys in the same place.
     """
     session = requests.Session()
+    session.mount(url, HTTPAdapter(max_retries=_WHILE_THE_TOKEN_IS_OPENED))
     session.headers.update({"Authorization": f"Bearer {bearer}"} if bearer else {})
     new: dict[str, str] = {}
     played = []
