@@ -12,6 +12,7 @@ from typing import Final, Protocol
 _ROOT: Final = Path(__file__).parent.parent
 LABEL: Final = "throwaway"
 _NEWER_CURVES: Final = ("EdDSA", "Ed25519", "Ed448", "X25519")
+_ML_DSA: Final = ("MLDSA44", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
 _KRYOPTIC: Final = _ROOT / "scripts" / "kryoptic"
 _CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jose-hsm"
 
@@ -36,7 +37,7 @@ class SoftwareToken(Protocol):
 class SoftHsm(SoftwareToken):
     """SoftHSM 2, as Debian and Ubuntu have it."""
 
-    lacks = frozenset({"MLDSA44"})
+    lacks = frozenset(_ML_DSA)
 
     def needs(self) -> str | None:
         """See ``SoftwareToken``."""
@@ -57,7 +58,7 @@ class SoftHsm(SoftwareToken):
 class Nss(SoftwareToken):
     """The software token of Mozilla's NSS, as Debian and Ubuntu have it."""
 
-    lacks = frozenset({"ES256K", *_NEWER_CURVES, "MLDSA44"})
+    lacks = frozenset({"ES256K", *_NEWER_CURVES, *_ML_DSA})
 
     def needs(self) -> str | None:
         """See ``SoftwareToken``."""
@@ -79,7 +80,7 @@ class Nss(SoftwareToken):
 class Kryoptic(SoftwareToken):
     """Kryoptic, built from crates.io on the OpenSSL of the system, once for each Cargo.lock."""
 
-    lacks = frozenset({"ES256K", *_NEWER_CURVES, "MLDSA44"})  # on OpenSSL 3.0
+    lacks = frozenset({"ES256K", *_NEWER_CURVES, *_ML_DSA})  # on OpenSSL 3.0
 
     @property
     def is_built(self) -> bool:
