@@ -182,11 +182,11 @@ class Hsm:
 
     def sign(self, ref: KeyRef, alg: str, signing_input: bytes) -> bytes:
         """Return the raw JWS signature: R‖S for ECDSA (RFC 7518 §3.4), never DER."""
-        return self._signed(signing.sign, ref, alg, signing_input)
+        return self._connection.perform(_signing(signing.sign, ref, alg, signing_input))
 
     def sign_digest(self, ref: KeyRef, alg: str, digest: bytes) -> bytes:
         """Return the signature of what has the ``digest``, as long as the hash of ``alg``."""
-        return self._signed(signing.sign_digest, ref, alg, digest)
+        return self._connection.perform(_signing(signing.sign_digest, ref, alg, digest))
 
     def random(self, size_bytes: int) -> bytes:
         """Return random bytes of the token."""
@@ -314,12 +314,6 @@ class Hsm:
             )
         )
 
-    def _signed(self, verb: Callable[..., bytes], ref: KeyRef, alg: str, data: bytes) -> bytes:
-        arguments = (SIGNATURES[alg], data)
-        return self._connection.perform(
-            Use(ref=ref, objects=_PAIR, name=alg, verb=verb, arguments=arguments)
-        )
-
     def _direct(
         self, ref: KeyRef, enc: str, verb: Callable[..., Result], *arguments: Any
     ) -> Result:
@@ -334,6 +328,10 @@ class Hsm:
                 arguments=(row, *arguments),
             )
         )
+
+
+def _signing(verb: Callable[..., bytes], ref: KeyRef, alg: str, data: bytes) -> Use[bytes]:
+    return Use(ref=ref, objects=_PAIR, name=alg, verb=verb, arguments=(SIGNATURES[alg], data))
 
 
 def _encrypting(row: KeyManagement, *, is_checked: bool) -> tuple[KeyObject, ...]:
