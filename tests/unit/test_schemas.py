@@ -64,7 +64,7 @@ def comparable(value: Any) -> Any:
             return {name: comparable(item) for name, item in value.items()}
         case list() | tuple():
             return [comparable(item) for item in value]
-        case AppError() | partial():
+        case AppError() | HsmError() | partial():
             return type(value), comparable(value.args), getattr(value, "func", None)
         case _ if dataclasses.is_dataclass(value):
             return comparable(
