@@ -28,6 +28,7 @@ class RequestRecord:
         "error",
         "hsm_seconds",
         "kid",
+        "kids",
         "new_kid",
         "parts",
         "queue_seconds",
@@ -40,6 +41,7 @@ class RequestRecord:
         is_given = request_id and _REQUEST_ID.fullmatch(request_id)
         self.request_id = request_id if is_given else os.urandom(16).hex()
         self.kid: str | None = None
+        self.kids: list[str] = []  # of a message that several keys have made
         self.new_kid: str | None = None
         self.change: dict[str, Any] = {}  # what becomes of a key, for the audit log
         self.alg: str | None = None
@@ -110,6 +112,19 @@ def name(*, kid: Any = None, alg: Any = None, enc: Any = None) -> None:
     """Note what the request names."""
     if record := _current.get():
         record.name(kid=kid, alg=alg, enc=enc)
+
+
+def name_next(*, kid: str, alg: str) -> None:
+    """Note which of several keys is looked at, and no longer the one before."""
+    if record := _current.get():
+        record.kid = None
+        record.name(kid=kid, alg=alg)
+
+
+def name_several(kids: list[str]) -> None:
+    """Note all the keys that make one message; as of one alone the first is named."""
+    if record := _current.get():
+        record.kid, record.kids = kids[0], kids
 
 
 def change(**members: Any) -> None:

@@ -100,6 +100,7 @@ class AuditHook:
             "new_kid": current.new_kid,
             "alg": current.alg,
             "enc": current.enc,
+            **({"kids": current.kids} if current.kids else {}),
             **current.change,
             "status": status,
             "error": current.error,

@@ -9,6 +9,7 @@ import hsm
 from app.http.endpoint import Audit, Endpoint
 from app.http.failures import ALGORITHM, TOKEN, Failures
 from app.jose import encoding
+from app.keys.general.signing import sign_general
 from app.keys.use import KeyUse
 from app.observability.kinds import Kind
 from app.rights import Principal, Right
@@ -21,8 +22,9 @@ from app.schemas.messages.encryption import (
     EncryptRequest,
     EncryptResponse,
 )
-from app.schemas.messages.serializations import COMPACT, JWE_PARTS
+from app.schemas.messages.serializations import COMPACT, GENERAL, JWE_PARTS
 from app.schemas.messages.signing import (
+    GeneralSignResponse,
     GeneralValidResponse,
     MacRequest,
     MacResponse,
@@ -37,6 +39,7 @@ Body = dict[str, Any]
 
 _JWE: Final = EncryptResponse()
 _JWS: Final = SignResponse()
+_GENERAL_JWS: Final = GeneralSignResponse()
 _PLAINTEXT: Final = DecryptResponse()
 _VALID: Final = ValidResponse()
 _SEVERAL_VALID: Final = GeneralValidResponse()
@@ -83,7 +86,7 @@ def kids_of(body: Body) -> frozenset[str]:
     if "protected" in body:
         kids: frozenset[str] = body["protected"].kids
         return kids
-    several = body.get("recipients") or body.get("signatures") or ()
+    several = body.get("recipients") or body.get("signatures") or body.get("signers") or ()
     return names_of(several, body.get("kid"))
 
 
@@ -111,6 +114,10 @@ def _decrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
 def _sign(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return a JWS over the caller's data."""
     serialization = body.pop("serialization")
+    if serialization == GENERAL:
+        jws = sign_general(keys, principal, **body)
+        signatures = [_JWS.dump(one) for one in jws["signatures"]]
+        return _GENERAL_JWS.dump(jws | {"signatures": signatures})
     jws = keys.sign(principal, **body)
     return _compact_jws(jws, body) if serialization == COMPACT else _JWS.dump(jws)
 
@@ -168,7 +175,7 @@ OPERATIONS: Final[Mapping[str, MessageOperation]] = MappingProxyType(
         (
             _row("encryption.encrypt", EncryptRequest(), _JWE, call=_encrypt),
             _row("encryption.decrypt", DecryptRequest(), _PLAINTEXT, call=_decrypt),
-            _row("signing.sign", SignRequest(), _JWS, call=_sign),
+            _row("signing.sign", SignRequest(), _JWS, _GENERAL_JWS, call=_sign),
             _row("signing.verify", VerifyRequest(), _VALID, _SEVERAL_VALID, call=_verify),
             _row("signing.mac", MacRequest(), _MAC_VALUE, _VALID, call=_mac),
         )

@@ -208,6 +208,14 @@ def require_permitted(key: Key, algorithm: str) -> None:
         raise CryptoFailure(f"The key does not permit {algorithm}")
 
 
+def require_signer(key: Key, kid: str, alg: str) -> None:
+    """Raise ``CryptoFailure`` if ``kid`` names a public half, or the key does not sign now."""
+    if kid == str(key.kid_public):
+        raise CryptoFailure("A public key cannot sign; use the kid of the pair, not its kid_public")
+    require_permitted(key, alg)
+    require_active(key)
+
+
 def require_permitted_verification(key: Key, algorithm: str) -> None:
     """Raise ``CryptoFailure`` if signatures of ``algorithm`` cannot be those of the key."""
     if not key.spec.permits_under_any_name(algorithm):

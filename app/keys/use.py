@@ -25,6 +25,7 @@ from app.keys.access import (
     require_on_curve,
     require_permitted,
     require_permitted_verification,
+    require_signer,
     require_signs_digests,
 )
 from app.keys.budget import EncryptionBudget, is_counted
@@ -190,7 +191,7 @@ class KeyUse:
         Raises ``CryptoFailure`` also if the caller's ``header`` names another key.
         """
         key = self._signer(principal, kid, Right.SIGN, alg)
-        protected = self._jws_header(key, alg, media_types, header)
+        protected = self.jws_header(key, alg, media_types, header)
         signing_input = signing_input_of(protected, data, header)
         with existing(self.registry, key):
             signature = self.hsm.sign(key.ref, alg, signing_input)
@@ -210,7 +211,7 @@ class KeyUse:
         key = find(self.rows, principal, kid, Right.MAC)
         require_permitted(key, alg)
         require_active(key)
-        protected = self._jws_header(key, alg, media_types, header)
+        protected = self.jws_header(key, alg, media_types, header)
         signing_input = signing_input_of(protected, data, header)
         with existing(self.registry, key):
             code = self.hsm.mac(key.ref, alg, signing_input)
@@ -318,17 +319,13 @@ class KeyUse:
     def _signer(self, principal: Principal, kid: str, right: Right, alg: str) -> Key:
         """Return the key that is to sign."""
         key = find(self.rows, principal, kid, right)
-        if kid == str(key.kid_public):
-            raise CryptoFailure(
-                "A public key cannot sign; use the kid of the pair, not its kid_public"
-            )
-        require_permitted(key, alg)
-        require_active(key)
+        require_signer(key, kid, alg)
         return key
 
-    def _jws_header(
+    def jws_header(
         self, key: Key, alg: str, media_types: Mapping[str, str], header: CallerHeader | None
     ) -> str:
+        """Return the protected header that names ``key``, with what the caller adds."""
         name = key.public_name
         if header is None:
             return encoding.header(media_types, alg=alg, kid=name)

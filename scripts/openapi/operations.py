@@ -19,7 +19,7 @@ _FORMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "EncryptResponse": ("EncryptResponse", "CompactEncryptResponse"),
         "DecryptRequest": ("DecryptRequest", "CompactDecryptRequest", "GeneralDecryptRequest"),
         "UnwrapRequest": ("UnwrapRequest", "CompactUnwrapRequest", "GeneralUnwrapRequest"),
-        "SignRequest": ("SignRequest", "ProtectedSignRequest"),
+        "SignRequest": ("SignRequest", "ProtectedSignRequest", "GeneralSignRequest"),
         "MacRequest": ("MacRequest", "CompactMacRequest"),
         "MacResponse": ("MacResponse", "CompactSignResponse"),
         "SignResponse": ("SignResponse", "CompactSignResponse"),

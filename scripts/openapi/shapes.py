@@ -278,12 +278,13 @@ def demands() -> dict[str, JsonSchema]:
         "GeneralDetachedVerifyRequest": {"not": _any_of((*_ONE_JWS, "payload"))},
         "MacRequest": {"not": _any_of(("serialization",))},
         "CompactMacRequest": {"not": _any_of(("mac",))},
-        "SignRequest": {"not": _any_of(("protected",))},
+        "SignRequest": {"not": _any_of(("protected", "signers"))},
+        "GeneralSignRequest": {"not": _any_of(("kid", "alg", "protected"))},
         "EncryptRequest": {"not": _any_of(("jwk",))},
         "JwkEncryptRequest": {"not": _any_of(("kid",))},
         "CertificateRequest": {"oneOf": [{"required": ["chain"]}, {"required": ["x5c"]}]},
         "RawSignRequest": {"oneOf": [{"required": ["data"]}, {"required": ["digest"]}]},
-        "ProtectedSignRequest": {"not": _any_of(("header", "typ", "cty"))},
+        "ProtectedSignRequest": {"not": _any_of(("header", "typ", "cty", "signers"))},
     }
 
 
@@ -314,6 +315,8 @@ def members() -> dict[str, JsonSchema]:
             "items": _object(kid=nullable(_TEXT), valid=nullable(_FLAG))
         },
         "SignResponse.protected": _OCTETS,
+        "GeneralSignResponse.payload": _OCTETS,
+        "GeneralSignResponse.signatures": {"items": reference("SignResponse")},
         "DescriptionResponse.state": {"enum": list(catalogue.STATES)},
         "DescriptionResponse.origin": {"enum": [str(origin) for origin in Origin]},
         "DescriptionResponse.residency": {"enum": [str(place) for place in Residency]},

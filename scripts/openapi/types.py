@@ -24,10 +24,11 @@ from app.schemas.fields import (
     Text,
     WholeNumber,
 )
-from app.schemas.messages import addressed
 from app.schemas.messages.addressed import RecipientsField, SignaturesField
 from app.schemas.messages.caller_header import HEADER_BYTES_MAX, AddedHeader, WholeHeader
 from app.schemas.messages.received_header import ProtectedHeader
+from app.schemas.messages.several import MOST
+from app.schemas.messages.signers import SignersField
 from app.schemas.public_jwk import RECIPIENT, SIGNER, PublicJwkField, Purpose
 
 JsonSchema = dict[str, Any]
@@ -88,7 +89,7 @@ def _in_order(names: frozenset[str]) -> list[str]:
 def _several(*required: str, **members: JsonSchema) -> JsonSchema:
     """Return the recipients or signatures of a message."""
     one = {"type": "object", "properties": members, "required": list(required)}
-    return {"type": "array", "minItems": 1, "maxItems": addressed.MOST, "items": one}
+    return {"type": "array", "minItems": 1, "maxItems": MOST, "items": one}
 
 
 def _header(field: ProtectedHeader) -> JsonSchema:
@@ -126,6 +127,11 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
         protected=dict(BASE64URL),
         header={"type": "object"},
         signature=dict(BASE64URL),
+    ),
+    SignersField: _several(
+        *("kid", "alg"),
+        kid={"type": "string"},
+        alg={"type": "string", "enum": _in_order(SIGNATURE.names)},
     ),
     AddedHeader: {
         "type": "object",

@@ -181,7 +181,7 @@ def test_examples_of_requests_load(operation, value):
 def test_the_signatures_of_the_examples_are_valid():
     """Of what can be checked without the token."""
     told = [one for one in examples.EXCHANGES if one["operation"] == "signing_verify"]
-    assert len(told) == 12
+    assert len(told) == 13
     assert all(one["response"]["valid"] for one in told)
     by_key = [one["request"] for one in told if "jwk" in one["request"]]
     for body in by_key:

@@ -19,13 +19,14 @@ _RAW: Final = RawSignRequest()
 _SIGNED: Final = RawSignResponse()
 
 
-@resource.serves(OPERATIONS["sign"].alone(says="A detached JWS, or a compact one"))
+@resource.serves(OPERATIONS["sign"].alone(says="A JWS: detached, compact or general"))
 def sign() -> ResponseReturnValue:
     """Return a JWS over the caller's data.
 
     The header names the key that verifies: the public half of a generated pair. A caller may add
     members to it (`header`), or write all of it (`protected`), and have data signed that is not
-    encoded (RFC 7797); its compact form is detached then.
+    encoded (RFC 7797); its compact form is detached then. Several keys may sign the same data
+    (`signers`, RFC 7515 §7.2.1): if one is refused, none signs.
     """
     return perform(OPERATIONS["sign"])
 

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, cast
 
-from marshmallow import ValidationError, fields
+from marshmallow import ValidationError
 
 from app.errors import BadRequest
 from app.schemas.fields import KEY_TRANSPORT, SHOWN, fail, require_bytes
 from app.schemas.messages.header_parts import HeaderParts, read_parts
 from app.schemas.messages.received_header import Header, ProtectedHeader, member_of
-
-MOST: Final = 20
-"""How many recipients or signatures a message may have."""
+from app.schemas.messages.several import SeveralField
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,32 +38,15 @@ def names_of(several: Iterable[Addressed], kid: str | None) -> frozenset[str]:
     return frozenset(filter(None, (kid, *(one.kid for one in several))))
 
 
-class AddressedField(fields.Field[Any]):
+class AddressedField(SeveralField):
     """An array of them."""
 
-    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
-        "required": "is required",
-        "null": "is required",
-        "invalid": "must be an array of objects",
-    }
     octets: ClassVar[str]
     """The member that holds them."""
 
     def __init__(self, header: ProtectedHeader) -> None:
         super().__init__(required=True)
         self.header = header
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Any, *_args: Any, **_kwargs: Any
-    ) -> list[Addressed]:
-        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-            raise self.make_error("invalid")
-        if not 1 <= len(value) <= MOST:
-            fail(BadRequest(f"Field '{attr}' must hold 1 to {MOST} objects"))
-        try:
-            return [self._read(one, data) for one in value]
-        except BadRequest as error:
-            fail(error)
 
     def _read(self, one: Mapping[str, Any], data: Mapping[str, Any]) -> Addressed:
         protected, members = read_parts(self._parts(one, data), "protected")

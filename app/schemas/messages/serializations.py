@@ -10,6 +10,7 @@ COMPACT_MEMBERS: Final = frozenset({"jwe", "jws"})
 
 FLATTENED: Final = "flattened"
 COMPACT: Final = "compact"
+GENERAL: Final = "general"
 JWS_PARTS: Final = ("protected", "data", "signature")
 JWE_PARTS: Final = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
 JWS_OTHERS: Final = ("payload", "header", "signatures")

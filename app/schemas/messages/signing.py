@@ -32,6 +32,7 @@ from app.schemas.messages.header_parts import with_parts
 from app.schemas.messages.received_header import SignedHeader
 from app.schemas.messages.serializations import (
     COMPACT,
+    GENERAL,
     JWS_OTHERS,
     JWS_PARTS,
     refuse_beside,
@@ -41,6 +42,7 @@ from app.schemas.messages.serializations import (
     taken_apart,
     with_media_types,
 )
+from app.schemas.messages.signers import SignersField
 from app.schemas.public_jwk import SIGNER, PublicJwkField
 from app.schemas.schema import Foreign, RequestSchema, ResponseSchema
 
@@ -67,8 +69,12 @@ class SignRequest(RequestSchema):
     header = AddedHeader(WRITTEN_IN_JWS, read_strictly)
 
     def load(self, data: Any, **kwargs: Any) -> Any:
-        """Check a request with either kind of header."""
-        if data.get("protected") is not None and type(self) is SignRequest:
+        """Check a request with either kind of header, or for several signers."""
+        if type(self) is not SignRequest:
+            return super().load(data, **kwargs)
+        if data.get("signers") is not None or data.get("serialization") == GENERAL:
+            return _FOR_SIGNERS.load(data, **kwargs)
+        if data.get("protected") is not None:
             return _WHOLE_HEADER.load(data, **kwargs)
         return super().load(data, **kwargs)
 
@@ -108,11 +114,39 @@ class ProtectedSignRequest(RequestSchema):
 _WHOLE_HEADER: Final = ProtectedSignRequest()
 
 
+class GeneralSignRequest(SignRequest):
+    """POST /sign, by several keys (RFC 7515 §7.2.1); each header has what the caller adds."""
+
+    class Meta(RequestSchema.Meta):
+        """Each signer says these."""
+
+        exclude = ("kid", "alg")
+
+    signers = SignersField(required=True)
+    serialization = Choice(GENERAL, required=True)
+
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Refuse what only one signer can have."""
+        for name in ("kid", "alg", "protected"):
+            refuse_beside(data, "signers", name)
+        return super().load(data, **kwargs)
+
+
+_FOR_SIGNERS: Final = GeneralSignRequest()
+
+
 class SignResponse(ResponseSchema):
     """A detached JWS (RFC 7515 appendix F)."""
 
     protected = fields.String(required=True)
     signature = Base64Url(required=True)
+
+
+class GeneralSignResponse(ResponseSchema):
+    """A JWS of several signatures; its payload is not in it where that is not encoded."""
+
+    payload = fields.String()
+    signatures = fields.List(fields.Dict(), required=True)
 
 
 class RawSignRequest(RequestSchema):
