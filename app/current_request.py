@@ -124,7 +124,7 @@ def name_next(*, kid: str, alg: str) -> None:
 def name_several(kids: list[str]) -> None:
     """Note all the keys that make one message; as of one alone the first is named."""
     if record := _current.get():
-        record.kid, record.kids = kids[0], kids
+        record.kid, record.kids = next(iter(kids), None), kids
 
 
 def change(**members: Any) -> None:

@@ -46,11 +46,11 @@ from hsm.examination.rates import RATES
 from hsm.files import file_lock, replace, replacing
 from hsm.life.state import Phase, State
 from hsm.life.token import Offer
-from hsm.messages import Agreement, Encrypted, KeyRef, Made, Sealed
+from hsm.messages import Agreement, Encrypted, KeyRef, Made, Recipient, Sealed
 from hsm.observer import Observer
 from hsm.periodic import Periodic
 from hsm.settings import Settings
-from hsm.software.brought_keys import encrypt_to, is_valid
+from hsm.software.brought_keys import encrypt_to, encrypt_to_all, is_valid
 from hsm.software.certificates import certificates_of, is_certificate_of, is_chain
 from hsm.software.requests import REQUESTING, SUBJECT_NAMES, certificate_request
 
@@ -95,6 +95,7 @@ __all__ = [
     "PrivateKey",
     "Product",
     "PublicKey",
+    "Recipient",
     "Sealed",
     "Sessions",
     "Settings",
@@ -106,6 +107,7 @@ __all__ = [
     "certificate_request",
     "certificates_of",
     "encrypt_to",
+    "encrypt_to_all",
     "file_lock",
     "is_certificate_of",
     "is_chain",

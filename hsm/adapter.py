@@ -1,17 +1,16 @@
 """What a token does for us, by ``KeyRef`` and JOSE names: all of ``hsm`` that ``app`` sees."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from hsm.algorithms.families import KeyManagement
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import RSA
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, DIRECT, KEY_MANAGEMENTS, MACS, SIGNATURES
-from hsm.cryptoki import owner
+from hsm.cryptoki import objects, owner
 from hsm.cryptoki.module import Product
 from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject, is_whole, objects_of, secrets_of
 from hsm.cryptoki.pool import Sessions
@@ -20,6 +19,7 @@ from hsm.examination import adoption
 from hsm.examination.adoption import Adoptable, OtherName
 from hsm.life.connection import Connection
 from hsm.life.rsa_lane import Generations
+from hsm.life.several import SeveralUse
 from hsm.life.state import State
 from hsm.life.token import Offer, inventory, round_trip
 from hsm.life.work import Creation, Destruction, Errand, TransportUse, Trial, Unwrapping, Use, keep
@@ -30,6 +30,7 @@ from hsm.messages import (
     Encrypted,
     KeyRef,
     Made,
+    Recipient,
     Sealed,
 )
 from hsm.operations import content, jwe, mac, signing
@@ -251,13 +252,21 @@ class Hsm:
         return self._connection.perform(
             TransportUse(
                 ref=ref,
-                objects=_encrypting(KEY_MANAGEMENTS[alg], is_checked=is_checked),
+                objects=objects.encrypting(KEY_MANAGEMENTS[alg], is_checked=is_checked),
                 name=alg,
                 enc=enc,
                 verb=jwe.seal,
                 arguments=(plaintext, aad, agreement, is_checked),
             )
         )
+
+    def encrypt_for_all(
+        self, recipients: Sequence[Recipient], enc: str, plaintext: bytes, aad: bytes
+    ) -> list[Encrypted]:
+        """Return the same content for each recipient (RFC 7516 §7.2.1), of whom we hold a key."""
+        is_checked = self._are_results_checked
+        use = SeveralUse(to=recipients, enc=enc, arguments=(plaintext, aad), is_checked=is_checked)
+        return self._connection.perform(use)
 
     def decrypt(  # noqa: PLR0913, PLR0917  # the parts of a JWE
         self,
@@ -280,7 +289,7 @@ class Hsm:
             return self._connection.perform(
                 TransportUse(
                     ref=ref,
-                    objects=_decrypting(KEY_MANAGEMENTS[alg]),
+                    objects=objects.decrypting(KEY_MANAGEMENTS[alg]),
                     name=alg,
                     enc=enc,
                     verb=jwe.unseal,
@@ -305,7 +314,7 @@ class Hsm:
         return self._connection.perform(
             Unwrapping(
                 ref=ref,
-                objects=_decrypting(KEY_MANAGEMENTS[alg]),
+                objects=objects.decrypting(KEY_MANAGEMENTS[alg]),
                 name=alg,
                 enc=enc,
                 new=new,
@@ -332,14 +341,3 @@ class Hsm:
 
 def _signing(verb: Callable[..., bytes], ref: KeyRef, alg: str, data: bytes) -> Use[bytes]:
     return Use(ref=ref, objects=_PAIR, name=alg, verb=verb, arguments=(SIGNATURES[alg], data))
-
-
-def _encrypting(row: KeyManagement, *, is_checked: bool) -> tuple[KeyObject, ...]:
-    """Return the objects that encrypt, and decrypt for the check of the result."""
-    if not row.kind.is_pair:
-        return secrets_of(row)
-    return (PUBLIC, PRIVATE) if is_checked else (PUBLIC,)
-
-
-def _decrypting(row: KeyManagement) -> tuple[KeyObject, ...]:
-    return (PRIVATE,) if row.kind.is_pair else secrets_of(row)

@@ -78,6 +78,15 @@ class Encrypted(NamedTuple):
     agreement: Agreement = NO_AGREEMENT
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipient:
+    """One of several that a message is for: a key of ours, or one that a caller has brought."""
+
+    key: KeyRef | PublicKey
+    alg: str
+    agreement: Agreement = NO_AGREEMENT
+
+
 def authenticated(iv: bytes, ciphertext: bytes, aad: bytes) -> bytes:
     """Return what the MAC of AES-CBC with HMAC is over (RFC 7518 §5.2.2.1).
 

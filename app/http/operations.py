@@ -9,6 +9,7 @@ import hsm
 from app.http.endpoint import Audit, Endpoint
 from app.http.failures import ALGORITHM, TOKEN, Failures
 from app.jose import encoding
+from app.keys.general.encryption import encrypt_general
 from app.keys.general.signing import sign_general
 from app.keys.use import KeyUse
 from app.observability.kinds import Kind
@@ -21,6 +22,8 @@ from app.schemas.messages.encryption import (
     DecryptResponse,
     EncryptRequest,
     EncryptResponse,
+    GeneralEncryptResponse,
+    RecipientResponse,
 )
 from app.schemas.messages.serializations import COMPACT, GENERAL, JWE_PARTS
 from app.schemas.messages.signing import (
@@ -38,6 +41,8 @@ from app.schemas.schema import RequestSchema, ResponseSchema
 Body = dict[str, Any]
 
 _JWE: Final = EncryptResponse()
+_GENERAL_JWE: Final = GeneralEncryptResponse()
+_RECIPIENT: Final = RecipientResponse()
 _JWS: Final = SignResponse()
 _GENERAL_JWS: Final = GeneralSignResponse()
 _PLAINTEXT: Final = DecryptResponse()
@@ -93,6 +98,10 @@ def kids_of(body: Body) -> frozenset[str]:
 def _encrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return a JWE of the caller's data."""
     serialization = body.pop("serialization")
+    if serialization == GENERAL:
+        made = encrypt_general(keys, principal, **body)
+        recipients = [_RECIPIENT.dump(one) for one in made["recipients"]]
+        return _GENERAL_JWE.dump(made | {"recipients": recipients})
     jwe = keys.encrypt_to(**body) if "jwk" in body else keys.encrypt(principal, **body)
     if serialization == COMPACT:
         return {"jwe": encoding.compact(*(jwe[name] for name in JWE_PARTS))}
@@ -173,7 +182,7 @@ def _row(
 OPERATIONS: Final[Mapping[str, MessageOperation]] = MappingProxyType(
     dict(
         (
-            _row("encryption.encrypt", EncryptRequest(), _JWE, call=_encrypt),
+            _row("encryption.encrypt", EncryptRequest(), _JWE, _GENERAL_JWE, call=_encrypt),
             _row("encryption.decrypt", DecryptRequest(), _PLAINTEXT, call=_decrypt),
             _row("signing.sign", SignRequest(), _JWS, _GENERAL_JWS, call=_sign),
             _row("signing.verify", VerifyRequest(), _VALID, _SEVERAL_VALID, call=_verify),

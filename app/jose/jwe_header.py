@@ -24,16 +24,19 @@ class JweHeader:
         apu, apv = (encoding.decode(self.party_info[name] or "") for name in ("apu", "apv"))
         return hsm.Agreement(apu=apu, apv=apv)
 
-    def protected(self, made: hsm.Agreement) -> str:
-        """Return it encoded."""
+    def agreed(self, made: hsm.Agreement) -> dict[str, Any]:
+        """Return what it holds of how the recipient gets the CEK."""
         agreed = {
             "epk": made.epk and write_public(made.epk),
             **self.party_info,
             "iv": encoding.encode(made.iv) or None,
             "tag": encoding.encode(made.tag) or None,
         }
-        present = {name: value for name, value in agreed.items() if value is not None}
-        return encoding.header({**present, **self.others}, **self.names)
+        return {name: value for name, value in agreed.items() if value is not None}
+
+    def protected(self, made: hsm.Agreement) -> str:
+        """Return it encoded."""
+        return encoding.header({**self.agreed(made), **self.others}, **self.names)
 
     def additional_data(self, made: hsm.Agreement) -> bytes:
         """Return what it and ``aad`` are authenticated as."""

@@ -6,7 +6,7 @@
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final, Protocol
 
 import hsm
@@ -194,6 +194,15 @@ def existing(registry: Registry, key: Key) -> Iterator[None]:
             raise
         logger.warning("key %s is in the registry and not on the token", key.kid)
         raise TokenUnavailable("the token does not hold the key") from None
+
+
+@contextmanager
+def existing_all(registry: Registry, keys: Iterable[Key]) -> Iterator[None]:
+    """Give the registry the last word on each of ``keys``; see ``existing``."""
+    with ExitStack() as stack:
+        for key in keys:
+            stack.enter_context(existing(registry, key))
+        yield
 
 
 def require_existing(registry: Registry, key: Key) -> None:

@@ -87,7 +87,7 @@ class KeyUse:
         require_fit(self.hsm, key, enc if alg == hsm.DIRECT else alg)
         require_active(key)
         if header is not None:
-            media_types = {**media_types, **members_for(self._identity(key), header)}
+            media_types = {**media_types, **members_for(self.identity(key), header)}
         head = JweHeader(
             names={"alg": alg, "enc": enc, "kid": key.private_name},
             party_info={"apu": apu, "apv": apv},
@@ -329,9 +329,11 @@ class KeyUse:
         name = key.public_name
         if header is None:
             return encoding.header(media_types, alg=alg, kid=name)
-        return protected_by(header, self._identity(key), alg=alg, kid=name, **media_types)
+        return protected_by(header, self.identity(key), alg=alg, kid=name, **media_types)
 
-    def _identity(self, key: Key) -> Identity:
+    def identity(self, key: Key) -> Identity:
+        """Return what a header may say of ``key``."""
+
         def certificates() -> Sequence[str]:
             whole = self.registry.whole(key.kid)
             return whole.certificates if whole else ()

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pkcs11 import Attribute, KeyType, ObjectClass
 
-from hsm.algorithms.families import Algorithm
+from hsm.algorithms.families import Algorithm, KeyManagement
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import AES, HMAC, KeyKind
 from hsm.cryptoki.material import Attributes
@@ -81,3 +81,15 @@ def is_whole(spec: KeySpec, found: frozenset[KeyObject] | None) -> bool:
 
 def _without_suffixes(objects: Iterable[KeyObject]) -> frozenset[KeyObject]:
     return frozenset(each._replace(suffix=b"") for each in objects)
+
+
+def encrypting(row: KeyManagement, *, is_checked: bool) -> tuple[KeyObject, ...]:
+    """Return the objects that encrypt, and decrypt for the check of the result."""
+    if not row.kind.is_pair:
+        return secrets_of(row)
+    return (PUBLIC, PRIVATE) if is_checked else (PUBLIC,)
+
+
+def decrypting(row: KeyManagement) -> tuple[KeyObject, ...]:
+    """Return the objects that decrypt."""
+    return (PRIVATE,) if row.kind.is_pair else secrets_of(row)

@@ -68,6 +68,16 @@ class Wrapped(NamedTuple):
     agreement: Agreement = NO_AGREEMENT
 
 
+class NewCek(NamedTuple):
+    """A CEK for new messages; ``value`` is empty where it is in the token alone."""
+
+    keys: Keys
+    value: bytes
+
+    def __repr__(self) -> str:
+        return "<NewCek>"
+
+
 def generate_kek(session: Session, templates: Templates) -> Key:
     """Make the key under which CEKs are measured and kept: a session object, never stored.
 
@@ -96,11 +106,35 @@ class CekPath(ABC):
         self._templates = templates
         self._kek = kek
 
-    @abstractmethod
+    @contextmanager
     def wrapped(
         self, keys: Keys, row: Any, enc: ContentEncryption, agreement: Agreement = NO_AGREEMENT
-    ) -> AbstractContextManager[Wrapped]:
+    ) -> Iterator[Wrapped]:
         """Give a new CEK for one ``with`` block."""
+        with self.new(keys, enc, is_shown=self.needs_value(enc)) as cek:
+            yield self.wrap(keys, row, enc, cek, agreement)
+
+    @contextmanager
+    def new(self, keys: Keys, enc: ContentEncryption, *, is_shown: bool) -> Iterator[NewCek]:
+        """Give a new CEK that nobody has yet, with its value if that ``is_shown``."""
+        session, canary = keys.session, keys.canary
+        if is_shown:
+            value = session.generate_random(8 * enc.key_bytes)
+            with self._imported(keys, enc, value) as imported:
+                yield NewCek(imported, value)
+        else:
+            with temporary(self._generate(session, enc)) as cek:
+                yield NewCek(Keys(session, canary, (cek,)), b"")
+
+    def wrap(
+        self, keys: Keys, row: Any, enc: ContentEncryption, cek: NewCek, agreement: Agreement
+    ) -> Wrapped:
+        """Return how the recipient that has ``keys`` gets ``cek``."""
+        raise NotImplementedError  # both sides agree on the CEK
+
+    def needs_value(self, _enc: ContentEncryption) -> bool:
+        """Tell whether to wrap a CEK of ``enc`` takes its value."""
+        return True
 
     @abstractmethod
     def unwrapped(
@@ -163,18 +197,22 @@ class TokenPath(CekPath):
 
     residency = "token"
 
-    @contextmanager
-    def wrapped(
+    def wrap(
         self,
         keys: Keys,
         row: KeyManagement,
         enc: ContentEncryption,
-        agreement: Agreement = NO_AGREEMENT,
-    ) -> Iterator[Wrapped]:
+        cek: NewCek,
+        agreement: Agreement,
+    ) -> Wrapped:
         """See ``CekPath``."""
-        with temporary(self._generate(keys.session, enc)) as cek:
-            encrypted_key = wrapping_key(keys, row).wrap_key(cek, **mechanism_of(row))
-            yield Wrapped(Keys(keys.session, keys.canary, (cek,)), encrypted_key)
+        (whole,) = cek.keys.secrets
+        encrypted_key = wrapping_key(keys, row).wrap_key(whole, **mechanism_of(row))
+        return Wrapped(cek.keys, encrypted_key)
+
+    def needs_value(self, _enc: ContentEncryption) -> bool:
+        """See ``CekPath``."""
+        return False
 
     @contextmanager
     def unwrapped(
@@ -237,15 +275,16 @@ class ProcessPath(CekPath):
         """See ``CekPath``."""
         return True
 
-    @contextmanager
-    def wrapped(
-        self, keys: Keys, row: RsaOaep, enc: ContentEncryption, agreement: Agreement = NO_AGREEMENT
-    ) -> Iterator[Wrapped]:
+    def wrap(
+        self,
+        keys: Keys,
+        row: RsaOaep,
+        enc: ContentEncryption,
+        cek: NewCek,
+        agreement: Agreement,
+    ) -> Wrapped:
         """See ``CekPath``."""
-        value = keys.session.generate_random(8 * enc.key_bytes)
-        encrypted_key = peer.encrypted_for(keys.public.numbers, row, value)
-        with self._imported(keys, enc, value) as cek:
-            yield Wrapped(cek, encrypted_key)
+        return Wrapped(cek.keys, peer.encrypted_for(keys.public.numbers, row, cek.value))
 
     @contextmanager
     def unwrapped(

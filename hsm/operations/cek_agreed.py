@@ -14,7 +14,7 @@ from hsm.cryptoki.handles import Handle, bind, temporary
 from hsm.cryptoki.keys import Keys
 from hsm.messages import NO_AGREEMENT, Agreement
 from hsm.operations import ecdh
-from hsm.operations.cek import CekPath, Outcome, TokenPath, Unwrapped, Wrapped
+from hsm.operations.cek import CekPath, NewCek, Outcome, TokenPath, Unwrapped, Wrapped
 from hsm.operations.cek_splitting import SplittingPath
 
 
@@ -35,15 +35,25 @@ class AgreementPath(CekPath):
         enc: ContentEncryption,
         agreement: Agreement = NO_AGREEMENT,
     ) -> Iterator[Wrapped]:
-        """See ``CekPath``. The recipient's key is the other side of the ephemeral one."""
+        """See ``CekPath``."""
+        with (
+            self._agreed_alone(keys, row, enc, agreement) as (agreed, made),
+            self._wrapped(agreed, row, enc) as wrapped,
+        ):
+            yield wrapped._replace(agreement=made)
+
+    @contextmanager
+    def _agreed_alone(
+        self, keys: Keys, row: KeyAgreement, enc: ContentEncryption, agreement: Agreement
+    ) -> Iterator[tuple[Keys, Agreement]]:
+        """Give what the sender agrees on; the recipient's key is the other side's."""
         recipient = ecdh.agreement_key(keys.public.numbers)
         curve = curve_of(recipient)
         with (
             ecdh.ephemeral(keys, self._templates, row, curve) as pair,
             self._agreed(pair.keys, row, enc, agreement._replace(epk=recipient)) as agreed,
-            self._wrapped(agreed, row, enc) as wrapped,
         ):
-            yield wrapped._replace(agreement=agreement._replace(epk=pair.public))
+            yield agreed, agreement._replace(epk=pair.public)
 
     @contextmanager
     def unwrapped(
@@ -110,6 +120,23 @@ class WrappedAgreementPath(AgreementPath):
         template = self._templates.imported_secret(None, _wrapping(row), value)
         with temporary(bind(keys.session, keys.session.create_object(template))) as key:
             yield Keys(keys.session, keys.canary, (key,))
+
+    def wrap(
+        self,
+        keys: Keys,
+        row: KeyAgreement,
+        enc: ContentEncryption,
+        cek: NewCek,
+        agreement: Agreement,
+    ) -> Wrapped:
+        """See ``CekPath``."""
+        with self._agreed_alone(keys, row, enc, agreement) as (agreed, made):
+            wrapped = self._path(enc).wrap(agreed, _wrapping(row), enc, cek, made)
+        return wrapped._replace(agreement=made)
+
+    def needs_value(self, enc: ContentEncryption) -> bool:
+        """See ``CekPath``."""
+        return self._path(enc).needs_value(enc)
 
     def _path(self, enc: ContentEncryption) -> CekPath:
         return next(path for path in self._paths if path.carries(enc))

@@ -8,7 +8,7 @@ from hsm.cryptoki.keys import Keys
 from hsm.errors import DecryptionFailed
 from hsm.messages import NO_AGREEMENT, Agreement, Sealed
 from hsm.operations import content
-from hsm.operations.cek import CekPath, Outcome, Unwrapped, Wrapped, outcome_of
+from hsm.operations.cek import CekPath, NewCek, Outcome, Unwrapped, Wrapped, outcome_of
 
 
 class SealingPath(CekPath):
@@ -20,19 +20,17 @@ class SealingPath(CekPath):
         """See ``CekPath``."""
         return True
 
-    @contextmanager
-    def wrapped(
+    def wrap(
         self,
         keys: Keys,
         row: GcmKeyWrapping,
         enc: ContentEncryption,
-        agreement: Agreement = NO_AGREEMENT,
-    ) -> Iterator[Wrapped]:
+        cek: NewCek,
+        agreement: Agreement,
+    ) -> Wrapped:
         """See ``CekPath``. The AAD is empty (§4.7)."""
-        value = keys.session.generate_random(8 * enc.key_bytes)
-        iv, encrypted_key, tag = content.seal(keys, row.content, value, b"")
-        with self._imported(keys, enc, value) as cek:
-            yield Wrapped(cek, encrypted_key, Agreement(iv=iv, tag=tag))
+        iv, encrypted_key, tag = content.seal(keys, row.content, cek.value, b"")
+        return Wrapped(cek.keys, encrypted_key, Agreement(iv=iv, tag=tag))
 
     @contextmanager
     def unwrapped(

@@ -18,6 +18,7 @@ from hsm.cryptoki.session import Session
 from hsm.messages import NO_AGREEMENT, Agreement
 from hsm.operations.cek import (
     CekPath,
+    NewCek,
     Outcome,
     Unwrapped,
     Wrapped,
@@ -40,20 +41,18 @@ class SplittingPath(CekPath):
         """See ``CekPath``."""
         return len(enc.parts) > 1
 
-    @contextmanager
-    def wrapped(
+    def wrap(
         self,
         keys: Keys,
         row: KeyManagement,
         enc: ContentEncryption,
-        agreement: Agreement = NO_AGREEMENT,
-    ) -> Iterator[Wrapped]:
+        cek: NewCek,
+        agreement: Agreement,
+    ) -> Wrapped:
         """See ``CekPath``."""
-        value = keys.session.generate_random(8 * enc.key_bytes)
-        with temporary(self._whole(keys.session, value)) as whole:
+        with temporary(self._whole(keys.session, cek.value)) as whole:
             encrypted_key = wrapping_key(keys, row).wrap_key(whole, **mechanism_of(row))
-        with self._imported(keys, enc, value) as cek:
-            yield Wrapped(cek, encrypted_key)
+        return Wrapped(cek.keys, encrypted_key)
 
     @contextmanager
     def unwrapped(

@@ -1,11 +1,11 @@
 """Public keys that callers bring along: all is done in the process, and no token is asked."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hsm.algorithms.kinds import PublicKey
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, KEY_MANAGEMENTS, SIGNATURES
-from hsm.messages import Agreement, Encrypted
+from hsm.messages import Agreement, Encrypted, Recipient
 from hsm.software import peer, sealing, verify
 
 
@@ -32,3 +32,17 @@ def encrypt_to(  # noqa: PLR0913, PLR0917  # the parts of a JWE
     iv = os.urandom(content.iv_bytes)
     sealed = sealing.seal(content, sent.cek, iv, plaintext, aad(sent.agreement))
     return Encrypted(sent.encrypted_key, sealed, sent.agreement)
+
+
+def encrypt_to_all(
+    recipients: Sequence[Recipient], enc: str, plaintext: bytes, aad: bytes
+) -> list[Encrypted]:
+    """Return the same content for each recipient (RFC 7516 §7.2.1), none of which is ours."""
+    content = CONTENT_ENCRYPTIONS[enc]
+    cek, iv = os.urandom(content.key_bytes), os.urandom(content.iv_bytes)
+    sealed = sealing.seal(content, cek, iv, plaintext, aad)
+    sent = [
+        peer.send(one.key, KEY_MANAGEMENTS[one.alg], content, cek, one.agreement)
+        for one in recipients
+    ]
+    return [Encrypted(one.encrypted_key, sealed, one.agreement) for one in sent]

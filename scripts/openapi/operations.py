@@ -15,7 +15,7 @@ from scripts.openapi.types import JsonSchema, one_of
 _PARAMETER: Final = re.compile(r"<(?:\w+:)?(\w+)>")
 _FORMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "EncryptRequest": ("EncryptRequest", "JwkEncryptRequest"),
+        "EncryptRequest": ("EncryptRequest", "JwkEncryptRequest", "GeneralEncryptRequest"),
         "EncryptResponse": ("EncryptResponse", "CompactEncryptResponse"),
         "DecryptRequest": ("DecryptRequest", "CompactDecryptRequest", "GeneralDecryptRequest"),
         "UnwrapRequest": ("UnwrapRequest", "CompactUnwrapRequest", "GeneralUnwrapRequest"),

@@ -280,8 +280,9 @@ def demands() -> dict[str, JsonSchema]:
         "CompactMacRequest": {"not": _any_of(("mac",))},
         "SignRequest": {"not": _any_of(("protected", "signers"))},
         "GeneralSignRequest": {"not": _any_of(("kid", "alg", "protected"))},
-        "EncryptRequest": {"not": _any_of(("jwk",))},
-        "JwkEncryptRequest": {"not": _any_of(("kid",))},
+        "EncryptRequest": {"not": _any_of(("jwk", "recipients"))},
+        "JwkEncryptRequest": {"not": _any_of(("kid", "recipients"))},
+        "GeneralEncryptRequest": {"not": _any_of(("kid", "jwk", "alg", "apu", "apv"))},
         "CertificateRequest": {"oneOf": [{"required": ["chain"]}, {"required": ["x5c"]}]},
         "RawSignRequest": {"oneOf": [{"required": ["data"]}, {"required": ["digest"]}]},
         "ProtectedSignRequest": {"not": _any_of(("header", "typ", "cty", "signers"))},
@@ -311,6 +312,9 @@ def members() -> dict[str, JsonSchema]:
         "ListResponse.after": nullable(_OCTETS),
         "EncryptResponse.protected": _OCTETS,
         "EncryptResponse.aad": _OCTETS,
+        "GeneralEncryptResponse.protected": _OCTETS,
+        "GeneralEncryptResponse.aad": _OCTETS,
+        "GeneralEncryptResponse.recipients": {"items": reference("RecipientResponse")},
         "GeneralValidResponse.signatures": {
             "items": _object(kid=nullable(_TEXT), valid=nullable(_FLAG))
         },

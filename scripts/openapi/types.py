@@ -12,6 +12,7 @@ import hsm
 from app.schemas import catalogue, certificates, labels
 from app.schemas.batch import RequestsField
 from app.schemas.fields import (
+    KEY_TRANSPORT,
     PARTY_INFO_BYTES_MAX,
     SIGNATURE,
     AlgorithmName,
@@ -27,6 +28,7 @@ from app.schemas.fields import (
 from app.schemas.messages.addressed import RecipientsField, SignaturesField
 from app.schemas.messages.caller_header import HEADER_BYTES_MAX, AddedHeader, WholeHeader
 from app.schemas.messages.received_header import ProtectedHeader
+from app.schemas.messages.receivers import ReceiversField
 from app.schemas.messages.several import MOST
 from app.schemas.messages.signers import SignersField
 from app.schemas.public_jwk import RECIPIENT, SIGNER, PublicJwkField, Purpose
@@ -127,6 +129,14 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
         protected=dict(BASE64URL),
         header={"type": "object"},
         signature=dict(BASE64URL),
+    ),
+    ReceiversField: _several(
+        "alg",
+        kid=nullable({"type": "string"}),
+        jwk=nullable(reference(JWKS[RECIPIENT])),
+        alg={"type": "string", "enum": _in_order(KEY_TRANSPORT.names)},
+        apu=nullable(dict(BASE64URL)),
+        apv=nullable(dict(BASE64URL)),
     ),
     SignersField: _several(
         *("kid", "alg"),

@@ -12,13 +12,15 @@ from app.http.request import perform
 resource: Final = Resource("encryption", "JWE (RFC 7516).", prefix=API)
 
 
-@resource.serves(OPERATIONS["encrypt"].alone(says="A JWE, flattened or compact"))
+@resource.serves(OPERATIONS["encrypt"].alone(says="A JWE: flattened, compact or general"))
 def encrypt() -> ResponseReturnValue:
     """Return a JWE of the caller's data.
 
     `kid` names the AES key with `dir` and `A…KW`, else the recipient's pair by either kid. The
     header names the key that decrypts. With `jwk`, the public key of somebody else, in place of
-    `kid` the token is not asked. A caller may add members to the header (`header`).
+    `kid` the token is not asked. A caller may add members to the header (`header`). With
+    `recipients` in place of `kid` and `alg` one message is for several keys (RFC 7516 §7.2.1): if
+    one is refused, nothing is encrypted; `dir` and `ECDH-ES` have no CEK to share.
     """
     return perform(OPERATIONS["encrypt"])
 

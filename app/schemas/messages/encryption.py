@@ -12,6 +12,7 @@ from app.schemas.fields import (
     AlgorithmName,
     Base64Url,
     Base64UrlText,
+    Choice,
     PartyInfo,
     Text,
     refuse_together,
@@ -21,8 +22,10 @@ from app.schemas.messages.caller_header import WRITTEN_IN_JWE, AddedHeader
 from app.schemas.messages.extensions import refuse_extensions
 from app.schemas.messages.header_parts import with_parts
 from app.schemas.messages.received_header import ProtectedHeader
+from app.schemas.messages.receivers import ReceiversField
 from app.schemas.messages.serializations import (
     COMPACT,
+    GENERAL,
     JWE_OTHERS,
     JWE_PARTS,
     refuse_beside,
@@ -52,7 +55,10 @@ class EncryptRequest(RequestSchema):
     header = AddedHeader(WRITTEN_IN_JWE, refuse_extensions)
 
     def load(self, data: Any, **kwargs: Any) -> Any:
-        """Check a request for either kind of recipient."""
+        """Check a request for either kind of recipient, or for several."""
+        is_general = data.get("serialization") == GENERAL
+        if (data.get("recipients") is not None or is_general) and type(self) is EncryptRequest:
+            return _FOR_SEVERAL.load(data, **kwargs)
         if data.get("jwk") is not None and type(self) is EncryptRequest:
             refuse_beside(data, "kid", "jwk")
             return _FOR_JWK.load(data, **kwargs)
@@ -112,6 +118,44 @@ class JwkEncryptRequest(EncryptRequest):
 _FOR_JWK: Final = JwkEncryptRequest()
 
 
+class GeneralEncryptRequest(RequestSchema):
+    """POST /encrypt, for several recipients (RFC 7516 §7.2.1), who share the protected header."""
+
+    recipients = ReceiversField(required=True)
+    data = Base64Url(required=True)
+    enc = AlgorithmName(CONTENT_ENCRYPTION, required=True)
+    aad = Base64UrlText(load_default=None, allow_none=True)
+    serialization = Choice(GENERAL, required=True)
+    typ = Text(allow_none=True)
+    cty = Text(allow_none=True)
+    header = AddedHeader(WRITTEN_IN_JWE, refuse_extensions)
+
+    def load(self, data: Any, **kwargs: Any) -> Any:
+        """Refuse what each recipient says."""
+        for name in ("kid", "jwk", "alg", "apu", "apv"):
+            refuse_beside(data, "recipients", name)
+        return super().load(data, **kwargs)
+
+    @validates_schema
+    def check_header(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse a member of the header that is there twice."""
+        refuse_media_types_twice(body)
+
+    @validates_schema
+    def check_together(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse what is not offered together."""
+        for one in body["recipients"]:
+            refuse_together(one.alg, body["enc"])
+
+    @post_load
+    def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """See ``with_media_types``."""
+        return with_media_types(body)
+
+
+_FOR_SEVERAL: Final = GeneralEncryptRequest()
+
+
 class EncryptResponse(ResponseSchema):
     """A flattened JWE (RFC 7516 §7.2.2)."""
 
@@ -121,6 +165,24 @@ class EncryptResponse(ResponseSchema):
     ciphertext = Base64Url(required=True)
     tag = Base64Url(required=True)
     aad = fields.String()
+
+
+class RecipientResponse(ResponseSchema):
+    """How one of several recipients gets the content encryption key."""
+
+    header = fields.Dict(required=True)
+    encrypted_key = Base64Url(required=True)
+
+
+class GeneralEncryptResponse(ResponseSchema):
+    """A JWE of several recipients."""
+
+    protected = fields.String(required=True)
+    recipients = fields.List(fields.Dict(), required=True)
+    aad = fields.String()
+    iv = Base64Url(required=True)
+    ciphertext = Base64Url(required=True)
+    tag = Base64Url(required=True)
 
 
 class DecryptRequest(RequestSchema):
