@@ -126,10 +126,14 @@ def _public_jwk(jwk: Jwk, purpose: Purpose) -> PublicJwk:
 def _is_meant(jwk: Jwk, purpose: Purpose) -> bool:
     """Tell what ``use`` and ``key_ops`` say (RFC 7517 §4.2, §4.3)."""
     operations = jwk.get("key_ops")
-    if operations is not None and not isinstance(operations, list):
+    if operations is not None and not _is_list_of_texts(operations):
         raise BadRequest("Field 'key_ops' must be an array of strings")
     is_for_it = operations is None or any(name in purpose.operations for name in operations)
     return _optional(jwk, "use") in {None, purpose.use} and is_for_it
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _optional(jwk: Jwk, name: str) -> str | None:

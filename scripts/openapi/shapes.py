@@ -10,7 +10,13 @@ from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, rsa
 from app.registry import Origin, Residency
 from app.rights import GRANTABLE
 from app.schemas import batch, catalogue, labels, random
-from app.schemas.messages.serializations import JWE_OTHERS, JWE_PARTS, JWS_OTHERS, JWS_PARTS
+from app.schemas.messages.serializations import (
+    COMPACT,
+    JWE_OTHERS,
+    JWE_PARTS,
+    JWS_OTHERS,
+    JWS_PARTS,
+)
 from app.schemas.public_jwk import AGREEMENT_CRVS
 from scripts.openapi.operations import OPERATIONS, Operation
 from scripts.openapi.responses import statuses
@@ -321,6 +327,9 @@ def members() -> dict[str, JsonSchema]:
         "SignResponse.protected": _OCTETS,
         "GeneralSignResponse.payload": _OCTETS,
         "GeneralSignResponse.signatures": {"items": reference("SignResponse")},
+        # With null they are no longer the requests that these members make of them.
+        "ProtectedSignRequest.protected": {"type": ["string", "null"]},
+        "CompactMacRequest.serialization": nullable({"type": "string", "enum": [COMPACT]}),
         "DescriptionResponse.state": {"enum": list(catalogue.STATES)},
         "DescriptionResponse.origin": {"enum": [str(origin) for origin in Origin]},
         "DescriptionResponse.residency": {"enum": [str(place) for place in Residency]},

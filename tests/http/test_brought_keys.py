@@ -176,6 +176,7 @@ WRONG_KEYS = {
     "a secret one": ({"kty": "oct"}, BAD_REQUEST, "'kty' must be one of"),
     "for signatures": ({"use": "sig"}, CRYPTO_FAILURE, "does not permit"),
     "for other operations": ({"key_ops": ["verify"]}, CRYPTO_FAILURE, "does not permit"),
+    "for what is no operation": ({"key_ops": [{}]}, BAD_REQUEST, "'key_ops' must be an array"),
     "for another algorithm": ({"alg": "ECDH-ES+A256KW"}, CRYPTO_FAILURE, "does not permit"),
     "on no curve": ({"crv": None}, BAD_REQUEST, "'crv' is required"),
     "on another curve": ({"crv": "P-384"}, BAD_REQUEST, "'x' must be exactly"),

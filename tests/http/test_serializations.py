@@ -327,6 +327,7 @@ BAD_JWKS: Mapping[str, tuple[str, Callable[[Body], Body], str]] = {
     "point at infinity": ("ES256", lambda jwk: jwk | {"x": "A" * 43, "y": "A" * 43}, "point"),
     "x not reduced": ("ES256", lambda jwk: jwk | with_x_not_reduced(), "point"),
     "key_ops that are no array": ("ES256", _changed("key_ops", "verify"), "key_ops"),
+    "key_ops that are no texts": ("ES256", _changed("key_ops", ["verify", {}]), "key_ops"),
     "use that is no text": ("ES256", _changed("use", 5), "use"),
     "OKP X25519": ("EdDSA", _changed("crv", "X25519"), "Ed25519"),
     "OKP x too short": ("EdDSA", _changed("x", "AAAA"), "x"),
