@@ -302,7 +302,7 @@ def flip_sign(chaos: Injector, *, times: int) -> None:
             ctypes.c_ubyte.from_address(words[3]).value ^= 1
         return answer
 
-    chaos.replace("C_Sign", flip)
+    chaos.replace_own("C_Sign", flip)
 
 
 def test_a_token_that_errs_in_the_mac_is_not_taken_for_a_bad_message(token, imported, chaos):
@@ -395,7 +395,7 @@ def test_what_dies_between_the_halves_leaves_nothing_that_can_be_reached(
     body = {"kty": "oct", "alg": "A128CBC-HS256"}
     with monkeypatch.context() as fault:
         fault.setattr(Hsm, "destroy", stay)  # as when the process is killed
-        chaos.replace(function, only_once)
+        chaos.replace_own(function, only_once)
         material = {"k": b64u(bytes(32))} if function == "C_CreateObject" else {}
         assert local.post("/keys", body | material).refusal == UNAVAILABLE
         assert made[0] == injector.OK
@@ -431,7 +431,7 @@ def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
         # The first try loses its session after the second half.
         return injector.SESSION_HANDLE_INVALID if len(values) == 2 else values[-1]
 
-    chaos.replace("C_GenerateKey", generate_then_fail)
+    chaos.replace_own("C_GenerateKey", generate_then_fail)
     token.generate(ref)
     chaos.heal()
     assert values == [injector.OK] * 4
@@ -471,7 +471,7 @@ def test_a_half_that_the_next_one_overwrites_is_noticed_before_the_key_is_given_
             handle.value = handles[-2]
         return answer
 
-    chaos.replace("C_GenerateKey", overwrite)
+    chaos.replace_own("C_GenerateKey", overwrite)
     with pytest.raises(hsm.HsmError):
         token.generate(ref)
     assert len(handles) == 8

@@ -110,13 +110,14 @@ def test_a_token_without_elliptic_curves_tries_with_a_pair_that_it_has(refusing,
 
 
 def test_what_others_have_found_is_not_tried_again(chaos, token, tmp_path):
-    pool = token._connection.token.pool
+    pool, totals = token._connection.token.pool, []
     for _ in range(2):
+        made = chaos.count_own("C_GenerateKey", "C_GenerateKeyPair")
         proof_cache = ProofCache(tmp_path, pool.token)
         with proof_cache.shared(believe=True):
             assert found_templates(pool, proof_cache) == Templates()
-        chaos.count("C_GenerateKey", "C_GenerateKeyPair")
-    assert not {"C_GenerateKey", "C_GenerateKeyPair"} & chaos.calls.keys()
+        totals.append(made.total())
+    assert totals[0] > 0 == totals[1]
 
 
 def test_a_key_is_encrypted_with_though_the_token_says_a_length_without_the_tag(token, chaos):
