@@ -16,6 +16,7 @@ from tests.shared.api import Answer, Api, b64u
 from tests.shared.command import jose_hsm
 from tests.shared.forks import server as running
 from tests.shared.waiting import RECOVERY, START, Promise, until
+from tests.shared.workers import workers_of
 
 CONFIGURATION: Final = "tests/faults/gunicorn.conf.py"
 _CONSECUTIVE: Final = 16  # on as many connections: then every worker has had its turn
@@ -50,9 +51,7 @@ class Service:
     @property
     def workers(self) -> list[int]:
         """The process ids of the workers that live now."""
-        pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii")
-        return [int(child) for child in children.split()]
+        return workers_of(self.process.pid)
 
     def inject(self, *faults: Fault) -> None:
         """Have these befall every worker from now on, in place of what did before."""

@@ -21,7 +21,8 @@ from scripts.throwaway import Server, make_token
 from tests.shared.api import PREFIX, Api
 from tests.shared.authority import Certificates
 from tests.shared.forks import server
-from tests.shared.waiting import ANSWER, LIFE, LONGEST_ANSWER, PATIENCE_SECONDS, until
+from tests.shared.waiting import ANSWER, LIFE, LONGEST_ANSWER, PATIENCE_SECONDS, STOP, until
+from tests.shared.workers import workers_of
 
 DATA = "ZGF0YQ"
 MIB = 2**20
@@ -57,11 +58,6 @@ def mac_body(url: str) -> bytes:
     return json.dumps({"kid": kid, "alg": "HS256", "data": DATA}).encode()
 
 
-def workers_of(running: Server) -> list[int]:
-    pid = running.process.pid
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def sockets_of(pid: int) -> int:
     """Return how many sockets a worker has open."""
     return sum(is_socket(file) for file in Path(f"/proc/{pid}/fd").iterdir())
@@ -95,7 +91,7 @@ def answer_of(client: socket.socket) -> tuple[int, dict[str, str]]:
 
 def do_all_accept(running: Server) -> bool:
     """Tell whether each worker takes some of the connections that are made now."""
-    before = {pid: sockets_of(pid) for pid in workers_of(running)}
+    before = {pid: sockets_of(pid) for pid in workers_of(running.process.pid)}
     with crowd_of(8, lambda: connected(running.url)):
         assert_others_are_served(running.url)
         return all(sockets_of(pid) > number for pid, number in before.items())
@@ -220,10 +216,10 @@ def test_clients_that_never_read_their_answers_hold_up_nobody_and_end(environmen
 
     with server(environment | SHORT) as running:
         assert_others_are_served(running.url)
-        idle = sum(map(sockets_of, workers_of(running)))
+        idle = sum(map(sockets_of, workers_of(running.process.pid)))
         with crowd_of(SLOW, connect) as slow:
             assert_others_are_served(running.url)
-            until(lambda: sum(map(sockets_of, workers_of(running))) <= idle)
+            until(lambda: sum(map(sockets_of, workers_of(running.process.pid))) <= idle)
             assert all(len(read_all(client)) < 6 * 1_700_000 for client in slow[:4])
 
 
@@ -262,7 +258,7 @@ def test_large_bodies_that_do_not_end_take_bounded_memory(environment):
     with server(environment | LONG, workers=1) as running:
         body = mac_body(running.url)
         large = json.dumps({**json.loads(body), "padding": "x" * (3 * MIB // 2)}).encode()
-        (pid,) = workers_of(running)
+        (pid,) = workers_of(running.process.pid)
         before = resident_kib(pid)
         unfinished = bytes(2 * MIB - 1)
         with crowd_of(90, lambda: connected(running.url)) as slow:
@@ -289,12 +285,12 @@ def test_a_stop_waits_for_who_is_sending_and_not_for_who_is_silent(environment):
         ):
             sending.sendall(head("/mac", body) + body[:5])
             assert_others_are_served(running.url)
-            (pid,) = workers_of(running)
+            (pid,) = workers_of(running.process.pid)
             os.kill(running.process.pid, signal.SIGTERM)
             until(lambda: refuses(running.url))
             sending.sendall(body[5:])
             assert answer_of(sending)[0] == 200
-            assert running.process.wait(timeout=20) == 0
+            assert running.process.wait(STOP.seconds) == 0
             assert not Path(f"/proc/{pid}").exists()
 
 
@@ -339,7 +335,7 @@ def test_a_thousand_connections_are_all_served(environment):
         body = mac_body(running.url)
         expected = Api.over_http(running.url).ok("/mac", json.loads(body))
         until(lambda: do_all_accept(running))  # one worker alone has no place for all
-        workers = workers_of(running)
+        workers = workers_of(running.process.pid)
         before = [resident_kib(worker) for worker in workers]
         answers = asyncio.run(crowd(running.url, head("/mac", body) + body))
         statuses = Counter(status for status, _ in answers)

@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -40,23 +39,13 @@ from tests.shared.waiting import (
     STOP,
     until,
 )
+from tests.shared.workers import is_gone, kill_a_worker, workers_of
 
 UNAVAILABLE = {"error": "unavailable"}
 DATA = b64u(b"data")
 
 
 # --- Processes ---
-
-
-def workers_of(master: "subprocess.Popen[bytes]") -> list[int]:
-    children = Path(f"/proc/{master.pid}/task/{master.pid}/children")
-    return [int(pid) for pid in children.read_text("ascii").split()]
-
-
-def is_gone(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "Z"
-    return True
 
 
 @pytest.fixture
@@ -180,11 +169,11 @@ def assert_eight_workers_boot(settings: Mapping[str, str], log: Path, key: Key |
     with log.open("wb") as output, server(settings, workers=8, log=output) as started:
         key = key or Key(api_of(started.url))
         until(lambda: all(is_served(started.url, key) for _ in range(40)))
-        assert len(workers_of(started.process)) == 8
+        assert len(workers_of(started.process.pid)) == 8
         with load(started.url, key, clients=16) as clients:
-            pids = set(workers_of(started.process))
+            pids = set(workers_of(started.process.pid))
             time.sleep(1)
-            assert set(workers_of(started.process)) == pids, "a worker died at its boot"
+            assert set(workers_of(started.process.pid)) == pids, "a worker died at its boot"
         assert broken(clients) == []
         assert cut(clients) == 0
         assert set(answers(clients)) == {200}
@@ -207,10 +196,10 @@ def test_workers_killed_while_they_boot_leave_a_token_that_works(settings, round
         key = Key(api_of(started.url))
     for number in range(rounds):
         with server(settings) as started:
-            until(lambda master=started.process: workers_of(master))
+            until(lambda master=started.process: workers_of(master.pid))
             time.sleep(0.04 * (number % 10))
-            for pid in workers_of(started.process):
-                os.kill(pid, signal.SIGKILL)
+            for _ in workers_of(started.process.pid):
+                kill_a_worker(started.process.pid)
             until(lambda url=started.url: is_served(url, key))
     tokens = Path(settings["JOSE_HSM_STATE_DIR"], "tokens").glob("*/token.object")
     assert [path.stat().st_size > 0 for path in tokens] == [True]
@@ -310,8 +299,7 @@ def test_a_worker_that_was_of_use_is_replaced_at_once(settings):
         key = Key(api_of(started.url))
         for _ in range(4):
             time.sleep(1.1)  # who dies within a second has died at once, of use or not
-            (pid,) = workers_of(started.process)
-            os.kill(pid, signal.SIGKILL)
+            kill_a_worker(started.process.pid)
             until(lambda: is_served(started.url, key, may_wait=False), within=REPLACEMENT)
 
 
@@ -328,10 +316,10 @@ def test_workers_have_the_smallest_free_numbers_over_reloads(settings):
         slots: dict[int, int] = {}
         for _ in range(3):
             until(lambda: note(slots, started))
-            old = set(workers_of(started.process))
+            old = set(workers_of(started.process.pid))
             started.process.send_signal(signal.SIGHUP)
-            until(lambda old=old: not old & set(workers_of(started.process)))
-        os.kill(workers_of(started.process)[0], signal.SIGKILL)
+            until(lambda old=old: not old & set(workers_of(started.process.pid)))
+        kill_a_worker(started.process.pid)
         until(lambda: note(slots, started))
     assert len(slots) > 3
     assert set(slots.values()) <= set(range(6))
@@ -343,7 +331,7 @@ def note(slots: dict[int, int], started: Server) -> bool:
     if "slot" not in answer:  # of one that waits after its predecessor's early death
         return False
     slots[answer["pid"]] = answer["slot"]
-    living = [slots[pid] for pid in workers_of(started.process) if pid in slots]
+    living = [slots[pid] for pid in workers_of(started.process.pid) if pid in slots]
     assert len(set(living)) == len(living)
     return len(living) == 3
 
@@ -405,7 +393,7 @@ def test_a_worker_killed_while_it_creates_keys_holds_up_nobody(settings):
             for _ in range(5):
                 seen = len(made)
                 until(lambda seen=seen: len(made) > seen)
-                os.kill(workers_of(started.process)[0], signal.SIGKILL)
+                kill_a_worker(started.process.pid)
         finally:
             over.set()
             for creator in creators:
@@ -465,9 +453,9 @@ def test_reloads_under_load_lose_no_request(settings):
         key = Key(api_of(started.url))
         with load(started.url, key) as clients:
             for _ in range(3):
-                before = set(workers_of(started.process))
+                before = set(workers_of(started.process.pid))
                 started.process.send_signal(signal.SIGHUP)
-                until(lambda old=before: not old & set(workers_of(started.process)))
+                until(lambda old=before: not old & set(workers_of(started.process.pid)))
                 seen = answers(clients)[200]
                 until(lambda seen=seen: answers(clients)[200] > seen + 10)
         assert broken(clients) == []
@@ -480,9 +468,9 @@ def test_workers_that_are_replaced_by_number_lose_no_request(settings):
     recycled = {"GUNICORN_CMD_ARGS": "--max-requests 50 --max-requests-jitter 20"}
     with server({**settings, **recycled}) as started:
         key = Key(api_of(started.url))
-        before = set(workers_of(started.process))
+        before = set(workers_of(started.process.pid))
         with load(started.url, key) as clients:
-            until(lambda: not before & set(workers_of(started.process)))
+            until(lambda: not before & set(workers_of(started.process.pid)))
             time.sleep(2)
         assert broken(clients) == []
         assert cut(clients) == 0
@@ -495,7 +483,7 @@ def test_a_worker_without_memory_fails_alone(settings):
         api = api_of(started.url)
         key = Key(api)
         aes = api.create(kty="oct", alg="A256GCM")["kid"]
-        pid = workers_of(started.process)[0]
+        pid = workers_of(started.process.pid)[0]
         size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
         resource.prlimit(pid, resource.RLIMIT_AS, (size // 2, size // 2))
         large = {"kid": aes, "alg": "dir", "enc": "A256GCM", "data": b64u(bytes(2**20))}
@@ -518,7 +506,7 @@ def test_a_worker_without_memory_fails_alone(settings):
         assert sum(seen.values()) > seen[200] or is_gone(pid), "the worker had memory enough"
         if not is_gone(pid):
             os.kill(pid, signal.SIGKILL)
-        until(lambda: pid not in workers_of(started.process))
+        until(lambda: pid not in workers_of(started.process.pid))
         until(lambda: all(is_served(started.url, key) for _ in range(10)))
 
 
@@ -545,7 +533,7 @@ def test_a_stop_is_not_lost_on_a_worker_that_has_just_been_forked(settings, tmp_
 def test_workers_without_their_master_end_and_another_takes_over(settings):
     with server(settings) as started:
         key = Key(api_of(started.url))
-        workers = workers_of(started.process)
+        workers = workers_of(started.process.pid)
         with load(started.url, key) as clients:
             started.process.kill()
             until(lambda: refused(clients))

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from tests.http.test_http import api_of
 from tests.shared.documents import DOCUMENTS
 from tests.shared.forks import server
 from tests.shared.waiting import STATE, until
+from tests.shared.workers import kill_a_worker, workers_of
 
 MAC = {"kty": "oct", "alg": "HS256"}
 
@@ -45,10 +45,8 @@ def types(settings: Mapping[str, str], lines: list[str]) -> None:
 
 def replaced(master: int) -> None:
     """End the one worker of ``master``, and wait until there is another."""
-    children = Path(f"/proc/{master}/task/{master}/children")
-    (worker,) = children.read_text().split()
-    os.kill(int(worker), signal.SIGKILL)
-    until(lambda: set(children.read_text().split()) - {worker})
+    killed = kill_a_worker(master)
+    until(lambda: set(workers_of(master)) - {killed})
 
 
 def state_of(url: str) -> str:

@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from scripts.throwaway import make_token
 from tests.shared.api import Api
 from tests.shared.forks import server
-from tests.shared.waiting import CHANGE, STATE
+from tests.shared.waiting import CHANGE, STATE, until
+from tests.shared.workers import workers_of
 
 USES = 12
 
@@ -116,13 +117,10 @@ def test_every_live_worker_and_only_those_say_that_they_have_their_token(started
 
     wait(2)
     idle = value(started.url, "sessions", state="idle")
-    children = Path(f"/proc/{started.process.pid}/task/{started.process.pid}/children")
-    for worker in children.read_text().split():
-        os.kill(int(worker), signal.SIGKILL)
-        deadline = time.monotonic() + CHANGE.seconds
-        while worker in children.read_text().split():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    master = started.process.pid
+    for worker in workers_of(master):
+        os.kill(worker, signal.SIGKILL)
+        until(lambda worker=worker: worker not in workers_of(master))
     wait(2)
     eventually(started.url, idle, "sessions", state="idle")
 
@@ -143,9 +141,8 @@ def test_the_history_goes_on_when_the_worker_that_keeps_it_dies(started):
     kid = api.create(kty="oct", alg="HS256")["kid"]
     before = int(value(started.url, "requests_total", endpoint="signing.mac", status="200"))
     wait(before)
-    children = Path(f"/proc/{started.process.pid}/task/{started.process.pid}/children")
-    for number, worker in enumerate(children.read_text().split(), start=1):
-        os.kill(int(worker), signal.SIGKILL)
+    for number, worker in enumerate(workers_of(started.process.pid), start=1):
+        os.kill(worker, signal.SIGKILL)
         until_served = Api.over_http(started.url)
         deadline = time.monotonic() + CHANGE.seconds
         while until_served.post("/mac", {"kid": kid, "alg": "HS256", "data": ""}).status != 200:

@@ -1,9 +1,7 @@
 """The service on tokens of other makes: what each offers, that it is right, and that it stays."""
 
 import os
-import signal
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +17,7 @@ from tests.shared.bodies import body_of, crvs_of
 from tests.shared.drivers import result_of
 from tests.shared.forks import server
 from tests.shared.waiting import until
+from tests.shared.workers import kill_a_worker, workers_of
 from tests.token.test_connection import _started
 
 OTHERS = [name for name in TOKENS if name != "softhsm"]
@@ -122,8 +121,8 @@ def test_every_key_works_through_restart_and_kill_and_is_gone_when_destroyed(own
     with server(environment) as running:
         api = Api.over_http(running.url)
         kept.assert_right(api)
-        until(lambda: len(workers(running.process.pid)) == 2)
-        os.kill(workers(running.process.pid)[0], signal.SIGKILL)
+        until(lambda: len(workers_of(running.process.pid)) == 2)
+        kill_a_worker(running.process.pid)
         kept.assert_right(Api.over_http(running.url))
         objects, *wrong = result_of(environment, violations)
         assert int(objects.split()[0]) >= len(kept.keys)
@@ -133,8 +132,3 @@ def test_every_key_works_through_restart_and_kill_and_is_gone_when_destroyed(own
             assert api.get(f"/keys/{key['kid']}").status == 404
         objects, *_ = result_of(environment, violations)
         assert int(objects.split()[0]) <= 2  # the canary, and the key of backups
-
-
-def workers(pid: int) -> list[int]:
-    """Return the process ids of the workers that live now."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
