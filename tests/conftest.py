@@ -189,14 +189,14 @@ def live(server: str) -> Api:
 
 
 @pytest.fixture(scope="session")
-def rsa1_5(environment: Mapping[str, str]) -> Iterator[Api]:
+def rsa1_5(environment: dict[str, str]) -> Iterator[Api]:
     """The live service where RSA1_5 is switched on."""
     with running(environment | {"JOSE_HSM_RSA1_5": "1"}, workers=1) as url:
         yield Api.over_http(url)
 
 
 @pytest.fixture(scope="session")
-def callers_on_sqlite(environment: Mapping[str, str]) -> Iterator[Callers]:
+def callers_on_sqlite(environment: dict[str, str]) -> Iterator[Callers]:
     """The live service with API tokens, and several who have one."""
     settings = environment | WITH_TOKENS
     with running(settings) as url:
@@ -228,7 +228,7 @@ def callers(callers_on_sqlite: Callers) -> Callers:
 
 
 @pytest.fixture(scope="session")
-def restricted(environment: Mapping[str, str]) -> Iterator[Callers]:
+def restricted(environment: dict[str, str]) -> Iterator[Callers]:
     """The same where only the role ``creator`` makes keys."""
     with running(environment | WITH_TOKENS | {"JOSE_HSM_EVERYBODY_CREATES": "0"}) as url:
         yield Callers.of(environment, url)

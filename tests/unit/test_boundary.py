@@ -143,6 +143,7 @@ def test_no_imports_run_in_a_circle():
 
 
 def _subclasses(base: type) -> Iterator[type]:
+    subclass: type
     for subclass in base.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)
@@ -199,7 +200,8 @@ def _private_key() -> ec.EllipticCurvePrivateKey:
 
 
 def _handled() -> KeyInHand:
-    return KeyInHand(None, Handle(HANDLE))
+    session: Any = None  # it is not spoken to
+    return KeyInHand(session, Handle(HANDLE))
 
 
 def _ref() -> KeyRef:

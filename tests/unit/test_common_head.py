@@ -72,7 +72,7 @@ PIECES = (
 )
 
 
-class Theirs(Request):
+class Theirs(Request):  # type: ignore[misc]  # gunicorn has no types
     """A request of which gunicorn parses everything."""
 
     _policy_expect_continue = False

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,12 @@ MOST_BYTES = 65_536
 DEADLINES = Deadlines(header_seconds=3, request_seconds=4)
 KEEPALIVE_SECONDS = 5
 BEAT_SECONDS = 0.3  # at least as far apart are beats
+
+
+def answer(_: Any, start_response: Any) -> Iterable[bytes]:
+    """Answer."""
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
 
 
 class Log:
@@ -55,13 +62,9 @@ class Host:
         self.sockets = [listener]
         self.spread = Spread()
         self.log = Log()
+        self.wsgi = answer
         self.beats = 0
         self.when_refusing: Callable[[], None] = lambda: None
-
-    def wsgi(self, _: Any, start_response: Any) -> Iterable[bytes]:
-        """Answer."""
-        start_response("200 OK", [("Content-Length", "2")])
-        return [b"ok"]
 
     def beat(self) -> None:
         """Count."""
@@ -105,10 +108,12 @@ class Loop:
         while self._seconds <= end:
             for _ in range(2):
                 self._seconds += BEAT_SECONDS
-                seen = self.host.beats
-                until(
-                    lambda seen=seen: os.write(self.host.PIPE[1], b"1") and self.host.beats > seen
-                )
+                until(partial(self._has_looked, self.host.beats))
+
+    def _has_looked(self, beats: int) -> bool:
+        """Wake it; tell whether it has come by since there were so many beats."""
+        os.write(self.host.PIPE[1], b"1")
+        return self.host.beats > beats
 
 
 @contextmanager

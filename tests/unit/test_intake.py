@@ -1,6 +1,6 @@
 """What comes of a request, in whatever pieces, is what gunicorn would read from a socket."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -126,11 +126,12 @@ def test_what_gunicorn_refuses_is_refused_in_whatever_pieces_it_comes(cfg, data)
 
 
 @pytest.mark.parametrize("chunks", BROKEN.values(), ids=BROKEN)
-def test_a_chunked_body_that_cannot_be_right_is_waited_for_no_longer(cfg, chunks):
+def test_a_chunked_body_that_cannot_be_right_is_judged_no_longer(cfg, chunks):
     with pytest.raises((ParseException, NoMoreData)):
         read_by_gunicorn(cfg, CHUNKED + b"\r\n" + chunks)
     intake, _ = intake_of(cfg, [CHUNKED + b"\r\n" + chunks])
-    assert intake.progress is Progress.WHOLE  # so gunicorn judges it
+    judged = intake.progress
+    assert judged is Progress.WHOLE  # so gunicorn judges it
     with pytest.raises(Exception, match="broken off"):
         intake.body().read()
     assert intake.progress is Progress.BROKEN_OFF
@@ -143,9 +144,12 @@ def test_http_1_1_has_a_host(cfg):
 
 def test_a_header_section_in_single_bytes_is_parsed_a_few_times_only(cfg, monkeypatch):
     parsed = []
-    monkeypatch.setattr(
-        "app.server.intake.IterUnreader", lambda pieces: parsed.append(1) or iter(pieces)
-    )
+
+    def parse(pieces: Iterable[bytes]) -> Iterator[bytes]:
+        parsed.append(pieces)
+        return iter(pieces)
+
+    monkeypatch.setattr("app.server.intake.IterUnreader", parse)
     monkeypatch.setattr("app.server.intake._Request", _never)
     intake = Intake(cfg, CLIENT, 1)
     for _ in range(4096):
@@ -167,7 +171,7 @@ def _never(*_: Any) -> None:
     ],
     ids=["length", "chunk", "chunks together", "framing"],
 )
-def test_a_body_that_is_too_large_is_waited_for_no_longer(cfg, begin):
+def test_a_body_that_is_too_large_is_judged_no_longer(cfg, begin):
     intake, _ = intake_of(cfg, [begin])
     assert intake.progress is Progress.TOO_LARGE
     with pytest.raises(Exception, match="413"):
@@ -175,13 +179,15 @@ def test_a_body_that_is_too_large_is_waited_for_no_longer(cfg, begin):
 
 
 @pytest.mark.parametrize("begin", [HEAD + b"Content-Length: 5\r\n", CHUNKED])
-def test_who_expects_to_be_told_is_waited_for_twice(cfg, begin):
+def test_who_expects_to_be_told_is_judged_twice(cfg, begin):
     intake, _ = intake_of(cfg, [begin + b"Expect: 100-continue\r\n\r\n"])
-    assert intake.progress is Progress.EXPECTING
+    before = intake.progress
+    assert before is Progress.EXPECTING
     with pytest.raises(BodyWanted):
         intake.body().read()
     intake.go_on()
-    assert intake.progress is Progress.UNDER_WAY
+    told = intake.progress
+    assert told is Progress.UNDER_WAY
     intake.add(b"5\r\nabcde\r\n0\r\n\r\n" if begin is CHUNKED else b"abcde")
     assert intake.progress is Progress.WHOLE
     assert intake.body().read() == b"abcde"

@@ -18,7 +18,10 @@ from hypothesis import strategies as st
 
 import app.jwk.rsa
 from app.errors import BadRequest
-from app.jwk import EC, OCT, OKP, RSA
+from app.jwk.ec import EC
+from app.jwk.oct import OCT
+from app.jwk.okp import OKP
+from app.jwk.rsa import RSA
 from hsm import KeySpec
 from tests.shared.sealing import CEK_BYTES
 from tests.unit.rsa_numbers import DISTANCE_BITS, FILE
@@ -56,7 +59,9 @@ def octets(value: int) -> bytes:
 
 
 def secret(alg: str, k: bytes) -> bytes:
-    return OCT.read_private(KeySpec(kty="oct", alg=alg), {"k": k})
+    key = OCT.read_private(KeySpec(kty="oct", alg=alg), {"k": k})
+    assert isinstance(key, bytes)
+    return key
 
 
 @pytest.mark.parametrize(("alg", "size"), CEK_BYTES.items())
@@ -109,16 +114,27 @@ def ec_members(crv: str, d: int | None = None) -> dict[str, bytes]:
 
 
 def ec_import(crv: str, **members: bytes | None) -> ec.EllipticCurvePrivateKey:
-    return EC.read_private(KeySpec(kty="EC", crv=crv), members)
+    key = EC.read_private(KeySpec(kty="EC", crv=crv), members)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
 
 
 def ed25519_import(d: bytes, x: bytes | None) -> ed25519.Ed25519PrivateKey:
-    return OKP.read_private(KeySpec(kty="OKP", crv="Ed25519"), {"d": d, "x": x})
+    key = OKP.read_private(KeySpec(kty="OKP", crv="Ed25519"), {"d": d, "x": x})
+    assert isinstance(key, ed25519.Ed25519PrivateKey)
+    return key
 
 
 def rsa_import(members: Members) -> rsa.RSAPrivateKey:
-    key = RSA.read_private(KeySpec(kty="RSA"), members)
+    key = read_rsa(members)
+    assert RSA.prove_private
     RSA.prove_private(key)
+    return key
+
+
+def read_rsa(members: Members) -> rsa.RSAPrivateKey:
+    key = RSA.read_private(KeySpec(kty="RSA"), members)
+    assert isinstance(key, rsa.RSAPrivateKey)
     return key
 
 

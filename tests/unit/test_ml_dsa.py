@@ -68,7 +68,8 @@ def signed(key: mldsa.MLDSA44PrivateKey, **jwk: Any) -> dict[str, Any]:
 
 def verified(members: dict[str, Any]) -> Any:
     operation = OPERATIONS["verify"]
-    return operation.perform(None, None, operation.load(members, {}))
+    nobody: Any = None  # the key comes with the request: no key of ours, no principal
+    return operation.perform(nobody, nobody, operation.load(members, {}))
 
 
 def test_a_published_key_has_the_registered_alg(row, catalogue, key):
@@ -100,7 +101,9 @@ def test_a_jwk_of_a_caller_verifies_under_both_names_and_under_none(named, key):
     assert verified(forged) == {"valid": False}
 
 
-PRIVATE = {
+PRIVATE: dict[
+    str, type[mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey]
+] = {
     "ML-DSA-44": mldsa.MLDSA44PrivateKey,
     "ML-DSA-65": mldsa.MLDSA65PrivateKey,
     "ML-DSA-87": mldsa.MLDSA87PrivateKey,

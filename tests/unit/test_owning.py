@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from app.errors import RegistryCause, RegistryUnavailable
 from app.keys.owning import TokenOwner
 from app.registry import Registry, migrate
-from hsm import Phase, State, TokenUnavailable
+from hsm import Hsm, Phase, State, TokenUnavailable
 from tests.unit.test_registry import PAIR
 
 
@@ -40,6 +41,10 @@ class Token:
         return self.permits
 
 
+def owner_of(registry: Registry, token: Token) -> TokenOwner:
+    return TokenOwner(registry, cast("Hsm", token))
+
+
 @pytest.fixture
 def make(database_url, tmp_path) -> Iterator[Callable[[Token], Registry]]:
     made = []
@@ -47,7 +52,7 @@ def make(database_url, tmp_path) -> Iterator[Callable[[Token], Registry]]:
     def make_with(token: Token, url: str = database_url) -> Registry:
         migrate(url)
         registry = Registry(url, host="host")
-        registry.guard(TokenOwner(registry, token).require)
+        registry.guard(owner_of(registry, token).require)
         made.append(registry)
         return registry
 
@@ -160,7 +165,7 @@ def test_another_file_in_the_place_of_the_registry_is_refused(make, tmp_path):
 def test_another_database_behind_the_same_url_is_noticed_by_the_watch(postgresql):
     url = postgresql.registry()
     registry, token = Registry(url, host="host"), Token()
-    owner = TokenOwner(registry, token)
+    owner = owner_of(registry, token)
     registry.guard(owner.require)
     owner.check()
     with registry._database.writing() as connection:

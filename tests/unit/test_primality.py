@@ -9,9 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from app.errors import BadRequest, HostExhausted
-from app.jwk import RSA, primality
-from hsm import KeySpec
-from tests.unit.test_key_material import members_from, number
+from app.jwk import primality
+from tests.unit.test_key_material import members_from, number, read_rsa
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +31,7 @@ def answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def composite() -> rsa.RSAPrivateKey:
     """A key that is consistent in all but that its ``p`` is a product of two primes."""
-    members = members_from(number("r") * number("s"), number("q"))
-    return RSA.read_private(KeySpec(kty="RSA"), members)
+    return read_rsa(members_from(number("r") * number("s"), number("q")))
 
 
 def test_a_sound_key_passes(sound):

@@ -94,7 +94,7 @@ def test_what_ours_repeats_is_what_it_was(name):
 class Body(Schema):
     """One with a check and a maker."""
 
-    member = fields.Field(data_key="name")
+    member: fields.Field[Any] = fields.Field(data_key="name")
 
     @validates_schema
     def check(self, body: Any, **_kwargs: Any) -> None:
@@ -146,7 +146,7 @@ BODIES = {
 def test_gunicorn_parses_from_pieces_and_gives_back_what_is_left(reader):
     unreader = IterUnreader([HEAD + BODIES[reader]])
 
-    class Parsed(ParsedRequest):
+    class Parsed(ParsedRequest):  # type: ignore[misc]  # gunicorn has no types
         _policy_expect_continue = False
 
     parsed = Parsed(config.Config(), unreader, ("127.0.0.1", 1), 1)

@@ -140,7 +140,8 @@ def test_what_has_come_of_a_request_is_kept(service, end):
     connection = asked(service, REQUEST[:end], answers=1)
     assert (connection.requests, connection.outcome) == (1, Outcome.BEGUN)
     assert connection.intake.has_begun
-    assert connection.intake.progress is Progress.UNDER_WAY
+    progress = connection.intake.progress
+    assert progress is Progress.UNDER_WAY
     connection.take(REQUEST[end:])
     assert connection.intake.progress is Progress.WHOLE
     assert connection.intake.body().read() == b"{}"
