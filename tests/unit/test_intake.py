@@ -126,12 +126,12 @@ def test_what_gunicorn_refuses_is_refused_in_whatever_pieces_it_comes(cfg, data)
 
 
 @pytest.mark.parametrize("chunks", BROKEN.values(), ids=BROKEN)
-def test_a_chunked_body_that_cannot_be_right_is_judged_no_longer(cfg, chunks):
+def test_a_chunked_body_that_cannot_be_right_is_waited_for_no_longer(cfg, chunks):
     with pytest.raises((ParseException, NoMoreData)):
         read_by_gunicorn(cfg, CHUNKED + b"\r\n" + chunks)
     intake, _ = intake_of(cfg, [CHUNKED + b"\r\n" + chunks])
-    judged = intake.progress
-    assert judged is Progress.WHOLE  # so gunicorn judges it
+    before = intake.progress
+    assert before is Progress.WHOLE  # so gunicorn judges it
     with pytest.raises(Exception, match="broken off"):
         intake.body().read()
     assert intake.progress is Progress.BROKEN_OFF
@@ -171,7 +171,7 @@ def _never(*_: Any) -> None:
     ],
     ids=["length", "chunk", "chunks together", "framing"],
 )
-def test_a_body_that_is_too_large_is_judged_no_longer(cfg, begin):
+def test_a_body_that_is_too_large_is_waited_for_no_longer(cfg, begin):
     intake, _ = intake_of(cfg, [begin])
     assert intake.progress is Progress.TOO_LARGE
     with pytest.raises(Exception, match="413"):
@@ -179,7 +179,7 @@ def test_a_body_that_is_too_large_is_judged_no_longer(cfg, begin):
 
 
 @pytest.mark.parametrize("begin", [HEAD + b"Content-Length: 5\r\n", CHUNKED])
-def test_who_expects_to_be_told_is_judged_twice(cfg, begin):
+def test_who_expects_to_be_told_is_waited_for_twice(cfg, begin):
     intake, _ = intake_of(cfg, [begin + b"Expect: 100-continue\r\n\r\n"])
     before = intake.progress
     assert before is Progress.EXPECTING
