@@ -1,15 +1,22 @@
 """The examples work as they are, and all of them are tried."""
 
+import copy
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jwt
 import pytest
+import requests
+from joserfc import jwk, jws
 
 from scripts.throwaway import ROOT
+from tests.shared.api import Api
 from tests.shared.waiting import COMMAND
 
 EXAMPLES = ROOT / "examples"
@@ -22,12 +29,15 @@ ALONE = {
     "python/acme_request.py": "verified: https://acme.example.com/acme/new-account",
     "python/nested_jwt.py": "verified: alice",
     "python/sign_file.py": f"verified: {256 * 2**20} bytes",
+    "python/sign_joserfc.py": "verified: alice",
     "node/jwt.mjs": "verified: alice",
+    "node/sign.mjs": "verified: alice",
     "node/decrypt.mjs": "decrypted: for your eyes only",
 }
 """What each prints that needs nothing but the URL."""
 
 SIGNER = "python/sign_pyjwt.py"
+KEYS = "python/service_key.py"
 VERIFIERS = ("python/verify_joserfc.py", "python/verify_pyjwt.py")
 RECIPE = "ci/with-jose-hsm"
 PIPELINES = ("ci/github-actions.yml", "ci/gitlab-ci.yml")
@@ -59,7 +69,7 @@ def example(path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_all_are_tried_and_in_the_index():
-    tried = {*ALONE, SIGNER, *VERIFIERS, RECIPE, *PIPELINES}
+    tried = {*ALONE, SIGNER, KEYS, *VERIFIERS, RECIPE, *PIPELINES}
     index = (EXAMPLES / "README.md").read_text("utf-8")
     assert tried == set(re.findall(r"\]\((\S+)\)", index))
     assert tried | {"README.md"} == {
@@ -90,6 +100,70 @@ def test_what_is_signed_in_one_library_verifies_in_others_and_nothing_else_does(
         refused = example(copied / name, forged, server)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert re.search("BadSignature|InvalidSignature", refused.stderr)
+
+
+# --- Keys that libraries sign with ---
+
+
+@pytest.fixture(scope="module")
+def private_key() -> Any:
+    """What the example gives those who copy it."""
+    return runpy.run_path(str(EXAMPLES / KEYS))["private_key"]
+
+
+SIGNING: dict[str, tuple[dict[str, str], type[Any], str]] = {
+    "RS256": ({"kty": "RSA"}, jwk.RSAKey, "PS384"),
+    "ES256": ({"kty": "EC", "crv": "P-256"}, jwk.ECKey, "ES256"),
+    "ES512": ({"kty": "EC", "crv": "P-521"}, jwk.ECKey, "ES512"),
+    "EdDSA": ({"kty": "OKP", "crv": "Ed25519"}, jwk.OKPKey, "Ed25519"),
+}
+"""By what PyJWT signs with: a key, and how joserfc takes it and what it signs with."""
+
+
+@pytest.mark.parametrize("alg", SIGNING)
+def test_libraries_sign_with_a_key_of_the_service_and_verify(alg, live, server, private_key):
+    members, taken, other_alg = SIGNING[alg]
+    kid, algs = live.create(**members)["kid"], [other_alg]
+    key = private_key(kid, server)
+    token = jwt.encode({"sub": "alice"}, key, algorithm=alg)
+    assert jwt.decode(token, key.public_key(), algorithms=[alg]) == {"sub": "alice"}
+    public = live.get(f"/keys/{kid}").body["jwk"]
+    theirs = taken(key, public)
+    compact = jws.serialize_compact({"alg": other_alg}, b"data", theirs, algorithms=algs)
+    opened = jws.deserialize_compact(compact, taken.import_key(public), algorithms=algs)
+    assert opened.payload == b"data"
+
+
+@pytest.fixture(scope="module")
+def pair(live: Api) -> Any:
+    return live.create(kty="EC", crv="P-256", alg="ES256")
+
+
+def test_a_payload_that_is_not_encoded_is_signed_as_it_is(pair, server, private_key):
+    key = private_key(pair["kid"], server)
+    library = jwt.PyJWS()
+    token = library.encode(b"$.02", key, "ES256", is_payload_detached=True)
+    public = key.public_key()
+    seen = library.decode(token, public, algorithms=["ES256"], detached_payload=b"$.02")
+    assert seen == b"$.02"
+
+
+def test_a_library_is_told_what_the_service_refuses(pair, live, server, private_key):
+    other = live.create(kty="EC", crv="P-256", alg="ES256")
+    key = private_key(pair["kid"], server)
+    with pytest.raises(requests.HTTPError, match="422"):
+        jwt.encode({}, key, algorithm="ES256", headers={"kid": other["kid"]})
+
+
+@pytest.mark.parametrize("name", ["private_bytes", "private_numbers", "exchange"])
+def test_such_a_key_stays_in_the_token(name, pair, server, private_key):
+    key = private_key(pair["kid"], server)
+    assert copy.deepcopy(key) is copy.copy(key) is key
+    with pytest.raises(NotImplementedError, match="does not leave the token"):
+        getattr(key, name)()
+
+
+# --- Pipelines ---
 
 
 def test_a_pipeline_gets_a_service_that_ends_with_its_command(tmp_path):
