@@ -5,7 +5,8 @@ The peers do all of JOSE themselves. They get a detached JWS as ``protected.payl
 
 import json
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 import jwcrypto.jwe
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:EdDSA is deprecated via RFC 9864:joserfc.errors.SecurityWarning"
 )
 
-Jwk = dict[str, str]
-Jwe = dict[str, str]
+Jwk = dict[str, Any]
+Jwe = dict[str, Any]
 
 MESSAGE = b"It\xe2\x80\x99s a dangerous business, Frodo, going out your door."
 AAD = b"The Fellowship of the Ring"
@@ -123,7 +124,8 @@ class Joserfc(Peer):
 
     @staticmethod
     def generate(kty: str, crv: str | None = None, bits: int = 2048) -> Jwk:
-        return jwk.generate_key(kty, crv or bits).as_dict(private=True)
+        generate: Callable[..., jwk.Key] = jwk.generate_key  # it has types for literals alone
+        return generate(kty, crv or bits).as_dict(private=True)
 
     @staticmethod
     def load(key: Jwk) -> jwk.Key:
@@ -152,7 +154,9 @@ class Joserfc(Peer):
 
     @staticmethod
     def decrypt(key: Any, message: Jwe, algs: tuple[str, str]) -> bytes:
-        opened = jwe.decrypt_json(message, key, algorithms=algs)
+        flattened = cast("jwe.FlattenedJSONSerialization", message)
+        opened = jwe.decrypt_json(flattened, key, algorithms=algs)
+        assert opened.plaintext is not None
         return opened.plaintext
 
 
@@ -183,7 +187,10 @@ class Service:
             key = self.api.create(**body_of(alg))
             self._generated[alg] = key["kid"]
         kid = self._generated[alg]
-        return kid, dict(self._find(UUID(kid)).public_jwk)
+        found = self._find(UUID(kid))
+        assert found
+        assert found.public_jwk
+        return kid, dict(found.public_jwk)
 
     def shared(self, peer: Peer, alg: str) -> tuple[str, Jwk]:
         """Return the kid of a private key that ``peer`` has made, and the key."""
@@ -411,8 +418,8 @@ def test_the_service_keeps_the_cek_that_a_peer_made(
     protected = {"alg": alg, "enc": enc, "kid": kid}
     message = peer.encrypt(peer.load(public), MESSAGE, protected, None)
     request = {name: message[name] for name in ("protected", "encrypted_key")}
-    kid = UUID(service.api.ok("/keys/unwrap", request)["kid"])
-    cek = hsm.KeyRef(kid=kid, spec=hsm.KeySpec(kty="oct", alg=enc))
+    unwrapped = UUID(service.api.ok("/keys/unwrap", request)["kid"])
+    cek = hsm.KeyRef(kid=unwrapped, spec=hsm.KeySpec(kty="oct", alg=enc))
     # At the adapter: the header of the peer's message names the pair, not the CEK.
     sealed = hsm.Sealed(*(unb64u(message[name]) for name in ("iv", "ciphertext", "tag")))
     aad = message["protected"].encode()

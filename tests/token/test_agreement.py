@@ -20,7 +20,7 @@ from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.bodies import body_of, crvs_of
 
 Jwk = dict[str, Any]
-Change = Mapping[str, Any]
+Change = dict[str, Any]
 
 GONE = object()
 BAD_REQUEST = (400, "bad_request")
@@ -403,6 +403,7 @@ def test_public_halves_are_shown_to_be_encrypted_to(local: Api, application: Any
     local.ok(f"/keys/{made['kid']}/tags", {"tags": ["jwks"]})
     assert jwk in local.get("/.well-known/jwks.json").body["keys"]
     public = load_pem_public_key(local.get(f"/keys/{made['kid']}/public.pem").content)
+    assert isinstance(public, x25519.X25519PublicKey | ec.EllipticCurvePublicKey)
     x = (
         public.public_bytes_raw()
         if isinstance(public, x25519.X25519PublicKey)

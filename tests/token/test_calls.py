@@ -80,7 +80,8 @@ def use(token: Hsm, key: KeyRef, alg: str) -> Any:
 def test_a_result_with_a_flipped_bit_is_given_to_nobody(token, chaos, alg):
     key = new_ref(SPECS[alg])
     token.generate(key)
-    once, own_thread = [], threading.get_ident()
+    once: list[bool] = []
+    own_thread = threading.get_ident()
 
     def flip(output: int) -> Callable[..., int]:
         def call(original: Callable[..., int], *words: int) -> int:
@@ -163,6 +164,11 @@ def test_without_random_bytes_nothing_is_encrypted(token, chaos):
     _until(lambda: _outcome(lambda: token.destroy(key)) == "done")
 
 
+def answer_late(*_: int) -> int:
+    time.sleep(60)
+    return injector.OK
+
+
 def hang(function: str) -> str:
     """Have ``function`` hang; the process is not to come back from here."""
     token, key = _started(), new_ref(ES256)
@@ -171,7 +177,7 @@ def hang(function: str) -> str:
     print('"before"', flush=True)
     connection = token._connection  # only now: a busy machine takes longer than this to open it
     connection._settings = replace(connection._settings, call_seconds=2.0, generation_seconds=2.0)
-    chaos.replace(function, lambda *_: time.sleep(60) or injector.OK)
+    chaos.replace(function, answer_late)
     _outcome(lambda: token.sign(key, "ES256", b"data"))
     _outcome(lambda: token.generate(new_ref(SPECS["RS256"])))
     return "came back"

@@ -135,7 +135,7 @@ KNOWN = {
 
 @every_enc
 def test_rfc7518_appendix_b_opens(
-    enc: str, token: Hsm, imported: Callable[[str, bytes], UUID]
+    enc: str, token: Hsm, imported: Callable[[str, bytes], KeyRef]
 ) -> None:
     ref = imported(enc, bytes(range(CEK_BYTES[enc])))
     iv = bytes.fromhex("1af38c2dc2b96ffdd86694092341bc04")
@@ -149,7 +149,7 @@ WITH_CBC = [name for name, example in EXAMPLES.items() if example["enc"] in CBC_
 
 @pytest.mark.parametrize("name", WITH_CBC)
 def test_the_content_of_an_example_opens_with_its_cek(
-    name: str, token: Hsm, imported: Callable[[str, bytes], UUID]
+    name: str, token: Hsm, imported: Callable[[str, bytes], KeyRef]
 ) -> None:
     example, enc = EXAMPLES[name], EXAMPLES[name]["enc"]
     ref, jwe = imported(enc, unb64u(example["cek"])), example["jwe"]
@@ -383,7 +383,8 @@ def test_what_dies_between_the_halves_leaves_nothing_that_can_be_reached(
     function, local, token, chaos, application, monkeypatch
 ):
     keyring = service_of(application).keyring
-    rows, made = set(keyring.recovery.registry.specs()), []
+    rows = set(keyring.recovery.registry.specs())
+    made: list[int] = []
 
     def only_once(original: Callable[..., int], *words: int) -> int:
         made.append(int(original(*words)) if not made else DEVICE_REMOVED)

@@ -24,6 +24,8 @@ import hsm
 from hsm import Hsm, KeyRef, KeySpec, Settings
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.life.work import Errand
+from hsm.messages import Storage
+from hsm.storage.token_store import TokenStore
 from tests.shared import injector
 from tests.shared.bodies import ML_DSA
 from tests.shared.drivers import result_of
@@ -87,7 +89,7 @@ def try_wrong_pin(is_disk_full: bool = False) -> dict[str, int]:
     """Try to connect until told to go on, then until it works; count the logins."""
     chaos = _injector()
     chaos.count("C_Login")
-    reads = []
+    reads: list[None] = []
     settings = _settings()
 
     def read_pin() -> str:
@@ -171,7 +173,9 @@ def find_nothing() -> dict[str, Any]:
     key, unknown = new_ref(AES), new_ref(AES)
     token.generate(key)
     before = _canaries(token)
-    token._connection.token.stores["token"].forget(key.kid)
+    store = token._connection.token.stores[Storage.TOKEN]
+    assert isinstance(store, TokenStore)
+    store.forget(key.kid)
     chaos.find_nothing()
 
     def use(wanted: KeyRef) -> str:
@@ -397,13 +401,19 @@ def alone(
     )
 
 
+def next_line(process: "subprocess.Popen[str]") -> Any:
+    """What a driver prints before it is told to go on."""
+    assert process.stdout
+    return json.loads(process.stdout.readline())
+
+
 # -- Tests -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> dict[str, str]:
     """The environment of a token of this test's own."""
-    from tests.conftest import make_token  # noqa: PLC0415  # drivers do without
+    from scripts.throwaway import make_token  # noqa: PLC0415  # drivers do without
 
     return make_token(tmp_path / "state")
 
@@ -415,7 +425,7 @@ def test_a_wrong_pin_is_tried_once_by_all_processes_and_its_correction_is_notice
     pin_file.write_text("wrong-pin-4711")
     processes = [alone(own, try_wrong_pin) for _ in range(2)]
     try:
-        first = [json.loads(process.stdout.readline()) for process in processes]
+        first = [next_line(process) for process in processes]
         assert sum(found["logins"] for found in first) == 1
         assert all("PIN was refused" in found["reason"] for found in first)
         assert b"4711" not in latch.read_bytes()
@@ -438,7 +448,7 @@ def test_a_wrong_pin_is_not_tried_by_those_who_start_later(own):
     logins = []
     for _ in range(2):
         with alone(own, try_wrong_pin) as process:
-            logins.append(json.loads(process.stdout.readline())["logins"])
+            logins.append(next_line(process)["logins"])
             process.kill()
     assert logins == [1, 0]
 
@@ -446,7 +456,7 @@ def test_a_wrong_pin_is_not_tried_by_those_who_start_later(own):
 def test_a_wrong_pin_is_tried_once_by_a_process_that_cannot_write_it_down(own):
     Path(own["JOSE_HSM_PIN_FILE"]).write_text("wrong-pin-4711")
     with alone(own, try_wrong_pin, True) as process:
-        logins = json.loads(process.stdout.readline())["logins"]
+        logins = next_line(process)["logins"]
         process.kill()
     assert logins == 1
 
@@ -495,7 +505,7 @@ def test_a_lost_device_is_found_again_with_the_same_keys_in_a_new_epoch(environm
 @pytest.fixture(scope="module")
 def blinded(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What came of a token that found nothing for a while."""
-    from tests.conftest import make_token  # noqa: PLC0415  # drivers do without
+    from scripts.throwaway import make_token  # noqa: PLC0415  # drivers do without
 
     return result_of(make_token(tmp_path_factory.mktemp("blinded") / "state"), find_nothing)
 
@@ -512,7 +522,7 @@ def test_a_token_that_shows_nothing_gets_no_second_canary(blinded):
 @pytest.fixture(scope="module")
 def confused(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What came of a token that answered CKR_GENERAL_ERROR to every decryption for a while."""
-    from tests.conftest import make_token  # noqa: PLC0415  # drivers do without
+    from scripts.throwaway import make_token  # noqa: PLC0415  # drivers do without
 
     state = tmp_path_factory.mktemp("confused") / "state"
     return result_of(make_token(state), refuse_every_decryption)
@@ -783,7 +793,7 @@ def test_a_process_that_is_killed_over_a_wrong_pin_costs_no_second_try(own):
     pin_file.write_text("wrong-pin-4711")
     assert status_of(own, killed_at_login) == 9
     with alone(own, try_wrong_pin) as later:
-        found = json.loads(later.stdout.readline())
+        found = next_line(later)
         assert (found["logins"], "PIN was refused" in found["reason"]) == (0, True)
         pin_file.write_text(right)
         result, _ = later.communicate("go on\n", timeout=COMMAND.seconds)

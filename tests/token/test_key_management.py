@@ -75,10 +75,12 @@ def of_python(peer: Peer) -> Library:
             zip(PARTS, peer.encrypt_compact(key, MESSAGE, protected).split("."), strict=True)
         )
 
+    refused: tuple[type[Exception], ...] = (JoseError, *peer.refusals)
+
     def opened(case: Case, jwe: Any) -> bytes | None:
         try:
             return peer.decrypt(peer.load(case.key), jwe, (case.alg, case.enc))
-        except (JoseError, *peer.refusals):
+        except refused:
             return None
 
     return Library(encrypt, lambda pairs: [opened(*pair) for pair in pairs], UNKNOWN_TO_PEERS)
@@ -149,7 +151,8 @@ def cases(local: Api) -> Iterator[list[Case]]:
         key = generated(alg, crv)
         keys.append((local.create(**{**key, "alg": alg})["kid"], key, alg))
     encs = hsm.CONTENT_ENCRYPTIONS
-    yield [Case(*key, enc, is_full) for key, enc, is_full in itertools.product(keys, encs, (0, 1))]
+    every = itertools.product(keys, encs, (False, True))
+    yield [Case(kid, key, alg, enc, is_full) for (kid, key, alg), enc, is_full in every]
     for kid, *_ in keys:
         assert local.delete(kid).status == 204
 

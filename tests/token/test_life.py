@@ -250,7 +250,7 @@ def test_no_signature_is_made_after_the_deletion(server, live, threads, applicat
             started: threading.Barrier = started,
         ) -> list[tuple[bool, int]]:
             client = Api.over_http(server)
-            answers = []
+            answers: list[tuple[bool, int]] = []
             started.wait(timeout=CHANGE.seconds)
             while len(answers) < 5 or not answers[-5][0]:
                 was_gone = gone.is_set()

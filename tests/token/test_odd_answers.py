@@ -2,7 +2,6 @@
 
 import ctypes
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +19,8 @@ from scripts.throwaway import make_token
 from tests.shared import injector
 from tests.shared.drivers import result_of
 from tests.shared.injector import Injector
-from tests.token.test_connection import ES256, _injector, _outcome, _started, new_ref
+from tests.shared.refs import new_ref
+from tests.token.test_connection import ES256, _injector, _outcome, _started
 
 VENDOR_DEFINED = 0x80000001
 VERBS = ("Encrypt", "Decrypt", "Sign", "Verify")
@@ -55,7 +55,7 @@ def trials(application: Any) -> Trials:
 
 
 @pytest.fixture
-def odd(chaos: Injector, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def odd(chaos: Injector, monkeypatch: pytest.MonkeyPatch) -> None:
     """A vendor's code from each function, as long as something is being tried in this thread."""
     tried = threading.local()
 
@@ -77,7 +77,6 @@ def odd(chaos: Injector, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         chaos.replace(name, refuse)
     for name in ("attempt", "attempt_transport"):
         monkeypatch.setattr(Proof, name, trying(getattr(Proof, name)))
-    return
 
 
 def test_a_vendors_code_in_one_trial_refuses_what_was_tried_and_nothing_else(trials, odd):

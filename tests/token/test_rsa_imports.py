@@ -12,7 +12,7 @@ from joserfc.jwk import RSAKey
 from app.jwk import primality
 from app.service import service_of
 from tests.shared.api import Answer, Api, b64u
-from tests.token.test_calls import _until
+from tests.token.test_connection import _until
 from tests.unit.test_key_material import members_from, number
 
 IMPORTERS = 20

@@ -26,7 +26,7 @@ from app.registry.tables import keys
 from app.service import service_of
 from hsm import Hsm, KeyRef, KeySpec, TokenUnavailable, file_lock
 from hsm.life.work import Errand
-from tests.conftest import ROOT, make_token
+from scripts.throwaway import ROOT, make_token
 from tests.shared.api import b64u
 from tests.shared.command import jose_hsm
 from tests.shared.refs import new_ref

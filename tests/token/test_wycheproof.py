@@ -151,7 +151,8 @@ def secret_key(adapter: hsm.Hsm, alg: str, value: bytes) -> Iterator[KeyRef]:
 def test_only_valid_signatures_verify(
     alg: str, file: str, adapter: hsm.Hsm, groups: Callable[[str], list[Group]]
 ) -> None:
-    spec = KeySpec(**body_of(alg))
+    members: dict[str, Any] = body_of(alg)
+    spec = KeySpec(**members)
     expected, answers = {}, {}
     for group in groups(file):
         with public_key(adapter, spec, group["publicKeyPem"]) as ref:
