@@ -21,18 +21,17 @@ class JweHeader:
     @property
     def agreement(self) -> hsm.Agreement:
         """What both sides agree with, as far as it is known before."""
-        apu, apv = (encoding.decode(self.party_info[name] or "") for name in ("apu", "apv"))
-        return hsm.Agreement(apu=apu, apv=apv)
+        apu, apv = self.party_info["apu"], self.party_info["apv"]
+        return hsm.Agreement(
+            apu=encoding.decode(apu) if apu else b"", apv=encoding.decode(apv) if apv else b""
+        )
 
     def agreed(self, made: hsm.Agreement) -> dict[str, Any]:
         """Return what it holds of how the recipient gets the CEK."""
-        agreed = {
-            "epk": made.epk and write_public(made.epk),
-            **self.party_info,
-            "iv": encoding.encode(made.iv) or None,
-            "tag": encoding.encode(made.tag) or None,
-        }
-        return {name: value for name, value in agreed.items() if value is not None}
+        ephemeral = {"epk": write_public(made.epk)} if made.epk else {}
+        given = {name: text for name, text in self.party_info.items() if text is not None}
+        wrapping = {"iv": made.iv, "tag": made.tag} if made.tag else {}
+        return ephemeral | given | {name: encoding.encode(part) for name, part in wrapping.items()}
 
     def protected(self, made: hsm.Agreement) -> str:
         """Return it encoded."""
