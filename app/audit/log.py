@@ -113,7 +113,7 @@ class AuditLog:
     def _append(self, entries: Iterable[Mapping[str, Any]]) -> None:
         head, lines, time = self._head, [], now()
         for members in entries:
-            line = compact_json.dumps({"time": time, **members, "prev": head}).encode("ascii")
+            line = compact_json.line({"time": time, **members, "prev": head}).encode("ascii")
             head = digest(line)
             lines.append(b"%b\n" % line)
         text = self._start + b"".join(lines)

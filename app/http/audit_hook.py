@@ -55,7 +55,9 @@ class AuditHook:
         is_change = audit is Audit.CHANGE and status not in _REFUSED
         try:
             self._log.record(
-                is_synced=is_change, **self._members(request, request.endpoint, current, status)
+                is_synced=is_change,
+                **self._of_request(request, current.request_id),
+                **_of_use(request.endpoint, current, status),
             )
         except OSError:
             self._failed()
@@ -75,10 +77,14 @@ class AuditHook:
         ]
         if self._log is None or not audited:
             return
+        of_all = self._of_request(request, audited[0][1].record.request_id)
         try:
             self._log.record_all(
-                self._members(request, part.endpoint, part.record, part.answer.status)
-                | {"part": number}
+                {
+                    **of_all,
+                    **_of_use(part.endpoint, part.record, part.answer.status),
+                    "part": number,
+                }
                 for number, part in audited
             )
         except OSError:
@@ -88,22 +94,12 @@ class AuditHook:
         else:
             self._metrics.audited("written", len(audited))
 
-    def _members(
-        self, request: Request, endpoint: str | None, current: RequestRecord, status: int
-    ) -> dict[str, Any]:
+    def _of_request(self, request: Request, request_id: str) -> dict[str, Any]:
+        """Return what all lines of a request begin with."""
         return {
-            "request_id": current.request_id,
+            "request_id": request_id,
             "principal": auth.caller(),
             "address": self._address.of(request),
-            "endpoint": endpoint,
-            "kid": current.kid,
-            "new_kid": current.new_kid,
-            "alg": current.alg,
-            "enc": current.enc,
-            **({"kids": current.kids} if current.kids else {}),
-            **current.change,
-            "status": status,
-            "error": current.error,
         }
 
     def _undo(self, current: RequestRecord) -> None:
@@ -115,6 +111,21 @@ class AuditHook:
     def _failed(self) -> None:
         self._metrics.audited("failed")
         logger.exception("the audit log cannot be written")
+
+
+def _of_use(endpoint: str | None, current: RequestRecord, status: int) -> dict[str, Any]:
+    """Return what was used, and how that ended."""
+    return {
+        "endpoint": endpoint,
+        "kid": current.kid,
+        "new_kid": current.new_kid,
+        "alg": current.alg,
+        "enc": current.enc,
+        **({"kids": current.kids} if current.kids else {}),
+        **current.change,
+        "status": status,
+        "error": current.error,
+    }
 
 
 def _has_line(audit: Audit, status: int) -> bool:

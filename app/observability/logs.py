@@ -20,7 +20,7 @@ _MOST_A_SECOND: Final = 100
 
 def line(**members: Any) -> str:
     """Return one JSON object in ASCII, with the present time first (RFC 3339, UTC)."""
-    return compact_json.dumps({"time": now(), **members})
+    return compact_json.line({"time": now(), **members})
 
 
 def configure(stream: Stream, level: str) -> None:
