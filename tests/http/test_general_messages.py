@@ -12,7 +12,7 @@ import pytest
 from joserfc import jwe, jwk, jws
 
 from app.service import service_of
-from tests.http.test_header_parts import imported, of
+from tests.http.test_rfc_messages import of
 from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.injector import NAMES
 from tests.shared.reads import reads_of
@@ -27,39 +27,9 @@ AGREEING = {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A128KW"}
 Body = dict[str, Any]
 
 
-# --- As printed ---
-
-
-@pytest.mark.parametrize("example", of("signed", is_general=True))
-def test_a_general_jws_of_the_rfcs_is_verified_as_printed(live, example):
-    signatures = example["message"]["signatures"]
-    for number, key in enumerate(example["keys"]):
-        kid = imported(live, key)
-        message = example["message"] | {"kid": kid}
-        answer = live.ok("/verify", message)
-        valid = [None] * len(signatures)
-        valid[number] = True
-        assert (answer["kid"], answer["valid"]) == (kid, True)
-        assert [one["valid"] for one in answer["signatures"]] == valid
-        answer = live.ok("/verify", message | {"payload": b64u("another")})
-        assert answer["valid"] is False
-        assert answer["signatures"][number]["valid"] is False
-
-
-@pytest.mark.parametrize("example", of("encrypted", is_general=True))
-def test_a_general_jwe_of_the_rfcs_is_decrypted_as_printed(rsa1_5, example):
-    for key in example["keys"]:
-        kid = imported(rsa1_5, key)
-        message = example["message"] | {"kid": kid}
-        assert rsa1_5.ok("/decrypt", message) == {"kid": kid, "data": example["plaintext"]}
-        changed = message | {"tag": b64u(bytes(16))}
-        assert rsa1_5.post("/decrypt", changed).refusal == (422, "decryption_failed")
-        assert rsa1_5.ok("/keys/unwrap", message)["kty"] == "oct"
-
-
 def test_the_examples_open_by_the_names_that_they_have(rsa1_5):
     """Those that can be aliases: RFC 7516 A.4 has the kids 2011-04-29 and 7."""
-    [example] = [one.values[0] for one in of("encrypted", is_general=True) if "7516" in one.id]
+    [example] = [one.values[0] for one in of("encrypted") if one.id == "RFC 7516 A.4"]
     message, (rsa, aes) = example["message"], example["keys"]
     assert rsa1_5.post("/decrypt", message).refusal == NOT_FOUND
     for key, name in ((aes, "7"), (rsa, "2011-04-29")):  # the first of ours counts

@@ -1,8 +1,7 @@
-"""Headers whose members are in several parts: flattened messages, as printed and as others make."""
+"""Headers whose members are in several parts: flattened messages as others make them."""
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jwcrypto.jwe
@@ -11,48 +10,11 @@ import jwcrypto.jws
 import pytest
 from joserfc import jwe, jwk, jws
 
-from tests.shared.api import Api, b64u, header, unb64u
+from tests.shared.api import Api, b64u, header
 
 BAD_REQUEST = (400, "bad_request")
-EXAMPLES = json.loads(Path(__file__).with_name("rfc_json_serializations.json").read_text("utf-8"))
 DATA = b64u("data")
 Body = dict[str, Any]
-
-
-def of(kind: str, *, is_general: bool) -> list[Any]:
-    """The printed messages of one form."""
-    return [
-        pytest.param(example, id=example["name"])
-        for example in EXAMPLES[kind]
-        if bool(example["message"].keys() & {"signatures", "recipients"}) is is_general
-    ]
-
-
-def imported(api: Api, key: Mapping[str, Any]) -> str:
-    kid: str = api.create(**key["jwk"], alg=key["alg"])["kid"]
-    return kid
-
-
-@pytest.mark.parametrize("example", of("signed", is_general=False))
-def test_a_flattened_jws_of_the_rfcs_is_verified_as_printed(live, example):
-    kid = imported(live, example["keys"][0])
-    message = example["message"] | {"kid": kid}
-    assert live.ok("/verify", message) == {"kid": kid, "valid": True}
-    changed = message | {"payload": b64u("another")}
-    assert live.ok("/verify", changed) == {"kid": kid, "valid": False}
-
-
-@pytest.mark.parametrize("example", of("encrypted", is_general=False))
-def test_a_flattened_jwe_of_the_rfcs_is_decrypted_as_printed(live, example):
-    kid = imported(live, example["keys"][0])
-    message = example["message"] | {"kid": kid}
-    assert live.ok("/decrypt", message) == {"kid": kid, "data": example["plaintext"]}
-    aad = b64u("another")
-    assert live.post("/decrypt", message | {"aad": aad}).refusal == (422, "decryption_failed")
-    made = live.ok("/keys/unwrap", message)
-    protected = json.loads(unb64u(example["message"].get("protected", "e30")))
-    enc = (protected | example["message"].get("unprotected", {}))["enc"]
-    assert made["alg"] == enc
 
 
 # --- What goes where ---

@@ -31,6 +31,7 @@ from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
 from tests.shared.sealing import CBC_HMAC, CEK_BYTES, TAG_BYTES, seal, seal_padded, tag
+from tests.shared.vector_counts import RecordProperty, count
 from tests.token.test_connection import _until
 from tests.token.test_key_management import (
     MESSAGE,
@@ -135,12 +136,16 @@ KNOWN = {
 
 @every_enc
 def test_rfc7518_appendix_b_opens(
-    enc: str, token: Hsm, imported: Callable[[str, bytes], KeyRef]
+    enc: str,
+    token: Hsm,
+    imported: Callable[[str, bytes], KeyRef],
+    record_property: RecordProperty,
 ) -> None:
     ref = imported(enc, bytes(range(CEK_BYTES[enc])))
     iv = bytes.fromhex("1af38c2dc2b96ffdd86694092341bc04")
     sealed = hsm.Sealed(iv, *map(bytes.fromhex, KNOWN[enc]))
     assert token.decrypt(ref, "dir", enc, b"", sealed, PRINCIPLE) == PLAINTEXT
+    count(record_property, "RFC 7518", 1)
 
 
 EXAMPLES = json.loads(MANAGEMENT_FILE.read_text("utf-8"))

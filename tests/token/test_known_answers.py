@@ -1,8 +1,6 @@
-"""The examples of the RFCs (wire contract §7).
+"""The examples of the RFCs at the adapter, with their CEKs, and rebuilt over HTTP (contract §7).
 
-Keys are imported over HTTP. Where an example's header has a kid that is not ours, no request can
-carry it: its bytes then go to the adapter as they are, and over HTTP goes the same example with
-the header rebuilt around the fixed key. Where it has none, the kid stands beside the message.
+As they are printed they go to a live service in ``tests/http/test_rfc_messages.py``.
 """
 
 import json
@@ -16,9 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 import hsm
-from app.jose import encoding
 from app.jwk import epk
-from app.schemas.messages.serializations import JWE_PARTS
 from app.service import service_of
 from hsm import KeyRef, KeySpec
 from hsm.algorithms.families import CEK_WRAPPING, ContentEncryption
@@ -351,15 +347,20 @@ def test_ecdh_es_examples_derive_their_cek(
     assert b64u(bytes(adapter._connection.perform(Errand(verb=derive)))) == example["cek"]
 
 
-def test_rfc7518_c_opens_over_http(local: Api, managed: Callable[[str], Example]) -> None:
+def test_rfc7518_c_opens_over_http(
+    live: Api, managed: Callable[[str], Example], record_property: RecordProperty
+) -> None:
     example = managed("RFC 7518 C")
-    ref = imported(local, example["jwk"], "ECDH-ES")
-    protected = header(**example["protected"], kid=str(ref.kid))
-    jwe = seal(unb64u(example["cek"]), b64u(bytes(12)), b"text", protected)
-    assert local.ok("/decrypt", jwe) == {"kid": str(ref.kid), "data": b64u("text")}
-    other = header(**example["protected"] | {"apv": b64u("Eve")}, kid=str(ref.kid))
-    jwe = seal(unb64u(example["cek"]), b64u(bytes(12)), b"text", other)
-    assert local.post("/decrypt", jwe).refusal == (422, "decryption_failed")
+    kid = str(imported(live, example["jwk"], "ECDH-ES").kid)
+
+    def sealed_under(protected: str) -> dict[str, str]:
+        return seal(unb64u(example["cek"]), b64u(bytes(12)), b"text", protected) | {"kid": kid}
+
+    jwe = sealed_under(header(**example["protected"]))
+    assert live.ok("/decrypt", jwe) == {"kid": kid, "data": b64u("text")}
+    other = sealed_under(header(**example["protected"] | {"apv": b64u("Eve")}))
+    assert live.post("/decrypt", other).refusal == (422, "decryption_failed")
+    count(record_property, "RFC 7518", 1)
 
 
 @pytest.mark.parametrize("section", ["5.4", "5.8"])
@@ -437,36 +438,3 @@ def assert_rebuilt(api: Api, kid: UUID, example: Example) -> None:
     body = {"protected": protected, "encrypted_key": jwe["encrypted_key"]}
     body |= {part: b64u(value) for part, value in ours._asdict().items()}
     assert api.ok("/decrypt", body) == {"kid": str(kid), "data": b64u(text)}
-
-
-# --- Verbatim over HTTP: the header has no kid, so it stands beside the message ---
-
-
-def assert_decrypts(api: Api, kid: UUID, jwe: dict[str, str], text: str) -> None:
-    """Decrypt what the RFC prints as it is, in both serializations, and nothing that differs."""
-    compact = encoding.compact(*(jwe[name] for name in JWE_PARTS))
-    opened = {"kid": str(kid), "data": b64u(text)}
-    assert api.ok("/decrypt", {"jwe": compact, "kid": str(kid)}) == opened
-    assert api.ok("/decrypt", jwe | {"kid": str(kid)}) == opened
-    spoiled = jwe | {"kid": str(kid), "tag": b64u(bytes(len(unb64u(jwe["tag"]))))}
-    assert api.post("/decrypt", spoiled).refusal == (422, "decryption_failed")
-
-
-def test_rfc7516_a1_decrypts_verbatim(live: Api, rfc: Callable[[str], Example]) -> None:
-    example = rfc("rfc7516_a1_rsa_oaep_a256gcm")
-    jwe = {name: example[name] for name in ("encrypted_key", "iv")}
-    jwe |= {name: example[f"rfc_{name}"] for name in ("protected", "ciphertext", "tag")}
-    kid = imported(live, example["jwk"], "RSA-OAEP").kid
-    assert_decrypts(live, kid, jwe, example["plaintext_utf8"])
-
-
-def test_rfc7516_a2_decrypts_verbatim(rsa1_5: Api, managed: Callable[[str], Example]) -> None:
-    example = managed("RFC 7516 A.2")
-    kid = imported(rsa1_5, example["jwk"], "RSA1_5").kid
-    assert_decrypts(rsa1_5, kid, example["jwe"], example["plaintext"])
-
-
-def test_rfc7516_a3_decrypts_verbatim(live: Api, managed: Callable[[str], Example]) -> None:
-    example = managed("RFC 7516 A.3")
-    kid = imported(live, example["jwk"], "A128KW").kid
-    assert_decrypts(live, kid, example["jwe"], example["plaintext"])
