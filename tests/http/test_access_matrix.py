@@ -17,7 +17,7 @@ from app.config import Config
 from app.http.endpoint import Endpoint
 from app.http.router import ENDPOINTS
 from app.registry import Registry
-from app.rights import GRANTABLE, Role
+from app.rights import GRANTABLE, Right, Role
 from tests.shared.api import PREFIX, Api, header
 from tests.shared.authority import Certificates
 from tests.shared.callers import token_for
@@ -56,7 +56,7 @@ class Call:
         return frozenset(NEEDS.get(need, str(need)) for need in self.endpoint.needs)
 
 
-NEEDS = {Role.CREATOR: CREATE, Role.AUDITOR: EVERY_KEY}
+NEEDS: dict[Right | Role, str] = {Role.CREATOR: CREATE, Role.AUDITOR: EVERY_KEY}
 
 
 def call(name: str, method: str | None = None, *, query: str = "", **members: Any) -> Call:
@@ -272,7 +272,7 @@ class Site:
 
     def ask(self, client: "Client", call: Call, *, is_known: bool) -> int | str:
         """Return the status of the answer, or that there is no connection."""
-        kid = self.made.get(call.key, "") if is_known else UNKNOWN_KID
+        kid = self.made.get(call.key or "", "") if is_known else UNKNOWN_KID
         path = call.path.replace("{kid}", kid)
         body = None if call.body is None else json.dumps(call.body(self.made, kid))
         media = {} if body is None else {"Content-Type": "application/json"}

@@ -92,7 +92,7 @@ def test_what_is_no_alias_is_refused_before_anything_is_asked(
     assert local.get(f"/keys/{key['kid']}").body["alias"] is None
 
 
-WITHOUT = ({}, {"alias": None}, {"alias": "other:name"})
+WITHOUT: tuple[dict[str, Any], ...] = ({}, {"alias": None}, {"alias": "other:name"})
 
 
 @pytest.mark.parametrize("members", WITHOUT)

@@ -301,16 +301,14 @@ def test_all_keys_are_read_with_one_query(local, application):
 
     looked: list[Any] = []
     lookups = (registry._lookup, registry._lookup_for, registry._lookup_called_for)
-    fetches = [lookup._fetch for lookup in lookups]
     event.listen(registry._database.engine, "before_cursor_execute", note)
     try:
-        for lookup in lookups:
-            lookup._fetch = looked.append
-        answers = batch(local, *requests)
+        with pytest.MonkeyPatch.context() as patched:
+            for lookup in lookups:
+                patched.setattr(lookup, "_fetch", looked.append)
+            answers = batch(local, *requests)
     finally:
         event.remove(registry._database.engine, "before_cursor_execute", note)
-        for lookup, fetch in zip(lookups, fetches, strict=True):
-            lookup._fetch = fetch
     assert [answer["status"] for answer in answers] == [200] * 7 + [404] * 2
     assert (len(queries), looked) == (1, [])
 
@@ -455,7 +453,8 @@ def test_a_failed_decryption_of_a_batch_is_as_late_as_one_alone(local):
 def test_failures_together_take_a_time_that_depends_on_their_number_and_size(
     number, spent, encrypted_key, seconds, monkeypatch
 ):
-    clock, slept = [0.0], []
+    clock = [0.0]
+    slept: list[float] = []
     own_time = SimpleNamespace(monotonic=lambda: clock[0], sleep=slept.append)
     monkeypatch.setattr("hsm.operations.timing.time", own_time)
     delay = FailureDelay()
@@ -474,7 +473,8 @@ def test_failures_together_take_a_time_that_depends_on_their_number_and_size(
 def test_a_failure_alone_takes_a_slot_of_time_however_slow_the_token_is(
     spent, seconds, monkeypatch
 ):
-    clock, slept = [0.0], []
+    clock = [0.0]
+    slept: list[float] = []
     own_time = SimpleNamespace(monotonic=lambda: clock[0], sleep=slept.append)
     monkeypatch.setattr("hsm.operations.timing.time", own_time)
     with suppress(DecryptionFailed), FailureDelay().of(bytes(512)):

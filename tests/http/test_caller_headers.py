@@ -97,7 +97,11 @@ def test_a_jwk_and_a_certificate_of_the_key_itself_may_be_given(live, pairs, pub
         "x5t": b64u(hashlib.sha1(der(chain[0])).digest()),
         "x5t#S256": b64u(hashlib.sha256(der(chain[0])).digest()),
     }
-    given = {"jwk": {**public["PS256"], "use": "sig"}, "x5c": x5c(chain), **thumbprints}
+    given: dict[str, Any] = {
+        "jwk": {**public["PS256"], "use": "sig"},
+        "x5c": x5c(chain),
+        **thumbprints,
+    }
     jws = sign(live, key, "PS256", header={**given, "jwk": {**given["jwk"], "x5c": x5c(chain)}})
     protected = json.loads(text_of(jws["protected"]))
     assert protected["x5c"] == x5c(chain)

@@ -69,7 +69,7 @@ def test_of_several_signatures_those_of_our_keys_are_verified(live):
     message = signed_by(
         (stranger, ES, {"kid": "stranger"}), (one, ES, {"kid": first}), (two, ES, {"kid": second})
     )
-    told = [
+    told: list[Body] = [
         {"kid": "stranger", "valid": None},
         {"kid": first, "valid": True},
         {"kid": second, "valid": True},
@@ -375,7 +375,9 @@ def test_joserfc_makes_them_for_us(live):
 
     private, kid = new_signer(live)
     signer = jwk.import_key(private.export(as_dict=True))
-    members = [{"protected": ES, "header": {"kid": kid}}, {"protected": ES, "header": {"kid": "x"}}]
+    members: list[jws.HeaderDict] = [
+        {"protected": ES, "header": {"kid": name}} for name in (kid, "x")
+    ]
     signed = jws.serialize_json(members, b"data", signer)
     assert unb64u(signed["payload"]) == b"data"
     assert live.ok("/verify", dict(signed)) == {

@@ -204,11 +204,10 @@ def test_one_statement_finds_the_key_and_the_grant(application):
 
     look()  # from now on this thread has a connection of its own
     statements: list[str] = []
+    reader = registry._database._readers.own
+    assert reader
     with registry._database.engine.connect() as lent_next:
-        drivers = [
-            lent_next.connection.driver_connection,
-            registry._database._readers.own.connection,
-        ]
+        drivers = [lent_next.connection.driver_connection, reader.connection]
     for driver in drivers:
         driver.set_trace_callback(statements.append)
     try:

@@ -150,6 +150,16 @@ def _part(name: str, member: str) -> Any:
     return header(**{member: "x"}) if name == "protected" else {member: "x"}
 
 
+EXTENSIONS_OF_JWE: Mapping[str, Body] = {
+    "'crit'": {"crit": ["b64"]},
+    "'zip'": {"zip": "DEF"},
+    "'b64'": {"b64": True},
+}
+EXTENSIONS_OF_JWS: Mapping[str, Body] = {
+    "'crit'": {"crit": ["b64"], "b64": False},
+    "'zip'": {"zip": "DEF"},
+    "'b64'": {"b64": False},
+}
 REFUSALS: Mapping[str, tuple[str, Body, str]] = {
     "a header that is no object": ("/verify", {"header": "x"} | JWS, "'header'"),
     "a header that is an array": ("/verify", {"header": [ES]} | JWS, "'header'"),
@@ -198,11 +208,7 @@ REFUSALS: Mapping[str, tuple[str, Body, str]] = {
     **{
         f"{name} in {part} of a JWE": ("/decrypt", {part: DIR | {"kid": "x"} | member} | JWE, name)
         for part in ("header", "unprotected")
-        for name, member in {
-            "'crit'": {"crit": ["b64"]},
-            "'zip'": {"zip": "DEF"},
-            "'b64'": {"b64": True},
-        }.items()
+        for name, member in EXTENSIONS_OF_JWE.items()
     },
     **{
         f"{name} unprotected in a JWS": (
@@ -210,11 +216,7 @@ REFUSALS: Mapping[str, tuple[str, Body, str]] = {
             {"header": ES | {"kid": "x"} | member} | JWS,
             name,
         )
-        for name, member in {
-            "'crit'": {"crit": ["b64"], "b64": False},
-            "'zip'": {"zip": "DEF"},
-            "'b64'": {"b64": False},
-        }.items()
+        for name, member in EXTENSIONS_OF_JWS.items()
     },
     "crit protected, and what it names not": (
         "/verify",

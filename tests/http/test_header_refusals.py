@@ -91,17 +91,19 @@ CERTIFYING: Mapping[str, tuple[Members, str]] = {
     ),
     "x5t of nothing": (lambda known: {"x5t": known.thumbprint("own", hashlib.sha1)}, "'x5t'"),
 }
+
+
+def in_own_jwk(members: Members) -> Members:
+    return lambda known: {"jwk": {**known.jwk["own"], **members(known)}}
+
+
 FOREIGN: Mapping[str, Case] = {
     **{
         title: (members, CRYPTO_FAILURE, f"{name} {ANOTHER}")
         for title, (members, name) in CERTIFYING.items()
     },
     **{
-        f"jwk with {title}": (
-            lambda known, members=members: {"jwk": {**known.jwk["own"], **members(known)}},
-            CRYPTO_FAILURE,
-            f"{name} {ANOTHER}",
-        )
+        f"jwk with {title}": (in_own_jwk(members), CRYPTO_FAILURE, f"{name} {ANOTHER}")
         for title, (members, name) in CERTIFYING.items()
     },
     "kid of another key": (
@@ -268,9 +270,10 @@ def refusals(known: Known) -> Iterator[tuple[str, dict[str, Any], tuple[int, str
         yield f"whole: {title}", sign | {"protected": value}, BAD_REQUEST, text
     for title, value in NO_MEMBERS.items():
         yield f"members: {title}", sign | {"header": value}, BAD_REQUEST, "must be an object"
-    whole = header(alg="ES256")
-    for other, value in (("header", {}), ("typ", "JWT"), ("cty", "JWT")):
-        body = sign | {"protected": whole, other: value}
+    protected = header(alg="ES256")
+    beside: Mapping[str, Any] = {"header": {}, "typ": "JWT", "cty": "JWT"}
+    for other, value in beside.items():
+        body = sign | {"protected": protected, other: value}
         yield f"whole with {other}", body, BAD_REQUEST, f"'{other}' does not go with 'protected'"
     for name in ("typ", "cty"):
         body = sign | {"header": {name: "a"}, name: "a"}

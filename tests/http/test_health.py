@@ -6,13 +6,15 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import requests
 
+from app.errors import RegistryUnavailable
 from app.registry import watch
 from app.service import service_of
-from hsm import Phase, State
+from hsm import Cause, Hsm, Phase, State
 from scripts.throwaway import make_token
 from tests.shared.api import Api
 from tests.shared.waiting import CHANGE, STATE
@@ -62,12 +64,12 @@ def client(application):
 
 def test_what_is_told_is_the_state_of_the_token(application, client, monkeypatch):
     class Told:
-        state = State(Phase.STARTING, "starting", "the token is being opened")
+        state = State(Phase.STARTING, Cause.STARTING, "the token is being opened")
 
         def __getattr__(self, name: str) -> None:
             pytest.fail(f"the token was asked: {name}")
 
-    service = replace(service_of(application), hsm=Told())
+    service = replace(service_of(application), hsm=cast("Hsm", Told()))
     monkeypatch.setitem(application.extensions, "jose_hsm", service)
     answer = client.get("/health/ready")
     assert (answer.status_code, answer.json) == (
@@ -82,7 +84,7 @@ def test_a_registry_that_is_lost_is_told_and_that_it_is_back(monkeypatch):
 
     def ask() -> None:
         if not is_there.is_set():
-            raise watch.RegistryUnavailable
+            raise RegistryUnavailable
 
     watched = watch.Watch(ask)
     assert watched.cause == "registry"

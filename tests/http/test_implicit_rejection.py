@@ -14,7 +14,7 @@ from tests.unit.test_oaep import OAEPS, block_of, encoded
 VARYING_HEADERS = {"Date", "X-Request-Id"}
 
 
-@pytest.fixture(scope="module", params=OAEPS.values(), ids=OAEPS)
+@pytest.fixture(scope="module", params=[*OAEPS.values()], ids=[*OAEPS])
 def row(request):
     return request.param
 
@@ -24,8 +24,10 @@ def failures(request, row, live, application):
     """Requests to /decrypt that fail, by cause, with one key of each algorithm."""
     enc = request.param
     kid = live.create(kty="RSA", alg=row.name)["kid"]
-    jwk = service_of(application).registry.find(UUID(kid)).public_jwk
-    n, e = (int.from_bytes(encoding.decode(jwk[name]), "big") for name in ("n", "e"))
+    found = service_of(application).registry.find(UUID(kid))
+    assert found
+    assert found.public_jwk
+    n, e = (int.from_bytes(encoding.decode(found.public_jwk[name]), "big") for name in ("n", "e"))
     jwe = live.ok("/encrypt", {"kid": kid, "alg": row.name, "enc": enc, "data": b64u("hi")})
 
     def with_em(block: bytes, first: int = 0) -> dict[str, str]:

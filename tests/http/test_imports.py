@@ -112,7 +112,7 @@ FITTING: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
 @pytest.mark.parametrize("alg", FITTING)
 def test_use_and_key_ops_that_fit_are_taken_and_others_refused(local: Api, alg: str) -> None:
     key, use, operations = FITTING[alg]
-    said = [
+    said: list[dict[str, Any]] = [
         *({"use": one} for one in ("sig", "enc")),
         *({"key_ops": [one]} for one in (*SIGNS, *ENCRYPTION, *AGREEMENT)),
     ]

@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from flask import Flask
-from joserfc.jwk import KeySet, OKPKey, RSAKey
+from joserfc.jwk import KeyParameters, KeySet, OKPKey, RSAKey
 
 from app.auth.issuer_keys import IssuerKeys
 from app.auth.jwks_source import reader_of
@@ -153,21 +154,20 @@ def test_the_type_is_checked_if_it_is_configured(issuer, jwks):
     way = way_of(issuer, jwks, typ="at+jwt")
     for typ in ("at+jwt", "AT+JWT", "application/at+jwt"):
         assert principal(way, issuer.token(header={"typ": typ})) == "jwt:alice"
-    for typ in (None, "JWT", 1):
+    for other in (None, "JWT", 1):
         with pytest.raises(Refused):
-            principal(way, issuer.token(header={"typ": typ}))
+            principal(way, issuer.token(header={"typ": other}))
 
 
 def test_a_token_is_verified_once_for_each_state_of_the_keys(issuer, tmp_path, monkeypatch):
     path = tmp_path / "jwks.json"
     path.write_text(issuer.jwks)
     way, token = way_of(issuer, path), issuer.token()
-    proofs: list[str] = []
-    prove = way._prove
-    monkeypatch.setattr(way, "_prove", lambda *given: proofs.append("") or prove(*given))
+    prove = Mock(wraps=way._prove)
+    monkeypatch.setattr(way, "_prove", prove)
     for _ in range(3):
         assert principal(way, token) == "jwt:alice"
-    assert len(proofs) == 1
+    assert prove.call_count == 1
     others = KeySet([RSAKey.generate_key(2048, {"kid": "rsa"})]).as_dict(private=False)
     path.write_text(json.dumps(others) + " ")
     with pytest.raises(Refused):
@@ -180,7 +180,9 @@ KEY_ALGS = [None, "EdDSA", "Ed25519"]
 @pytest.mark.parametrize("key_alg", KEY_ALGS)
 @pytest.mark.parametrize("alg", ["EdDSA", "Ed25519"])
 def test_ed25519_has_two_names(issuer, tmp_path, key_alg, alg):
-    members = {"kid": "two"} | ({"alg": key_alg} if key_alg else {})
+    members: KeyParameters = {"kid": "two"}
+    if key_alg:
+        members["alg"] = key_alg
     key = OKPKey.generate_key("Ed25519", members)
     path = tmp_path / "jwks.json"
     path.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))

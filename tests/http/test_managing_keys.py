@@ -22,7 +22,7 @@ from app.jwk import write_public
 from app.registry import Filters, Key, Origin, Registry, Residency, State, migrate
 from app.registry.databases.engines import engine_of
 from app.registry.tables import grants, idempotency, keys, tags
-from hsm import KeySpec
+from hsm import KeySpec, PublicKey
 from scripts.throwaway import make_token
 from tests.shared.api import Answer, Api, b64u
 from tests.shared.callers import Callers, token_for
@@ -337,6 +337,7 @@ def test_the_public_half_is_there_in_pem(callers, members):
     answer = callers.alice.get(f"/keys/{kid}/public.pem")
     assert answer.headers["Content-Type"].startswith("application/x-pem-file")
     key = load_pem_public_key(answer.content)
+    assert isinstance(key, PublicKey)
     jwk = callers.alice.get(f"/keys/{kid}").body["jwk"]
     assert write_public(key).items() <= jwk.items()
 
@@ -799,6 +800,9 @@ def test_an_expired_row_is_read_as_deactivated(database_url):
     registry.insert(key)
     registry.activate(key.ref, None)
     active = registry.find(key.kid)
+    assert active
     assert registry.change(active, expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    assert registry.find(key.kid).state is State.DEACTIVATED
+    expired = registry.find(key.kid)
+    assert expired
+    assert expired.state is State.DEACTIVATED
     registry._database.engine.dispose()

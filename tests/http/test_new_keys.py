@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
 from scripts.throwaway import make_token
 from tests.shared.api import Api, b64u
@@ -79,9 +80,8 @@ def test_a_key_and_its_tags_come_together_or_not_at_all(
         made.append(table.name)
         if made.count("tags") == 2:
             raise RuntimeError("no second tag")
-        return _insert(table)
+        return insert(table)
 
-    _insert = registry.insert
     before = local.get("/keys", query_string={"limit": "200"}).body
     monkeypatch.setattr(registry, "insert", second_fails)
     assert local.post("/keys", {**KINDS["secret"], "tags": ["a", "b"]}).status == 500

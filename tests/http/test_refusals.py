@@ -257,8 +257,8 @@ def wrong_headers() -> Iterator[Case]:
         for name, (title, value) in itertools.product(
             names, {"missing": GONE, "null": None, **WRONG_TYPES}.items()
         ):
-            change = {"protected": Head({name: value})}
-            yield endpoint, f"header {name} {title}", change, BAD_REQUEST, None
+            wrong = {"protected": Head({name: value})}
+            yield endpoint, f"header {name} {title}", wrong, BAD_REQUEST, None
 
 
 NONES = ["".join(letters) for letters in itertools.product("nN", "oO", "nN", "eE")]
@@ -488,6 +488,10 @@ PAIRINGS: Mapping[str, tuple[str, ...]] = {
     "EC": ("HS256", "A256GCM", "RS256", "EdDSA", "ES512K", "A128KW", "RSA-OAEP", "none"),
     "OKP": ("HS256", "ES256", "RS256", "A256GCM", "ECDH-ES+A128GCMKW", "none"),
 }
+NO_BITS: tuple[Any, ...] = (
+    *(-1, 0, 1, 512, 1024, 2047, 2049, 4097, 8192, 16384, 10**100),
+    *("2048", "", 2048.0, 2048.5, True, False, [2048], {}),
+)
 GENERATIONS: Mapping[str, tuple[Change, Refusal]] = {
     "kty unknown": ({"kty": "DSA"}, BAD_REQUEST),
     "kty in lower case": ({"kty": "rsa", "alg": "RS256"}, BAD_REQUEST),
@@ -530,10 +534,7 @@ GENERATIONS: Mapping[str, tuple[Change, Refusal]] = {
     "OKP ML-DSA-44": ({"kty": "OKP", "alg": "ML-DSA-44"}, BAD_REQUEST),
     **{
         f"bits {bits!r}": ({"kty": "RSA", "alg": "RS256", "bits": bits}, BAD_REQUEST)
-        for bits in (
-            *(-1, 0, 1, 512, 1024, 2047, 2049, 4097, 8192, 16384, 10**100),
-            *("2048", "", 2048.0, 2048.5, True, False, [2048], {}),
-        )
+        for bits in NO_BITS
     },
     "public RSA": ({"kty": "RSA", "alg": "RS256", "n": "AQAB", "e": "AQAB"}, BAD_REQUEST),
     "RSA with n only": ({"kty": "RSA", "alg": "RS256", "n": "AQAB"}, BAD_REQUEST),
@@ -591,9 +592,9 @@ IMPORTS: Mapping[str, Mapping[str, Change]] = {
 def wrong_keys() -> Iterator[Case]:
     for kty, algs in PAIRINGS.items():
         for alg in algs:
-            change = {"kty": kty, "alg": alg, "crv": "P-256" if kty == "EC" else None}
+            pairing = {"kty": kty, "alg": alg, "crv": "P-256" if kty == "EC" else None}
             description = f"Algorithm '{alg}' is not compatible with key type '{kty}'."
-            yield "create", f"{kty} with {alg!r}", change, BAD_REQUEST, description
+            yield "create", f"{kty} with {alg!r}", pairing, BAD_REQUEST, description
     for title, (change, refusal) in GENERATIONS.items():
         yield "create", title, change, refusal, None
     for endpoint, changes in IMPORTS.items():

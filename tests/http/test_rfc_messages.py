@@ -20,7 +20,9 @@ from tests.shared.api import Api, b64u, unb64u
 from tests.shared.vector_counts import count
 
 PRINTED = json.loads(Path(__file__).with_name("rfc_messages.json").read_text("utf-8"))
-SEEDED = {
+SEEDED: dict[
+    str, type[mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey]
+] = {
     "ML-DSA-44": mldsa.MLDSA44PrivateKey,
     "ML-DSA-65": mldsa.MLDSA65PrivateKey,
     "ML-DSA-87": mldsa.MLDSA87PrivateKey,
@@ -253,7 +255,9 @@ SIGNED_REQUEST = """\
 
 def test_the_ecdsa_key_of_rfc_9421_signs_the_response_of_b_2_4(live, record_property):
     """A signature has a random part: ours and the printed one are verified by another library."""
-    numbers = load_pem_private_key(KEY_ECC_P256, None).private_numbers()
+    key = load_pem_private_key(KEY_ECC_P256, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    numbers = key.private_numbers()
     values = {
         "d": numbers.private_value,
         "x": numbers.public_numbers.x,
@@ -267,6 +271,7 @@ def test_the_ecdsa_key_of_rfc_9421_signs_the_response_of_b_2_4(live, record_prop
         "wNmSUAhwb5LxtOtOpNa6W5xj067m5hFrj0XQ4fvpaCLx0NKocgPquLgyahnzDnDAUy5eCdlYUEkLIj+32oiasw=="
     )
     public = load_pem_public_key(live.get(f"/keys/{kid}/public.pem").content)
+    assert isinstance(public, ec.EllipticCurvePublicKey)
     for signature in (printed, ours):
         r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
         encoded = utils.encode_dss_signature(r, s)

@@ -4,7 +4,7 @@ import base64
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,9 @@ def rsa_key() -> tuple[dict[str, str], list[bytes]]:
     return jwk, [octets[name] for name in RSA_MEMBERS]
 
 
+JSON: Mapping[str, str] = {"Content-Type": "application/json"}
+
+
 class Run:
     """What is sent, and everything that comes of it."""
 
@@ -76,11 +79,13 @@ class Run:
         self.secrets.append(secret)
         return secret
 
-    def send(self, path: str, body: Any, *, may_repeat: bool = False, **headers: str) -> Any:
+    def send(
+        self, path: str, body: Any, *, may_repeat: bool = False, headers: Mapping[str, str] = JSON
+    ) -> Any:
         arguments = {"data": body} if isinstance(body, bytes) else {"json": body}
         response = requests.post(
             f"{self.url}/v1/crypto{path}",
-            headers={"Content-Type": "application/json"} | headers,
+            headers={**JSON, **headers},
             timeout=ANSWER.seconds,
             **arguments,
         )
@@ -92,7 +97,7 @@ class Run:
 def use_everything(run: Run) -> None:
     bearer = {"Authorization": f"Bearer {b64u(run.secret('bearer'))}"}
     k, d = run.secret("k"), run.secret("d")
-    mac = run.send("/keys", {"kty": "oct", "alg": "HS256", "k": b64u(k)}, **bearer)
+    mac = run.send("/keys", {"kty": "oct", "alg": "HS256", "k": b64u(k)}, headers=bearer)
     aes = run.send("/keys", {"kty": "oct", "alg": "A256GCM", "k": b64u(run.secret("aes"))})
     run.send("/keys", {"kty": "EC", "crv": "P-256", "alg": "ES256", "d": b64u(d)})
     jwk, secrets = rsa_key()
@@ -122,7 +127,7 @@ def put_secrets_in_wrong_places(run: Run) -> None:
     run.send("/mac", secret)
     run.send("/mac", {"kid": [b64u(secret)], "data": {b64u(secret): 1}, "alg": 3})
     odd = f"{b64u(run.secret('id'))},{b64u(run.secret('id'))}"
-    run.send("/mac", {}, **{"X-Request-Id": odd})
+    run.send("/mac", {}, headers={"X-Request-Id": odd})
     path = b64u(run.secret("path"))
     for method in ("GET", "DELETE"):
         answer = requests.request(

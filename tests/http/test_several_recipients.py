@@ -56,7 +56,7 @@ def theirs(strangers: Mapping[str, jwcrypto.jwk.JWK]) -> list[Body]:
     return [{"jwk": key.export_public(as_dict=True), "alg": alg} for alg, key in strangers.items()]
 
 
-def general(recipients: Any, enc: str = "A256GCM", **members: Any) -> Body:
+def general(recipients: Any, enc: Any = "A256GCM", **members: Any) -> Body:
     body = {"data": DATA, "enc": enc, "serialization": "general", "recipients": recipients}
     return body | members
 
@@ -180,17 +180,18 @@ DENIED = (403, "forbidden")
 MISFIT = (422, "crypto_failure")
 ONE: Body = {"kid": "x", "alg": "A128KW"}
 EC: Body = jwcrypto.jwk.JWK.generate(kty="EC", crv="P-256").export_public(as_dict=True)
+NO_RECIPIENTS: Mapping[str, Any] = {
+    "absent": None,
+    "no array": {},
+    "text": "x",
+    "empty": [],
+    "no objects": ["x"],
+    "too many": [ONE] * 21,
+}
 MALFORMED: Mapping[str, tuple[Body, tuple[int, str], str]] = {
     **{
         f"recipients that are {title}": (general(value), BAD_REQUEST, "'recipients'")
-        for title, value in {
-            "absent": None,
-            "no array": {},
-            "text": "x",
-            "empty": [],
-            "no objects": ["x"],
-            "too many": [ONE] * 21,
-        }.items()
+        for title, value in NO_RECIPIENTS.items()
     },
     **{
         f"recipients beside {name}": (general([ONE], **{name: value}), BAD_REQUEST, f"'{name}'")
@@ -227,7 +228,7 @@ MALFORMED: Mapping[str, tuple[Body, tuple[int, str], str]] = {
         "'kty'",
     ),
     "a party where none is named": (general([ONE | {"apu": ""}]), BAD_REQUEST, "'apu'"),
-    "no enc": (general([ONE], enc=None), BAD_REQUEST, "'enc'"),  # type: ignore[arg-type]  # on purpose
+    "no enc": (general([ONE], enc=None), BAD_REQUEST, "'enc'"),
     "no data": (general([ONE], data=None), BAD_REQUEST, "'data'"),
     **{
         f"{name} in the header": (general([ONE], header={name: "x"}), BAD_REQUEST, f"'{name}'")

@@ -33,7 +33,7 @@ def signers_of(pairs: Mapping[str, Body]) -> list[Body]:
     return [{"kid": pair["kid"], "alg": alg} for alg, pair in pairs.items()]
 
 
-def general(signers: list[Body], **members: Any) -> Body:
+def general(signers: Any, **members: Any) -> Body:
     return {"data": DATA, "serialization": "general", "signers": signers, **members}
 
 
@@ -148,17 +148,18 @@ NOT_FOUND = (404, "not_found")
 DENIED = (403, "forbidden")
 MISFIT = (422, "crypto_failure")
 SIGNER: Body = {"kid": "x", "alg": "ES256"}
+NO_SIGNERS: Mapping[str, Any] = {
+    "absent": None,
+    "no array": {},
+    "text": "x",
+    "empty": [],
+    "no objects": ["x"],
+    "too many": [SIGNER] * 21,
+}
 MALFORMED: Mapping[str, tuple[Body, tuple[int, str], str]] = {
     **{
-        f"signers that are {title}": (general(value), BAD_REQUEST, "'signers'")  # type: ignore[arg-type]  # on purpose
-        for title, value in {
-            "absent": None,
-            "no array": {},
-            "text": "x",
-            "empty": [],
-            "no objects": ["x"],
-            "too many": [SIGNER] * 21,
-        }.items()
+        f"signers that are {title}": (general(value), BAD_REQUEST, "'signers'")
+        for title, value in NO_SIGNERS.items()
     },
     **{
         f"signers beside {name}": (general([SIGNER], **{name: value}), BAD_REQUEST, f"'{name}'")
@@ -249,6 +250,7 @@ def test_the_audit_log_names_all_that_have_signed_or_the_one_refused(local, appl
     local.post("/sign", general([*signers, {"kid": "nobody", "alg": "ES256"}]))
     local.post("/sign", general([signers[0], {"kid": kids[1], "alg": "PS256"}]))
     log = service_of(application).config.audit_path
+    assert log
     made, unknown, misfit = [json.loads(line) for line in log.read_text().splitlines()[-3:]]
     assert (made["kid"], made["kids"], made["status"]) == (kids[0], kids, 200)
     assert (unknown["kid"], unknown["status"]) == (None, 404)

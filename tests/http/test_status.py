@@ -3,6 +3,7 @@
 import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -108,7 +109,7 @@ def test_pages_can_be_switched_off(environment, serve):
 # --- What it shows ---
 
 
-def key(kty: str, state: State, *, expired: bool = False, **members: object) -> Key:
+def key(kty: str, state: State, *, expired: bool = False, **members: Any) -> Key:
     return Key(
         kid=uuid4(),
         kid_public=None,

@@ -41,7 +41,7 @@ class Issuer:
         keys: list[Any] = [self.rsa, self.ec, self.okp, self.encrypting]
         return json.dumps(KeySet(keys).as_dict(private=False))
 
-    def settings(self, jwks: Path | str) -> Mapping[str, str]:
+    def settings(self, jwks: Path | str) -> dict[str, str]:
         """Return the settings that trust this issuer."""
         return {
             "JOSE_HSM_AUTH": "token,jwt",
