@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -76,7 +77,7 @@ def crowd_of(number: int, connect: Callable[[], socket.socket]) -> Iterator[list
         yield [stack.enter_context(closing(connect())) for _ in range(number)]
 
 
-def assert_others_are_served(url: str, **options: str) -> None:
+def assert_others_are_served(url: str, **options: Any) -> None:
     """On new connections, so that each worker has its turn."""
     for _ in range(8):
         answer = requests.get(f"{url}/health/live", timeout=LIFE.seconds, **options)
@@ -200,8 +201,8 @@ def test_over_tls_there_are_deadlines_too(environment, tmp_path):
             client.sendall(HEAD)
             status, refusal = answer_of(client)
             assert (status, refusal["error"]) == (408, "request_timeout")
-        for client in slow:
-            assert client.recv(1) == b""
+        for silent in slow:
+            assert silent.recv(1) == b""
 
 
 def test_clients_that_never_read_their_answers_hold_up_nobody_and_end(environment):

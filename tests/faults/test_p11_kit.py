@@ -47,7 +47,7 @@ class Hsm:
     def start(self) -> None:
         """Start anew, at the same address."""
         self.socket.unlink(missing_ok=True)
-        command = ["p11-kit", "server", "-f", "-n", self.socket]
+        command: list[str | Path] = ["p11-kit", "server", "-f", "-n", self.socket]
         command += ["--provider", self._settings["JOSE_HSM_PKCS11_MODULE"], f"pkcs11:token={LABEL}"]
         self._process = subprocess.Popen(
             command,

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,12 @@ def answers(clients: list[Client]) -> Counter[int]:
     return sum((client.answers for client in clients), Counter())
 
 
+def wait_for_answers(clients: list[Client]) -> None:
+    """Return when more than ten more are good."""
+    seen = answers(clients)[200]
+    until(lambda: answers(clients)[200] > seen + 10)
+
+
 def broken(clients: list[Client]) -> list[str]:
     return [error for client in clients for error in client.broken]
 
@@ -196,11 +203,11 @@ def test_workers_killed_while_they_boot_leave_a_token_that_works(settings, round
         key = Key(api_of(started.url))
     for number in range(rounds):
         with server(settings) as started:
-            until(lambda master=started.process: workers_of(master.pid))
+            until(partial(workers_of, started.process.pid))
             time.sleep(0.04 * (number % 10))
             for _ in workers_of(started.process.pid):
                 kill_a_worker(started.process.pid)
-            until(lambda url=started.url: is_served(url, key))
+            until(partial(is_served, started.url, key))
     tokens = Path(settings["JOSE_HSM_STATE_DIR"], "tokens").glob("*/token.object")
     assert [path.stat().st_size > 0 for path in tokens] == [True]
 
@@ -316,13 +323,18 @@ def test_workers_have_the_smallest_free_numbers_over_reloads(settings):
         slots: dict[int, int] = {}
         for _ in range(3):
             until(lambda: note(slots, started))
-            old = set(workers_of(started.process.pid))
-            started.process.send_signal(signal.SIGHUP)
-            until(lambda old=old: not old & set(workers_of(started.process.pid)))
+            reload_all(started)
         kill_a_worker(started.process.pid)
         until(lambda: note(slots, started))
     assert len(slots) > 3
     assert set(slots.values()) <= set(range(6))
+
+
+def reload_all(started: Server) -> None:
+    """Return when no worker is left of those that there were."""
+    old = set(workers_of(started.process.pid))
+    started.process.send_signal(signal.SIGHUP)
+    until(lambda: not old & set(workers_of(started.process.pid)))
 
 
 def note(slots: dict[int, int], started: Server) -> bool:
@@ -391,15 +403,19 @@ def test_a_worker_killed_while_it_creates_keys_holds_up_nobody(settings):
             creator.start()
         try:
             for _ in range(5):
-                seen = len(made)
-                until(lambda seen=seen: len(made) > seen)
+                wait_for_one_more(made)
                 kill_a_worker(started.process.pid)
         finally:
             over.set()
             for creator in creators:
                 creator.join()
         for kid in made:  # those who wait to start again say so
-            until(lambda kid=kid: is_alive(started.url, kid))
+            until(partial(is_alive, started.url, kid))
+
+
+def wait_for_one_more(made: list[str]) -> None:
+    seen = len(made)
+    until(lambda: len(made) > seen)
 
 
 def is_alive(url: str, kid: str) -> bool:
@@ -453,11 +469,8 @@ def test_reloads_under_load_lose_no_request(settings):
         key = Key(api_of(started.url))
         with load(started.url, key) as clients:
             for _ in range(3):
-                before = set(workers_of(started.process.pid))
-                started.process.send_signal(signal.SIGHUP)
-                until(lambda old=before: not old & set(workers_of(started.process.pid)))
-                seen = answers(clients)[200]
-                until(lambda seen=seen: answers(clients)[200] > seen + 10)
+                reload_all(started)
+                wait_for_answers(clients)
         assert broken(clients) == []
         assert cut(clients) == 0
         assert refused(clients) == 0

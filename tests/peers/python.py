@@ -81,7 +81,7 @@ def joserfc() -> Peer:
     def sign(task: Task, payload: bytes) -> Any:
         if is_compact(task):
             return jws.serialize_compact(header(task), payload, key(task), algorithms(task))
-        member = {"protected": header(task)}
+        member: jws.HeaderDict = {"protected": header(task)}
         return dict(jws.serialize_json(member, payload, key(task), algorithms(task)))
 
     def verify(task: Task) -> bytes:

@@ -32,15 +32,16 @@ def entries(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def write_in_turn(log: AuditLog, name: str, number: int) -> None:
+    for count in range(number):
+        log.record(name=name, number=count)
+
+
 def write(path: Path, name: str, number: int = LINES) -> None:
     """Write lines from several threads, as a worker does."""
     log = AuditLog(path)
     threads = [
-        threading.Thread(
-            target=lambda thread=thread: [
-                log.record(name=f"{name}.{thread}", number=count) for count in range(number)
-            ]
-        )
+        threading.Thread(target=write_in_turn, args=(log, f"{name}.{thread}", number))
         for thread in range(THREADS)
     ]
     for thread in threads:

@@ -1,6 +1,7 @@
 """``jose-hsm backup`` and ``restore``: whole, of one instant, and nothing comes back to life."""
 
 import gzip
+import hashlib
 import json
 import subprocess
 import threading
@@ -23,6 +24,7 @@ from app.keys import recovery
 from app.keys.budget import MOST_ENCRYPTIONS
 from app.operator import backup
 from app.operator.cli import keys, main
+from app.operator.errors import BackupError
 from app.operator.restoration import FASTEST_A_SECOND, alone, plan, serving_lock
 from app.registry import migrate
 from app.service import service_of
@@ -359,7 +361,7 @@ def test_lines_of_several_hosts_count_in_the_order_of_their_times(here, settings
     fill(url_in(settings))
     file = write(here, settings, tmp_path / "file")
     first, second = AuditLog(tmp_path / "a"), AuditLog(tmp_path / "b")
-    change = {"endpoint": "keys.change", "status": 200, "kid": AES}
+    change: dict[str, Any] = {"endpoint": "keys.change", "status": 200, "kid": AES}
     second.record(**change, owner="token:first", time="2999-01-01T00:00:00.000+00:00")
     first.record(**change, owner="token:last", time="2999-01-02T00:00:00.000+00:00")
     logs = ("--audit", tmp_path / "a", "--audit", tmp_path / "b")
@@ -440,7 +442,7 @@ def spoil_rows(path: Path, new: Path, **end: Any) -> Path:
     """Write a backup in which bob is eve, with the digest of that."""
     *rows, last = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
     content = b"".join(rows).replace(b'"token:bob"', b'"token:eve"')
-    members = json.loads(last) | {"sha256": backup.hashlib.sha256(content).hexdigest()} | end
+    members = json.loads(last) | {"sha256": hashlib.sha256(content).hexdigest()} | end
     kept = {name: value for name, value in members.items() if value is not None}
     new.write_bytes(gzip.compress(content + json.dumps(kept).encode() + b"\n"))
     return new
@@ -557,7 +559,7 @@ def rewrite(path: Path, **changes: Any) -> None:
     head, *rows = gzip.decompress(path.read_bytes()).splitlines(keepends=True)[:-1]
     values = {name: getattr(value, "isoformat", value.__str__)() for name, value in changes.items()}
     content = [json.dumps(json.loads(head) | values).encode() + b"\n", *rows]
-    digest = backup.hashlib.sha256(b"".join(content)).hexdigest()
+    digest = hashlib.sha256(b"".join(content)).hexdigest()
     content.append(json.dumps({"rows": len(rows), "sha256": digest}).encode() + b"\n")
     path.write_bytes(gzip.compress(b"".join(content)))
 
@@ -582,7 +584,7 @@ def rewrite_end(path: Path) -> None:
     content = gzip.decompress(path.read_bytes())
     end = {
         "rows": content.count(b"\n") - 1,
-        "sha256": backup.hashlib.sha256(content).hexdigest(),
+        "sha256": hashlib.sha256(content).hexdigest(),
     }
     path.write_bytes(gzip.compress(content + json.dumps(end).encode() + b"\n"))
 
@@ -647,7 +649,7 @@ def test_what_is_not_a_whole_backup_is_refused(name, good, tmp_path):
     spoil, reason = BAD[name]
     path = tmp_path / "bad"
     path.write_bytes(spoil(good.read_bytes()))
-    with pytest.raises(backup.BackupError, match=reason):
+    with pytest.raises(BackupError, match=reason):
         backup.read(path)
 
 
@@ -671,7 +673,7 @@ def test_a_token_that_does_not_answer_is_not_taken_for_a_running_service(tmp_pat
         raise TokenUnavailable
     with (
         file_lock(serving_lock(tmp_path), shared=True),
-        pytest.raises(backup.BackupError, match="stop it first"),
+        pytest.raises(BackupError, match="stop it first"),
         alone(tmp_path, f"sqlite:///{tmp_path}/registry.db"),
     ):
         pytest.fail("it is alone")
@@ -681,7 +683,7 @@ def test_a_file_is_replaced_only_if_that_is_asked_for(settings, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
     migrate(url_in(settings))
-    with pytest.raises(backup.BackupError, match="--force"):
+    with pytest.raises(BackupError, match="--force"):
         backup.write(file, url_in(settings), mac=None)
     assert file.read_text() == "mine"
     backup.write(file, url_in(settings), mac=None, force=True)
@@ -690,10 +692,10 @@ def test_a_file_is_replaced_only_if_that_is_asked_for(settings, tmp_path):
 
 
 def test_no_file_is_left_of_a_backup_that_fails(tmp_path):
-    with pytest.raises(backup.BackupError, match="no registry"):
+    with pytest.raises(BackupError, match="no registry"):
         backup.write(tmp_path / "file", f"sqlite:///{tmp_path}/none.db", mac=None)
     migrate(f"sqlite:///{tmp_path}/registry.db")
-    with pytest.raises(backup.BackupError, match="cannot be written"):
+    with pytest.raises(BackupError, match="cannot be written"):
         backup.write(tmp_path / "none" / "file", f"sqlite:///{tmp_path}/registry.db", mac=None)
     assert not list(tmp_path.glob("file*"))
 

@@ -81,7 +81,7 @@ def test_a_key_is_destroyed_after_a_yes_only(settings, run, callers):
 def answered(settings: dict[str, str], answer: str, *arguments: str) -> int:
     """Run a command on a terminal, where somebody answers what it asks; return its status."""
     master, slave = pty.openpty()
-    command = [ROOT / ".venv" / "bin" / "jose-hsm", *arguments]
+    command: list[str | Path] = [ROOT / ".venv" / "bin" / "jose-hsm", *arguments]
     environment = {**os.environ, **settings}
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdin=slave) as process:
         os.write(master, f"{answer}\n".encode())

@@ -280,7 +280,7 @@ def full(installation: Installation) -> Iterator[Installation]:
     tokens = installation.state_dir / "tokens"
     files = tokens.rename(installation.state_dir / "elsewhere")
     tokens.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "jose-hsm", tokens]
+    mount: list[str | Path] = ["mount", "-t", "tmpfs", "-o", "size=400k", "jose-hsm", tokens]
     if subprocess.run(mount, check=False).returncode:
         pytest.skip("a small disk takes root to mount")
     subprocess.run(["cp", "-a", f"{files}/.", tokens], check=True)

@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from scripts.throwaway import make_token
 from tests.shared.api import Api
 from tests.shared.forks import server
 from tests.shared.waiting import CHANGE, STATE, until
-from tests.shared.workers import workers_of
+from tests.shared.workers import is_gone, workers_of
 
 USES = 12
 
@@ -120,7 +121,7 @@ def test_every_live_worker_and_only_those_say_that_they_have_their_token(started
     master = started.process.pid
     for worker in workers_of(master):
         os.kill(worker, signal.SIGKILL)
-        until(lambda worker=worker: worker not in workers_of(master))
+        until(partial(is_gone, worker))
     wait(2)
     eventually(started.url, idle, "sessions", state="idle")
 

@@ -14,10 +14,17 @@ from pathlib import Path
 import pytest
 
 from scripts.throwaway import ROOT
-from tests.faults.test_processes import Key, answers, broken, load, refused
+from tests.faults.test_processes import (
+    Key,
+    answers,
+    broken,
+    load,
+    refused,
+    wait_for_answers,
+)
 from tests.http.test_http import api_of
 from tests.shared.forks import server
-from tests.shared.waiting import STOP, until
+from tests.shared.waiting import STOP
 
 UNITS = ROOT / "deploy" / "systemd"
 ANALYZE = shutil.which("systemd-analyze")
@@ -138,8 +145,7 @@ def test_a_restart_behind_the_socket_refuses_and_cuts_off_nobody(environment, re
             for _ in range(restarts):
                 service.close()
                 service.enter_context(activated(environment, listener))
-                seen = answers(clients)[200]
-                until(lambda seen=seen: answers(clients)[200] > seen + 10)
+                wait_for_answers(clients)
     assert broken(clients) == []
     assert refused(clients) == 0
     assert set(answers(clients)) == {200}
