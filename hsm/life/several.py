@@ -1,25 +1,39 @@
 """Work for several keys at once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from pkcs11 import PKCS11Error
 
+from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS
 from hsm.cryptoki.faults import Fault, fault_of, translate
-from hsm.cryptoki.objects import encrypting
+from hsm.cryptoki.objects import KeyObject, encrypting
 from hsm.cryptoki.session import Session
 from hsm.errors import HsmError, KeyNotFound
 from hsm.life.token import Token
 from hsm.life.work import Work
 from hsm.messages import Encrypted, KeyRef, Recipient
 from hsm.operations import jwe_general
-from hsm.operations.jwe_general import Brought, Held, Message, Receiver
+from hsm.operations.jwe import Transport
+from hsm.operations.jwe_general import Brought, Held, Imported, Message, Receiver
+from hsm.operations.session_keys import SessionKeys
+
+Result = TypeVar("Result")
+
+
+class WorkOfSeveral(Work[Result]):
+    """Work that is in vain if one of its keys is gone."""
+
+    def failure(self, error: PKCS11Error) -> HsmError:
+        """See ``Work``."""
+        return KeyNotFound() if fault_of(error) is Fault.KEY_GONE else translate(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeveralUse(Work[list[Encrypted]]):
+class SeveralUse(WorkOfSeveral[list[Encrypted]]):
     """One message for all that it is ``to``."""
 
     to: Sequence[Recipient]
@@ -32,20 +46,45 @@ class SeveralUse(Work[list[Encrypted]]):
         plaintext, aad = self.arguments
         message = Message(enc=CONTENT_ENCRYPTIONS[self.enc], plaintext=plaintext, aad=aad)
         with ExitStack() as stack:
-            receivers = [self._receiver(stack, token, session, one) for one in self.to]
+            lender = Lender(token, session, stack)
+            receivers = [self._receiver(lender, one) for one in self.to]
             return jwe_general.seal(receivers, message, is_checked=self.is_checked)
 
-    def failure(self, error: PKCS11Error) -> HsmError:
-        """See ``Work``."""
-        return KeyNotFound() if fault_of(error) is Fault.KEY_GONE else translate(error)
+    def _receiver(self, lender: "Lender", one: Recipient) -> Receiver:
+        transport = lender.transport(one, self.enc)
+        if isinstance(one.key, KeyRef):
+            objects = encrypting(transport.row, is_checked=self.is_checked)
+            return lender.held(one, transport, objects)
+        return lender.brought(one, transport)
 
-    def _receiver(
-        self, stack: ExitStack, token: Token, session: Session, one: Recipient
-    ) -> Receiver:
-        token.require_offered(one.alg)
-        transport = token.transport(one.alg, self.enc)
-        if not isinstance(one.key, KeyRef):
-            return Brought(public=one.key, row=transport.row, agreement=one.agreement)
-        objects = encrypting(transport.row, is_checked=self.is_checked)
-        keys = stack.enter_context(token.stores[one.key.storage].lent(session, one.key, objects))
+
+@dataclass(frozen=True, slots=True)
+class Lender:
+    """Lends keys to ``session`` for as long as ``stack`` is open."""
+
+    token: Token
+    session: Session
+    stack: ExitStack
+
+    def transport(self, one: Recipient, enc: str) -> Transport:
+        """Return how its CEKs travel; raise ``UnsupportedAlgorithm``."""
+        self.token.require_offered(one.alg)
+        return self.token.transport(one.alg, enc)
+
+    def held(self, one: Recipient, transport: Transport, objects: Iterable[KeyObject]) -> Held:
+        """Return those objects of a key of ours."""
+        assert isinstance(one.key, KeyRef)  # noqa: S101  # the caller has looked
+        store = self.token.stores[one.key.storage]
+        keys = self.stack.enter_context(store.lent(self.session, one.key, objects))
         return Held(keys=keys, transport=transport, agreement=one.agreement)
+
+    def brought(self, one: Recipient, transport: Transport) -> Receiver:
+        """Return a key of somebody else's, in the token if the CEK stays there with it."""
+        assert not isinstance(one.key, KeyRef)  # noqa: S101  # as above
+        row, agreement = transport.row, one.agreement
+        if transport.path.residency != "token":
+            return Brought(public=one.key, row=row, agreement=agreement)
+        makes = SessionKeys(self.token.templates, self.token.canary)
+        spec = KeySpec(kty=row.kind.ktys[0], alg=row.name)
+        keys = self.stack.enter_context(makes.imported_public(self.session, spec, one.key))
+        return Imported(keys=keys, transport=transport, agreement=agreement)

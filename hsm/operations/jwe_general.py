@@ -65,8 +65,16 @@ class Held(Receiver):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Imported(Held):
+    """A public key of somebody else's, who alone can open the message; the token has it to wrap."""
+
+    def require_opens(self, message: Message, made: Encrypted) -> None:
+        """See ``Receiver``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Brought(Receiver):
-    """A public key of somebody else's, who alone can open the message."""
+    """The same where the token cannot wrap, and the CEK is in the process."""
 
     public: PublicKey
     row: KeyManagement

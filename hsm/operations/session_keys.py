@@ -7,7 +7,7 @@ from functools import partial
 
 from hsm.algorithms.families import Algorithm
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.kinds import PrivateKey
+from hsm.algorithms.kinds import PrivateKey, PublicKey
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.handles import Key, bind, bind_public, temporary, temporary_parts
@@ -58,6 +58,15 @@ class SessionKeys:
             public = bind_public(session, made)
             with temporary(public):
                 yield Keys.pair(self.canary, public, private)
+
+    @contextmanager
+    def imported_public(self, session: Session, spec: KeySpec, key: PublicKey) -> Iterator[Keys]:
+        """Create the public half of a pair of somebody else's for one ``with`` block."""
+        made = session.create_object(self.templates.imported_public(None, spec, key))
+        with temporary(bind(session, made)):
+            keys = Keys(session, self.canary)
+            keys.public = bind_public(session, made)
+            yield keys
 
     def _generate(self, session: Session, part: Algorithm, share_bytes: int) -> Key:
         arguments = self.templates.secret_generation([part])

@@ -927,6 +927,22 @@ def test_ceks_that_would_be_split_in_the_process_are_forbidden_and_no_others(
     cek_in_token.ok("/encrypt", encrypt | {"kid": direct, "alg": "dir"})
 
 
+def test_with_ceks_in_the_token_one_for_others_too_stays_there(cek_in_token: Api) -> None:
+    pair = cek_in_token.create(kty="RSA", alg="RSA-OAEP")["kid"]
+    jwk = {name: cek_in_token.get(f"/keys/{pair}").body["jwk"][name] for name in ("kty", "n", "e")}
+    held = {"kid": cek_in_token.create(**body_of("A192KW"))["kid"], "alg": "A192KW"}
+    body = {"enc": "A256GCM", "data": b64u("data"), "serialization": "general"}
+    both = [held, {"jwk": jwk, "alg": "RSA-OAEP"}]
+    jwe = cek_in_token.ok("/encrypt", body | {"recipients": both})
+    for kid in (held["kid"], pair):
+        alone = [jwe["recipients"][kid == pair]]
+        message = jwe | {"recipients": alone, "kid": kid}
+        assert cek_in_token.ok("/decrypt", message)["data"] == b64u("data")
+    both[1]["alg"] = "RSA-OAEP-256"
+    refused = cek_in_token.post("/encrypt", body | {"recipients": both})
+    assert refused.refusal == (422, "unsupported_algorithm")
+
+
 @every_post
 def test_with_ceks_in_the_token_everything_else_works(cek_in_token, valid, path: str) -> None:
     cek_in_token.ok(path, valid[path])

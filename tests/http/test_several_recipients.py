@@ -157,6 +157,19 @@ def test_the_cek_never_leaves_the_token_where_no_recipient_needs_its_value(
     assert bool(made_outside) is (enc == "A128CBC-HS256")
 
 
+def test_the_token_wraps_for_a_key_of_somebody_elses_too(local, chaos, strangers):
+    stranger = strangers["RSA-OAEP-256"]
+    held = {"kid": local.create(**KEYS["A128KW"])["kid"], "alg": "A128KW"}
+    brought = {"jwk": stranger.export_public(as_dict=True), "alg": "RSA-OAEP"}
+    calls = chaos.count_own("C_CreateObject", "C_GenerateKey", "C_UnwrapKey", "C_DestroyObject")
+    made = local.ok("/encrypt", general([held, brought]))
+    destroyed = calls.pop("C_DestroyObject")
+    assert calls["C_CreateObject"] == 1  # the public key; a CEK from the process would be another
+    assert sum(calls.values()) == destroyed
+    assert opened(stranger, made) == MESSAGE
+    assert local.ok("/decrypt", made | {"kid": held["kid"]})["data"] == DATA
+
+
 def test_all_keys_are_read_at_once_in_a_batch_too(local, application):
     recipients = [{"kid": local.create(**KEYS["A128KW"])["kid"], "alg": "A128KW"} for _ in "123"]
     with reads_of(service_of(application).registry) as reads:
