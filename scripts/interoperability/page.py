@@ -60,13 +60,13 @@ def _missing(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
         yield ", ".join(algorithms), where
 
 
-def _where(failed: Iterable[Finding]) -> str:
-    """Return which ways failed, and in which form if it was only one."""
-    ways: defaultdict[str, list[str]] = defaultdict(list)
+def _where(failed: Sequence[Finding]) -> str:
+    """Return which ways of one case failed, and in which forms if they were not all."""
+    ways: defaultdict[str, list[Form]] = defaultdict(list)
     for one in failed:
         refused = ", the service refuses it" if one.is_refused else ""
         ways[f"{one.way}{refused}"].append(one.form)
     return "; ".join(
-        way if len(forms) == len(Form) else f"{way} ({', '.join(forms)})"
+        way if forms == failed[0].case.forms else f"{way} ({', '.join(forms)})"
         for way, forms in ways.items()
     )

@@ -18,10 +18,14 @@ PAYLOAD: Final = urlsafe_b64encode("The road goes ever on…".encode()).decode()
 
 
 class Form(StrEnum):
-    """How a message is written. JSON is flattened: one signature, one recipient."""
+    """How a message is written. JSON is flattened: one signature, one recipient.
+
+    In the general form what names the key is unprotected, where the side that makes it does so.
+    """
 
     COMPACT = "compact"
     JSON = "JSON"
+    GENERAL = "general"
 
 
 class Way(StrEnum):
@@ -48,6 +52,11 @@ class Case(NamedTuple):
         on = f" on {self.key[1]}" if is_one_of_several else ""
         return f"{self.alg}{on}" if self.enc in {None, _ENC} else f"{self.alg} {self.enc}"
 
+    @property
+    def forms(self) -> list[Form]:
+        """Those that it can have: a CEK that is not wrapped is that of one recipient only."""
+        return [form for form in Form if form is not Form.GENERAL or self.alg not in _ALONE]
+
 
 class Finding(NamedTuple):
     """Whether a message went from one to the other; ``reason`` says why not."""
@@ -61,6 +70,7 @@ class Finding(NamedTuple):
 
 
 _ENC: Final = "A256GCM"
+_ALONE: Final = frozenset({hsm.DIRECT, "ECDH-ES"})
 
 
 def cases() -> Iterator[Case]:
@@ -122,6 +132,10 @@ class Keys:
         body |= {"enc": case.enc} if case.enc else {}
         if form is Form.COMPACT:
             return self._post(path, body | {"serialization": "compact"})[name]
+        if form is Form.GENERAL:
+            several = "recipients" if case.enc else "signers"
+            one = {member: body.pop(member) for member in ("kid", "alg")}
+            return self._post(path, body | {"serialization": "general", several: [one]})
         made = {name: value for name, value in self._post(path, body).items() if value}
         # What is empty is absent (RFC 7516 §7.2.1), and a detached payload is put back.
         return made if case.enc else made | {"payload": PAYLOAD}
@@ -129,7 +143,7 @@ class Keys:
 
 def trial(peer: Peer, post: Post, keys: Keys) -> list[Finding]:
     """Have ``peer`` make a message of each case and form, and open those of the service."""
-    tried = [(case, form) for case in cases() for form in Form]
+    tried = [(case, form) for case in cases() for form in case.forms]
     makes = [_task(keys, case) | {"form": form.lower(), "payload": PAYLOAD} for case, form in tried]
     opens = [_task(keys, case) | {"message": keys.message(case, form)} for case, form in tried]
     outcomes = peer.perform([*makes, *opens])

@@ -4,7 +4,19 @@ import * as jose from "jose";
 
 const bytes = (text) => jose.base64url.decode(text);
 
+async function makeGeneral({ payload, alg, enc, kid }, key) {
+  if (enc) {
+    const message = new jose.GeneralEncrypt(bytes(payload)).setProtectedHeader({ enc });
+    message.addRecipient(key).setUnprotectedHeader({ alg, kid });
+    return message.encrypt();
+  }
+  const message = new jose.GeneralSign(bytes(payload));
+  message.addSignature(key).setProtectedHeader({ alg }).setUnprotectedHeader({ kid });
+  return message.sign();
+}
+
 async function make(task, key) {
+  if (task.form === "general") return makeGeneral(task, key);
   const isCompact = task.form === "compact";
   if (task.enc) {
     const Encrypt = isCompact ? jose.CompactEncrypt : jose.FlattenedEncrypt;
@@ -18,6 +30,9 @@ async function make(task, key) {
 }
 
 async function open(task, key) {
+  const { recipients, signatures } = task.message;
+  if (recipients) return (await jose.generalDecrypt(task.message, key)).plaintext;
+  if (signatures) return (await jose.generalVerify(task.message, key)).payload;
   const isCompact = typeof task.message === "string";
   if (task.enc) {
     const decrypt = isCompact ? jose.compactDecrypt : jose.flattenedDecrypt;

@@ -12,6 +12,10 @@ from typing import Any, NamedTuple
 Task = dict[str, Any]
 
 
+Half = tuple[Callable[[Task, bytes], Any], Callable[[Task], bytes]]
+"""How a library makes messages of one kind, and how it opens them."""
+
+
 class Peer(NamedTuple):
     """What a library does: bytes of a payload to a message, and back."""
 
@@ -21,8 +25,13 @@ class Peer(NamedTuple):
     decrypt: Callable[[Task], bytes]
 
 
-def header(task: Task) -> dict[str, str]:
-    return {name: task[name] for name in ("alg", "enc", "kid") if name in task}
+def header(task: Task, *names: str) -> dict[str, Any]:
+    names = names or ("alg", "enc", "kid")
+    return {name: task[name] for name in names if name in task}
+
+
+def is_general(task: Task) -> bool:
+    return task["form"] == "general"
 
 
 def is_compact(task: Task) -> bool:
@@ -33,25 +42,31 @@ def algorithms(task: Task) -> list[str]:
     return [task["alg"], *([task["enc"]] if "enc" in task else ())]
 
 
-def jwcrypto() -> Peer:
-    from jwcrypto.jwe import JWE
+def text(task: Task) -> str:
+    return task["message"] if is_compact(task) else json.dumps(task["message"])
+
+
+def serialized(task: Task, message: Any) -> Any:
+    made = message.serialize(compact=is_compact(task))
+    return made if is_compact(task) else json.loads(made)
+
+
+def jwcrypto_jws() -> Half:
     from jwcrypto.jwk import JWK
     from jwcrypto.jws import JWS
 
     def key(task: Task) -> JWK:
         return JWK(**task["key"])
 
-    def text(task: Task) -> str:
-        return task["message"] if is_compact(task) else json.dumps(task["message"])
-
-    def serialized(task: Task, message: JWS | JWE) -> Any:
-        made = message.serialize(compact=is_compact(task))
-        return made if is_compact(task) else json.loads(made)
-
     def sign(task: Task, payload: bytes) -> Any:
         message = JWS(payload)
         message.allowed_algs = algorithms(task)
-        message.add_signature(key(task), protected=json.dumps(header(task)))
+        if not is_general(task):
+            message.add_signature(key(task), protected=json.dumps(header(task)))
+            return serialized(task, message)
+        for _ in range(2):  # with one it is flattened
+            names = json.dumps(header(task, "alg")), json.dumps(header(task, "kid"))
+            message.add_signature(key(task), None, *names)
         return serialized(task, message)
 
     def verify(task: Task) -> bytes:
@@ -60,8 +75,23 @@ def jwcrypto() -> Peer:
         message.deserialize(text(task), key(task))
         return bytes(message.payload)
 
+    return sign, verify
+
+
+def jwcrypto_jwe() -> Half:
+    from jwcrypto.jwe import JWE
+    from jwcrypto.jwk import JWK
+
+    def key(task: Task) -> JWK:
+        return JWK(**task["key"])
+
     def encrypt(task: Task, payload: bytes) -> Any:
-        message = JWE(payload, header(task), recipient=key(task), algs=algorithms(task))
+        if not is_general(task):
+            message = JWE(payload, header(task), recipient=key(task), algs=algorithms(task))
+            return serialized(task, message)
+        message = JWE(payload, header(task, "enc"), algs=algorithms(task))
+        for _ in range(2):  # with one it is flattened
+            message.add_recipient(key(task), json.dumps(header(task, "alg", "kid")))
         return serialized(task, message)
 
     def decrypt(task: Task) -> bytes:
@@ -69,11 +99,11 @@ def jwcrypto() -> Peer:
         message.deserialize(text(task), key(task))
         return bytes(message.payload)
 
-    return Peer(sign, verify, encrypt, decrypt)
+    return encrypt, decrypt
 
 
-def joserfc() -> Peer:
-    from joserfc import jwe, jwk, jws
+def joserfc_jws() -> Half:
+    from joserfc import jwk, jws
 
     def key(task: Task) -> jwk.Key:
         return jwk.import_key(task["key"])
@@ -81,6 +111,11 @@ def joserfc() -> Peer:
     def sign(task: Task, payload: bytes) -> Any:
         if is_compact(task):
             return jws.serialize_compact(header(task), payload, key(task), algorithms(task))
+        if is_general(task):
+            several: list[jws.HeaderDict] = [
+                {"protected": header(task, "alg"), "header": header(task, "kid")}
+            ]
+            return dict(jws.serialize_json(several, payload, key(task), algorithms(task)))
         member: jws.HeaderDict = {"protected": header(task)}
         return dict(jws.serialize_json(member, payload, key(task), algorithms(task)))
 
@@ -89,9 +124,22 @@ def joserfc() -> Peer:
             return jws.deserialize_compact(task["message"], key(task), algorithms(task)).payload
         return jws.deserialize_json(task["message"], key(task), algorithms(task)).payload
 
+    return sign, verify
+
+
+def joserfc_jwe() -> Half:
+    from joserfc import jwe, jwk
+
+    def key(task: Task) -> jwk.Key:
+        return jwk.import_key(task["key"])
+
     def encrypt(task: Task, payload: bytes) -> Any:
         if is_compact(task):
             return jwe.encrypt_compact(header(task), payload, key(task), algorithms(task))
+        if is_general(task):
+            several = jwe.GeneralJSONEncryption(header(task, "enc"), payload)
+            several.add_recipient(header(task, "alg", "kid"))
+            return dict(jwe.encrypt_json(several, key(task), algorithms(task)))
         message = jwe.FlattenedJSONEncryption(header(task), payload)
         message.add_recipient({})
         return dict(jwe.encrypt_json(message, key(task), algorithms(task)))
@@ -103,21 +151,24 @@ def joserfc() -> Peer:
             opened = jwe.decrypt_json(task["message"], key(task), algorithms(task)).plaintext
         return opened or b""
 
-    return Peer(sign, verify, encrypt, decrypt)
+    return encrypt, decrypt
 
 
 COORDINATE_BYTES = {"P-256": 32, "P-384": 48, "P-521": 66}
 
 
-def is_whole(jwe: bytes) -> bool:
-    """Tell whether the coordinates of ``epk``, if there is one, have their length."""
-    epk = json.loads(urlsafe_b64decode(jwe.partition(b".")[0] + b"==")).get("epk", {})
+def is_whole(protected: str) -> bool:
+    """Tell whether the coordinates of ``epk``, if there is one, have their length.
+
+    Authlib cuts leading zeros off, against RFC 7518 §6.2.1.2.
+    """
+    epk = json.loads(urlsafe_b64decode(protected + "==")).get("epk", {})
     wanted = COORDINATE_BYTES.get(epk.get("crv"))
     return all(len(urlsafe_b64decode(epk[name] + "==")) == wanted for name in ("x", "y") if wanted)
 
 
-def authlib() -> Peer:
-    from authlib.jose import JsonWebEncryption, JsonWebKey, JsonWebSignature
+def authlib_jws() -> Half:
+    from authlib.jose import JsonWebKey, JsonWebSignature
 
     def key(task: Task) -> Any:
         return JsonWebKey.import_key(task["key"])
@@ -126,6 +177,9 @@ def authlib() -> Peer:
         library = JsonWebSignature(algorithms(task))
         if is_compact(task):
             return library.serialize_compact(header(task), payload, key(task)).decode()
+        if is_general(task):
+            several = [{"protected": header(task, "alg"), "header": header(task, "kid")}]
+            return library.serialize_json(several, payload, key(task))
         return library.serialize_json({"protected": header(task)}, payload, key(task))
 
     def verify(task: Task) -> bytes:
@@ -134,14 +188,27 @@ def authlib() -> Peer:
             return bytes(library.deserialize_compact(task["message"], key(task))["payload"])
         return bytes(library.deserialize_json(task["message"], key(task))["payload"])
 
+    return sign, verify
+
+
+def authlib_jwe() -> Half:
+    from authlib.jose import JsonWebEncryption, JsonWebKey
+
+    def key(task: Task) -> Any:
+        return JsonWebKey.import_key(task["key"])
+
     def encrypt(task: Task, payload: bytes) -> Any:
+        library = JsonWebEncryption(algorithms(task))
+        if is_general(task):
+            several: dict[str, Any] = {"protected": header(task, "enc")}
+            several |= {"unprotected": header(task, "alg")}
+            several |= {"recipients": [{"header": header(task, "kid")}]}
+            made = library.serialize_json(several, payload, key(task))
+            return made if is_whole(made["protected"]) else encrypt(task, payload)
         if not is_compact(task):
             raise NotImplementedError("the general JSON serialization only")
-        made = JsonWebEncryption(algorithms(task)).serialize_compact(
-            header(task), payload, key(task)
-        )
-        # It cuts leading zeros off the coordinates of epk, against RFC 7518 §6.2.1.2.
-        return made.decode() if is_whole(made) else encrypt(task, payload)
+        compact = library.serialize_compact(header(task), payload, key(task)).decode()
+        return compact if is_whole(compact.partition(".")[0]) else encrypt(task, payload)
 
     def decrypt(task: Task) -> bytes:
         library = JsonWebEncryption(algorithms(task))
@@ -149,10 +216,10 @@ def authlib() -> Peer:
             return bytes(library.deserialize_compact(task["message"], key(task))["payload"])
         return bytes(library.deserialize_json(task["message"], key(task))["payload"])
 
-    return Peer(sign, verify, encrypt, decrypt)
+    return encrypt, decrypt
 
 
-def pyjwt() -> Peer:
+def pyjwt_jws() -> Half:
     from jwt import PyJWK, PyJWS
 
     def sign(task: Task, payload: bytes) -> Any:
@@ -166,7 +233,7 @@ def pyjwt() -> Peer:
         key = PyJWK(public, algorithm=task["alg"])
         return bytes(PyJWS().decode(task["message"], key, algorithms(task)))
 
-    return Peer(sign, verify, no_jwe, no_jwe)
+    return sign, verify
 
 
 PUBLIC = ("kty", "crv", "n", "e", "x", "y")
@@ -177,11 +244,19 @@ def require_compact(task: Task) -> None:
         raise NotImplementedError("no JSON serialization")
 
 
-def no_jwe(*_arguments: Any) -> Any:
-    raise NotImplementedError("no JWE")
+def no_jwe() -> Half:
+    def refuse(*_arguments: Any) -> Any:
+        raise NotImplementedError("no JWE")
+
+    return refuse, refuse
 
 
-PEERS = {"joserfc": joserfc, "jwcrypto": jwcrypto, "PyJWT": pyjwt, "Authlib": authlib}
+PEERS = {
+    "joserfc": (joserfc_jws, joserfc_jwe),
+    "jwcrypto": (jwcrypto_jws, jwcrypto_jwe),
+    "PyJWT": (pyjwt_jws, no_jwe),
+    "Authlib": (authlib_jws, authlib_jwe),
+}
 
 
 def perform(peer: Peer, task: Task) -> dict[str, Any]:
@@ -198,7 +273,8 @@ def perform(peer: Peer, task: Task) -> dict[str, Any]:
 def main() -> None:
     """Answer task by task."""
     warnings.simplefilter("ignore")
-    peer = PEERS[sys.argv[1]]()
+    jws, jwe = PEERS[sys.argv[1]]
+    peer = Peer(*jws(), *jwe())
     for line in sys.stdin:
         print(json.dumps(perform(peer, json.loads(line))))
 

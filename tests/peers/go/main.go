@@ -51,6 +51,9 @@ func sign(t task, key jose.JSONWebKey) (any, error) {
 	options := (&jose.SignerOptions{}).WithHeader("kid", t.Kid)
 	signing := jose.SigningKey{Algorithm: jose.SignatureAlgorithm(t.Alg), Key: key.Key}
 	signer, err := jose.NewSigner(signing, options)
+	if t.Form == "general" { // with one it is flattened
+		signer, err = jose.NewMultiSigner([]jose.SigningKey{signing, signing}, options)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +62,7 @@ func sign(t task, key jose.JSONWebKey) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.Form == "json" {
+	if t.Form != "compact" {
 		return map[string]any{"message": json.RawMessage(made.FullSerialize())}, nil
 	}
 	compact, err := made.CompactSerialize()
@@ -72,6 +75,10 @@ func encrypt(t task, key jose.JSONWebKey) (any, error) {
 	}
 	recipient := jose.Recipient{Algorithm: jose.KeyAlgorithm(t.Alg), Key: key.Key, KeyID: t.Kid}
 	encrypter, err := jose.NewEncrypter(jose.ContentEncryption(t.Enc), recipient, nil)
+	if t.Form == "general" {
+		recipients := []jose.Recipient{recipient, recipient}
+		encrypter, err = jose.NewMultiEncrypter(jose.ContentEncryption(t.Enc), recipients, nil)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +87,7 @@ func encrypt(t task, key jose.JSONWebKey) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.Form == "json" {
+	if t.Form != "compact" {
 		return map[string]any{"message": json.RawMessage(made.FullSerialize())}, nil
 	}
 	compact, err := made.CompactSerialize()

@@ -41,8 +41,21 @@ public class Peer {
         return task.get("form").equals("compact");
     }
 
+    static boolean isGeneral(Map<String, Object> task) {
+        return task.get("form").equals("general");
+    }
+
+    static UnprotectedHeader unprotected(Map<String, Object> task) {
+        return new UnprotectedHeader.Builder().keyID((String) task.get("kid")).build();
+    }
+
     static Object sign(Map<String, Object> task, JWK key) throws Exception {
         JWSAlgorithm alg = JWSAlgorithm.parse((String) task.get("alg"));
+        if (isGeneral(task)) {
+            JWSObjectJSON message = new JWSObjectJSON(payload(task));
+            message.sign(new JWSHeader(alg), unprotected(task), signer(key));
+            return message.toGeneralJSONObject();
+        }
         JWSHeader header = new JWSHeader.Builder(alg).keyID((String) task.get("kid")).build();
         if (isCompact(task)) {
             JWSObject message = new JWSObject(header, payload(task));
@@ -87,10 +100,16 @@ public class Peer {
     }
 
     static Object encrypt(Map<String, Object> task, JWK key) throws Exception {
-        JWEHeader header = new JWEHeader.Builder(
-                JWEAlgorithm.parse((String) task.get("alg")),
-                EncryptionMethod.parse((String) task.get("enc")))
-            .keyID((String) task.get("kid")).build();
+        JWEHeader.Builder builder = new JWEHeader.Builder(
+            JWEAlgorithm.parse((String) task.get("alg")),
+            EncryptionMethod.parse((String) task.get("enc")));
+        if (isGeneral(task)) {
+            JWEObjectJSON message =
+                new JWEObjectJSON(builder.build(), payload(task), unprotected(task), null);
+            message.encrypt(encrypter(task, key));
+            return message.toGeneralJSONObject();
+        }
+        JWEHeader header = builder.keyID((String) task.get("kid")).build();
         if (isCompact(task)) {
             JWEObject message = new JWEObject(header, payload(task));
             message.encrypt(encrypter(task, key));
