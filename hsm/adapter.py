@@ -1,7 +1,7 @@
 """What a token does for us, by ``KeyRef`` and JOSE names: all of ``hsm`` that ``app`` sees."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -19,6 +19,7 @@ from hsm.examination import adoption
 from hsm.examination.adoption import Adoptable, OtherName
 from hsm.life.connection import Connection
 from hsm.life.rsa_lane import Generations
+from hsm.life.series import series
 from hsm.life.several import SeveralUse
 from hsm.life.state import State
 from hsm.life.token import Offer, inventory, round_trip
@@ -97,6 +98,11 @@ class Hsm:
         """
         with self._failure_delay.together(), self._connection.sharing():
             yield
+
+    def each(self, ref: KeyRef, name: str, data: Iterable[Any], done: list[Any]) -> None:
+        """Do with ``name`` what makes something new of each of ``data``; see ``series``."""
+        work = series(ref, name, data, done, is_checked=self._are_results_checked)
+        self._connection.perform(work)
 
     def generate(self, ref: KeyRef) -> Made:
         """Make a key in the token."""

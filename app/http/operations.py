@@ -1,6 +1,6 @@
 """The operations on messages: each is one row, whether it comes alone or in a batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -9,9 +9,11 @@ import hsm
 from app.http.endpoint import Audit, Endpoint
 from app.http.failures import ALGORITHM, TOKEN, Failures
 from app.jose import encoding
+from app.keys.batch.series import Made, encrypt_all, mac_all, sign_all
 from app.keys.general.encryption import encrypt_general
 from app.keys.general.signing import sign_general
 from app.keys.use import KeyUse
+from app.kid import is_kid
 from app.observability.kinds import Kind
 from app.rights import Principal, Right
 from app.schemas.fields import Offers
@@ -59,6 +61,7 @@ class MessageOperation:
     request: RequestSchema
     answers: tuple[ResponseSchema, ...]
     call: Callable[[KeyUse, Principal, Body], Any]
+    series: "Series | None" = None
 
     def load(self, members: dict[str, Any], offers: Offers) -> Body:
         """Return the body of a request, checked."""
@@ -69,6 +72,26 @@ class MessageOperation:
         """Return the body of the answer."""
         answer: Body = self.call(keys, principal, body)
         return answer
+
+    def perform_all(self, keys: KeyUse, principal: Principal, bodies: Sequence[Body]) -> list[Body]:
+        """Return the bodies of the answers to the first of ``bodies``, which are alike.
+
+        It ends before one that fails, perhaps the first: that one is to be performed alone.
+        """
+        if self.series is None:
+            return []
+        made = self.series.call(keys, principal, bodies)
+        return [self.series.told(one, body) for one, body in zip(made, bodies, strict=False)]
+
+    def alike(self, body: Body) -> tuple[Any, ...] | None:
+        """Return what a loaded body has in common with others that can be one series with it.
+
+        That is all but the data. There is nothing if its answer needs more than its key and that;
+        and a key that is called by its alias is looked at each time, for the logs have its kid.
+        """
+        if self.series is None or not self.series.takes(body) or not is_kid(body["kid"]):
+            return None
+        return (self.endpoint, *((name, repr(body[name])) for name in body if name != "data"))
 
     def alone(self, *, says: str, failures: Failures = ()) -> Endpoint:
         """Return the declaration of the endpoint that does it for a request of its own."""
@@ -86,6 +109,19 @@ class MessageOperation:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """How bodies that differ in their data alone are performed together.
+
+    ``takes`` tells whether a body can be one of them, ``call`` does what it says in
+    ``app.keys.batch.series``, and ``told`` makes the body of an answer.
+    """
+
+    takes: Callable[[Body], bool]
+    call: Callable[[KeyUse, Principal, Sequence[Body]], Made]
+    told: Callable[[Mapping[str, Any], Body], Body]
+
+
 def kids_of(body: Body) -> frozenset[str]:
     """Return the kids that a loaded body names; an empty one if it brings its key along."""
     if "protected" in body:
@@ -97,13 +133,17 @@ def kids_of(body: Body) -> frozenset[str]:
 
 def _encrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return a JWE of the caller's data."""
-    serialization = body.pop("serialization")
-    if serialization == GENERAL:
+    if (serialization := body.pop("serialization")) == GENERAL:
         made = encrypt_general(keys, principal, **body)
         recipients = [_RECIPIENT.dump(one) for one in made["recipients"]]
         return _GENERAL_JWE.dump(made | {"recipients": recipients})
     jwe = keys.encrypt_to(**body) if "jwk" in body else keys.encrypt(principal, **body)
-    if serialization == COMPACT:
+    return _told_jwe(jwe, {"serialization": serialization})
+
+
+def _told_jwe(jwe: Mapping[str, Any], body: Body) -> Body:
+    """Return ``jwe`` in the serialization that ``body`` asks for."""
+    if body["serialization"] == COMPACT:
         return {"jwe": encoding.compact(*(jwe[name] for name in JWE_PARTS))}
     return _JWE.dump(jwe)
 
@@ -122,13 +162,18 @@ def _decrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
 
 def _sign(keys: KeyUse, principal: Principal, body: Body) -> Any:
     """Return a JWS over the caller's data."""
-    serialization = body.pop("serialization")
-    if serialization == GENERAL:
+    if (serialization := body.pop("serialization")) == GENERAL:
         jws = sign_general(keys, principal, **body)
         signatures = [_JWS.dump(one) for one in jws["signatures"]]
         return _GENERAL_JWS.dump(jws | {"signatures": signatures})
     jws = keys.sign(principal, **body)
-    return _compact_jws(jws, body) if serialization == COMPACT else _JWS.dump(jws)
+    return _told_jws(jws, body | {"serialization": serialization})
+
+
+def _told_jws(jws: Mapping[str, Any], body: Body) -> Body:
+    """Return ``jws`` in the serialization that ``body`` asks for."""
+    is_compact = body["serialization"] == COMPACT
+    return _compact_jws(jws, body) if is_compact else _JWS.dump(jws)
 
 
 def _compact_jws(jws: Mapping[str, Any], body: Body) -> Body:
@@ -173,20 +218,47 @@ def _mac(keys: KeyUse, principal: Principal, body: Body) -> Any:
 
 
 def _row(
-    endpoint: str, request: RequestSchema, *answers: ResponseSchema, call: Any
+    endpoint: str,
+    request: RequestSchema,
+    *answers: ResponseSchema,
+    call: Any,
+    series: Series | None = None,
 ) -> tuple[str, MessageOperation]:
     name = endpoint.rpartition(".")[2]
-    return name, MessageOperation(endpoint=endpoint, request=request, answers=answers, call=call)
+    return name, MessageOperation(
+        endpoint=endpoint, request=request, answers=answers, call=call, series=series
+    )
 
+
+def _is_plain(body: Body) -> bool:
+    """Tell whether what is made has one recipient, or signer, and a header of ours alone."""
+    return body["serialization"] != GENERAL and body["header"] is None
+
+
+_ENCRYPTIONS: Final = Series(
+    takes=lambda body: body.get("alg") == hsm.DIRECT and _is_plain(body),
+    call=encrypt_all,
+    told=_told_jwe,
+)
+_SIGNATURES: Final = Series(takes=_is_plain, call=sign_all, told=_told_jws)
+_CODES: Final = Series(
+    takes=lambda body: "serialization" not in body and body["mac"] is None,
+    call=mac_all,
+    told=lambda mac, _body: _MAC_VALUE.dump(mac),
+)
 
 OPERATIONS: Final[Mapping[str, MessageOperation]] = MappingProxyType(
     dict(
         (
-            _row("encryption.encrypt", EncryptRequest(), _JWE, _GENERAL_JWE, call=_encrypt),
+            _row(
+                *("encryption.encrypt", EncryptRequest(), _JWE, _GENERAL_JWE),
+                call=_encrypt,
+                series=_ENCRYPTIONS,
+            ),
             _row("encryption.decrypt", DecryptRequest(), _PLAINTEXT, call=_decrypt),
-            _row("signing.sign", SignRequest(), _JWS, _GENERAL_JWS, call=_sign),
+            _row("signing.sign", SignRequest(), _JWS, _GENERAL_JWS, call=_sign, series=_SIGNATURES),
             _row("signing.verify", VerifyRequest(), _VALID, _SEVERAL_VALID, call=_verify),
-            _row("signing.mac", MacRequest(), _MAC_VALUE, _VALID, call=_mac),
+            _row("signing.mac", MacRequest(), _MAC_VALUE, _VALID, call=_mac, series=_CODES),
         )
     )
 )

@@ -217,6 +217,33 @@ def require_permitted(key: Key, algorithm: str) -> None:
         raise CryptoFailure(f"The key does not permit {algorithm}")
 
 
+def find_to_encrypt(  # where, who, which key, and what with
+    rows: Rows, token: Hsm, principal: Principal, kid: str, alg: str
+) -> Key:
+    """Return the key that is to encrypt with ``alg``."""
+    key = find(rows, principal, kid, Right.ENCRYPT)
+    require_fit(token, key, alg)
+    require_active(key)
+    return key
+
+
+def find_to_mac(rows: Rows, principal: Principal, kid: str, alg: str) -> Key:
+    """Return the key that is to make a MAC."""
+    key = find(rows, principal, kid, Right.MAC)
+    require_permitted(key, alg)
+    require_active(key)
+    return key
+
+
+def find_to_sign(
+    rows: Rows, principal: Principal, kid: str, alg: str, right: Right = Right.SIGN
+) -> Key:
+    """Return the key that is to sign; it takes ``right`` to have it do so."""
+    key = find(rows, principal, kid, right)
+    require_signer(key, kid, alg)
+    return key
+
+
 def require_signer(key: Key, kid: str, alg: str) -> None:
     """Raise ``CryptoFailure`` if ``kid`` names a public half, or the key does not sign now."""
     if kid == str(key.kid_public):

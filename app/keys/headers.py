@@ -9,8 +9,10 @@ from typing import Any, Final
 
 import hsm
 from app.jose import encoding
+from app.jose.jwe_header import JweHeader
 from app.jwk import PRIVATE_MEMBERS, load_public
 from app.keys.description import thumbprint
+from app.registry import Key
 from app.schemas.messages.caller_header import CallerHeader
 from hsm import CryptoFailure
 
@@ -28,6 +30,25 @@ class Identity:
     names: frozenset[str]
     jwk: Mapping[str, str] | None
     certificates: Callable[[], Sequence[str]] = tuple
+
+
+def head_of(  # noqa: PLR0913  # the members of the request
+    key: Key,
+    alg: str,
+    enc: str,
+    *,
+    aad: str | None,
+    apu: str | None,
+    apv: str | None,
+    media_types: Mapping[str, str],
+) -> JweHeader:
+    """Return the header of a JWE that names ``key``."""
+    return JweHeader(
+        names={"alg": alg, "enc": enc, "kid": key.private_name},
+        party_info={"apu": apu, "apv": apv},
+        others=media_types,
+        aad=aad,
+    )
 
 
 def protected_by(header: CallerHeader, identity: Identity, **ours: Any) -> str:

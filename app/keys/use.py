@@ -19,18 +19,25 @@ from app.keys.access import (
     existing,
     find,
     find_of_message,
-    require_active,
+    find_to_encrypt,
+    find_to_mac,
+    find_to_sign,
     require_existing,
     require_fit,
     require_on_curve,
     require_permitted,
     require_permitted_verification,
-    require_signer,
     require_signs_digests,
 )
 from app.keys.budget import EncryptionBudget, is_counted
 from app.keys.general.selection import addressed_to, permits, recipients_of
-from app.keys.headers import Identity, members_for, protected_by, signing_input_of
+from app.keys.headers import (
+    Identity,
+    head_of,
+    members_for,
+    protected_by,
+    signing_input_of,
+)
 from app.registry import Key, Registry
 from app.rights import Principal, Right
 from app.schemas.messages.addressed import Addressed, names_of
@@ -83,19 +90,12 @@ class KeyUse:
 
         Raises ``CryptoFailure`` also if the caller's ``header`` names another key.
         """
-        key = find(self.rows, principal, kid, Right.ENCRYPT)
-        require_fit(self.hsm, key, enc if alg == hsm.DIRECT else alg)
-        require_active(key)
+        name = enc if alg == hsm.DIRECT else alg
+        key = find_to_encrypt(self.rows, self.hsm, principal, kid, name)
         if header is not None:
             media_types = {**media_types, **members_for(self.identity(key), header)}
-        head = JweHeader(
-            names={"alg": alg, "enc": enc, "kid": key.private_name},
-            party_info={"apu": apu, "apv": apv},
-            others=media_types,
-            aad=aad,
-        )
-        if is_counted(alg, enc):
-            self.budget.spend(key.kid)
+        head = head_of(key, alg, enc, aad=aad, apu=apu, apv=apv, media_types=media_types)
+        self.count(key, alg, enc)
         with existing(self.registry, key):
             made = self.hsm.encrypt(key.ref, alg, enc, data, head.additional_data, head.agreement)
         return head.jwe(made)
@@ -190,7 +190,7 @@ class KeyUse:
 
         Raises ``CryptoFailure`` also if the caller's ``header`` names another key.
         """
-        key = self._signer(principal, kid, Right.SIGN, alg)
+        key = find_to_sign(self.rows, principal, kid, alg)
         protected = self.jws_header(key, alg, media_types, header)
         signing_input = signing_input_of(protected, data, header)
         with existing(self.registry, key):
@@ -208,9 +208,7 @@ class KeyUse:
         header: CallerHeader | None = None,
     ) -> dict[str, Any]:
         """Return a detached JWS whose signature is a MAC (RFC 7518 §3.2); see ``sign``."""
-        key = find(self.rows, principal, kid, Right.MAC)
-        require_permitted(key, alg)
-        require_active(key)
+        key = find_to_mac(self.rows, principal, kid, alg)
         protected = self.jws_header(key, alg, media_types, header)
         signing_input = signing_input_of(protected, data, header)
         with existing(self.registry, key):
@@ -227,7 +225,7 @@ class KeyUse:
         digest: bytes | None,
     ) -> bytes:
         """Return a signature over ``data``, or over what has the ``digest``, without any header."""
-        key = self._signer(principal, kid, Right.SIGN_RAW, alg)
+        key = find_to_sign(self.rows, principal, kid, alg, Right.SIGN_RAW)
         if digest is not None:
             require_signs_digests(key, alg)
         with existing(self.registry, key):
@@ -250,7 +248,7 @@ class KeyUse:
         alg = alg or next(iter(performed), None)
         if alg not in performed:
             raise CryptoFailure("The key signs no request for a certificate, or not with that alg")
-        key = self._signer(principal, kid, Right.SIGN, alg)
+        key = find_to_sign(self.rows, principal, kid, alg)
         sign = partial(self.hsm.sign, key.ref, alg)
         public = load_public(key.public_jwk or {})
         with existing(self.registry, key):
@@ -300,9 +298,7 @@ class KeyUse:
 
     def mac(self, principal: Principal, *, kid: str, alg: str, data: bytes) -> bytes:
         """Return the MAC of ``data`` (RFC 7518 §3.2)."""
-        key = find(self.rows, principal, kid, Right.MAC)
-        require_permitted(key, alg)
-        require_active(key)
+        key = find_to_mac(self.rows, principal, kid, alg)
         with existing(self.registry, key):
             return self.hsm.mac(key.ref, alg, data)
 
@@ -316,11 +312,10 @@ class KeyUse:
             is_valid = self.hsm.verify_mac(key.ref, alg, data, mac)
         return is_valid or self._refused(key)
 
-    def _signer(self, principal: Principal, kid: str, right: Right, alg: str) -> Key:
-        """Return the key that is to sign."""
-        key = find(self.rows, principal, kid, right)
-        require_signer(key, kid, alg)
-        return key
+    def count(self, key: Key, alg: str, enc: str) -> None:
+        """Count an encryption, if those of ``key`` have to be; see ``EncryptionBudget.spend``."""
+        if is_counted(alg, enc):
+            self.budget.spend(key.kid)
 
     def jws_header(
         self, key: Key, alg: str, media_types: Mapping[str, str], header: CallerHeader | None

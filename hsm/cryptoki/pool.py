@@ -23,7 +23,7 @@ from hsm.errors import (
 from hsm.observer import Observer
 
 _CALLERS_FAULTS: Final = (KeyNotFound, UnsupportedAlgorithm, CryptoFailure, DecryptionFailed)
-_TURN_SECONDS: Final = 0.02
+TURN_SECONDS: Final = 0.02
 _BETWEEN_TURNS_SECONDS: Final = 0.0002
 
 
@@ -106,7 +106,7 @@ class Lane:
 class Loan:
     """A session, or its place, that one thread keeps between its operations.
 
-    It goes back after ``_TURN_SECONDS``, so that others have their turn. A thread that has waited
+    It goes back after ``TURN_SECONDS``, so that others have their turn. A thread that has waited
     in vain does not wait again for its next operation.
     """
 
@@ -125,7 +125,7 @@ class Loan:
         is_patient, self._is_patient = self._is_patient, False
         session = lane.take(wait=is_patient)
         self._is_patient = True
-        self._until = time.monotonic() + _TURN_SECONDS
+        self._until = time.monotonic() + TURN_SECONDS
         return session
 
     def give(self, lane: Lane, session: Session | None) -> None:

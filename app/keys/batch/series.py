@@ -1,0 +1,67 @@
+"""Messages of one key that differ in their data alone: what they have in common is done once.
+
+The key is found, the right checked and the header written for all of them, by what does it for one.
+Each function returns what was made of the first of ``bodies``, as many as fit into one turn of a
+session. One that fails ends the series and raises nothing: used alone, the key is asked again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import hsm
+from app.keys.access import find_to_encrypt, find_to_mac, find_to_sign
+from app.keys.headers import head_of, signing_input_of
+from app.keys.use import KeyUse
+from app.registry import Key
+from app.rights import Principal
+
+Body = Mapping[str, Any]
+Made = list[dict[str, Any]]
+
+_OF_HEADER: Final = ("aad", "apu", "apv", "media_types")
+
+
+def encrypt_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Made:
+    """Return JWEs that are encrypted directly; see ``KeyUse.encrypt``."""
+    first, enc = bodies[0], bodies[0]["enc"]
+    key = find_to_encrypt(use.rows, use.hsm, principal, first["kid"], enc)
+    head = head_of(key, hsm.DIRECT, enc, **{name: first[name] for name in _OF_HEADER})
+    aad = head.additional_data(hsm.Agreement())
+
+    def counted() -> Iterator[tuple[Any, ...]]:
+        for body in bodies:
+            use.count(key, hsm.DIRECT, enc)
+            yield body["data"], lambda _agreement: aad
+
+    return _made(use, key, enc, counted(), head.jwe)
+
+
+def sign_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Made:
+    """Return detached JWSs; see ``KeyUse.sign``."""
+    first, alg = bodies[0], bodies[0]["alg"]
+    key = find_to_sign(use.rows, principal, first["kid"], alg)
+    protected = use.jws_header(key, alg, first["media_types"], None)
+    inputs = ((signing_input_of(protected, body["data"], None),) for body in bodies)
+    return _made(use, key, alg, inputs, lambda made: {"protected": protected, "signature": made})
+
+
+def mac_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Made:
+    """Return MACs, each with the name of the key; see ``KeyUse.mac``."""
+    kid, alg = bodies[0]["kid"], bodies[0]["alg"]
+    key = find_to_mac(use.rows, principal, kid, alg)
+    data = ((body["data"],) for body in bodies)
+    return _made(use, key, alg, data, lambda made: {"kid": kid, "mac": made})
+
+
+def _made(
+    use: KeyUse,
+    key: Key,
+    name: str,
+    data: Iterable[tuple[Any, ...]],
+    told: Callable[[Any], dict[str, Any]],
+) -> Made:
+    done: list[Any] = []
+    with suppress(Exception):
+        use.hsm.each(key.ref, name, data, done)
+    return [told(one) for one in done]
