@@ -47,7 +47,7 @@ load: ## Create, use and destroy keys from 16 clients: [SECONDS=60]
 faults: ## Run all fault tests, and the long forms of all others, and hold to all promised seconds
 	@scripts/setup requirements-test.lock
 	@$(BIN)/python -m pytest --promised -m "long or not long" tests/faults
-	@exec $(BIN)/python -m pytest --promised -m "long or promise" tests --ignore tests/faults
+	@exec $(BIN)/python -m pytest --promised -m "long or promise or hypothesis" tests --ignore tests/faults
 
 fuzz: ## Ask everything that docs/openapi.json permits, in each role: [EXAMPLES=50]
 	@scripts/setup requirements-test.lock

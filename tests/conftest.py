@@ -18,6 +18,7 @@ from scripts.throwaway import ROOT, make_token
 from scripts.tokens import TOKENS
 from tests.shared.api import Api, NotOffered
 from tests.shared.callers import WITH_TOKENS, Callers
+from tests.shared.examples import examples
 from tests.shared.forks import server
 from tests.shared.injector import Injector
 from tests.shared.postgresql import Cluster
@@ -35,10 +36,6 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
 # Hundreds of services and commands are started; none should compile the same code again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# Whether an example is right is the claim, and not how soon: the machine may do much else.
-hypothesis.settings.register_profile("busy", deadline=None)
-hypothesis.settings.load_profile("busy")
-
 pytest_plugins = ["tests.shared.vector_counts"]
 
 
@@ -52,9 +49,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let all processes of the tests know."""
+    """Let all processes of the tests know, and properties be tried as often as there is time."""
     if config.getoption("--promised"):
         os.environ[HELD] = "1"
+    # Whether an example is right is the claim, and not how soon: the machine may do much else.
+    # The suite tries the same ones each time, and new ones are looked for where promises are held.
+    hypothesis.settings.register_profile(
+        "suite",
+        deadline=None,
+        database=None,
+        derandomize=HELD not in os.environ,
+        max_examples=examples(200),
+    )
+    hypothesis.settings.load_profile("suite")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -30,6 +30,7 @@ from hsm import CryptoFailure, DecryptionFailed
 from hsm.operations.timing import FAILURE_SECONDS, FailureDelay
 from tests.shared.api import Answer, Api, b64u, header, unb64u
 from tests.shared.callers import Callers
+from tests.shared.examples import examples
 from tests.shared.waiting import wait_of_a_batch
 
 Body = dict[str, Any]
@@ -149,7 +150,7 @@ def test_every_kind_is_answered_as_alone(live, every_kind, singly):
 
 @settings(
     deadline=None,
-    max_examples=25,
+    max_examples=examples(40),
     database=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

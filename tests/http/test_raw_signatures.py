@@ -49,14 +49,14 @@ def verify(public: Any, alg: str, signature: bytes, data: bytes = DATA) -> None:
         public.verify(signature, data)
 
 
-def new(api: Api, alg: str, **members: Any) -> str:
-    kid: str = api.create(**body_of(alg), **members)["kid"]
+def key(api: Api, alg: str, **members: Any) -> str:
+    kid: str = api.shared(**body_of(alg), **members)["kid"]
     return kid
 
 
 @pytest.mark.parametrize("alg", SIGNATURES)
 def test_data_is_signed_as_it_is(local, alg) -> None:
-    kid = new(local, alg)
+    kid = key(local, alg)
     made = local.ok(f"/keys/{kid}/sign", {"alg": alg, "data": b64u(DATA)})
     assert list(made.items())[:2] == [("kid", kid), ("alg", alg)]
     signature = unb64u(made["signature"])
@@ -67,7 +67,7 @@ def test_data_is_signed_as_it_is(local, alg) -> None:
 
 @pytest.mark.parametrize("alg", SIGNATURES)
 def test_an_empty_data_is_data(local, alg) -> None:
-    kid = new(local, alg)
+    kid = key(local, alg)
     signature = local.ok(f"/keys/{kid}/sign", {"alg": alg, "data": ""})["signature"]
     verify(public_key(local, kid), alg, unb64u(signature), b"")
 
@@ -76,7 +76,7 @@ def test_an_empty_data_is_data(local, alg) -> None:
 @pytest.mark.parametrize("bound", [True, False])
 def test_a_digest_gives_a_signature_over_what_it_is_of(local, alg, bound) -> None:
     members = body_of(alg) if bound else {**body_of(alg), "alg": None}
-    kid = local.create(**members, digest=True)["kid"]
+    kid = local.shared(**members, digest=True)["kid"]
     made = local.ok(f"/keys/{kid}/sign", {"alg": alg, "digest": b64u(digest_of(alg))})
     verify(public_key(local, kid), alg, unb64u(made["signature"]))
     jws = local.ok("/sign", {"kid": kid, "alg": alg, "data": b64u(DATA)})
@@ -95,7 +95,7 @@ def test_an_imported_rsa_key_signs_digests_if_it_is_told(local) -> None:
 
 
 def test_a_file_signed_by_its_digest_is_verified_by_openssl(local, tmp_path: Path) -> None:
-    kid = new(local, "RS256", digest=True)
+    kid = key(local, "RS256", digest=True)
     made = local.ok(f"/keys/{kid}/sign", {"alg": "RS256", "digest": b64u(digest_of("RS256"))})
     (tmp_path / "file").write_bytes(DATA)
     (tmp_path / "signature").write_bytes(unb64u(made["signature"]))
@@ -116,11 +116,11 @@ def test_a_file_signed_by_its_digest_is_verified_by_openssl(local, tmp_path: Pat
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256"])
 def test_what_a_key_may_do_with_digests_is_said(local, alg) -> None:
-    told = local.create(**body_of(alg), digest=True)
+    told = local.shared(**body_of(alg), digest=True)
     assert told["digest"] is True
     assert local.get(f"/keys/{told['kid']}").body["digest"] is True
     for digest in ({}, {"digest": False}, {"digest": None}):
-        plain = local.create(**body_of(alg), **digest)
+        plain = local.shared(**body_of(alg), **digest)
         assert "digest" not in plain
         assert "digest" not in local.get(f"/keys/{plain['kid']}").body
 
@@ -131,7 +131,7 @@ def test_what_a_key_may_do_with_digests_is_said(local, alg) -> None:
 @pytest.mark.parametrize("alg", RSA)
 @pytest.mark.parametrize("digest", [{}, {"digest": False}])
 def test_an_rsa_key_that_was_not_told_signs_no_digest(local, alg, digest, chaos: Injector) -> None:
-    kid = new(local, alg, **digest)
+    kid = key(local, alg, **digest)
     signed = chaos.count_own("C_Sign")
     refused = local.post(f"/keys/{kid}/sign", {"alg": alg, "digest": b64u(digest_of(alg))})
     assert refused.refusal == CRYPTO_FAILURE
@@ -139,7 +139,7 @@ def test_an_rsa_key_that_was_not_told_signs_no_digest(local, alg, digest, chaos:
 
 
 def test_eddsa_signs_no_digest(local) -> None:
-    kid = new(local, "EdDSA")
+    kid = key(local, "EdDSA")
     refused = local.post(f"/keys/{kid}/sign", {"alg": "EdDSA", "digest": b64u(bytes(32))})
     assert refused.refusal == CRYPTO_FAILURE
     assert "no digest" in refused.body["description"]
@@ -148,7 +148,7 @@ def test_eddsa_signs_no_digest(local) -> None:
 @pytest.mark.parametrize("alg", DIGESTIBLE)
 @pytest.mark.parametrize("change", [-1, 1, -16, 16])
 def test_a_digest_of_another_length_is_refused(local, alg, change) -> None:
-    kid = new(local, alg, digest=True)
+    kid = key(local, alg, digest=True)
     size = len(digest_of(alg))
     for digest in (bytes(size + change), b""):
         refused = local.post(f"/keys/{kid}/sign", {"alg": alg, "digest": b64u(digest)})
@@ -170,7 +170,7 @@ WRONG_BODIES = {
 
 @pytest.mark.parametrize(("members", "answer"), WRONG_BODIES.values(), ids=WRONG_BODIES)
 def test_a_wrong_body_is_refused(local, members, answer, chaos: Injector) -> None:
-    kid = new(local, "ES256")
+    kid = key(local, "ES256")
     signed = chaos.count_own("C_Sign")
     assert local.post(f"/keys/{kid}/sign", {"alg": "ES256", **members}).refusal == answer
     assert not signed["C_Sign"]

@@ -60,6 +60,7 @@ class Api:
 
     def __init__(self, send: Callable[..., Any]) -> None:
         self._send = send
+        self._shared: dict[str, Any] = {}
 
     @classmethod
     def over_http(cls, url: str, *, bearer: str | None = None, **options: Any) -> Self:
@@ -125,6 +126,16 @@ class Api:
     def create(self, **members: Any) -> Any:
         """Create a key; return its description."""
         return self.ok("/keys", members)
+
+    def shared(self, **members: Any) -> Any:
+        """Return a key that all tests with the same ``members`` use, and none changes.
+
+        It takes no time but for the first of them: an RSA key costs as much as a hundred requests.
+        """
+        name = json.dumps(members, sort_keys=True)
+        if name not in self._shared:
+            self._shared[name] = self.create(**members)
+        return self._shared[name]
 
 
 def _unless_opening(answer: Answer) -> Answer | None:

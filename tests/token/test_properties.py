@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import hsm
 from app.jose import encoding, strict_json
 from tests.shared.api import Answer, Api, b64u, header, unb64u
+from tests.shared.examples import examples
 from tests.shared.sealing import CEK_BYTES, ciphertext_bytes
 
 ALPHABET: Final = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
@@ -21,12 +22,12 @@ FOREIGN: Final = "=+/ \n\t\0.%é"
 
 quickly = settings(
     deadline=None,
-    max_examples=150,
+    max_examples=examples(150),
     database=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-randomly = settings(quickly, max_examples=60)
+randomly = settings(quickly, max_examples=examples(60))
 
 TRANSPORTS: Final = (
     *("RSA-OAEP", "RSA-OAEP-256", "RSA-OAEP-512", *hsm.KEY_WRAPPINGS, "A192GCMKW"),
@@ -73,7 +74,7 @@ def is_canonical(text: str) -> bool:
 @example("AA\n")
 @example("AAAA\n")
 @example("====")
-@settings(quickly, max_examples=1000)
+@settings(quickly, max_examples=examples(1000))
 def test_base64url_is_decoded_exactly_if_it_is_canonical(text: str) -> None:
     if is_canonical(text):
         assert encoding.encode(encoding.decode(text)) == text
@@ -144,7 +145,7 @@ FRAGMENTS: Final = (
 
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
-@settings(quickly, max_examples=1000)
+@settings(quickly, max_examples=examples(1000))
 def test_strict_json_is_json_without_the_forbidden_in_any_text(text: str) -> None:
     agrees(text.encode())
     agrees(b'{"x":' + text.encode() + b"}")
@@ -264,7 +265,7 @@ def test_any_bytes_have_a_mac_of_their_own(
 
 
 @given(st.data())
-@settings(randomly, max_examples=120)
+@settings(randomly, max_examples=examples(120))
 def test_a_flipped_bit_anywhere_never_decrypts(
     local: Api, jwes: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -280,7 +281,7 @@ def test_a_flipped_bit_anywhere_never_decrypts(
 
 
 @given(st.data())
-@settings(randomly, max_examples=120)
+@settings(randomly, max_examples=examples(120))
 def test_a_changed_character_anywhere_never_decrypts(
     local: Api, jwes: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -321,7 +322,7 @@ header_members = st.dictionaries(
 
 
 @given(header_members, st.data())
-@settings(randomly, max_examples=120)
+@settings(randomly, max_examples=examples(120))
 def test_no_header_is_an_error_of_ours(
     local: Api, kids: dict[str, str], members: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -375,13 +376,13 @@ VALUES: Final = (
         st.sampled_from(MEMBERS) | st.text(max_size=4), st.sampled_from(VALUES) | json_values
     ),
 )
-@settings(randomly, max_examples=250)
+@settings(randomly, max_examples=examples(250))
 def test_no_json_body_is_an_error_of_ours(local: Api, path: str, body: dict[str, Any]) -> None:
     assert is_a_clean_answer(local.post(path, body))
 
 
 @given(st.sampled_from(PATHS), json_values.filter(lambda value: not isinstance(value, dict)))
-@settings(randomly, max_examples=100)
+@settings(randomly, max_examples=examples(100))
 def test_only_an_object_is_a_body(local: Api, path: str, body: Any) -> None:
     headers = {"Content-Type": "application/json"}
     answer = local.request("POST", path, data=json.dumps(body), headers=headers)
@@ -389,7 +390,7 @@ def test_only_an_object_is_a_body(local: Api, path: str, body: Any) -> None:
 
 
 @given(st.data())
-@settings(randomly, max_examples=200)
+@settings(randomly, max_examples=examples(200))
 def test_no_member_can_be_made_an_error_of_ours(
     local: Api, bodies: dict[str, Any], data: st.DataObject
 ) -> None:

@@ -23,6 +23,7 @@ from app.jwk.oct import OCT
 from app.jwk.okp import OKP
 from app.jwk.rsa import RSA
 from hsm import KeySpec
+from tests.shared.examples import examples
 from tests.shared.sealing import CEK_BYTES
 from tests.unit.rsa_numbers import DISTANCE_BITS, FILE
 
@@ -48,7 +49,7 @@ ORDERS = {
 
 every_curve = pytest.mark.parametrize("crv", CURVES)
 every_member = pytest.mark.parametrize("name", MEMBERS)
-randomly = settings(max_examples=60, database=None)
+randomly = settings(max_examples=examples(120))
 
 
 def octets(value: int) -> bytes:

@@ -1,0 +1,10 @@
+"""How often a property is tried."""
+
+from tests.shared.waiting import are_promises_held
+
+_PART = 4
+
+
+def examples(number: int) -> int:
+    """Return ``number`` for ``make faults``, which has the time, and a quarter for the suite."""
+    return number if are_promises_held() else number // _PART
