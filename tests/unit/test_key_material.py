@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from math import gcd, isqrt, lcm
 from pathlib import Path
 from typing import Any
@@ -277,9 +278,14 @@ def number(name: str) -> int:
     return int(NUMBERS[name], 16)
 
 
+@cache
+def rsa_key(bits: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, bits)
+
+
 @pytest.fixture(scope="session")
 def good() -> dict[str, bytes]:
-    return members_of(rsa.generate_private_key(65537, 2048))
+    return members_of(rsa_key(2048))
 
 
 @pytest.fixture(scope="session")
@@ -298,7 +304,7 @@ def assert_refused(members: Members, reason: str) -> None:
 
 @pytest.mark.parametrize("bits", [2048, 3072, 4096])
 def test_an_rsa_key_of_an_accepted_size_is_returned_with_all_its_members(bits: int) -> None:
-    members = members_of(rsa.generate_private_key(65537, bits))
+    members = members_of(rsa_key(bits))
     assert members_of(rsa_import(members)) == members
 
 
@@ -317,7 +323,7 @@ def test_leading_zero_octets_change_neither_value_nor_size(
 def test_an_rsa_key_of_both_exponents_is_completed(
     bits: int, order: Callable[[int, int], int]
 ) -> None:
-    made = rsa.generate_private_key(65537, bits).private_numbers()
+    made = rsa_key(bits).private_numbers()
     p, q = sorted((made.p, made.q), reverse=True)
     members = members_from(p, q, order=order(p, q))
     assert members_of(rsa_import({name: members[name] for name in ("n", "e", "d")})) == members
