@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from scripts.tokens import TOKENS
 from tests.shared.api import Api, NotOffered
 from tests.shared.callers import WITH_TOKENS, Callers
 from tests.shared.examples import examples
-from tests.shared.forks import server
+from tests.shared.forks import COMMON, server
 from tests.shared.injector import Injector
 from tests.shared.postgresql import Cluster
 from tests.shared.postgresql import running as running_postgresql
@@ -52,6 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let all processes of the tests know, and properties be tried as often as there is time."""
     if config.getoption("--promised"):
         os.environ[HELD] = "1"
+    if COMMON not in os.environ:  # the first process; those that it starts find its directory
+        directory = tempfile.TemporaryDirectory(prefix="jose-hsm-tests-")
+        os.environ[COMMON] = directory.name
+        config.add_cleanup(directory.cleanup)
     # Whether an example is right is the claim, and not how soon: the machine may do much else.
     # The suite tries the same ones each time, and new ones are looked for where promises are held.
     hypothesis.settings.register_profile(

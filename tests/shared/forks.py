@@ -1,6 +1,7 @@
 """Services and commands in processes that need not import anything (``tests.shared.nursery``)."""
 
 import atexit
+import fcntl
 import json
 import os
 import signal
@@ -19,6 +20,9 @@ from scripts import throwaway
 from scripts.throwaway import ROOT, Server
 from tests.shared import nursery
 from tests.shared.waiting import PATIENCE_SECONDS, are_promises_held
+
+COMMON = "TESTS_COMMON_DIRECTORY"
+"""The variable that names a directory of all processes of a run of the tests."""
 
 _STDERR = 2
 _FIRST = threading.Lock()  # of threads that ask for proofs at once, one tries the token
@@ -95,13 +99,23 @@ def _proven() -> Any:
 
 @cache
 def _proofs() -> Any:
-    """Return what SoftHSM is able to do, tried once in a process that no fault befalls."""
+    """Return what SoftHSM is able to do, tried once for all processes of a run."""
+    kept = Path(os.environ[COMMON], "proofs.json")
+    with kept.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            kept.write_text(_tried())
+    return json.loads(kept.read_bytes())
+
+
+def _tried() -> str:
+    """Return that as JSON, found out in a process that no fault befalls."""
     with tempfile.TemporaryDirectory() as directory:
         settings = throwaway.make_token(Path(directory) / "state")
         arguments = [nursery.__name__, nursery.proofs.__name__, "[]"]
         done = completed("driver", arguments, settings, proves=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
 
 
 def fork(  # noqa: PLR0913  # settings, all by name
