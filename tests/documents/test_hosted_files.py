@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from typing import Any
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ PATHS = (
 )
 
 
-def read(path):
+def read(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text("utf-8"))
 
 

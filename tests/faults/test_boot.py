@@ -1,13 +1,15 @@
 """Workers that start while something is wrong: alive, patient, and ready when it is mended."""
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from scripts.throwaway import make_token
 from tests.faults.control import Fault
-from tests.faults.service import use
+from tests.faults.service import Service, use
 from tests.shared.waiting import START, until
 
 PIN_EXPIRED = 0xA3
@@ -17,7 +19,7 @@ HMAC = {"kty": "oct", "alg": "HS256"}
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
 
 
-def assert_waiting(service):
+def assert_waiting(service: Service) -> None:
     """The service answers, with 503, and its workers stay."""
     deadline = time.monotonic() + WATCHED_SECONDS
     while time.monotonic() < deadline:
@@ -63,7 +65,9 @@ def test_no_login_is_tried_on_another_token(serve_faulty):
         assert service.faults.calls("C_Login") == 0
 
 
-def try_a_wrong_pin(serve_faulty, tmp_path, *, workers):
+def try_a_wrong_pin(
+    serve_faulty: Callable[..., AbstractContextManager[Service]], tmp_path: Path, *, workers: int
+) -> None:
     settings = make_token(tmp_path / "state")
     pin = Path(settings["JOSE_HSM_PIN_FILE"])
     right = pin.read_text()

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scripts.throwaway import make_token
-from tests.faults.service import use
+from tests.faults.service import Service, use
 from tests.shared.api import Api
 from tests.shared.forks import server as running
 
@@ -45,7 +46,7 @@ def token_on(disk: Path, settings: dict[str, str]) -> Iterator[None]:
     yield
 
 
-def assert_keys_are_used_and_none_is_made(service, keys):
+def assert_keys_are_used_and_none_is_made(service: Service, keys: list[dict[str, Any]]) -> None:
     for members in (HMAC, EC):
         assert service.api.post("/keys", members).status in REFUSED
     for key in keys:

@@ -4,18 +4,20 @@ import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from joserfc.jwk import RSAKey
 
-from tests.faults.service import protect
+from tests.faults.service import Service, protect
 
+Body = dict[str, Any]
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
 
 
-def times_of_signing(service, key, *, until):
+def times_of_signing(service: Service, key: Body, *, until: threading.Event) -> list[float]:
     """Sign on one connection until the event; return the seconds that each took."""
-    api, seconds = service.api, []
+    api, seconds = service.api, list[float]()
     while not until.is_set():
         started = time.monotonic()
         assert protect(api, key).status == 200
@@ -23,7 +25,7 @@ def times_of_signing(service, key, *, until):
     return seconds
 
 
-def flood(service, request, *, clients):
+def flood(service: Service, request: Body, *, clients: int) -> list[float]:
     """Create from many clients at once, and sign meanwhile; return the times of signing."""
     key, over = service.create(**EC), threading.Event()
     with ThreadPoolExecutor(clients + 1) as threads:
@@ -36,11 +38,11 @@ def flood(service, request, *, clients):
         return signing.result()
 
 
-def generated(bits):
+def generated(bits: int) -> Body:
     return {"kty": "RSA", "bits": bits, "alg": "RS256"}
 
 
-def imported(bits):
+def imported(bits: int) -> Body:
     return RSAKey.generate_key(bits, private=True).as_dict(private=True) | {"alg": "RS256"}
 
 

@@ -4,17 +4,18 @@ import threading
 
 import pytest
 
-from tests.faults.service import outcome
+from tests.faults.service import Service, outcome
+from tests.shared.api import Api
 
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
 
 
-def destroy_twice(service, *, times):
+def destroy_twice(service: Service, *, times: int) -> None:
     """Have two clients destroy one key at the same moment, again and again."""
     barrier = threading.Barrier(2)
-    outcomes = []
+    outcomes: list[str] = []
 
-    def destroy(kid, api):
+    def destroy(kid: str, api: Api) -> None:
         barrier.wait()
         outcomes.append(outcome(api.delete(kid)))
 

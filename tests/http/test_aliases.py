@@ -1,6 +1,7 @@
 """A key is called by its alias wherever a kid is taken, and by whoever may know of it."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import uuid4
@@ -328,7 +329,7 @@ def test_a_request_reads_the_registry_once(local, application, inside, beside):
 
 # --- Who may know of it ---
 
-USES = {
+USES: dict[str, Callable[[str], tuple[str, str, Any]]] = {
     "sign": lambda kid: ("POST", "/sign", {"kid": kid, "alg": "ES256", "data": DATA}),
     "verify": lambda kid: (
         "POST",

@@ -7,7 +7,7 @@ import pytest
 
 from app.jose import encoding
 from app.service import service_of
-from tests.shared.api import b64u, unb64u
+from tests.shared.api import Answer, b64u, unb64u
 from tests.shared.sealing import CEK_BYTES
 from tests.unit.test_oaep import OAEPS, block_of, encoded
 
@@ -70,7 +70,7 @@ def test_a_failed_direct_decryption_is_no_different(failures, live):
 
 
 def test_unwrap_tells_a_wrong_size_from_bad_padding_and_no_more(failures, live):
-    def unwrap(cause):
+    def unwrap(cause: str) -> Answer:
         body = {name: failures[cause][name] for name in ("protected", "encrypted_key")}
         return live.post("/keys/unwrap", body)
 

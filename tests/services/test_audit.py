@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def cut_lines(path: Path) -> list[tuple[str, str]]:
     return [(entry["expected"], entry["found"]) for entry in map(json.loads, lines)]
 
 
-CUTS = {
+CUTS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "last line": lambda lines: lines[:-1],
     "most lines": lambda lines: lines[:1],
     "last line changed": lambda lines: [*lines[:-1], lines[-1].replace(b":4", b":77")],
@@ -232,7 +233,7 @@ def test_nothing_but_torn_lines_is_no_audit_log(path, capsys, monkeypatch):
     assert run(capsys, monkeypatch, str(path))[0] == 1
 
 
-CHANGES = {
+CHANGES: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int]] = {
     "the first line removed": (lambda lines: lines[1:], 1),
     "a line changed": (lambda lines: [lines[0], lines[1].replace(b"1", b"7", 1), *lines[2:]], 3),
     "a line removed": (lambda lines: [lines[0], *lines[2:]], 2),

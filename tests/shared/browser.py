@@ -114,7 +114,7 @@ class Browser:
         )
 
     def _log(self, name: str) -> Any:
-        return self._driver.get_log(name)
+        return self._driver.get_log(name)  # type: ignore[no-untyped-call]  # it is not
 
 
 @contextmanager

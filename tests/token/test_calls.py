@@ -321,7 +321,7 @@ def test_the_lane_gives_way_and_starves_not(niceness):
     assert (of_the_lane, afterwards) == (min(own + 5, MOST_NICE), own)
 
 
-def niceness_here():
+def niceness_here() -> int:
     return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -128,7 +128,7 @@ def set_state(registry: Registry, kid: UUID, state: State) -> None:
     assert registry.change(key, state=state)
 
 
-CHANGES = MappingProxyType(
+CHANGES: Mapping[str, Callable[[Registry, UUID], object]] = MappingProxyType(
     {
         "deactivate": lambda registry, kid: set_state(registry, kid, State.DEACTIVATED),
         "activate": lambda registry, kid: set_state(registry, kid, State.ACTIVE),
