@@ -10,7 +10,7 @@ from app.http.endpoint import Audit, Endpoint
 from app.http.failures import ALGORITHM, TOKEN, Failures
 from app.jose import encoding
 from app.keys.batch.series import Made, encrypt_all, mac_all, sign_all
-from app.keys.general.encryption import encrypt_general
+from app.keys.general.encryption import encrypt_general, encrypt_to
 from app.keys.general.signing import sign_general
 from app.keys.use import KeyUse
 from app.kid import is_kid
@@ -137,7 +137,7 @@ def _encrypt(keys: KeyUse, principal: Principal, body: Body) -> Any:
         made = encrypt_general(keys, principal, **body)
         recipients = [_RECIPIENT.dump(one) for one in made["recipients"]]
         return _GENERAL_JWE.dump(made | {"recipients": recipients})
-    jwe = keys.encrypt_to(**body) if "jwk" in body else keys.encrypt(principal, **body)
+    jwe = encrypt_to(**body) if "jwk" in body else keys.encrypt(principal, **body)
     return _told_jwe(jwe, {"serialization": serialization})
 
 

@@ -11,7 +11,7 @@ import hsm
 from app import current_request
 from app.jose import encoding
 from app.jose.jwe_header import JweHeader
-from app.jwk import load_public, write_public
+from app.jwk import load_public
 from app.keys.access import (
     KeysOfMessage,
     Rows,
@@ -43,7 +43,6 @@ from app.rights import Principal, Right
 from app.schemas.messages.addressed import Addressed, names_of
 from app.schemas.messages.caller_header import CallerHeader
 from app.schemas.messages.received_header import Header
-from app.schemas.public_jwk import PublicJwk
 from hsm import CryptoFailure, DecryptionFailed, Hsm, Sealed
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
@@ -95,36 +94,14 @@ class KeyUse:
         if header is not None:
             media_types = {**media_types, **members_for(self.identity(key), header)}
         head = head_of(key, alg, enc, aad=aad, apu=apu, apv=apv, media_types=media_types)
+        return self.encrypt_with(key, head, data)
+
+    def encrypt_with(self, key: Key, head: JweHeader, data: bytes) -> dict[str, Any]:
+        """Return a flattened JWE for ``key``, which has been checked, with that header."""
+        alg, enc = head.names["alg"], head.names["enc"]
         self.count(key, alg, enc)
         with existing(self.registry, key):
             made = self.hsm.encrypt(key.ref, alg, enc, data, head.additional_data, head.agreement)
-        return head.jwe(made)
-
-    def encrypt_to(  # noqa: PLR0913  # the members of the request
-        self,
-        *,
-        jwk: PublicJwk,
-        alg: str,
-        enc: str,
-        data: bytes,
-        aad: str | None,
-        apu: str | None = None,
-        apv: str | None = None,
-        media_types: Mapping[str, str] = _NONE,
-        header: CallerHeader | None = None,
-    ) -> dict[str, Any]:
-        """Return a flattened JWE for a key of somebody else's, which no token has a part in."""
-        named = {} if jwk.kid is None else {"kid": jwk.kid}
-        if header is not None:
-            identity = Identity(names=frozenset(named.values()), jwk=write_public(jwk.key))
-            media_types = {**media_types, **members_for(identity, header)}
-        head = JweHeader(
-            names={"alg": alg, "enc": enc, **named},
-            party_info={"apu": apu, "apv": apv},
-            others=media_types,
-            aad=aad,
-        )
-        made = hsm.encrypt_to(jwk.key, alg, enc, data, head.additional_data, head.agreement)
         return head.jwe(made)
 
     def decrypt(
@@ -138,7 +115,7 @@ class KeyUse:
     ) -> bytes:
         """Return the plaintext (RFC 7516 §5.2)."""
         key = find_of_message(self.rows, principal, header, Right.DECRYPT)
-        return self._decrypt(key, header, encrypted_key, sealed, aad)
+        return self.decrypt_with(key, header, encrypted_key, sealed, aad)
 
     def decrypt_general(
         self,
@@ -162,11 +139,12 @@ class KeyUse:
         return kid or str(last.kid), self._decrypt_for(key, last, sealed, aad)
 
     def _decrypt_for(self, key: Key, one: Addressed, sealed: Sealed, aad: str | None) -> bytes:
-        return self._decrypt(key, one.usable_header, one.octets, sealed, aad)
+        return self.decrypt_with(key, one.usable_header, one.octets, sealed, aad)
 
-    def _decrypt(
+    def decrypt_with(
         self, key: Key, header: Header, encrypted_key: bytes, sealed: Sealed, aad: str | None
     ) -> bytes:
+        """Return the plaintext, opened with ``key``, on which the right has been checked."""
         alg, enc = header.alg, header.enc
         require_fit(self.hsm, key, enc if alg == hsm.DIRECT else alg)
         require_on_curve(key, header.agreement)

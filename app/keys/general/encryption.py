@@ -1,7 +1,8 @@
-"""Encrypting one message to several keys (RFC 7516 §7.2.1)."""
+"""Encrypting a message to a key of somebody else's, or to several keys (RFC 7516 §7.2.1)."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import hsm
 from app import current_request
@@ -19,8 +20,36 @@ from app.schemas.messages.receivers import Receiver
 from app.schemas.public_jwk import PublicJwk
 from hsm import CryptoFailure
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
 Keys = Sequence[Key | None]
 """Of each recipient, ``None`` if it has brought its key along."""
+
+
+def encrypt_to(  # noqa: PLR0913  # the members of the request
+    *,
+    jwk: PublicJwk,
+    alg: str,
+    enc: str,
+    data: bytes,
+    aad: str | None,
+    apu: str | None = None,
+    apv: str | None = None,
+    media_types: Mapping[str, str] = _NONE,
+    header: CallerHeader | None = None,
+) -> dict[str, Any]:
+    """Return a flattened JWE for a key of somebody else's, which no token has a part in."""
+    named = {} if jwk.kid is None else {"kid": jwk.kid}
+    if header is not None:
+        media_types = {**media_types, **members_for(_identity(jwk), header)}
+    head = JweHeader(
+        names={"alg": alg, "enc": enc, **named},
+        party_info={"apu": apu, "apv": apv},
+        others=media_types,
+        aad=aad,
+    )
+    made = hsm.encrypt_to(jwk.key, alg, enc, data, head.additional_data, head.agreement)
+    return head.jwe(made)
 
 
 def encrypt_general(  # noqa: PLR0913  # the members of the request
