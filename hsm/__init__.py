@@ -46,7 +46,7 @@ from hsm.examination.rates import RATES
 from hsm.files import file_lock, replace, replacing
 from hsm.life.state import Phase, State
 from hsm.life.token import Offer
-from hsm.messages import Agreement, Encrypted, KeyRef, Made, Recipient, Sealed
+from hsm.messages import Agreement, Encrypted, KeyRef, Made, Received, Recipient, Sealed
 from hsm.observer import Observer
 from hsm.periodic import Periodic
 from hsm.settings import Settings
@@ -95,6 +95,7 @@ __all__ = [
     "PrivateKey",
     "Product",
     "PublicKey",
+    "Received",
     "Recipient",
     "Sealed",
     "Sessions",

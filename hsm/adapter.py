@@ -20,7 +20,7 @@ from hsm.examination.adoption import Adoptable, OtherName
 from hsm.life.connection import Connection
 from hsm.life.rsa_lane import Generations
 from hsm.life.series import series
-from hsm.life.several import SeveralUse
+from hsm.life.several import Rewrapping, SeveralUse
 from hsm.life.state import State
 from hsm.life.token import Offer, inventory, round_trip
 from hsm.life.work import Creation, Destruction, Errand, TransportUse, Trial, Unwrapping, Use, keep
@@ -31,6 +31,7 @@ from hsm.messages import (
     Encrypted,
     KeyRef,
     Made,
+    Received,
     Recipient,
     Sealed,
 )
@@ -123,12 +124,9 @@ class Hsm:
         """Tell whether a new key survives a round trip with its first offered algorithm."""
         offers, spec = self.offers(), ref.spec
         row = next(row for row in spec.algorithms if offers[row.name].refusal(spec.crv) is None)
+        verb, arguments = round_trip, (row, _PROBE)
         trial = Trial(
-            ref=ref,
-            objects=objects_of(spec),
-            name=row.name,
-            verb=round_trip,
-            arguments=(row, _PROBE),
+            ref=ref, objects=objects_of(spec), name=row.name, verb=verb, arguments=arguments
         )
         try:
             return self._connection.perform(trial)
@@ -303,6 +301,13 @@ class Hsm:
                 )
             )
 
+    def rewrap(self, held: Recipient, to: Recipient, received: Received) -> Encrypted:
+        """Return the CEK of what ``held`` opens, wrapped for ``to``; raise as ``decrypt`` does."""
+        is_checked = self._are_results_checked
+        work = Rewrapping(held=held, to=to, received=received, is_checked=is_checked)
+        with self._failure_delay.of(received.encrypted_key):
+            return self._connection.perform(work)
+
     def unwrap(  # noqa: PLR0913, PLR0917  # the parts of a JWE, and what becomes of it
         self,
         ref: KeyRef,
@@ -334,14 +339,9 @@ class Hsm:
     ) -> Result:
         """Use the key itself as the CEK (RFC 7518 §4.5)."""
         row = CONTENT_ENCRYPTIONS[enc]
+        objects, arguments = secrets_of(row), (row, *arguments)
         return self._connection.perform(
-            Use(
-                ref=ref,
-                objects=secrets_of(row),
-                name=enc,
-                verb=verb,
-                arguments=(row, *arguments),
-            )
+            Use(ref=ref, objects=objects, name=enc, verb=verb, arguments=arguments)
         )
 
 

@@ -67,6 +67,16 @@ class Sealed(NamedTuple):
     tag: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A JWE that has come in, as far as it is not about its recipient (RFC 7516 §5.2)."""
+
+    enc: str
+    encrypted_key: bytes
+    sealed: Sealed
+    aad: bytes
+
+
 class Encrypted(NamedTuple):
     """The parts of a JWE, and what its header holds of the CEK.
 

@@ -97,11 +97,7 @@ def find_of_message(rows: Rows, principal: Principal, header: Header, right: Rig
     kids = header.kids
     if len(kids) == 1:
         return find(rows, principal, header.kid, right)
-    keys = KeysOfMessage(rows, principal, kids)
-    key = keys.find(header.kid, right)
-    if any(keys.is_another(kid, key) for kid in kids):
-        raise BadRequest("Field 'kid' is not that of the header")
-    return key
+    return KeysOfMessage(rows, principal, kids).find_of(header, right)
 
 
 class KeysOfMessage:
@@ -114,6 +110,13 @@ class KeysOfMessage:
     def find(self, kid: str, right: Right) -> Key:
         """Return the key that ``kid`` names; see ``find`` above."""
         return _permitted(self._principal, right, kid, self._found(kid, right))
+
+    def find_of(self, header: Header, right: Right) -> Key:
+        """Return the key of a message; see ``find_of_message``."""
+        key = self.find(header.kid, right)
+        if any(self.is_another(kid, key) for kid in header.kids):
+            raise BadRequest("Field 'kid' is not that of the header")
+        return key
 
     def find_to_verify(self, kid: str) -> Key:
         """Return the key for verification, which is another right for those of a MAC."""

@@ -28,12 +28,12 @@ def refusal(name: str, crv: str | None = None) -> str | None:
     return offers[name].refusal(crv) if name in offers else None
 
 
-def refuse_together(alg: str, enc: str) -> None:
-    """Refuse what this token offers by itself and not together."""
+def refuse_together(alg: str, enc: str, name: str = "enc") -> None:
+    """Refuse what this token offers by itself and not together, in the member ``name``."""
     offers: Offers = Context.get({})
     reason = offers[alg].with_enc(enc).reason if alg in offers else None
     if reason is not None:
-        fail(hsm.UnsupportedAlgorithm.not_offered(f"{alg} with {enc}", reason), "enc")
+        fail(hsm.UnsupportedAlgorithm.not_offered(f"{alg} with {enc}", reason), name)
 
 
 def require_bytes(text: str, name: str | None) -> bytes:

@@ -10,12 +10,12 @@ from pkcs11 import PKCS11Error
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS
 from hsm.cryptoki.faults import Fault, fault_of, translate
-from hsm.cryptoki.objects import KeyObject, encrypting
+from hsm.cryptoki.objects import KeyObject, decrypting, encrypting
 from hsm.cryptoki.session import Session
 from hsm.errors import HsmError, KeyNotFound
 from hsm.life.token import Token
 from hsm.life.work import Work
-from hsm.messages import Encrypted, KeyRef, Recipient
+from hsm.messages import Encrypted, KeyRef, Received, Recipient
 from hsm.operations import jwe_general
 from hsm.operations.jwe import Transport
 from hsm.operations.jwe_general import Brought, Held, Imported, Message, Receiver
@@ -56,6 +56,30 @@ class SeveralUse(WorkOfSeveral[list[Encrypted]]):
             objects = encrypting(transport.row, is_checked=self.is_checked)
             return lender.held(one, transport, objects)
         return lender.brought(one, transport)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrapping(WorkOfSeveral[Encrypted]):
+    """One message that ``held`` opens, for the key that it is ``to`` as well; both are ours."""
+
+    held: Recipient
+    to: Recipient
+    received: Received
+    is_checked: bool
+
+    def run(self, token: Token, session: Session, attempt: int) -> Encrypted:
+        """See ``Work``."""
+        enc = self.received.enc
+        with ExitStack() as stack:
+            lender = Lender(token, session, stack)
+            from_old = lender.transport(self.held, enc)
+            to_new = lender.transport(self.to, enc)
+            if to_new.path.needs_value(to_new.enc):
+                from_old = token.transport_showing(self.held.alg, enc)
+            held = lender.held(self.held, from_old, decrypting(from_old.row))
+            objects = encrypting(to_new.row, is_checked=self.is_checked)
+            to = lender.held(self.to, to_new, objects)
+            return jwe_general.rewrap(held, to, self.received, is_checked=self.is_checked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,14 @@ class Token:
             raise UnsupportedAlgorithm.not_offered(f"{alg} with {enc}", reason)
         return Transport(self.paths[alg, enc], KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc])
 
+    def transport_showing(self, alg: str, enc: str) -> Transport:
+        """Return how they travel so that they are shown; raise ``UnsupportedAlgorithm``.
+
+        The token has proven to show those that have to be split, and shows others likewise.
+        """
+        split = CONTENT_FAMILIES[-1][-1].name
+        return self.transport(alg, enc)._replace(path=self.transport(alg, split).path.showing())
+
     def require_offered(self, name: str) -> None:
         """Raise ``UnsupportedAlgorithm`` with the reason if the algorithm is not offered."""
         reason = self.offers[name].reason

@@ -2,8 +2,8 @@
 
 The paths of a CEK (RFC 7516 §5.1, §5.2). ``TokenPath``: it is never outside the token. On all
 others it, or the key that wraps it, passes through the memory of the process for that one message,
-and the private key works in the token. ``ProcessPath``: the padding of RSA-OAEP is decoded here.
-The others are in ``cek_splitting``, ``cek_sealed`` and ``cek_agreed``.
+and the private key works in the token: ``cek_process``, ``cek_splitting``, ``cek_sealed`` and
+``cek_agreed``.
 """
 
 from abc import ABC, abstractmethod
@@ -13,14 +13,13 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar
 
-from pkcs11 import Mechanism, MechanismFlag, ObjectClass, PKCS11Error
+from pkcs11 import MechanismFlag, ObjectClass, PKCS11Error
 
 from hsm.algorithms.families import (
     CEK_WRAPPING,
     Algorithm,
     ContentEncryption,
     KeyManagement,
-    RsaOaep,
 )
 from hsm.algorithms.kinds import AES
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS
@@ -31,7 +30,6 @@ from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
 from hsm.messages import NO_AGREEMENT, Agreement
 from hsm.operations import content
-from hsm.software import oaep, peer
 
 Result = TypeVar("Result")
 
@@ -41,8 +39,6 @@ _NOT_UNWRAPPED: Final = (Fault.REJECTED, Fault.AMBIGUOUS, Fault.POLICY, Fault.BU
 _WRAPPING_OVERHEAD_BYTES: Final = 8  # RFC 3394 §2.2.1
 _ANY_AAD: Final = b"."
 _WRAPPING: Final = {"mechanism": CEK_WRAPPING}
-_SHORTEST_BYTES: Final = 2048 // 8
-_LONGEST_BYTES: Final = 4096 // 8
 
 
 class Outcome(Enum):
@@ -54,10 +50,17 @@ class Outcome(Enum):
 
 
 class Unwrapped(NamedTuple):
-    """``cek`` is a random one unless the outcome is ``RECOVERED`` (RFC 7516 §11.5)."""
+    """``cek`` is a random one unless the outcome is ``RECOVERED`` (RFC 7516 §11.5).
+
+    ``value`` is empty where it is in the token alone; it is wiped at the end.
+    """
 
     cek: Keys
     outcome: Outcome
+    value: bytes | bytearray = b""
+
+    def __repr__(self) -> str:
+        return "<Unwrapped>"
 
 
 class Wrapped(NamedTuple):
@@ -136,6 +139,10 @@ class CekPath(ABC):
         """Tell whether to wrap a CEK of ``enc`` takes its value."""
         return True
 
+    def showing(self) -> "CekPath":
+        """Return the path that shows CEKs of every ``enc``, of one that carries those split."""
+        return self
+
     @abstractmethod
     def unwrapped(
         self,
@@ -183,6 +190,17 @@ class CekPath(ABC):
         ]
         with temporary_parts(makes) as cek:
             yield Keys(keys.session, keys.canary, cek)
+
+    @contextmanager
+    def _recovered(
+        self, keys: Keys, enc: ContentEncryption, value: bytearray, outcome: Outcome
+    ) -> Iterator[Unwrapped]:
+        """Give the CEK ``value`` for one ``with`` block, and wipe it at the end."""
+        try:
+            with self._imported(keys, enc, value) as cek:
+                yield Unwrapped(cek, outcome, value)
+        finally:
+            value[:] = bytes(len(value))
 
     def _import(self, session: Session, part: Algorithm, share: bytearray) -> Key:
         try:
@@ -263,57 +281,6 @@ class TokenPath(CekPath):
                 raise
             return False
         return len(wrapped) == enc.key_bytes + _WRAPPING_OVERHEAD_BYTES
-
-
-class ProcessPath(CekPath):
-    """The CEK of a message passes through the process; the private key does not."""
-
-    residency = "process"
-    takes_bare_rsa = True
-
-    def carries(self, enc: ContentEncryption) -> bool:
-        """See ``CekPath``."""
-        return True
-
-    def wrap(
-        self,
-        keys: Keys,
-        row: RsaOaep,
-        enc: ContentEncryption,
-        cek: NewCek,
-        agreement: Agreement,
-    ) -> Wrapped:
-        """See ``CekPath``."""
-        return Wrapped(cek.keys, peer.encrypted_for(keys.public.numbers, row, cek.value))
-
-    @contextmanager
-    def unwrapped(
-        self,
-        keys: Keys,
-        row: RsaOaep,
-        enc: ContentEncryption,
-        encrypted_key: bytes,
-        agreement: Agreement = NO_AGREEMENT,
-    ) -> Iterator[Unwrapped]:
-        """See ``CekPath``. The substitute is made before the RSA operation."""
-        substitute = keys.session.generate_random(8 * enc.key_bytes)
-        encoded = self._encoded_message(keys.private, encrypted_key)
-        decoded = oaep.decode(encoded, row.hash, substitute)
-        with self._imported(keys, enc, decoded.cek) as cek:
-            decoded.cek[:] = bytes(len(decoded.cek))
-            yield Unwrapped(
-                cek, outcome_of(row, is_valid=decoded.is_valid, is_of_size=decoded.is_of_size)
-            )
-
-    @staticmethod
-    def _encoded_message(private: Key, encrypted_key: bytes) -> bytes:
-        """Return EM; random bytes, as many, if ``encrypted_key`` is no number below the modulus."""
-        octets = min(max(len(encrypted_key), _SHORTEST_BYTES), _LONGEST_BYTES)
-        substitute: bytes = private.lent.generate_random(8 * octets)
-        encoded = unless_rejected(
-            lambda: private.decrypt(encrypted_key, mechanism=Mechanism.RSA_X_509)
-        )
-        return substitute if encoded is None else encoded
 
 
 def wrapping_key(keys: Keys, row: KeyManagement) -> Key:

@@ -1,7 +1,7 @@
 """CEKs of ECDH-ES (RFC 7518 §4.6): agreed on, or wrapped by what is agreed on.
 
 ``AgreementPath``: the CEK is what Concat KDF makes of ECDH. ``WrappedAgreementPath``: that is the
-key which wraps the CEK.
+key which wraps the CEK. ``ShownAgreementPath``: the CEK is shown when it has been unwrapped.
 """
 
 from collections.abc import Iterator
@@ -138,6 +138,10 @@ class WrappedAgreementPath(AgreementPath):
         """See ``CekPath``."""
         return self._path(enc).needs_value(enc)
 
+    def showing(self) -> CekPath:
+        """See ``CekPath``."""
+        return ShownAgreementPath(self._templates, self._kek)
+
     def _path(self, enc: ContentEncryption) -> CekPath:
         return next(path for path in self._paths if path.carries(enc))
 
@@ -158,6 +162,13 @@ class WrappedAgreementPath(AgreementPath):
     ) -> Iterator[Unwrapped]:
         with self._path(enc).unwrapped(agreed, _wrapping(row), enc, encrypted_key) as unwrapped:
             yield unwrapped
+
+
+class ShownAgreementPath(WrappedAgreementPath):
+    """The same, with every CEK as one that is to be split."""
+
+    def _path(self, enc: ContentEncryption) -> CekPath:
+        return self._paths[-1]
 
 
 def _wrapping(row: KeyAgreement) -> KeyWrapping:

@@ -48,9 +48,8 @@ class SealingPath(CekPath):
         is_of_size = len(value or b"") == enc.key_bytes
         outcome = outcome_of(row, is_valid=value is not None, is_of_size=is_of_size)
         chosen = value if value is not None and outcome is Outcome.RECOVERED else substitute
-        with self._imported(keys, enc, chosen) as cek:
-            chosen[:] = bytes(len(chosen))
-            yield Unwrapped(cek, outcome)
+        with self._recovered(keys, enc, chosen, outcome) as unwrapped:
+            yield unwrapped
 
 
 def _opened(keys: Keys, row: GcmKeyWrapping, sealed: Sealed) -> bytearray | None:

@@ -73,10 +73,11 @@ class SplittingPath(CekPath):
             value = bytearray(session.read(shown, Attribute.VALUE))
         is_of_size = len(value) == enc.key_bytes
         outcome = outcome_of(row, is_valid=unwrapped is not None, is_of_size=is_of_size)
-        chosen = value if outcome is Outcome.RECOVERED else substitute
-        with self._imported(keys, enc, chosen) as cek:
-            value[:] = bytes(len(value))
-            yield Unwrapped(cek, outcome)
+        is_recovered = outcome is Outcome.RECOVERED
+        chosen, other = (value, substitute) if is_recovered else (substitute, value)
+        other[:] = bytes(len(other))
+        with self._recovered(keys, enc, chosen, outcome) as given:
+            yield given
 
     def _whole(self, session: Session, value: bytes) -> Key:
         return bind(session, session.create_object(self._templates.passing(value)))

@@ -9,8 +9,9 @@ from hsm.algorithms.families import CekPathName, ContentEncryption, KeyManagemen
 from hsm.cryptoki.keys import Keys
 from hsm.messages import NO_AGREEMENT, Agreement, Encrypted, Sealed
 from hsm.operations import content
-from hsm.operations.cek import CekPath, ProcessPath, TokenPath, Unwrapped
+from hsm.operations.cek import CekPath, TokenPath, Unwrapped
 from hsm.operations.cek_agreed import AgreementPath, WrappedAgreementPath
+from hsm.operations.cek_process import ProcessPath
 from hsm.operations.cek_sealed import SealingPath
 from hsm.operations.cek_splitting import SplittingPath
 

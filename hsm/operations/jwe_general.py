@@ -1,4 +1,7 @@
-"""JWE for several recipients: one CEK, which each gets in its own way (RFC 7516 §7.2.1)."""
+"""JWE for several recipients: one CEK, which each gets in its own way (RFC 7516 §7.2.1).
+
+Whoever is to get it later than the others gets the CEK of the message as it is.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from hsm.algorithms.families import ContentEncryption, KeyManagement
 from hsm.algorithms.kinds import PublicKey
 from hsm.cryptoki.keys import Keys
-from hsm.messages import Agreement, Encrypted, Sealed
+from hsm.messages import Agreement, Encrypted, Received, Sealed
 from hsm.operations import content
 from hsm.operations.cek import NewCek
 from hsm.operations.jwe import Transport
@@ -109,3 +112,19 @@ def seal(receivers: Sequence[Receiver], message: Message, *, is_checked: bool) -
         for one, its in zip(receivers, made, strict=True):
             one.require_opens(message, its)
     return made
+
+
+def rewrap(held: Held, to: Held, received: Received, *, is_checked: bool) -> Encrypted:
+    """Return what ``to`` gets of a message that ``held`` opens; its CEK and content stay.
+
+    Raises ``DecryptionFailed``, whatever is wrong (RFC 7516 §11.5): nothing is wrapped before the
+    content has been opened. The CEK stays in the token if neither needs its value.
+    """
+    enc, sealed, aad = held.transport.enc, received.sealed, received.aad
+    with held.transport.unwrapped(held.keys, received.encrypted_key, held.agreement) as unwrapped:
+        plaintext = content.unseal(unwrapped.cek, enc, sealed, aad)
+        encrypted_key, made = to.wrap(enc, NewCek(unwrapped.cek, bytes(unwrapped.value)))
+    wrapped = Encrypted(encrypted_key, sealed, made)
+    if is_checked:
+        to.require_opens(Message(enc=enc, plaintext=plaintext, aad=aad), wrapped)
+    return wrapped

@@ -14,7 +14,7 @@ from app.config import MAX_BODY_BYTES
 from app.http import router
 from app.http.endpoint import JSON
 from app.schemas import batch, catalogue, certificates, keys, random
-from app.schemas.messages import encryption, signing
+from app.schemas.messages import encryption, rewrapping, signing
 from scripts.openapi import shapes
 from scripts.openapi.examples import EXCHANGES, Exchange, slug
 from scripts.openapi.finishing import finished
@@ -28,7 +28,7 @@ Members = dict[str, Any]
 
 SCHEMAS: Final[tuple[type[Schema], ...]] = tuple(
     one
-    for module in (keys, catalogue, certificates, encryption, signing, random, batch)
+    for module in (keys, catalogue, certificates, encryption, rewrapping, signing, random, batch)
     for one in vars(module).values()
     if isinstance(one, type) and issubclass(one, Schema) and one.__module__ == module.__name__
     if not one.__name__.endswith("Query")  # those are parameters

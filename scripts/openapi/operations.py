@@ -18,6 +18,8 @@ _FORMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "EncryptRequest": ("EncryptRequest", "JwkEncryptRequest", "GeneralEncryptRequest"),
         "EncryptResponse": ("EncryptResponse", "CompactEncryptResponse"),
         "DecryptRequest": ("DecryptRequest", "CompactDecryptRequest", "GeneralDecryptRequest"),
+        "RewrapRequest": ("RewrapRequest", "CompactRewrapRequest", "GeneralRewrapRequest"),
+        "RewrapResponse": ("RewrapResponse", "CompactRewrapResponse"),
         "UnwrapRequest": ("UnwrapRequest", "CompactUnwrapRequest", "GeneralUnwrapRequest"),
         "SignRequest": ("SignRequest", "ProtectedSignRequest", "GeneralSignRequest"),
         "MacRequest": ("MacRequest", "CompactMacRequest"),

@@ -191,10 +191,17 @@ def _any_of(names: tuple[str, ...]) -> JsonSchema:
     return {"anyOf": held} if len(held) > 1 else held[0]
 
 
+_WHOLE_JWE: Final[JsonSchema] = {"anyOf": [compact(len(JWE_PARTS)), {"type": "object"}]}
+
+
 def own() -> dict[str, JsonSchema]:
     """Return the schemas without one of marshmallow, by name."""
     return {
         "CompactDecryptRequest": _object("kid", jwe=compact(len(JWE_PARTS)), kid=nullable(_TEXT)),
+        "CompactRewrapRequest": _object(
+            "kid", jwe=_WHOLE_JWE, to=reference("TargetRequest"), kid=nullable(_TEXT)
+        ),
+        "CompactRewrapResponse": _object(jwe=_WHOLE_JWE),
         "CompactUnwrapRequest": _object("kid", jwe=compact(len(JWE_PARTS)), kid=nullable(_TEXT)),
         "CompactVerifyRequest": _object(
             *("kid", "jwk"),
@@ -256,11 +263,13 @@ def own() -> dict[str, JsonSchema]:
 
 PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("VerifyRequest", "FlattenedVerifyRequest"), ("header",)),
-    **dict.fromkeys(("DecryptRequest", "UnwrapRequest"), ("unprotected", "header")),
+    **dict.fromkeys(
+        ("DecryptRequest", "RewrapRequest", "UnwrapRequest"), ("unprotected", "header")
+    ),
 }
 """The parts of a header that are not protected, in the JSON Serializations."""
 
-SHARED_PARTS: Final = ("GeneralDecryptRequest", "GeneralUnwrapRequest")
+SHARED_PARTS: Final = ("GeneralDecryptRequest", "GeneralRewrapRequest", "GeneralUnwrapRequest")
 """Messages whose recipients share the parts of the header but one."""
 
 
@@ -272,8 +281,10 @@ def demands() -> dict[str, JsonSchema]:
     return {
         "CreateKeyRequest": {"oneOf": [_creation(kty) for kty in KEY_TYPES]},
         "DecryptRequest": {"not": _any_of(("jwe", "recipients"))},
+        "RewrapRequest": {"not": _any_of(("jwe", "recipients"))},
         "UnwrapRequest": {"not": _any_of(("jwe", "recipients"))},
         "CompactDecryptRequest": {"not": _any_of((*JWE_PARTS, *JWE_OTHERS))},
+        "CompactRewrapRequest": {"not": _any_of((*JWE_PARTS, *JWE_OTHERS))},
         "CompactUnwrapRequest": {"not": _any_of((*JWE_PARTS, *JWE_OTHERS))},
         "VerifyRequest": {"not": _any_of(("jws", "payload", "signatures"))},
         "FlattenedVerifyRequest": {"not": _any_of(("jws", "data", "signatures"))},
@@ -318,6 +329,12 @@ def members() -> dict[str, JsonSchema]:
         "ListResponse.after": nullable(_OCTETS),
         "EncryptResponse.protected": _OCTETS,
         "EncryptResponse.aad": _OCTETS,
+        **{
+            f"{name}.{part}": _OCTETS
+            for name in ("RewrapResponse", "GeneralRewrapResponse")
+            for part in ("protected", "aad", "iv", "ciphertext", "tag")
+        },
+        "RewrapResponse.encrypted_key": _OCTETS,
         "GeneralEncryptResponse.protected": _OCTETS,
         "GeneralEncryptResponse.aad": _OCTETS,
         "GeneralEncryptResponse.recipients": {"items": reference("RecipientResponse")},

@@ -29,6 +29,7 @@ from app.schemas.messages.addressed import RecipientsField, SignaturesField
 from app.schemas.messages.caller_header import HEADER_BYTES_MAX, AddedHeader, WholeHeader
 from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.messages.receivers import ReceiversField
+from app.schemas.messages.rewrapping import TargetField
 from app.schemas.messages.several import MOST
 from app.schemas.messages.signers import SignersField
 from app.schemas.public_jwk import RECIPIENT, SIGNER, PublicJwkField, Purpose
@@ -138,6 +139,7 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
         apu=nullable(dict(BASE64URL)),
         apv=nullable(dict(BASE64URL)),
     ),
+    TargetField: reference("TargetRequest"),
     SignersField: _several(
         *("kid", "alg"),
         kid={"type": "string"},

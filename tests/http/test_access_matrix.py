@@ -95,6 +95,12 @@ def _batch(made: Mapping[str, Any], _kid: str) -> dict[str, Any]:
     return {"requests": [{"op": "mac", "body": _mac(made, made["HMAC"])}]}
 
 
+def _rewrapped(made: Mapping[str, Any], kid: str) -> dict[str, Any]:
+    """A message for a key, to be for the same key: it takes the rights on both."""
+    named = {"protected": header(**OAEP, kid=kid)}
+    return made["message for RSA"] | named | {"to": {"kid": kid, "alg": OAEP["alg"]}}
+
+
 def _new(**members: str) -> Body:
     return lambda _made, _kid: {"kty": "oct", "alg": "A128GCM"} | members
 
@@ -133,6 +139,7 @@ CALLS = [
     use("encryption.encrypt", "RSA public", **OAEP),
     message("encryption.decrypt", "AES", **AES),
     message("encryption.decrypt", "RSA", **OAEP),
+    call("encryption.rewrap", key="RSA", body=_rewrapped),
     message("keys.unwrap", "RSA", **OAEP),
     use("signing.sign", "EC", alg="ES256"),
     call("signing.sign_raw", key="EC", body=_just(alg="ES256", data="AAAA")),

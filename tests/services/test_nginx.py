@@ -522,6 +522,7 @@ def failing_once(act: Callable[[socket.socket], None]) -> Iterator[tuple[str, li
     [
         *(("POST", f"{PREFIX}/{name}", 2) for name in ("sign", "verify", "mac", "encrypt")),
         ("POST", f"{PREFIX}/decrypt", 2),
+        ("POST", f"{PREFIX}/rewrap", 2),
         ("POST", f"{PREFIX}/keys", 1),
         ("POST", f"{PREFIX}/keys/unwrap", 1),
         ("DELETE", f"{PREFIX}/keys/x", 1),
