@@ -28,6 +28,7 @@ ALONE = {
     "python/client_assertion.py": "verified: client",
     "python/acme_request.py": "verified: https://acme.example.com/acme/new-account",
     "python/nested_jwt.py": "verified: alice",
+    "python/rewrap.py": "decrypted: record 99",
     "python/sign_file.py": f"verified: {256 * 2**20} bytes",
     "python/sign_joserfc.py": "verified: alice",
     "node/jwt.mjs": "verified: alice",
