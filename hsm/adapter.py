@@ -100,10 +100,10 @@ class Hsm:
         with self._failure_delay.together(), self._connection.sharing():
             yield
 
-    def each(self, ref: KeyRef, name: str, data: Iterable[Any], done: list[Any]) -> None:
-        """Do with ``name`` what makes something new of each of ``data``; see ``series``."""
-        work = series(ref, name, data, done, is_checked=self._are_results_checked)
-        self._connection.perform(work)
+    def each(self, verb: str, ref: KeyRef, name: str, data: Iterable[Any], done: list[Any]) -> None:
+        """Do ``verb``, a method of this class, with each of ``data``; see ``Series``."""
+        is_checked = self._are_results_checked
+        self._connection.perform(series(verb, ref, name, data, done, is_checked=is_checked))
 
     def generate(self, ref: KeyRef) -> Made:
         """Make a key in the token."""

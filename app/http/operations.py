@@ -9,7 +9,7 @@ import hsm
 from app.http.endpoint import Audit, Endpoint
 from app.http.failures import ALGORITHM, TOKEN, Failures
 from app.jose import encoding
-from app.keys.batch.series import Made, encrypt_all, mac_all, sign_all
+from app.keys.batch.series import Made, decrypt_all, encrypt_all, mac_all, sign_all, verify_all
 from app.keys.general.encryption import encrypt_general, encrypt_to
 from app.keys.general.signing import sign_general
 from app.keys.use import KeyUse
@@ -86,12 +86,11 @@ class MessageOperation:
     def alike(self, body: Body) -> tuple[Any, ...] | None:
         """Return what a loaded body has in common with others that can be one series with it.
 
-        That is all but the data. There is nothing if its answer needs more than its key and that;
-        and a key that is called by its alias is looked at each time, for the logs have its kid.
+        There is nothing if it can be none. A key that is called by its alias is looked at each
+        time, for the logs have its kid.
         """
-        if self.series is None or not self.series.takes(body) or not is_kid(body["kid"]):
-            return None
-        return (self.endpoint, *((name, repr(body[name])) for name in body if name != "data"))
+        alike = self.series.alike(body) if self.series else None
+        return (self.endpoint, *alike) if alike and is_kid(alike[0]) else None
 
     def alone(self, *, says: str, failures: Failures = ()) -> Endpoint:
         """Return the declaration of the endpoint that does it for a request of its own."""
@@ -113,11 +112,11 @@ class MessageOperation:
 class Series:
     """How bodies that differ in their data alone are performed together.
 
-    ``takes`` tells whether a body can be one of them, ``call`` does what it says in
-    ``app.keys.batch.series``, and ``told`` makes the body of an answer.
+    ``alike`` returns what they have in common, the kid first, and ``None`` for what is performed
+    alone; ``call`` is of ``app.keys.batch.series``, and ``told`` makes the body of an answer.
     """
 
-    takes: Callable[[Body], bool]
+    alike: Callable[[Body], tuple[Any, ...] | None]
     call: Callable[[KeyUse, Principal, Sequence[Body]], Made]
     told: Callable[[Mapping[str, Any], Body], Body]
 
@@ -230,21 +229,52 @@ def _row(
     )
 
 
-def _is_plain(body: Body) -> bool:
-    """Tell whether what is made has one recipient, or signer, and a header of ours alone."""
-    return body["serialization"] != GENERAL and body["header"] is None
+def _alike_but_for_data(body: Body) -> tuple[Any, ...]:
+    """Return the kid and all other members; ``repr`` tells ``None`` from a text."""
+    return body["kid"], *((name, repr(body[name])) for name in body if name != "data")
 
 
-_ENCRYPTIONS: Final = Series(
-    takes=lambda body: body.get("alg") == hsm.DIRECT and _is_plain(body),
-    call=encrypt_all,
-    told=_told_jwe,
+def _alike_if_plain(body: Body) -> tuple[Any, ...] | None:
+    """Return it of what makes one message for, or by, one key with a header of ours alone."""
+    is_plain = body["serialization"] != GENERAL and body["header"] is None
+    return _alike_but_for_data(body) if is_plain else None
+
+
+def _alike_if_direct(body: Body) -> tuple[Any, ...] | None:
+    return _alike_if_plain(body) if body.get("alg") == hsm.DIRECT else None
+
+
+def _alike_if_mac(body: Body) -> tuple[Any, ...] | None:
+    is_new = "serialization" not in body and body["mac"] is None
+    return _alike_but_for_data(body) if is_new else None
+
+
+def _alike_by_header(body: Body) -> tuple[Any, ...] | None:
+    """Return kid and algorithm of what names one key of ours, and needs no other to be read."""
+    header = body.get("protected")
+    if header is None or body.get("jwk") is not None or len(header.kids) > 1:
+        return None
+    return header.kid, header.alg, header.enc
+
+
+def _alike_if_sealed_directly(body: Body) -> tuple[Any, ...] | None:
+    header = body.get("protected")
+    is_direct = header and header.alg == hsm.DIRECT and header.agreement == hsm.Agreement()
+    return _alike_by_header(body) if is_direct else None
+
+
+_ENCRYPTIONS: Final = Series(alike=_alike_if_direct, call=encrypt_all, told=_told_jwe)
+_DECRYPTIONS: Final = Series(
+    alike=_alike_if_sealed_directly,
+    call=decrypt_all,
+    told=lambda plaintext, _body: _PLAINTEXT.dump(plaintext),
 )
-_SIGNATURES: Final = Series(takes=_is_plain, call=sign_all, told=_told_jws)
+_SIGNATURES: Final = Series(alike=_alike_if_plain, call=sign_all, told=_told_jws)
+_VERIFICATIONS: Final = Series(
+    alike=_alike_by_header, call=verify_all, told=lambda valid, _body: _VALID.dump(valid)
+)
 _CODES: Final = Series(
-    takes=lambda body: "serialization" not in body and body["mac"] is None,
-    call=mac_all,
-    told=lambda mac, _body: _MAC_VALUE.dump(mac),
+    alike=_alike_if_mac, call=mac_all, told=lambda mac, _body: _MAC_VALUE.dump(mac)
 )
 
 OPERATIONS: Final[Mapping[str, MessageOperation]] = MappingProxyType(
@@ -255,9 +285,22 @@ OPERATIONS: Final[Mapping[str, MessageOperation]] = MappingProxyType(
                 call=_encrypt,
                 series=_ENCRYPTIONS,
             ),
-            _row("encryption.decrypt", DecryptRequest(), _PLAINTEXT, call=_decrypt),
+            _row(
+                "encryption.decrypt",
+                DecryptRequest(),
+                _PLAINTEXT,
+                call=_decrypt,
+                series=_DECRYPTIONS,
+            ),
             _row("signing.sign", SignRequest(), _JWS, _GENERAL_JWS, call=_sign, series=_SIGNATURES),
-            _row("signing.verify", VerifyRequest(), _VALID, _SEVERAL_VALID, call=_verify),
+            _row(
+                "signing.verify",
+                VerifyRequest(),
+                _VALID,
+                _SEVERAL_VALID,
+                call=_verify,
+                series=_VERIFICATIONS,
+            ),
             _row("signing.mac", MacRequest(), _MAC_VALUE, _VALID, call=_mac, series=_CODES),
         )
     )

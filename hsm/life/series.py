@@ -7,7 +7,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
-from hsm.algorithms.families import Family
 from hsm.algorithms.tables import ALGORITHMS
 from hsm.cryptoki.objects import objects_of
 from hsm.cryptoki.pool import TURN_SECONDS
@@ -15,18 +14,21 @@ from hsm.cryptoki.session import Session
 from hsm.life.token import Token
 from hsm.life.work import Use
 from hsm.messages import KeyRef
-from hsm.operations import jwe, mac, signing
+from hsm.operations import content, jwe, mac, signing
 
 Verb = Callable[..., Any]
 
-_VERBS: Final[Mapping[Family, Callable[[bool], Verb]]] = MappingProxyType(
+_VERBS: Final[Mapping[str, Callable[[bool], Verb]]] = MappingProxyType(
     {
-        Family.SIGNATURE: lambda _is_checked: signing.sign,
-        Family.MAC: lambda is_checked: mac.compute_twice if is_checked else mac.compute,
-        Family.CONTENT: lambda is_checked: partial(jwe.seal_directly, is_checked=is_checked),
+        "encrypt": lambda is_checked: partial(jwe.seal_directly, is_checked=is_checked),
+        "decrypt": lambda _is_checked: content.unseal,
+        "sign": lambda _is_checked: signing.sign,
+        "verify": lambda _is_checked: signing.verify,
+        "mac": lambda is_checked: mac.compute_twice if is_checked else mac.compute,
+        "verify_mac": lambda _is_checked: mac.verify,
     }
 )
-"""What makes something new, and whether it is checked where that can be chosen."""
+"""What methods of ``Hsm`` do; of some it can be chosen whether what is new is checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,17 +55,22 @@ class Series(Use[Any]):
                     return
 
 
-def series(
-    ref: KeyRef, name: str, data: Iterable[tuple[Any, ...]], done: list[Any], *, is_checked: bool
+def series(  # noqa: PLR0913  # what each is done with, and where it goes
+    verb: str,
+    ref: KeyRef,
+    name: str,
+    data: Iterable[tuple[Any, ...]],
+    done: list[Any],
+    *,
+    is_checked: bool,
 ) -> Series:
-    """Return the uses that sign each of ``data``, make its MAC, or encrypt it directly."""
-    row = ALGORITHMS[name]
+    """Return the uses that do ``verb`` with each of ``data``, under the key itself."""
     return Series(
         ref=ref,
         objects=objects_of(ref.spec),
         name=name,
-        verb=_VERBS[row.family](is_checked),
-        arguments=(row,),
+        verb=_VERBS[verb](is_checked),
+        arguments=(ALGORITHMS[name],),
         data=data,
         done=done,
     )

@@ -10,11 +10,20 @@ from contextlib import suppress
 from typing import Any, Final
 
 import hsm
-from app.keys.access import find_to_encrypt, find_to_mac, find_to_sign
+from app.jose import encoding
+from app.keys.access import (
+    find,
+    find_to_encrypt,
+    find_to_mac,
+    find_to_sign,
+    require_existing,
+    require_fit,
+    require_permitted_verification,
+)
 from app.keys.headers import head_of, signing_input_of
 from app.keys.use import KeyUse
 from app.registry import Key
-from app.rights import Principal
+from app.rights import Principal, Right
 
 Body = Mapping[str, Any]
 Made = list[dict[str, Any]]
@@ -34,7 +43,22 @@ def encrypt_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Ma
             use.count(key, hsm.DIRECT, enc)
             yield body["data"], lambda _agreement: aad
 
-    return _made(use, key, enc, counted(), head.jwe)
+    return _made(use, "encrypt", key, enc, counted(), head.jwe)
+
+
+def decrypt_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Made:
+    """Return plaintexts of JWEs that were encrypted directly; see ``KeyUse.decrypt``."""
+    kid, enc = bodies[0]["protected"].kid, bodies[0]["protected"].enc
+    key = find(use.rows, principal, kid, Right.DECRYPT)
+    require_fit(use.hsm, key, enc)
+    data = (
+        (
+            hsm.Sealed(body["iv"], body["ciphertext"], body["tag"]),
+            encoding.additional_data(body["protected"].protected, body["aad"]),
+        )
+        for body in bodies
+    )
+    return _made(use, "decrypt", key, enc, data, lambda made: {"kid": kid, "data": made})
 
 
 def sign_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Made:
@@ -43,7 +67,24 @@ def sign_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Made:
     key = find_to_sign(use.rows, principal, first["kid"], alg)
     protected = use.jws_header(key, alg, first["media_types"], None)
     inputs = ((signing_input_of(protected, body["data"], None),) for body in bodies)
-    return _made(use, key, alg, inputs, lambda made: {"protected": protected, "signature": made})
+    return _made(
+        *(use, "sign", key, alg, inputs),
+        lambda made: {"protected": protected, "signature": made},
+    )
+
+
+def verify_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Made:
+    """Tell which signatures are valid; see ``KeyUse.verify``."""
+    kid, alg = bodies[0]["protected"].kid, bodies[0]["protected"].alg
+    is_mac = alg in hsm.MACS
+    key = find(use.rows, principal, kid, Right.MAC if is_mac else Right.VERIFY)
+    require_permitted_verification(key, alg)
+    data = ((_signing_input(body), body["signature"]) for body in bodies)
+    verb = "verify_mac" if is_mac else "verify"
+    made = _made(use, verb, key, alg, data, lambda valid: {"kid": kid, "valid": valid})
+    if not all(one["valid"] for one in made):
+        require_existing(use.registry, key)
+    return made
 
 
 def mac_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Made:
@@ -51,11 +92,17 @@ def mac_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Made:
     kid, alg = bodies[0]["kid"], bodies[0]["alg"]
     key = find_to_mac(use.rows, principal, kid, alg)
     data = ((body["data"],) for body in bodies)
-    return _made(use, key, alg, data, lambda made: {"kid": kid, "mac": made})
+    return _made(use, "mac", key, alg, data, lambda made: {"kid": kid, "mac": made})
 
 
-def _made(
+def _signing_input(body: Body) -> bytes:
+    header = body["protected"]
+    return encoding.signing_input(header.protected, body["data"], is_encoded=header.is_encoded)
+
+
+def _made(  # noqa: PLR0913, PLR0917  # what each is done with, and what is told of it
     use: KeyUse,
+    verb: str,
     key: Key,
     name: str,
     data: Iterable[tuple[Any, ...]],
@@ -63,5 +110,5 @@ def _made(
 ) -> Made:
     done: list[Any] = []
     with suppress(Exception):
-        use.hsm.each(key.ref, name, data, done)
+        use.hsm.each(verb, key.ref, name, data, done)
     return [told(one) for one in done]
