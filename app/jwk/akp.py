@@ -1,4 +1,4 @@
-"""Keys of ML-DSA (RFC 9964). A token makes them; none is imported."""
+"""Keys of ML-DSA (RFC 9964); a private one is the seed that it was made of."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,11 +7,18 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric import mldsa
 
 import hsm
-from app.errors import BadRequest
 from app.jose import encoding
 from app.jwk.key_type import PairType
-from app.jwk.members import Members, Octets, read, require
-from hsm import KeySpec, PublicKey
+from app.jwk.members import (
+    Members,
+    Octets,
+    read,
+    require,
+    require_bytes,
+    require_computed,
+    require_given,
+)
+from hsm import KeySpec, PrivateKey, PublicKey
 
 _ALGS: Final[Mapping[type[PublicKey], str]] = MappingProxyType(
     {
@@ -23,8 +30,27 @@ _ALGS: Final[Mapping[type[PublicKey], str]] = MappingProxyType(
 """The registered names, which JWKs carry whatever a key was made as."""
 
 
-def _read_private(spec: KeySpec, _members: Members) -> bytes:
-    raise BadRequest(f"Field 'alg': keys of algorithm '{spec.alg}' cannot be imported")
+_CLASSES: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "ML-DSA-44": mldsa.MLDSA44PrivateKey,
+        "ML-DSA-65": mldsa.MLDSA65PrivateKey,
+        "ML-DSA-87": mldsa.MLDSA87PrivateKey,
+    }
+)
+_SEED_BYTES: Final = 32
+
+
+def _read_private(spec: KeySpec, members: Members) -> PrivateKey:
+    """Return the key of the seed ``priv`` (FIPS 204, algorithm 6); any octets are one."""
+    seed = require_given(members, "priv", f"a key of type '{spec.kty}'")
+    require_bytes("priv", seed, _SEED_BYTES)
+    (row,) = spec.algorithms
+    convert = _CLASSES[row.jwk_alg or row.name].from_seed_bytes
+    private_key: Any = read(convert, seed, "priv", "a seed of ML-DSA")
+    computed = private_key.public_key().public_bytes_raw()
+    require_computed("pub", members.get("pub"), computed, private="priv")
+    key: PrivateKey = private_key
+    return key
 
 
 def _read_public(_crv: str, octets: Octets) -> PublicKey:
@@ -45,7 +71,7 @@ AKP: Final = PairType(
     kty="AKP",
     public_members=("pub",),
     private_members=("priv",),
-    imported_members=(),
+    imported_members=("priv",),
     public_keys=tuple(_ALGS),
     read_private=_read_private,
     read_public=_read_public,

@@ -44,11 +44,11 @@ def require_bytes(name: str, octets: bytes, size_bytes: int) -> None:
     require(len(octets) == size_bytes, f"Field '{name}' must be exactly {size_bytes} bytes")
 
 
-def require_computed(name: str, octets: bytes | None, computed: bytes) -> None:
-    """Raise ``BadRequest`` if a public member is given and is not what ``d`` computes to."""
+def require_computed(name: str, octets: bytes | None, computed: bytes, private: str = "d") -> None:
+    """Raise ``BadRequest`` if a public member is given and is not what ``private`` computes to."""
     if octets is not None:
         require_bytes(name, octets, len(computed))
-        require(octets == computed, f"Field '{name}' does not match the private key 'd'")
+        require(octets == computed, f"Field '{name}' does not match the private key '{private}'")
 
 
 def read(convert: Callable[[bytes], Result], octets: bytes, name: str, expected: str) -> Result:

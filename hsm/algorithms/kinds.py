@@ -14,6 +14,9 @@ PrivateKey = (
     | ed25519.Ed25519PrivateKey
     | ed448.Ed448PrivateKey
     | x25519.X25519PrivateKey
+    | mldsa.MLDSA44PrivateKey
+    | mldsa.MLDSA65PrivateKey
+    | mldsa.MLDSA87PrivateKey
 )
 AgreementKey = ec.EllipticCurvePublicKey | x25519.X25519PublicKey
 PublicKey = (

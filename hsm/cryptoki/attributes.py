@@ -222,7 +222,7 @@ def _guards(*, extractable: bool) -> Attributes:
 
 
 def _kind(spec: KeySpec) -> Attributes:
-    return {Attribute.KEY_TYPE: spec.kind.key_type} | _curve(spec.curve)
+    return {Attribute.KEY_TYPE: spec.kind.key_type} | _curve(spec.curve) | _parameter_set(spec)
 
 
 def _curve(curve: Curve | None) -> Attributes:

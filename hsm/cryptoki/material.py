@@ -24,7 +24,6 @@ from hsm.algorithms.kinds import (
     PublicKey,
     curve_of_params,
 )
-from hsm.errors import HsmError
 
 Attributes = dict[Attribute, Any]
 
@@ -125,16 +124,21 @@ def _read_ml_dsa(found: Object, _: Curve | None) -> PublicKey:
     return public
 
 
-def _not_imported(_: Any) -> Attributes:
-    raise HsmError
+def _seed(key: Any) -> Attributes:
+    """Return CKA_SEED, of which the token computes CKA_VALUE (PKCS#11 v3.2)."""
+    return {Attribute.SEED: key.private_bytes_raw()}
+
+
+def _ml_dsa_public(key: Any) -> Attributes:
+    return {Attribute.VALUE: key.public_bytes_raw()}
 
 
 class Conversion(NamedTuple):
-    """How keys of one kind cross the border; ML-DSA keys are not imported."""
+    """How keys of one kind cross the border."""
 
     read: Callable[[Object, Curve | None], PublicKey]
-    private: Callable[[Any], Attributes] = _not_imported
-    public: Callable[[Any], Attributes] = _not_imported
+    private: Callable[[Any], Attributes]
+    public: Callable[[Any], Attributes]
 
 
 CONVERSIONS: Final[Mapping[str, Conversion]] = MappingProxyType(
@@ -143,7 +147,7 @@ CONVERSIONS: Final[Mapping[str, Conversion]] = MappingProxyType(
         EC.name: Conversion(_read_ec, _ec_private, _ec_public),
         EDWARDS.name: Conversion(_read_raw, _raw_private, _raw_public),
         MONTGOMERY.name: Conversion(_read_raw, _raw_private, _raw_public),
-        ML_DSA.name: Conversion(_read_ml_dsa),
+        ML_DSA.name: Conversion(_read_ml_dsa, _seed, _ml_dsa_public),
     }
 )
 

@@ -488,6 +488,7 @@ PAIRINGS: Mapping[str, tuple[str, ...]] = {
     "EC": ("HS256", "A256GCM", "RS256", "EdDSA", "ES512K", "A128KW", "RSA-OAEP", "none"),
     "OKP": ("HS256", "ES256", "RS256", "A256GCM", "ECDH-ES+A128GCMKW", "none"),
 }
+SEED = b64u(bytes(32))  # of ML-DSA
 NO_BITS: tuple[Any, ...] = (
     *(-1, 0, 1, 512, 1024, 2047, 2049, 4097, 8192, 16384, 10**100),
     *("2048", "", 2048.0, 2048.5, True, False, [2048], {}),
@@ -531,6 +532,9 @@ GENERATIONS: Mapping[str, tuple[Change, Refusal]] = {
     "OKP MLDSA44": ({"kty": "OKP", "alg": "MLDSA44"}, UNSUPPORTED),
     "AKP MLDSA44": ({"kty": "AKP", "alg": "MLDSA44"}, UNSUPPORTED),
     "AKP ML-DSA-87": ({"kty": "AKP", "alg": "ML-DSA-87"}, UNSUPPORTED),
+    "AKP with a seed": ({"kty": "AKP", "alg": "ML-DSA-44", "priv": SEED}, UNSUPPORTED),
+    "AKP with a short seed": ({"kty": "AKP", "alg": "ML-DSA-44", "priv": SEED[:-4]}, BAD_REQUEST),
+    "AKP with pub only": ({"kty": "AKP", "alg": "ML-DSA-44", "pub": SEED}, BAD_REQUEST),
     "OKP ML-DSA-44": ({"kty": "OKP", "alg": "ML-DSA-44"}, BAD_REQUEST),
     **{
         f"bits {bits!r}": ({"kty": "RSA", "alg": "RS256", "bits": bits}, BAD_REQUEST)

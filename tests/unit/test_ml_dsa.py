@@ -11,6 +11,7 @@ import jwcrypto.jws
 import pytest
 from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from pkcs11 import Attribute, KeyType
 
 import hsm
 from app import compact_json
@@ -18,10 +19,12 @@ from app.errors import BadRequest
 from app.http.operations import OPERATIONS
 from app.jose import encoding
 from app.jwk import write_public
+from app.jwk.akp import AKP
 from app.keys.catalogue import Catalogue
 from app.registry import Key, Origin, Publication, Registry, Residency, State, migrate
 from app.rights import Principal
 from hsm import KeySpec
+from hsm.cryptoki.attributes import Templates
 from tests.shared.api import b64u
 
 DATA = b64u(b"message")
@@ -165,3 +168,64 @@ def test_it_is_shown_in_pem(row, catalogue, key):
 
 def test_no_other_alg_has_another_name_in_a_jwk():
     assert [name for name, row in hsm.ALGORITHMS.items() if row.jwk_alg] == ["MLDSA44"]
+
+
+# --- Seeds that are imported ---
+
+SEED = bytes(32)
+THUMBPRINTS = {
+    "ML-DSA-44": "T4xl70S7MT6Zeq6r9V9fPJGVn76wfnXJ21-gyo0Gu6o",
+    "ML-DSA-65": "Suiu29qbfuaBaR4Ats-c6XQBePB_OpAxAwcTR_0KXVM",
+    "ML-DSA-87": "tRn1JNIkgMsABVQBlXeDHxAIcclh-2IX0UdDEzPt5XU",
+}
+"""Those of the keys whose seed is of zeros (RFC 9964, appendix A.1)."""
+
+
+def read_seed(alg: str, kty: str = "AKP", **members: bytes | None) -> Any:
+    return AKP.read_private(KeySpec(kty=kty, alg=alg), {"priv": SEED, **members})
+
+
+@pytest.mark.parametrize("alg", THUMBPRINTS)
+def test_a_seed_is_the_key_that_rfc_9964_has(alg):
+    private = read_seed(alg)
+    public = write_public(private.public_key())
+    assert public["alg"] == alg
+    assert jwcrypto.jwk.JWK(**public).thumbprint() == THUMBPRINTS[alg]
+    assert read_seed(alg, pub=private.public_key().public_bytes_raw())
+
+
+@pytest.mark.parametrize("kty", ["AKP", "OKP"])
+def test_the_old_name_is_of_the_same_keys(kty):
+    public = read_seed("MLDSA44", kty).public_key()
+    assert jwcrypto.jwk.JWK(**write_public(public)).thumbprint() == THUMBPRINTS["ML-DSA-44"]
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"priv": None}, "Field 'priv' is required to import a key of type 'AKP'"),
+        ({"priv": bytes(31)}, "Field 'priv' must be exactly 32 bytes"),
+        ({"priv": bytes(2560)}, "Field 'priv' must be exactly 32 bytes"),
+        ({"pub": bytes(1311)}, "Field 'pub' must be exactly 1312 bytes"),
+        ({"pub": bytes(1312)}, "Field 'pub' does not match the private key 'priv'"),
+    ],
+)
+def test_a_seed_that_is_none_or_of_another_key_is_refused(members, words):
+    with pytest.raises(BadRequest, match=words):
+        read_seed("ML-DSA-44", **members)
+
+
+@pytest.mark.parametrize(
+    ("alg", "parameter_set"), [("ML-DSA-44", 1), ("ML-DSA-65", 2), ("ML-DSA-87", 3)]
+)
+def test_a_token_gets_the_seed_guarded_and_the_public_half(alg, parameter_set):
+    key, spec, kid = read_seed(alg), KeySpec(kty="AKP", alg=alg), uuid4()
+    kind = {Attribute.KEY_TYPE: KeyType.ML_DSA, Attribute.PARAMETER_SET: parameter_set}
+    guards = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False}
+    private = Templates().imported_private(kid, spec, key)
+    wanted = kind | guards | {Attribute.SEED: SEED}
+    assert {name: private[name] for name in wanted} == wanted
+    assert Attribute.VALUE not in private
+    public = Templates().imported_public(kid, spec, key.public_key())
+    wanted = kind | {Attribute.VALUE: key.public_key().public_bytes_raw()}
+    assert {name: public[name] for name in wanted} == wanted
