@@ -9,6 +9,6 @@ if TYPE_CHECKING:
 def create_app() -> "Flask":
     """Build the service of the settings in the environment; what gunicorn is told to call."""
     # Flask, SQLAlchemy and all: whoever imports a part of ``app`` need not wait for the whole.
-    from app.factory import create_app as create  # noqa: PLC0415
+    from app.factory import create_app as create  # noqa: PLC0415  # see above
 
     return create()

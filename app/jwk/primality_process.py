@@ -17,7 +17,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     sys.path.append(sys.argv[1])
     from cryptography.exceptions import InternalError  # noqa: PLC0415  # see the line above
-    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415  # as above
 
     p, q, d, dp, dq, qi, e, n = (int(number, 16) for number in sys.stdin.read().split())
     numbers = rsa.RSAPrivateNumbers(p, q, d, dp, dq, qi, rsa.RSAPublicNumbers(e, n))

@@ -32,7 +32,7 @@ class Revision(NamedTuple):
 def alembic_config(url: str) -> Any:
     """Return what alembic has to know of the registry at ``url``."""
     # A quarter of the time in which the service starts, and it does without.
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415  # see above
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))

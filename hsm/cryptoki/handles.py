@@ -67,13 +67,13 @@ class PublicHandle(Handle):
 
 
 class Key(
-    _MIXINS.EncryptMixin,  # type: ignore[misc]
-    _MIXINS.DecryptMixin,  # type: ignore[misc]
-    _MIXINS.SignMixin,  # type: ignore[misc]
-    _MIXINS.VerifyMixin,  # type: ignore[misc]
-    _MIXINS.WrapMixin,  # type: ignore[misc]
-    _MIXINS.UnwrapMixin,  # type: ignore[misc]
-    _MIXINS.DeriveMixin,  # type: ignore[misc]
+    _MIXINS.EncryptMixin,  # type: ignore[misc]  # not in the stubs
+    _MIXINS.DecryptMixin,  # type: ignore[misc]  # not in the stubs
+    _MIXINS.SignMixin,  # type: ignore[misc]  # not in the stubs
+    _MIXINS.VerifyMixin,  # type: ignore[misc]  # not in the stubs
+    _MIXINS.WrapMixin,  # type: ignore[misc]  # not in the stubs
+    _MIXINS.UnwrapMixin,  # type: ignore[misc]  # not in the stubs
+    _MIXINS.DeriveMixin,  # type: ignore[misc]  # not in the stubs
     types.Key,
 ):
     """A key object in the hands of one session.

@@ -40,7 +40,7 @@ def dies_of(cause: str) -> Callable[..., Iterable[bytes]]:
     """Die of ``cause`` as long as the file that ``CAUSE`` names exists."""
     with open(os.environ["LOADS"], "a") as loads:  # noqa: PTH123  # one line, in one write
         loads.write(f"{time.monotonic()}\n")
-    if os.path.exists(os.environ["CAUSE"]):  # noqa: PTH110
+    if os.path.exists(os.environ["CAUSE"]):  # noqa: PTH110  # as above
         DEATHS[cause]()
     return tells
 

@@ -18,6 +18,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 from pkcs11 import Attribute, Mechanism, ObjectClass
 
 import hsm
@@ -134,8 +136,6 @@ def lose_the_device() -> dict[str, Any]:
 
 def lose_the_kek() -> list[str]:
     """Destroy the key-encryption key, as a token does that closes the anchor; use it, wait, use."""
-    from pkcs11 import Attribute  # noqa: PLC0415
-
     token, key = _started(), new_ref(KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
     token.generate(key)
     encrypted_key, sealed, _ = token.encrypt(key, "RSA-OAEP", "A256GCM", b"", lambda _: b"aad")
@@ -158,9 +158,6 @@ def lose_the_kek() -> list[str]:
 
 
 def _verifies(public: Any, signature: bytes) -> bool:
-    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec, utils  # noqa: PLC0415
-
     r, s = int.from_bytes(signature[:32]), int.from_bytes(signature[32:])
     der = utils.encode_dss_signature(r, s)
     public.verify(der, b"data", ec.ECDSA(hashes.SHA256()))
@@ -326,7 +323,7 @@ def _boot_once() -> None:
             reasons.append(error)
             raise
 
-    token._connection._connect = watched  # type: ignore[method-assign]
+    token._connection._connect = watched  # type: ignore[method-assign]  # to count failures
     token.start()
     _until(lambda: token.reason is None or reasons)
     os._exit(len(reasons))
@@ -666,8 +663,6 @@ def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
 
 
 def _count_objects(token: Hsm, kid: UUID) -> int:
-    from pkcs11 import Attribute  # noqa: PLC0415
-
     return token._connection.perform(
         Errand(verb=lambda _, session: len(session.find({Attribute.ID: kid.bytes})))
     )
@@ -775,7 +770,7 @@ def killed_at_login() -> dict[str, int]:
     """Be killed as soon as the token has answered C_Login."""
     chaos = _injector()
     chaos.count("C_Login")
-    PinLatch.close = PinLatch.open = lambda *_: os._exit(9)  # type: ignore[method-assign]
+    PinLatch.close = PinLatch.open = lambda *_: os._exit(9)  # type: ignore[method-assign]  # the death
     Hsm(_settings()).start()
     time.sleep(PATIENCE_SECONDS)
     return {}

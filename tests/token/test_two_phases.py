@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pkcs11 import Attribute, ObjectClass
 
 from app.config import Config
 from app.errors import RegistryUnavailable
@@ -366,8 +367,6 @@ def test_rows_whose_private_half_is_gone_are_told(local, keyring, application):
 
 
 def _private(session: Any, kid: UUID) -> list[Any]:
-    from pkcs11 import Attribute, ObjectClass  # noqa: PLC0415
-
     private = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: kid.bytes}
     return session.find(private)
 

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import inspect
 import pkgutil
+import re
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -133,6 +134,22 @@ def test_no_room_is_full():
 def test_no_file_is_long():
     lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in MODULES.items()}
     assert {name: number for name, number in lines.items() if number > MOST_LINES} == {}
+
+
+SILENCING = re.compile("# (ruff: )?(noqa|type: ignore)")
+SILENCED = re.compile(r"# ((ruff: )?noqa: [A-Z]+\d+(, [A-Z]+\d+)*|type: ignore\[[a-z-]+\])  # \S")
+
+
+def test_no_check_is_silenced_without_its_code_and_a_reason_on_the_line():
+    lines = {
+        f"{path.relative_to(ROOT)}:{number}": line
+        for folder in ("app", "hsm", "scripts", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1)
+    }
+    silencing = {place: line for place, line in lines.items() if SILENCING.search(line)}
+    assert len(silencing) > 50
+    assert [place for place, line in silencing.items() if not SILENCED.search(line)] == []
 
 
 def test_no_imports_run_in_a_circle():

@@ -33,7 +33,7 @@ class Lookup:
         self._record_of: Final = record_of
         self._observe: Final = observe
         self._sql: Final = str(query.compile(readers.engine))
-        self._row: Final = namedtuple("Row", columns.keys())  # type: ignore[misc]
+        self._row: Final = namedtuple("Row", columns.keys())  # type: ignore[misc]  # the query names them
         self._conversions: Final = [
             column.type.dialect_impl(dialect).result_processor(dialect, None) or _as_it_is
             for column in columns
