@@ -36,16 +36,16 @@ def _read_recipient(row: PairType, crv: str, octets: Octets) -> hsm.PublicKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Purpose:
-    """What a key is brought for: as RFC 7517 §4.2 and §4.3 call it, and how it is read."""
+class Party:
+    """Whose key is brought: what RFC 7517 §4.2 and §4.3 call its use, and how it is read."""
 
     use: str
     operations: frozenset[str]
     read: Callable[[PairType, str, Octets], hsm.PublicKey]
 
 
-SIGNER: Final = Purpose(use="sig", operations=frozenset({"verify"}), read=_read_signer)
-RECIPIENT: Final = Purpose(
+SIGNER: Final = Party(use="sig", operations=frozenset({"verify"}), read=_read_signer)
+RECIPIENT: Final = Party(
     use="enc",
     operations=frozenset({"encrypt", "wrapKey", "deriveKey", "deriveBits"}),
     read=_read_recipient,
@@ -89,20 +89,20 @@ class PublicJwkField(fields.Field[Any]):
         "invalid": "must be an object",
     }
 
-    def __init__(self, purpose: Purpose, **kwargs: Any) -> None:
+    def __init__(self, party: Party, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.purpose = purpose
+        self.party = party
 
     def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> PublicJwk:
         if not isinstance(value, dict):
             raise self.make_error("invalid")
         try:
-            return _public_jwk(value, self.purpose)
+            return _public_jwk(value, self.party)
         except BadRequest as error:
             fail(BadRequest(f"Field 'jwk': {error}"))
 
 
-def _public_jwk(jwk: Jwk, purpose: Purpose) -> PublicJwk:
+def _public_jwk(jwk: Jwk, party: Party) -> PublicJwk:
     for name in PRIVATE_MEMBERS:
         if jwk.get(name) is not None:
             raise BadRequest(f"it holds the private member '{name}'")
@@ -114,22 +114,22 @@ def _public_jwk(jwk: Jwk, purpose: Purpose) -> PublicJwk:
     alg, kid = _optional(jwk, "alg"), jwk.get("kid")
     octets = {name: _octets(jwk, name) for name in key_type.public_members}
     return PublicJwk(
-        key=purpose.read(key_type, crv or "", octets),
+        key=party.read(key_type, crv or "", octets),
         kty=kty,
         crv=crv,
         alg=alg,
         kid=kid if isinstance(kid, str) else None,
-        is_meant=_is_meant(jwk, purpose),
+        is_meant=_is_meant(jwk, party),
     )
 
 
-def _is_meant(jwk: Jwk, purpose: Purpose) -> bool:
+def _is_meant(jwk: Jwk, party: Party) -> bool:
     """Tell what ``use`` and ``key_ops`` say (RFC 7517 §4.2, §4.3)."""
     operations = jwk.get("key_ops")
     if operations is not None and not _is_list_of_texts(operations):
         raise BadRequest("Field 'key_ops' must be an array of strings")
-    is_for_it = operations is None or any(name in purpose.operations for name in operations)
-    return _optional(jwk, "use") in {None, purpose.use} and is_for_it
+    is_for_it = operations is None or any(name in party.operations for name in operations)
+    return _optional(jwk, "use") in {None, party.use} and is_for_it
 
 
 def _is_list_of_texts(value: Any) -> bool:

@@ -32,7 +32,7 @@ from app.schemas.messages.receivers import ReceiversField
 from app.schemas.messages.rewrapping import TargetField
 from app.schemas.messages.several import MOST
 from app.schemas.messages.signers import SignersField
-from app.schemas.public_jwk import RECIPIENT, SIGNER, PublicJwkField, Purpose
+from app.schemas.public_jwk import RECIPIENT, SIGNER, Party, PublicJwkField
 
 JsonSchema = dict[str, Any]
 
@@ -64,7 +64,7 @@ def reference(name: str) -> JsonSchema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-JWKS: Final[Mapping[Purpose, str]] = MappingProxyType(
+JWKS: Final[Mapping[Party, str]] = MappingProxyType(
     {SIGNER: "PublicJwk", RECIPIENT: "RecipientJwk"}
 )
 """Public keys that callers bring along, by what for."""
@@ -175,7 +175,7 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
     certificates.DnsNames: {"type": "array", "items": {"type": "string"}},
     certificates.PemChain: {"type": "string"},
     certificates.X5c: {"type": "array", "items": {"type": "string"}},
-    PublicJwkField: lambda field: reference(JWKS[field.purpose]),
+    PublicJwkField: lambda field: reference(JWKS[field.party]),
 }
 
 
