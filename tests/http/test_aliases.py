@@ -13,8 +13,7 @@ from app.service import service_of
 from scripts.throwaway import make_token
 from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.callers import token_for
-from tests.shared.injector import NAMES
-from tests.shared.reads import reads_of
+from tests.shared.reads import reads_of, unasked
 
 BAD_REQUEST = (400, "bad_request")
 DENIED = (403, "forbidden")
@@ -84,12 +83,10 @@ def test_what_is_no_alias_is_refused_before_anything_is_asked(
     local, application, chaos, alias, request
 ):
     key = local.create(**AES)
-    calls = chaos.count_own(*NAMES)
-    with reads_of(service_of(application).registry) as reads:
+    with unasked(application, chaos):
         for body in (AES, SECRET):
             assert local.post("/keys", body | {"alias": alias}).refusal == BAD_REQUEST
         assert change(local, key["kid"], alias=alias).refusal == BAD_REQUEST
-    assert (reads, sum(calls.values())) == ([], 0)
     assert local.get(f"/keys/{key['kid']}").body["alias"] is None
 
 

@@ -1,4 +1,4 @@
-"""What is asked of the registry."""
+"""What is asked of the registry, and whether anything is."""
 
 import threading
 from collections.abc import Iterator
@@ -10,6 +10,8 @@ from sqlalchemy import event
 
 from app.registry import Registry
 from app.registry.databases.readers import Reader
+from app.service import service_of
+from tests.shared.injector import NAMES, Injector
 
 
 @contextmanager
@@ -37,3 +39,12 @@ def reads_of(registry: Registry) -> Iterator[list[str]]:
         event.listen(engine, "before_cursor_execute", note)
         stack.callback(event.remove, engine, "before_cursor_execute", note)
         yield noted
+
+
+@contextmanager
+def unasked(application: Any, chaos: Injector) -> Iterator[None]:
+    """Hold that this thread asks neither the registry nor the token in a ``with`` block."""
+    calls = chaos.count_own(*NAMES)
+    with reads_of(service_of(application).registry) as reads:
+        yield
+    assert (reads, sum(calls.values())) == ([], 0)
