@@ -8,7 +8,7 @@ from marshmallow import fields, validates_schema
 
 import hsm
 from app.errors import BadRequest
-from app.schemas.fields import SIGNATURE, AlgorithmName, Text, fail
+from app.schemas.fields import SIGNATURE, AlgorithmName, Text, fail, require, require_one
 from app.schemas.labels import NamesField
 from app.schemas.schema import RequestSchema, ResponseSchema
 
@@ -37,14 +37,14 @@ class Subject(fields.Field[Any]):
         if not isinstance(value, dict):
             raise self.make_error("invalid")
         for name, text in value.items():
-            _require(name in hsm.SUBJECT_NAMES, attr, f"may hold: {', '.join(hsm.SUBJECT_NAMES)}")
-            _require(
+            require(name in hsm.SUBJECT_NAMES, attr, f"may hold: {', '.join(hsm.SUBJECT_NAMES)}")
+            require(
                 isinstance(text, str) and 0 < len(text) <= LONGEST and text.isprintable(),
                 attr,
                 f"must hold texts of 1 to {LONGEST} printable characters",
             )
         is_country = re.fullmatch("[A-Z]{2}", value.get("C", "XX"))
-        _require(is_country is not None, attr, "must have two capital letters as 'C'")
+        require(is_country is not None, attr, "must have two capital letters as 'C'")
         return value
 
 
@@ -53,9 +53,9 @@ class DnsNames(NamesField):
 
     def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> list[str]:
         names = super()._deserialize(value)
-        _require(len(names) <= MOST_NAMES, attr, f"must hold at most {MOST_NAMES} names")
+        require(len(names) <= MOST_NAMES, attr, f"must hold at most {MOST_NAMES} names")
         are_names = all(_DNS.fullmatch(name) for name in names)
-        _require(are_names, attr, "must hold names of hosts, in ASCII")
+        require(are_names, attr, "must hold names of hosts, in ASCII")
         return names
 
 
@@ -66,7 +66,7 @@ class PemChain(Text):
         self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any
     ) -> tuple[bytes, ...]:
         text = self._text(value)
-        _require(len(text) <= 2 * LARGEST_BYTES, attr, f"must be at most {LARGEST_BYTES} bytes")
+        require(len(text) <= 2 * LARGEST_BYTES, attr, f"must be at most {LARGEST_BYTES} bytes")
         try:
             return hsm.certificates_of(text)
         except ValueError:
@@ -96,7 +96,7 @@ class CsrRequest(RequestSchema):
     def check_names(self, body: dict[str, Any], **_kwargs: Any) -> None:
         """Refuse a request for nobody."""
         is_named = body["subject"] or body["dns"]
-        _require(bool(is_named), "subject", "must not be empty without 'dns'")
+        require(bool(is_named), "subject", "must not be empty without 'dns'")
 
 
 class CsrResponse(ResponseSchema):
@@ -115,14 +115,8 @@ class CertificateRequest(RequestSchema):
     def check_one(self, body: dict[str, Any], **_kwargs: Any) -> None:
         """Refuse both forms, and none; and more than a header can hold."""
         pem, x5c = body["chain"], body["x5c"]
-        _require(pem is None or x5c is None, "x5c", "does not go with 'chain'")
-        _require(pem is not None or x5c is not None, "chain", "is required, or 'x5c'")
+        require_one(body, "chain", "x5c")
         name, ders = ("chain", pem) if x5c is None else ("x5c", x5c)
         is_of_size = 1 <= len(ders) <= MOST_CERTIFICATES
-        _require(is_of_size, name, f"must hold 1 to {MOST_CERTIFICATES} certificates")
-        _require(sum(map(len, ders)) <= LARGEST_BYTES, name, f"is over {LARGEST_BYTES} bytes")
-
-
-def _require(is_right: bool, attr: str | None, text: str) -> None:
-    if not is_right:
-        fail(BadRequest(f"Field '{attr}' {text}"), attr)
+        require(is_of_size, name, f"must hold 1 to {MOST_CERTIFICATES} certificates")
+        require(sum(map(len, ders)) <= LARGEST_BYTES, name, f"is over {LARGEST_BYTES} bytes")

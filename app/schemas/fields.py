@@ -22,6 +22,19 @@ def fail(error: Exception, name: str | None = None) -> NoReturn:
     raise ValidationError([error], name or "_schema")
 
 
+def require(is_right: bool, name: str | None, text: str) -> None:
+    """Refuse the member ``name``, which ``text`` says how to mend, unless it is right."""
+    if not is_right:
+        fail(BadRequest(f"Field '{name}' {text}"), name)
+
+
+def require_one(body: Mapping[str, Any], usual: str, other: str) -> None:
+    """Refuse both of two members of which one has to be there, and neither."""
+    is_usual, is_other = body[usual] is not None, body[other] is not None
+    require(not (is_usual and is_other), other, f"does not go with '{usual}'")
+    require(is_usual or is_other, usual, f"is required, or '{other}'")
+
+
 def refusal(name: str, crv: str | None = None) -> str | None:
     """Return why this token does not offer the algorithm; ``None`` if it does or may."""
     offers: Offers = Context.get({})

@@ -16,6 +16,7 @@ from app.schemas.fields import (
     PartyInfo,
     Text,
     refuse_together,
+    require,
 )
 from app.schemas.messages.addressed import RecipientsField
 from app.schemas.messages.caller_header import WRITTEN_IN_JWE, AddedHeader
@@ -30,7 +31,6 @@ from app.schemas.messages.serializations import (
     JWE_PARTS,
     refuse_beside,
     refuse_media_types_twice,
-    require,
     serialization,
     taken_apart,
     with_media_types,

@@ -7,8 +7,14 @@ from typing import Any, Final
 from marshmallow import post_load, validates_schema
 
 import hsm
-from app.schemas.fields import KEY_TRANSPORT, AlgorithmName, PartyInfo, Text
-from app.schemas.messages.serializations import require
+from app.schemas.fields import (
+    KEY_TRANSPORT,
+    AlgorithmName,
+    PartyInfo,
+    Text,
+    require,
+    require_one,
+)
 from app.schemas.messages.several import SeveralField
 from app.schemas.public_jwk import RECIPIENT, PublicJwk, PublicJwkField
 from app.schemas.schema import RequestSchema
@@ -37,9 +43,7 @@ class ReceiverRequest(RequestSchema):
     @validates_schema
     def check_one(self, body: dict[str, Any], **_kwargs: Any) -> None:
         """Refuse both kinds of key, and neither."""
-        kid, jwk = body["kid"], body["jwk"]
-        require(kid is None or jwk is None, "jwk", "does not go with 'kid'")
-        require(kid is not None or jwk is not None, "kid", "is required, or 'jwk'")
+        require_one(body, "kid", "jwk")
 
     @validates_schema
     def check_fit(self, body: dict[str, Any], **_kwargs: Any) -> None:

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from app.errors import BadRequest
-from app.schemas.fields import Choice, fail, require_bytes
+from app.schemas.fields import Choice, require, require_bytes
 
 COMPACT_MEMBERS: Final = frozenset({"jwe", "jws"})
 """Members that are a whole message each."""
@@ -65,9 +65,3 @@ def refuse_beside(members: dict[str, Any], name: str, other: str) -> None:
     """Refuse two members of which one only may be there."""
     if members.get(name) is not None and members.get(other) is not None:
         raise BadRequest(f"Field '{other}' does not go with '{name}'")
-
-
-def require(is_right: bool, name: str, text: str) -> None:
-    """Refuse the member ``name``, which ``text`` says how to mend, unless it is right."""
-    if not is_right:
-        fail(BadRequest(f"Field '{name}' {text}"), name)

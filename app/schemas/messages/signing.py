@@ -19,7 +19,9 @@ from app.schemas.fields import (
     Payload,
     Text,
     fail,
+    require,
     require_bytes,
+    require_one,
 )
 from app.schemas.messages.addressed import SignaturesField
 from app.schemas.messages.caller_header import (
@@ -37,7 +39,6 @@ from app.schemas.messages.serializations import (
     JWS_PARTS,
     refuse_beside,
     refuse_media_types_twice,
-    require,
     serialization,
     taken_apart,
     with_media_types,
@@ -159,9 +160,7 @@ class RawSignRequest(RequestSchema):
     @validates_schema
     def check_one(self, body: dict[str, Any], **_kwargs: Any) -> None:
         """Refuse both, and neither."""
-        data, digest = body["data"], body["digest"]
-        require(data is None or digest is None, "digest", "does not go with 'data'")
-        require(data is not None or digest is not None, "data", "is required, or 'digest'")
+        require_one(body, "data", "digest")
 
     @validates_schema
     def check_length(self, body: dict[str, Any], **_kwargs: Any) -> None:
