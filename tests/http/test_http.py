@@ -943,6 +943,18 @@ def test_with_ceks_in_the_token_one_for_others_too_stays_there(cek_in_token: Api
     assert refused.refusal == (422, "unsupported_algorithm")
 
 
+def test_with_ceks_in_the_token_messages_are_rewrapped_there(cek_in_token: Api, live: Api) -> None:
+    old, new = (cek_in_token.create(**body_of(alg))["kid"] for alg in ("A128KW", "A192KW"))
+    shown = live.create(**body_of("A256GCMKW"))["kid"]
+    asked = {"enc": "A256GCM", "data": b64u("data"), "serialization": "general"}
+    jwe = cek_in_token.ok("/encrypt", asked | {"recipients": [{"kid": old, "alg": "A128KW"}]})
+    made = cek_in_token.ok("/rewrap", jwe | {"to": {"kid": new, "alg": "A192KW"}})
+    assert cek_in_token.ok("/decrypt", made) == {"kid": new, "data": b64u("data")}
+    to_shown = jwe | {"to": {"kid": shown, "alg": "A256GCMKW"}}
+    assert cek_in_token.post("/rewrap", to_shown).refusal == (422, "unsupported_algorithm")
+    assert live.post("/rewrap", to_shown).status == 200
+
+
 @every_post
 def test_with_ceks_in_the_token_everything_else_works(cek_in_token, valid, path: str) -> None:
     cek_in_token.ok(path, valid[path])

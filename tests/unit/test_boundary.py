@@ -239,7 +239,7 @@ HOLDERS = {
     "use of a key": lambda: Use(
         ref=_ref(), objects=(), name="A256GCM", verb=len, arguments=(SECRET,)
     ),
-    "unwrapped": lambda: Unwrapped(_handled(), Outcome.RECOVERED),
+    "unwrapped": lambda: Unwrapped(_handled(), Outcome.RECOVERED, SECRET),
     "wrapped": lambda: Wrapped(_handled(), b"encrypted key"),
     "decoded padding": lambda: Decoded(bytearray(SECRET), True, True),
 }
