@@ -123,7 +123,8 @@ def rewrap(held: Held, to: Held, received: Received, *, is_checked: bool) -> Enc
     enc, sealed, aad = held.transport.enc, received.sealed, received.aad
     with held.transport.unwrapped(held.keys, received.encrypted_key, held.agreement) as unwrapped:
         plaintext = content.unseal(unwrapped.cek, enc, sealed, aad)
-        encrypted_key, made = to.wrap(enc, NewCek(unwrapped.cek, bytes(unwrapped.value)))
+        value = bytes(unwrapped.value) if to.needs_value(enc) else b""
+        encrypted_key, made = to.wrap(enc, NewCek(unwrapped.cek, value))
     wrapped = Encrypted(encrypted_key, sealed, made)
     if is_checked:
         to.require_opens(Message(enc=enc, plaintext=plaintext, aad=aad), wrapped)

@@ -200,6 +200,14 @@ def test_what_all_recipients_have_in_common_goes_to_those_who_stay(local, keys):
         assert opened(key, made | {"recipients": [one]}) == MESSAGE
 
 
+def test_a_member_that_nobody_used_is_not_there_twice(local, keys):
+    message = keys.sent("A128KW")
+    shared = {"unprotected": {"epk": None, "x": None}}
+    made = local.ok("/rewrap", message | shared | {"to": keys.to("ECDH-ES+A192KW")})
+    assert made["unprotected"] == {"x": None}
+    assert opened(keys.jwks["ECDH-ES+A192KW"], made) == MESSAGE
+
+
 def test_a_flattened_message_that_protects_no_name_keeps_its_cek_too(local, keys):
     message = keys.sent("A128KW")
     [one] = message.pop("recipients")

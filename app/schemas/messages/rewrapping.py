@@ -87,12 +87,13 @@ class ReceivedJwe:
     def with_recipient(self, place: int, header: Members, encrypted_key: bytes) -> Members:
         """Return the message with another recipient in that place; all else stays as it is."""
         unprotected = self.shared.get("unprotected", {})
-        moved = _given(unprotected, _OF_THE_CEK)  # what all have had in common is of each
+        shared = _without(unprotected, _OF_THE_CEK)
+        moved = _without(unprotected, shared)  # what all have had in common is of each
         recipients = [_with_header(one, moved) for one in self.recipients]
         own = _without(self.recipients[place].get("header") or {}, _LEFT_OUT)
         new = {"header": {**header, **own}, "encrypted_key": encoding.encode(encrypted_key)}
         recipients[place] = {**recipients[place], **new}
-        return self._answer({"unprotected": _without(unprotected, moved) or None}, recipients)
+        return self._answer({"unprotected": shared or None}, recipients)
 
     @property
     def kept_members(self) -> Members:
