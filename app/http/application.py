@@ -2,13 +2,19 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, cast
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import orjson
-from flask import Flask, Request
+from flask import Flask, Request, Response
 from flask.json.provider import DefaultJSONProvider
+from flask.sessions import SessionInterface, SessionMixin
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter, Rule
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 _MATCHED: Final = (
     *("HTTP_HOST", "wsgi.url_scheme", "SCRIPT_NAME", "PATH_INFO", "REQUEST_METHOD"),
@@ -16,6 +22,15 @@ _MATCHED: Final = (
 )
 """What Werkzeug matches by, and takes the name of the host from."""
 _MOST_KNOWN: Final = 256
+
+
+class JsonResponse(Response):
+    """An answer whose headers are whole as soon as it is made."""
+
+    def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:
+        """Return them; Werkzeug would look for a length to add and a location to complete."""
+        is_bare = self.status_code in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+        return super().get_wsgi_headers(environ) if is_bare else self.headers
 
 
 class Responses(DefaultJSONProvider):
@@ -32,6 +47,23 @@ class Responses(DefaultJSONProvider):
             return orjson.dumps(obj).decode("utf-8")
         except orjson.JSONEncodeError:  # an ``id`` that does not fit into 64 bits
             return super().dumps(obj, **kwargs)
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return an answer with one value as its body."""
+        if len(args) != 1 or kwargs:
+            return cast(Response, super().response(*args, **kwargs))
+        return JsonResponse(f"{self.dumps(*args)}\n", mimetype=self.mimetype)
+
+
+class NoSessions(SessionInterface):
+    """All requests have the same session, in which nothing can be kept."""
+
+    def __init__(self) -> None:
+        self._none = self.null_session_class()
+
+    def open_session(self, app: Flask, request: Request) -> SessionMixin:
+        """Return it: Flask would look for a key and a cookie, and make one each time."""
+        return self._none
 
 
 class _Known(NamedTuple):
@@ -50,6 +82,7 @@ class Application(Flask):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, static_folder=None)
+        self.session_interface = NoSessions()
         self._known: dict[tuple[Any, ...], _Known] = {}
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:

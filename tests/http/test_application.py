@@ -1,14 +1,14 @@
-"""What is matched once is what Flask matches each time."""
+"""What is done once, or left out, ends as Flask ends it each time."""
 
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import Flask, request
+from flask import Flask, Response, jsonify, request, session
 from werkzeug.exceptions import HTTPException
 
-from app.http.application import _MOST_KNOWN, Application
+from app.http.application import _MOST_KNOWN, Application, JsonResponse, Responses
 from app.http.router import ENDPOINTS, route
 
 HOSTS = (
@@ -130,3 +130,35 @@ def test_nothing_that_flask_calls_is_async(application):
 def test_flask_raises_what_has_no_route(ours):
     with ours.test_request_context("/none"):
         assert isinstance(request.routing_exception, HTTPException)
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 304, 400, 404, 422, 429, 503])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+def test_headers_of_json_are_those_that_werkzeug_finds(ours, method, status):
+    ours.json = Responses(ours)
+    with ours.test_request_context(method=method):
+        response = jsonify({"text": "ä", "list": [1]})
+        response.status_code = status
+        response.headers.add("Retry-After", "2")
+        environ = request.environ
+        assert isinstance(response, JsonResponse)
+        found = response.get_wsgi_headers(environ)
+        assert found.to_wsgi_list() == Response.get_wsgi_headers(response, environ).to_wsgi_list()
+        assert response.get_data() == '{"text":"ä","list":[1]}\n'.encode()
+
+
+def test_json_of_other_than_one_value_is_as_with_flask(ours):
+    ours.json = Responses(ours)
+    with ours.test_request_context():
+        assert jsonify(a=1).get_data() == b'{"a":1}\n'
+        assert jsonify(1, 2).get_data() == b"[1,2]\n"
+        assert jsonify().get_data() == b"null\n"
+
+
+def test_no_session_keeps_anything(ours):
+    with ours.test_request_context():
+        with pytest.raises(RuntimeError):
+            session["name"] = "value"
+        assert not session
+        answer = ours.process_response(Response())
+    assert "Set-Cookie" not in answer.headers
