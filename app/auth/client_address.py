@@ -8,7 +8,9 @@ from flask import Request
 
 from app.auth.certificates import Proxy
 
-HEADER: Final = "X-Real-IP"
+HEADER: Final = "HTTP_X_REAL_IP"
+"""``X-Real-IP`` in the environment of WSGI, which costs less to ask than an object of headers."""
+
 _LOCAL: Final = "unix:"  # as nginx calls it
 
 
@@ -24,7 +26,7 @@ class ClientAddress:
 
     def of(self, request: Request) -> str:
         """Return the IP address; ``unix:`` of a local socket on which nobody says another."""
-        told = request.headers.get(HEADER, "")
+        told: str = request.environ.get(HEADER, "")
         if told and self._is_believed(request) and _is_address(told):
             return told
         return request.remote_addr or _LOCAL

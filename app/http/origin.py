@@ -19,7 +19,8 @@ def register(app: Flask, cross_origin: Set[str]) -> None:
 
     def require_local() -> None:
         """Raise ``MisdirectedRequest`` or ``ForeignOrigin``; programs may send neither header."""
-        host, origin = request.headers.get("Host"), request.headers.get("Origin")
+        environ = request.environ
+        host, origin = environ.get("HTTP_HOST"), environ.get("HTTP_ORIGIN")
         if host is not None and not _is_local(f"//{host}"):
             raise MisdirectedRequest
         if origin is not None and not _is_local(origin) and request.endpoint not in cross_origin:

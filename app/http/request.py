@@ -91,7 +91,7 @@ def idempotent() -> IdempotentRequest | None:
 
 
 def _idempotent(body: bytes) -> IdempotentRequest | None:
-    key = request.headers.get("Idempotency-Key")
+    key = request.environ.get("HTTP_IDEMPOTENCY_KEY")
     return None if key is None else IdempotentRequest.of(principal(), key, request.path, body)
 
 
