@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from tests.shared.injector import NAMES, OK, Injector
 from tests.shared.waiting import START
+from tests.shared.workers import is_gone
 
 DIRECTORY: Final = "FAULTS_DIR"
 EVERY: Final = "*"
@@ -74,7 +75,7 @@ class Faults:
         """Replace what is injected; return when each of ``workers`` knows."""
         self._write([asdict(fault) for fault in faults])
         deadline = time.monotonic() + START.seconds
-        while any(self._known_to(pid) != self._version for pid in workers if _is_alive(pid)):
+        while any(self._known_to(pid) != self._version for pid in workers if not is_gone(pid)):
             assert time.monotonic() < deadline, "a worker does not hear of its faults"
             time.sleep(_POLL_SECONDS / 4)
 
@@ -237,7 +238,3 @@ def _spoil(address: int, octets: int) -> None:
     for place in range(address, address + min(octets, 8)):
         octet = c_ubyte.from_address(place)
         octet.value ^= random.randrange(1, 256)
-
-
-def _is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()

@@ -74,9 +74,9 @@ def test_a_batch_that_loses_its_token_is_right_as_far_as_it_got(service):
     requests_ = [{"op": "mac", "body": mac}] * 300
     with ThreadPoolExecutor() as clients:
         before = service.faults.struck()
-        service.inject(Fault(function="C_Sign", delay_seconds=0.01))
+        service.inject(Fault(function="C_Sign", times=40), Fault(function="C_Sign", hangs=True))
         asking = clients.submit(lambda: service.api.ok("/batch", {"requests": requests_}))
-        until(lambda: service.faults.struck() > before + 40)
+        until(lambda: service.faults.struck() > before + 40)  # it waits within the batch
         service.inject(GONE)
         answers = [(one["status"], one["body"]) for one in asking.result()["responses"]]
     assert len(answers) == len(requests_)

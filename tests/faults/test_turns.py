@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 import pytest
 
@@ -16,24 +16,33 @@ from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.waiting import until
 
 THREADS = 16
+TURNS, TURNS_OF_BATCHES = 12, 2
 MANY = 3 * THREADS
 BATCHES = THREADS + 8
-SLOW = Fault(function="C_SignInit", delay_seconds=0.4)
-PATIENT = {"JOSE_HSM_REQUEST_SECONDS": "600"}
+HELD = Fault(function="C_SignInit", hangs=True)
+"""MACs come back from the token when the test says so; the canary does not sign."""
+
+SETTINGS = {
+    **WITH_TOKENS,
+    "GUNICORN_CMD_ARGS": f"--threads {THREADS}",
+    "JOSE_HSM_CALL_SECONDS": "600",
+    "JOSE_HSM_REQUEST_SECONDS": "600",
+    "JOSE_HSM_SESSIONS": str(THREADS),
+}
 
 
 class Callers:
     """Alice, who asks much, and Bob; each call is on a connection of its own."""
 
     def __init__(self, service: Service) -> None:
-        self._url = service.url
+        self._service = service
         self._tokens = {
             name: token_for(service.settings, f"token:{name}") for name in ("alice", "bob")
         }
         self.kid = self.api("alice").create(kty="oct", alg="HS256")["kid"]
 
     def api(self, name: str) -> Api:
-        return Api.over_http(self._url, bearer=self._tokens[name])
+        return Api.over_http(self._service.url, bearer=self._tokens[name])
 
     def mac(self) -> Answer:
         return self.api("alice").post("/mac", self._body)
@@ -46,20 +55,28 @@ class Callers:
     def _body(self) -> dict[str, str]:
         return {"kid": self.kid, "alg": "HS256", "data": ""}
 
+    @contextmanager
+    def flood(self, call: str, times: int, *, turns: int) -> Iterator[list[Future[Answer]]]:
+        """Ask so many ``times`` at once, and hold at the token what has a turn during the block.
+
+        It begins when all ``turns`` are taken.
+        """
+        before = self._service.faults.struck()
+        self._service.inject(HELD)
+        with ThreadPoolExecutor(times) as pool:
+            try:
+                futures = [pool.submit(getattr(self, call)) for _ in range(times)]
+                until(lambda: self._service.faults.struck() >= before + turns)
+                yield futures
+            finally:
+                self._service.heal()
+
 
 @contextmanager
-def slow_service(tmp_path: Any, **settings: str) -> Iterator[Callers]:
-    """A worker whose MACs take a while."""
-    many = {"JOSE_HSM_SESSIONS": str(THREADS), "JOSE_HSM_SESSION_WAIT_SECONDS": "60"}
-    environment = {**make_token(tmp_path / "state"), **WITH_TOKENS, **many, **settings}
+def two_callers(tmp_path: Path, **settings: str) -> Iterator[Callers]:
+    environment = {**make_token(tmp_path / "state"), **SETTINGS, **settings}
     with serving(tmp_path, settings=environment) as service:
-        callers = Callers(service)
-        service.inject(SLOW)
-        yield callers
-
-
-def asked(pool: ThreadPoolExecutor, call: Any, times: int) -> list[Future[Answer]]:
-    return [pool.submit(call) for _ in range(times)]
+        yield Callers(service)
 
 
 def unanswered(futures: list[Future[Answer]]) -> int:
@@ -70,41 +87,32 @@ def statuses(futures: list[Future[Answer]]) -> Counter[int]:
     return Counter(future.result().status for future in futures)
 
 
-def until_under_way(futures: list[Future[Answer]]) -> None:
-    """Return when the first is answered: all threads that can be had are taken."""
-    until(lambda: unanswered(futures) < len(futures))
-
-
-@pytest.mark.parametrize(("call", "times"), [("mac", MANY), ("batch", BATCHES)])
-def test_who_asks_too_much_at_once_waits_alone(tmp_path, call, times):
-    with slow_service(tmp_path, **PATIENT) as callers, ThreadPoolExecutor(MANY) as pool:
-        flood = asked(pool, getattr(callers, call), times)
-        until_under_way(flood)
-        assert callers.api("bob").get("/keys").status == 200
-        assert unanswered(flood) >= THREADS, "others stood in line"
+@pytest.mark.parametrize(
+    ("call", "times", "turns"), [("mac", MANY, TURNS), ("batch", BATCHES, TURNS_OF_BATCHES)]
+)
+def test_who_asks_too_much_at_once_waits_alone(tmp_path, call, times, turns):
+    with two_callers(tmp_path) as callers:
+        with callers.flood(call, times, turns=turns) as flood:
+            assert callers.api("bob").get("/keys").status == 200
+            assert unanswered(flood) == times, "others stood in line"
         assert statuses(flood) == {200: times}  # nobody is lost
 
 
 def test_batches_leave_turns_to_their_own_principal(tmp_path):
-    with slow_service(tmp_path, **PATIENT) as callers, ThreadPoolExecutor(MANY) as pool:
-        batches = asked(pool, callers.batch, BATCHES)
-        until_under_way(batches)
-        assert callers.mac().status == 200
-        assert unanswered(batches) >= THREADS
+    with two_callers(tmp_path) as callers:
+        with callers.flood("batch", BATCHES, turns=TURNS_OF_BATCHES) as batches:
+            assert callers.api("alice").get("/keys").status == 200
+            assert unanswered(batches) == BATCHES
         assert statuses(batches) == {200: BATCHES}
 
 
 def test_who_waits_too_long_is_told_when_to_come_again(tmp_path):
-    with (
-        slow_service(tmp_path, JOSE_HSM_REQUEST_SECONDS="1") as callers,
-        ThreadPoolExecutor(MANY) as pool,
-    ):
-        flood = asked(pool, callers.mac, MANY)
-        answers = [future.result() for future in flood]
-        refused = [answer for answer in answers if answer.status != 200]
-        assert refused
-        for answer in refused:
-            assert answer.refusal == (429, "too_many_requests")
-            assert "of this principal" in answer.body["description"]
-            assert int(answer.headers["Retry-After"]) > 0
-        assert len(refused) < MANY
+    with two_callers(tmp_path, JOSE_HSM_REQUEST_SECONDS="3") as callers:
+        with callers.flood("mac", MANY, turns=TURNS) as flood:
+            until(lambda: unanswered(flood) == TURNS)
+        assert statuses(flood) == {200: TURNS, 429: MANY - TURNS}
+        for answer in (future.result() for future in flood):
+            if answer.status == 429:
+                assert answer.refusal == (429, "too_many_requests")
+                assert "of this principal" in answer.body["description"]
+                assert int(answer.headers["Retry-After"]) > 0

@@ -49,6 +49,7 @@ LIFE: Final = Promise("a process says that it lives, whatever befalls its token"
 STATE: Final = Promise("the state and the figures are told, whatever befalls the token", 10)
 ANSWER: Final = Promise("an operation is answered", 30)
 LONGEST_ANSWER: Final = Promise("so is the making of a key, whichever it is", 60)
+OUTAGE: Final = Promise("who asks a registry that hangs is not made to wait behind others", 15)
 ROW_LOCK: Final = Promise("a row of the registry that is locked is 503", 10)
 RECONCILIATION: Final = Promise("reconcile has its turn while keys are made", 5)
 COMMAND: Final = Promise("a command ends", 120)
