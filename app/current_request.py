@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ class RequestRecord:
         "queue_seconds",
         "request_id",
         "started",
+        "when_audited",
     )
 
     def __init__(self, request_id: str = "") -> None:
@@ -51,6 +52,7 @@ class RequestRecord:
         self.hsm_seconds = 0.0
         self.parts: dict[str, int] | None = None
         """Of a batch: how many were answered by which endpoint with which status."""
+        self.when_audited: Callable[[], None] | None = None
 
     def part(self) -> "RequestRecord":
         """Return the record of one part of the request."""
@@ -131,6 +133,14 @@ def change(**members: Any) -> None:
     """Note what the request makes of a key."""
     if record := _current.get():
         record.change = members
+
+
+def when_audited(act: Callable[[], None]) -> None:
+    """Act when the line of the request is written; at once where no request is answered."""
+    if record := _current.get():
+        record.when_audited = act
+    else:
+        act()
 
 
 def made(kid: Any) -> None:

@@ -110,6 +110,8 @@ class Kryoptic(SoftwareToken):
         return environment | {
             "JOSE_HSM_PKCS11_MODULE": str(library),
             "JOSE_HSM_TOKEN_LABEL": LABEL,
+            # While it makes an RSA pair it answers nothing else.
+            "JOSE_HSM_CALL_SECONDS": "120",
         }
 
     @staticmethod

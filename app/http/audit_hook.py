@@ -51,6 +51,7 @@ class AuditHook:
         status = response.status_code
         audit = self._audits.get(request.endpoint or "", Audit.NONE)
         if self._log is None or not _has_line(audit, status):
+            _act_on(current)
             return response
         is_change = audit is Audit.CHANGE and status not in _REFUSED
         try:
@@ -66,6 +67,7 @@ class AuditHook:
                 current_app.handle_user_exception(AuditUnavailable())  # as every error
             )
         self._metrics.audited("written")
+        _act_on(current)
         return response
 
     def end_parts(self, request: Request, parts: Iterable[Part]) -> None:
@@ -111,6 +113,13 @@ class AuditHook:
     def _failed(self) -> None:
         self._metrics.audited("failed")
         logger.exception("the audit log cannot be written")
+
+
+def _act_on(current: RequestRecord) -> None:
+    """Do what had to wait for the line; the janitor does what cannot be done now."""
+    if current.when_audited is not None:
+        with suppress(RegistryUnavailable):
+            current.when_audited()
 
 
 def _of_use(endpoint: str | None, current: RequestRecord, status: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from app.audit.log import BEGINNING, digest
 from app.operator import cli
 from app.service import service_of
 from tests.shared.api import Api, b64u
+from tests.shared.command import jose_hsm
 from tests.shared.waiting import STATE
 
 PROCESSES = 4
@@ -379,6 +380,20 @@ def test_without_a_line_there_is_no_answer_and_no_key(log, serve, tmp_path, appl
         path.rmdir()
         api.ok("/mac", use)
     assert verify([old, path]).broken is None
+
+
+def test_a_destruction_without_a_line_is_finished_with_one(log, serve, tmp_path):
+    path = tmp_path / "audit.log"
+    with serve(log, workers=1) as url:
+        api = Api.over_http(url)
+        kid = api.create(kty="oct", alg="HS256")["kid"]
+        path.rename(tmp_path / "old")
+        path.mkdir()
+        assert api.delete(kid).refusal == (503, "unavailable")
+        assert api.get(f"/keys/{kid}").refusal == (404, "not_found")
+        path.rmdir()
+        assert jose_hsm(log, "reconcile").returncode == 0
+    assert [line["destroyed"] for line in entries(path) if "destroyed" in line] == [kid]
 
 
 def test_a_key_told_of_before_outlives_a_repetition_without_a_line(log, serve, tmp_path):
