@@ -252,7 +252,8 @@ class Hsm:
         """Return the parts of a JWE (RFC 7516 §5.1); ``aad`` gets what its header has to hold."""
         is_checked = self._are_results_checked
         if alg == DIRECT:
-            return self._direct(ref, enc, jwe.seal_directly, plaintext, aad, is_checked)
+            use = _direct(ref, enc, jwe.seal_directly, plaintext, aad, is_checked)
+            return self._connection.perform(use)
         return self._connection.perform(
             TransportUse(
                 ref=ref,
@@ -288,7 +289,7 @@ class Hsm:
         ``encrypted_key``, a random CEK goes on in its place and fails at the tag (§11.5).
         """
         if alg == DIRECT:
-            return self._direct(ref, enc, content.unseal, sealed, aad)
+            return self._connection.perform(_direct(ref, enc, content.unseal, sealed, aad))
         with self._failure_delay.of(encrypted_key):
             return self._connection.perform(
                 TransportUse(
@@ -334,15 +335,11 @@ class Hsm:
             )
         )
 
-    def _direct(
-        self, ref: KeyRef, enc: str, verb: Callable[..., Result], *arguments: Any
-    ) -> Result:
-        """Use the key itself as the CEK (RFC 7518 §4.5)."""
-        row = CONTENT_ENCRYPTIONS[enc]
-        objects, arguments = secrets_of(row), (row, *arguments)
-        return self._connection.perform(
-            Use(ref=ref, objects=objects, name=enc, verb=verb, arguments=arguments)
-        )
+
+def _direct(ref: KeyRef, enc: str, verb: Callable[..., Result], *arguments: Any) -> Use[Result]:
+    """Use the key itself as the CEK (RFC 7518 §4.5)."""
+    row = CONTENT_ENCRYPTIONS[enc]
+    return Use(ref=ref, objects=secrets_of(row), name=enc, verb=verb, arguments=(row, *arguments))
 
 
 def _signing(verb: Callable[..., bytes], ref: KeyRef, alg: str, data: bytes) -> Use[bytes]:
