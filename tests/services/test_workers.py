@@ -6,8 +6,11 @@ import pytest
 
 from app.service import service_of
 from tests.shared.api import Api
+from tests.shared.examples import examples
 
-ROUNDS = 15
+pytestmark = pytest.mark.promise  # so that make faults goes many rounds
+
+ROUNDS = examples(20)
 AT_ONCE = 4
 
 
@@ -78,7 +81,7 @@ def test_a_key_that_is_being_destroyed_works_or_is_not_found(server, use):
 
 @pytest.mark.parametrize("alg", ["RSA-OAEP", "RSA-OAEP-256"])
 def test_a_key_that_is_being_destroyed_unwraps_or_is_not_found(server, alg):
-    for _ in range(4):
+    for _ in range(examples(8)):
         api = Api.over_http(server)
         kid = api.create(kty="RSA", alg=alg)["kid"]
         jwe = api.ok("/encrypt", {"kid": kid, "alg": alg, "enc": "A128GCM", "data": ""})

@@ -1,4 +1,4 @@
-"""How often a property is tried."""
+"""How often a property is tried, and how many rounds a race goes."""
 
 from tests.shared.waiting import are_promises_held
 
