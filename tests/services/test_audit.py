@@ -392,7 +392,7 @@ def test_a_destruction_without_a_line_is_finished_with_one(log, serve, tmp_path)
         assert api.delete(kid).refusal == (503, "unavailable")
         assert api.get(f"/keys/{kid}").refusal == (404, "not_found")
         path.rmdir()
-        assert jose_hsm(log, "reconcile").returncode == 0
+        assert f"settled: 1\n  {kid}\n" in jose_hsm(log, "reconcile").stdout
     assert [line["destroyed"] for line in entries(path) if "destroyed" in line] == [kid]
 
 
