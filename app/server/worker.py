@@ -91,11 +91,18 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self.spread.leave(self.slot)
 
     def _pause_after(self, failures: int) -> float:
-        """Return seconds, never so few that all workers together boot six times in a minute."""
+        """Return seconds: twice as many each time, and then those until the turn of this slot.
+
+        Each slot has a turn in a period, 15 s after that of another, on a clock that all processes
+        share: so all workers together boot no more than five times in a minute.
+        """
         if failures == 0:
             return 0.0
-        longest = max(_LONGEST_PAUSE_SECONDS, _PAUSE_OF_A_WORKER_SECONDS * self.cfg.workers)
-        pause: float = min(_FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 16), longest)
+        period = max(_LONGEST_PAUSE_SECONDS, _PAUSE_OF_A_WORKER_SECONDS * self.cfg.workers)
+        pause = _FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 16)
+        if pause >= period:
+            until_turn: float = (_PAUSE_OF_A_WORKER_SECONDS * self.slot - time.monotonic()) % period
+            return until_turn
         return pause * random.SystemRandom().uniform(0.75, 1.0)  # so that not all come at once
 
     # --- In the worker ---
