@@ -1,5 +1,6 @@
 """The long trials of the Makefile, in their short form."""
 
+import os
 import subprocess
 import sys
 
@@ -7,13 +8,16 @@ import pytest
 
 from scripts.throwaway import ROOT
 from scripts.trials import padding_oracle
+from tests.shared.forks import COMMON
 from tests.shared.waiting import COMMAND
 
 
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
+    """Run a trial as it is run alone, without what the tests have in common."""
     return subprocess.run(
         [sys.executable, "-m", *command],
         cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != COMMON},
         check=False,
         capture_output=True,
         text=True,
