@@ -8,7 +8,7 @@ from scripts.openapi import shapes
 from scripts.openapi.examples import Exchange
 from scripts.openapi.operations import OPERATIONS
 from scripts.openapi.texts import meaning
-from scripts.openapi.types import BASE64URL, one_of
+from scripts.openapi.types import BASE64URL, nullable, one_of
 
 Members = dict[str, Any]
 
@@ -23,7 +23,7 @@ def finished(document: Members, exchanges: Sequence[Exchange]) -> Members:
     for name, parts in shapes.PARTS.items():
         _add_parts(schemas[name], parts)
     for name in shapes.SHARED_PARTS:
-        shared = {"protected": dict(BASE64URL), "unprotected": {"type": "object"}}
+        shared = {"protected": dict(BASE64URL), "unprotected": nullable({"type": "object"})}
         schemas[name]["properties"] |= shared
     for path, more in shapes.members().items():
         schema, _, member = path.partition(".")
@@ -40,7 +40,7 @@ def finished(document: Members, exchanges: Sequence[Exchange]) -> Members:
 
 def _add_parts(schema: Members, parts: tuple[str, ...]) -> None:
     """Have the header of a message in ``parts`` beside the protected one, which may be absent."""
-    schema["properties"] |= {part: {"type": "object"} for part in parts}
+    schema["properties"] |= {part: nullable({"type": "object"}) for part in parts}
     schema["required"].remove("protected")
     schema["anyOf"] = [{"required": [part]} for part in ("protected", *parts)]
 
