@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from scripts.workers import workers_of
+
 
 def used_seconds(master: int) -> float:
     """Return the time that the threads of all workers of the process ``master`` have computed."""
@@ -11,8 +13,7 @@ def used_seconds(master: int) -> float:
 
 
 def _threads(master: int) -> Iterator[Path]:
-    children = Path(f"/proc/{master}/task/{master}/children").read_text("ascii")
-    for worker in children.split():
+    for worker in workers_of(master):
         with suppress(FileNotFoundError):  # it has just ended
             yield from Path(f"/proc/{worker}/task").iterdir()
 

@@ -14,6 +14,7 @@ from scripts.bench.keys import fill
 from scripts.bench.load import Load, Metrics, Slice
 from scripts.bench.points import Body, Client
 from scripts.throwaway import Server, make_token, server
+from scripts.workers import workers_of
 
 _USED: Final = 100
 _DATA: Final = "A" * 86  # 64 bytes
@@ -117,11 +118,9 @@ def _wait_for(running: Server, body: Body) -> None:
 
 def _resident_kib(running: Server) -> int:
     """Return the resident memory of the largest worker."""
-    master = running.process.pid
-    workers = Path(f"/proc/{master}/task/{master}/children").read_text("ascii").split()
-    return max(map(_resident_kib_of, workers))
+    return max(map(_resident_kib_of, workers_of(running.process.pid)))
 
 
-def _resident_kib_of(pid: str) -> int:
+def _resident_kib_of(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text("ascii")
     return int(status.partition("VmRSS:")[2].split()[0])

@@ -13,7 +13,6 @@ import http.client
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from hsm import Hsm, HsmError
 from scripts.throwaway import Server, make_token
 from scripts.throwaway import server as running
 from scripts.trials import uses
+from scripts.workers import kill, workers_of
 
 BIN: Final = Path(sys.executable).parent
 CLIENTS: Final = 4
@@ -130,10 +130,8 @@ def main() -> int:
 
 
 def _kill_a_worker(server: Server) -> None:
-    pid = server.process.pid
-    workers = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
-    if workers:
-        os.kill(int(random.choice(workers)), signal.SIGKILL)
+    if workers := workers_of(server.process.pid):
+        kill(random.choice(workers))
 
 
 def _create_under_fire(server: Server, kills: int) -> Returned:

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from scripts.workers import is_gone
 from tests.shared.injector import NAMES, OK, Injector
 from tests.shared.waiting import START
-from tests.shared.workers import is_gone
 
 DIRECTORY: Final = "FAULTS_DIR"
 EVERY: Final = "*"

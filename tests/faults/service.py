@@ -1,6 +1,5 @@
 """A live service on a token of its own, with faults at hand, and what must hold after each."""
 
-import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -11,12 +10,12 @@ from typing import Any, Final
 
 from scripts.throwaway import Server, make_token
 from scripts.trials import uses
+from scripts.workers import kill, workers_of
 from tests.faults.control import Fault, Faults
 from tests.shared.api import Answer, Api, b64u
 from tests.shared.command import jose_hsm
 from tests.shared.forks import server as running
 from tests.shared.waiting import RECOVERY, START, Promise, until
-from tests.shared.workers import workers_of
 
 CONFIGURATION: Final = "tests/faults/gunicorn.conf.py"
 _CONSECUTIVE: Final = 16  # on as many connections: then every worker has had its turn
@@ -106,9 +105,8 @@ class Service:
             time.sleep(_IDLE_SECONDS)
 
     def kill_worker(self, pid: int) -> None:
-        """End a worker by SIGKILL; its successor is expected."""
-        os.kill(pid, signal.SIGKILL)
-        self.expected_boots += 1
+        """End a worker by SIGKILL, unless it has just ended; its successor is expected."""
+        self.expected_boots += kill(pid)
 
     def reload(self) -> None:
         """Replace all workers, and wait until the old ones are gone."""

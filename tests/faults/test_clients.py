@@ -19,11 +19,11 @@ import pytest
 import requests
 
 from scripts.throwaway import Server, make_token
+from scripts.workers import workers_of
 from tests.shared.api import PREFIX, Api
 from tests.shared.authority import Certificates
 from tests.shared.forks import server
 from tests.shared.waiting import ANSWER, LIFE, LONGEST_ANSWER, PATIENCE_SECONDS, STOP, until
-from tests.shared.workers import workers_of
 
 DATA = "ZGF0YQ"
 MIB = 2**20

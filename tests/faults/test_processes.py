@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import itertools
 import json
-import os
 import resource
 import signal
 import socket
@@ -24,6 +23,7 @@ import requests
 
 from scripts.bench.keys import registry_of
 from scripts.throwaway import Server, make_token
+from scripts.workers import is_gone, kill, workers_of
 from tests.faults.control import Fault
 from tests.faults.crashing import DEATHS
 from tests.faults.service import serving
@@ -40,7 +40,7 @@ from tests.shared.waiting import (
     STOP,
     until,
 )
-from tests.shared.workers import is_gone, kill_a_worker, workers_of
+from tests.shared.workers import kill_a_worker
 
 UNAVAILABLE = {"error": "unavailable"}
 DATA = b64u(b"data")
@@ -517,8 +517,7 @@ def test_a_worker_without_memory_fails_alone(settings):
         assert set(seen) <= {0, 200, 500, 503}
         # It fails at a request, or ends before it has accepted any.
         assert sum(seen.values()) > seen[200] or is_gone(pid), "the worker had memory enough"
-        if not is_gone(pid):
-            os.kill(pid, signal.SIGKILL)
+        kill(pid)
         until(lambda: pid not in workers_of(started.process.pid))
         until(lambda: all(is_served(started.url, key) for _ in range(10)))
 

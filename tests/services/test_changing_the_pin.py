@@ -11,11 +11,12 @@ import pytest
 import requests
 
 from scripts.throwaway import LABEL, make_token
+from scripts.workers import workers_of
 from tests.http.test_http import api_of
 from tests.shared.documents import DOCUMENTS
 from tests.shared.forks import server
 from tests.shared.waiting import STATE, until
-from tests.shared.workers import kill_a_worker, workers_of
+from tests.shared.workers import kill_a_worker
 
 MAC = {"kty": "oct", "alg": "HS256"}
 

@@ -14,10 +14,10 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.throwaway import make_token
+from scripts.workers import is_gone, workers_of
 from tests.shared.api import Api
 from tests.shared.forks import server
 from tests.shared.waiting import CHANGE, STATE, until
-from tests.shared.workers import is_gone, workers_of
 
 USES = 12
 

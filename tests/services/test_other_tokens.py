@@ -12,12 +12,13 @@ from hsm.life.work import Errand
 from scripts.throwaway import make_token
 from scripts.tokens import TOKENS
 from scripts.trials import uses
+from scripts.workers import workers_of
 from tests.shared.api import Api, b64u
 from tests.shared.bodies import body_of, crvs_of
 from tests.shared.drivers import result_of
 from tests.shared.forks import server
 from tests.shared.waiting import until
-from tests.shared.workers import kill_a_worker, workers_of
+from tests.shared.workers import kill_a_worker
 from tests.token.test_connection import _started
 
 OTHERS = [name for name in TOKENS if name != "softhsm"]
