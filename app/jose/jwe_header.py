@@ -33,6 +33,10 @@ class JweHeader:
         wrapping = {"iv": made.iv, "tag": made.tag} if made.tag else {}
         return ephemeral | given | {name: encoding.encode(part) for name, part in wrapping.items()}
 
+    def of_recipient(self, made: hsm.Agreement) -> dict[str, Any]:
+        """Return it as the header of one recipient (RFC 7516 §7.2.1)."""
+        return {**self.names, **self.agreed(made)}
+
     def protected(self, made: hsm.Agreement) -> str:
         """Return it encoded."""
         return encoding.header({**self.agreed(made), **self.others}, **self.names)

@@ -225,9 +225,14 @@ def find_to_encrypt(  # where, who, which key, and what with
 ) -> Key:
     """Return the key that is to encrypt with ``alg``."""
     key = find(rows, principal, kid, Right.ENCRYPT)
+    require_encrypts(token, key, alg)
+    return key
+
+
+def require_encrypts(token: Hsm, key: Key, alg: str) -> None:
+    """Raise what ``require_fit`` does, and ``CryptoFailure`` if the key does not encrypt now."""
     require_fit(token, key, alg)
     require_active(key)
-    return key
 
 
 def find_to_mac(rows: Rows, principal: Principal, kid: str, alg: str) -> Key:

@@ -9,8 +9,7 @@ from app import current_request
 from app.jose import encoding
 from app.jose.jwe_header import JweHeader
 from app.jwk import write_public
-from app.keys.access import KeysOfMessage, existing_all, require_active, require_fit
-from app.keys.budget import is_counted
+from app.keys.access import KeysOfMessage, existing_all, require_encrypts
 from app.keys.headers import Identity, members_for
 from app.keys.use import KeyUse
 from app.registry import Key
@@ -73,8 +72,8 @@ def encrypt_general(  # noqa: PLR0913  # the members of the request
     heads = [_head(key, one) for key, one in zip(keys, recipients, strict=True)]
     own = [key for key in keys if key is not None]
     for key, one in zip(keys, recipients, strict=True):
-        if key is not None and is_counted(one.alg, enc):
-            use.budget.spend(key.kid)
+        if key is not None:
+            use.count(key, one.alg, enc)
     to = [_recipient(*each) for each in zip(keys, recipients, heads, strict=True)]
     encrypt = use.hsm.encrypt_for_all if own else hsm.encrypt_to_all
     with existing_all(use.registry, own):
@@ -94,8 +93,7 @@ def _keys_of(use: KeyUse, principal: Principal, recipients: Sequence[Receiver]) 
         if rows is not None and one.kid is not None:
             current_request.name_next(kid=one.kid, alg=one.alg)
             key = rows.find(one.kid, Right.ENCRYPT)
-            require_fit(use.hsm, key, one.alg)
-            require_active(key)
+            require_encrypts(use.hsm, key, one.alg)
         keys.append(key)
     current_request.name_several([str(key.kid) for key in keys if key is not None])
     return keys
@@ -115,8 +113,7 @@ def _members_for_all(
 
 
 def _told(head: JweHeader, made: hsm.Encrypted) -> dict[str, Any]:
-    header = {**head.names, **head.agreed(made.agreement)}
-    return {"header": header, "encrypted_key": made.encrypted_key}
+    return {"header": head.of_recipient(made.agreement), "encrypted_key": made.encrypted_key}
 
 
 def _brought(one: Receiver) -> PublicJwk:

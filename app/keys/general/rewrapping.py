@@ -13,7 +13,7 @@ from app.jose.jwe_header import JweHeader
 from app.keys.access import (
     KeysOfMessage,
     existing_all,
-    require_active,
+    require_encrypts,
     require_fit,
     require_on_curve,
 )
@@ -92,8 +92,7 @@ def _new_key(use: KeyUse, keys: KeysOfMessage, to: Target, source: _Source) -> K
     """Return the key that the message is to be for; the logs name it if it is refused."""
     current_request.name_next(kid=to.kid, alg=to.alg)
     new = keys.find(to.kid, Right.ENCRYPT)
-    require_fit(use.hsm, new, _performed(to.alg, source.header.enc))
-    require_active(new)
+    require_encrypts(use.hsm, new, _performed(to.alg, source.header.enc))
     current_request.name_several([str(source.key.kid), str(new.kid)])
     current_request.name(alg=source.header.alg)
     return new
@@ -137,8 +136,7 @@ class _Rewrapping:
         held = hsm.Recipient(key=source.key.ref, alg=old.alg, agreement=old.agreement)
         with existing_all(use.registry, (source.key, self.key)):
             made = use.hsm.rewrap(held, hsm.Recipient(key=self.key.ref, alg=self.alg), received)
-        head = self._head({})
-        header = {**head.names, **head.agreed(made.agreement)}
+        header = self._head({}).of_recipient(made.agreement)
         return self.message.with_recipient(source.place, header, made.encrypted_key)
 
     def _anew(self, source: _Source) -> Members:

@@ -8,7 +8,7 @@ from marshmallow import ValidationError
 
 from app.errors import BadRequest
 from app.schemas.fields import KEY_TRANSPORT, SHOWN, fail, require_bytes
-from app.schemas.messages.header_parts import HeaderParts, read_parts
+from app.schemas.messages.header_parts import HeaderParts, given, read_parts
 from app.schemas.messages.received_header import Header, ProtectedHeader, member_of
 from app.schemas.messages.several import SeveralField
 
@@ -84,7 +84,7 @@ class SignaturesField(AddressedField):
     octets = "signature"
 
     def _parts(self, one: Mapping[str, Any], _data: Mapping[str, Any]) -> HeaderParts:
-        return HeaderParts(protected=one.get("protected"), others=_given(header=one.get("header")))
+        return HeaderParts(protected=one.get("protected"), others=given(one, ("header",)))
 
 
 class RecipientsField(AddressedField):
@@ -96,14 +96,10 @@ class RecipientsField(AddressedField):
         return b""
 
     def _parts(self, one: Mapping[str, Any], data: Mapping[str, Any]) -> HeaderParts:
-        others = _given(unprotected=data.get("unprotected"), header=one.get("header"))
+        others = given(data, ("unprotected",)) | given(one, ("header",))
         return HeaderParts(protected=data.get("protected"), others=others)
 
     def _check(self, header: Header, octets: bytes) -> None:
         if bool(octets) is not (header.alg in KEY_TRANSPORT.names):
             shown = header.alg[:SHOWN]
             fail(BadRequest(f"Field 'encrypted_key' does not go with alg '{shown}'"))
-
-
-def _given(**parts: Any) -> Mapping[str, Any]:
-    return {name: part for name, part in parts.items() if part is not None}

@@ -1,6 +1,6 @@
 """The parts that a header may have in the JSON Serializations (RFC 7515 §7.2, RFC 7516 §7.2)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,9 +41,14 @@ class HeaderParts:
         return header
 
 
+def given(members: Members, names: Iterable[str]) -> dict[str, Any]:
+    """Return those of ``members`` that are there, in the order of ``names``; null is nothing."""
+    return {name: members[name] for name in names if members.get(name) is not None}
+
+
 def with_parts(members: dict[str, Any], *names: str) -> dict[str, Any]:
     """Return ``members`` with all parts of the header in place of the protected one."""
-    others = {name: members[name] for name in names if members.get(name) is not None}
+    others = given(members, names)
     if not others:
         return members
     return members | {"protected": HeaderParts(protected=members.get("protected"), others=others)}

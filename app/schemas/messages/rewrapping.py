@@ -22,7 +22,7 @@ from app.schemas.messages.encryption import (
     GeneralDecryptRequest,
     jwe_members,
 )
-from app.schemas.messages.header_parts import HeaderParts, Members, names_in
+from app.schemas.messages.header_parts import HeaderParts, Members, given, names_in
 from app.schemas.messages.serializations import JWE_OTHERS, JWE_PARTS, refuse_beside
 from app.schemas.schema import RequestSchema, ResponseSchema
 from hsm import HsmError
@@ -40,10 +40,6 @@ _ORDER: Final = (*_SHARED_PARTS[:2], *_OWN_PARTS, "recipients", *_SHARED_PARTS[2
 
 def _without(members: Members, names: Iterable[str]) -> dict[str, Any]:
     return {name: value for name, value in members.items() if name not in names}
-
-
-def _given(members: Members, names: Iterable[str]) -> dict[str, Any]:
-    return {name: members[name] for name in names if members.get(name) is not None}
 
 
 def _with_header(one: Members, members: Members) -> Members:
@@ -72,8 +68,8 @@ class ReceivedJwe:
         protected = header.protected if isinstance(header, HeaderParts) else header
         several = members.get("recipients")
         return cls(
-            shared=_given({**members, "protected": protected}, _SHARED_PARTS),
-            recipients=tuple(several or [_given(members, _OWN_PARTS)]),
+            shared=given({**members, "protected": protected}, _SHARED_PARTS),
+            recipients=tuple(several or [given(members, _OWN_PARTS)]),
             protected=names_in(protected),
             is_general=several is not None,
             sent_as=members.get("jwe"),
@@ -106,17 +102,17 @@ class ReceivedJwe:
         unprotected = _without(self.shared.get("unprotected", {}), rewritten)
         own = _without(self.recipients[0].get("header") or {}, rewritten)
         made = EncryptResponse().dump(jwe)
-        one = _given({**made, "header": own or None}, _OWN_PARTS)
-        shared = _given(made, _SHARED_PARTS) | {"unprotected": unprotected or None}
+        one = given({**made, "header": own or None}, _OWN_PARTS)
+        shared = given(made, _SHARED_PARTS) | {"unprotected": unprotected or None}
         return self._answer(shared, [one])
 
     def _answer(self, changed: Members, recipients: list[Members]) -> Members:
-        parts = _given({**self.shared, **changed}, _SHARED_PARTS)
+        parts = given({**self.shared, **changed}, _SHARED_PARTS)
         if isinstance(self.sent_as, str):
             whole = {**parts, **recipients[0]}
             return {"jwe": encoding.compact(*(whole[name] for name in JWE_PARTS))}
         own = {"recipients": recipients} if self.is_general else recipients[0]
-        jwe = _given({**parts, **own}, _ORDER)
+        jwe = given({**parts, **own}, _ORDER)
         return jwe if self.sent_as is None else {"jwe": jwe}
 
 
@@ -176,7 +172,7 @@ class RewrapRequest(DecryptRequest):
             return jwe_members(members)
         for name in (*JWE_PARTS, *JWE_OTHERS):
             refuse_beside(members, "jwe", name)
-        parts = _given(jwe, (*JWE_PARTS, *JWE_OTHERS))
+        parts = given(jwe, (*JWE_PARTS, *JWE_OTHERS))
         return jwe_members({**members, **parts, "jwe": None}) | {"jwe": jwe}
 
     def load(self, data: Any, **kwargs: Any) -> Any:
