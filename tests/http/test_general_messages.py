@@ -14,6 +14,7 @@ from joserfc import jwe, jwk, jws
 from app.service import service_of
 from tests.http.test_rfc_messages import of
 from tests.shared.api import Api, b64u, header, unb64u
+from tests.shared.bodies import no_arrays_of
 from tests.shared.reads import reads_of, unasked
 
 BAD_REQUEST = (400, "bad_request")
@@ -252,26 +253,14 @@ REFUSALS: Mapping[str, tuple[tuple[str, Body], str]] = {
             ("/verify", SIGNED | {"signatures": value}),
             "'signatures'",
         )
-        for title, value in {
-            "no array": {},
-            "text": "x",
-            "empty": [],
-            "no objects": ["x"],
-            "too many": [SIGNATURE] * 21,
-        }.items()
+        for title, value in no_arrays_of(SIGNATURE).items()
     },
     **{
         f"recipients that are {title}": (
             ("/decrypt", SEALED | {"recipients": value}),
             "'recipients'",
         )
-        for title, value in {
-            "no array": {},
-            "text": "x",
-            "empty": [],
-            "no objects": [None],
-            "too many": [RECIPIENT] * 21,
-        }.items()
+        for title, value in {**no_arrays_of(RECIPIENT), "no objects": [None]}.items()
     },
     **{
         f"signatures beside {name}": (("/verify", SIGNED | {name: value}), f"'{name}'")

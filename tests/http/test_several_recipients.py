@@ -14,6 +14,7 @@ import hsm
 from app.keys.budget import MOST_ENCRYPTIONS
 from app.service import service_of
 from tests.shared.api import Api, b64u, unb64u
+from tests.shared.bodies import no_arrays_of
 from tests.shared.injector import NAMES
 from tests.shared.reads import reads_of, unasked
 
@@ -193,14 +194,7 @@ DENIED = (403, "forbidden")
 MISFIT = (422, "crypto_failure")
 ONE: Body = {"kid": "x", "alg": "A128KW"}
 EC: Body = jwcrypto.jwk.JWK.generate(kty="EC", crv="P-256").export_public(as_dict=True)
-NO_RECIPIENTS: Mapping[str, Any] = {
-    "absent": None,
-    "no array": {},
-    "text": "x",
-    "empty": [],
-    "no objects": ["x"],
-    "too many": [ONE] * 21,
-}
+NO_RECIPIENTS: Mapping[str, Any] = {"absent": None, **no_arrays_of(ONE)}
 MALFORMED: Mapping[str, tuple[Body, tuple[int, str], str]] = {
     **{
         f"recipients that are {title}": (general(value), BAD_REQUEST, "'recipients'")

@@ -12,6 +12,7 @@ from joserfc import jwk, jws
 
 from app.service import service_of
 from tests.shared.api import Api, b64u, unb64u
+from tests.shared.bodies import no_arrays_of
 from tests.shared.injector import NAMES
 from tests.shared.reads import reads_of, unasked
 
@@ -148,14 +149,7 @@ NOT_FOUND = (404, "not_found")
 DENIED = (403, "forbidden")
 MISFIT = (422, "crypto_failure")
 SIGNER: Body = {"kid": "x", "alg": "ES256"}
-NO_SIGNERS: Mapping[str, Any] = {
-    "absent": None,
-    "no array": {},
-    "text": "x",
-    "empty": [],
-    "no objects": ["x"],
-    "too many": [SIGNER] * 21,
-}
+NO_SIGNERS: Mapping[str, Any] = {"absent": None, **no_arrays_of(SIGNER)}
 MALFORMED: Mapping[str, tuple[Body, tuple[int, str], str]] = {
     **{
         f"signers that are {title}": (general(value), BAD_REQUEST, "'signers'")

@@ -1,5 +1,7 @@
 """Bodies that have keys made, by the algorithms that they are for."""
 
+from typing import Any
+
 import hsm
 
 # ``RSA1_5`` is switched off unless the settings say otherwise (tests/http/test_rsa1_5.py).
@@ -8,6 +10,17 @@ ML_DSA = tuple(name for name, row in hsm.ALGORITHMS.items() if row.kind.name == 
 """What no packaged SoftHSM has."""
 
 RSA_TRANSPORTS = tuple(name for name in TRANSPORTS if hsm.KEY_MANAGEMENTS[name].kind.name == "RSA")
+
+
+def no_arrays_of(one: object) -> dict[str, Any]:
+    """What is no array of 1 to 20 objects like ``one``, by what is wrong with it."""
+    return {
+        "no array": {},
+        "text": "x",
+        "empty": [],
+        "no objects": ["x"],
+        "too many": [one] * 21,
+    }
 
 
 def crvs_of(name: str) -> tuple[str, ...]:

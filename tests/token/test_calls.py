@@ -22,14 +22,13 @@ from tests.shared.bodies import ML_DSA
 from tests.shared.drivers import result_of
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
-from tests.shared.waiting import COMMAND, GIVEN_UP
+from tests.shared.waiting import COMMAND, GIVEN_UP, until
 from tests.token.test_connection import (
     AES,
     ES256,
     _injector,
     _outcome,
     _started,
-    _until,
     alone,
 )
 
@@ -161,7 +160,7 @@ def test_without_random_bytes_nothing_is_encrypted(token, chaos):
     with pytest.raises(hsm.TokenUnavailable):
         token.encrypt(key, "dir", "A256GCM", b"plain", lambda _: b"aad")
     chaos.heal()
-    _until(lambda: _outcome(lambda: token.destroy(key)) == "done")
+    until(lambda: _outcome(lambda: token.destroy(key)) == "done")
 
 
 def answer_late(*_: int) -> int:
@@ -201,10 +200,10 @@ def silence_the_canary() -> str:
     token, chaos = _started(), _injector()
     epoch = token.state.epoch
     chaos.fail("C_EncryptInit", injector.DEVICE_ERROR)
-    _until(lambda: token.state.phase is hsm.Phase.UNAVAILABLE, within=GIVEN_UP)
+    until(lambda: token.state.phase is hsm.Phase.UNAVAILABLE, within=GIVEN_UP)
     assert token.state.cause in {"lost", "token"}
     chaos.heal()
-    _until(lambda: token.state.phase is hsm.Phase.READY)
+    until(lambda: token.state.phase is hsm.Phase.READY)
     assert token.state.epoch == epoch + 1
     return "noticed"
 
@@ -299,7 +298,7 @@ def test_generations_beyond_the_few_that_may_wait_are_refused_at_once():
     for thread in threads:
         thread.start()
     started.acquire()
-    _until(lambda: len(outcomes) == 20 - 8)
+    until(lambda: len(outcomes) == 20 - 8)
     assert set(outcomes) == {"TokenUnavailable"}
     free.set()
     for thread in threads:
@@ -359,10 +358,10 @@ def observe() -> dict[str, Any]:
     failing = [call for call in noted.calls if call[0] == "C_Sign"]
     chaos.fail_all(injector.DEVICE_ERROR)
     _outcome(lambda: token.sign(key, "ES256", b"data"))
-    _until(lambda: noted.causes)
+    until(lambda: noted.causes)
     chaos.heal()
-    _until(lambda: len(noted.epochs) == 2)
-    _until(lambda: token.reason is None)
+    until(lambda: len(noted.epochs) == 2)
+    until(lambda: token.reason is None)
     token.destroy(key)
     return {
         "booted": sorted(booted & {"C_Login", "C_OpenSession", "C_FindObjects", "C_GenerateKey"}),

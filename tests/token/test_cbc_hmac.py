@@ -32,7 +32,7 @@ from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
 from tests.shared.sealing import CBC_HMAC, CEK_BYTES, TAG_BYTES, seal, seal_padded, tag
 from tests.shared.vector_counts import RecordProperty, count
-from tests.token.test_connection import _until
+from tests.shared.waiting import until
 from tests.token.test_key_management import (
     MESSAGE,
     Case,
@@ -406,7 +406,7 @@ def test_what_dies_between_the_halves_leaves_nothing_that_can_be_reached(
         assert local.post("/keys", body | material).refusal == UNAVAILABLE
         assert made[0] == injector.OK
     chaos.heal()
-    _until(lambda: token.reason is None and token.state.phase is hsm.Phase.READY)
+    until(lambda: token.reason is None and token.state.phase is hsm.Phase.READY)
     (kid,) = set(keyring.recovery.registry.specs()) - rows
     assert len(objects(token, kid)) == 1
     request = {"kid": str(kid), "alg": "dir", "enc": "A128CBC-HS256", "data": ""}

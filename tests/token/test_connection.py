@@ -33,7 +33,7 @@ from tests.shared.bodies import ML_DSA
 from tests.shared.drivers import result_of
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
-from tests.shared.waiting import CHANGE, COMMAND, PATIENCE_SECONDS, RECOVERY, Promise
+from tests.shared.waiting import CHANGE, COMMAND, PATIENCE_SECONDS, RECOVERY, until
 
 ROOT = Path(__file__).parents[2]
 AES = KeySpec(kty="oct", alg="A256GCM", bits=256)
@@ -59,18 +59,10 @@ def _settings(**changes: Any) -> Settings:
     )
 
 
-def _until(is_so: Callable[[], object], *, within: Promise = CHANGE) -> None:
-    deadline = time.monotonic() + within.seconds
-    while not is_so():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.01)
-
-
 def _started(**changes: Any) -> Hsm:
     token = Hsm(_settings(**changes))
     token.start()
-    _until(lambda: token.reason is None)
+    until(lambda: token.reason is None)
     return token
 
 
@@ -102,10 +94,10 @@ def try_wrong_pin(is_disk_full: bool = False) -> dict[str, int]:
     if is_disk_full:
         token._connection._latch._path = Path("/proc/pin.latch")  # no file can be made there
     token.start()
-    _until(lambda: len(reads) >= 4)
+    until(lambda: len(reads) >= 4)
     print(json.dumps({"reason": token.reason, "logins": chaos.calls["C_Login"]}), flush=True)
     sys.stdin.readline()
-    _until(lambda: token.reason is None)
+    until(lambda: token.reason is None)
     return {"logins": chaos.calls["C_Login"]}
 
 
@@ -119,10 +111,10 @@ def lose_the_device() -> dict[str, Any]:
     epoch = token._connection.token
     chaos.fail_all(injector.DEVICE_ERROR)
     lost = [_outcome(lambda: token.sign(key, "ES256", b"data"))]
-    _until(lambda: token.reason is not None)
+    until(lambda: token.reason is not None)
     lost += [_outcome(lambda: token.sign(key, "ES256", b"data")) for _ in range(3)]
     chaos.heal()
-    _until(lambda: token.reason is None)
+    until(lambda: token.reason is None)
     signature = token.sign(key, "ES256", b"data")
     result = {
         "lost": lost,
@@ -151,7 +143,7 @@ def lose_the_kek() -> list[str]:
 
     token._connection.perform(Errand(verb=destroy))
     first = decrypt()
-    _until(lambda: decrypt() == "done", within=RECOVERY)
+    until(lambda: decrypt() == "done", within=RECOVERY)
     last = decrypt()
     token.destroy(key)
     return [first, last]
@@ -179,11 +171,11 @@ def find_nothing() -> dict[str, Any]:
         return _outcome(lambda: token.encrypt(wanted, "dir", "A256GCM", b"", lambda _: b"aad"))
 
     outcomes = {use(wanted) for _ in range(3) for wanted in (key, unknown)}
-    _until(lambda: chaos.calls["C_FindObjects"] >= 12)
+    until(lambda: chaos.calls["C_FindObjects"] >= 12)
     time.sleep(1)  # some epochs
     chaos.heal()
 
-    _until(lambda: use(key) == "done")
+    until(lambda: use(key) == "done")
     result = {
         "outcomes": sorted(outcomes),
         "unknown afterwards": use(unknown),
@@ -207,11 +199,11 @@ def try_in_turn(shared_dir: str) -> dict[str, Any]:
     at_start = chaos.calls["C_Sign"]
     chaos.fail("C_Encrypt", injector.DEVICE_ERROR)  # the canary's
     token._connection.suspect()
-    _until(lambda: token.reason is not None)
+    until(lambda: token.reason is not None)
     chaos.heal()
     chaos.calls.clear()
     chaos.count("C_Sign")
-    _until(lambda: token.reason is None)
+    until(lambda: token.reason is None)
     return {"offers": offers, "at start": at_start, "after a loss": chaos.calls["C_Sign"]}
 
 
@@ -249,11 +241,11 @@ def refuse_every_decryption() -> dict[str, Any]:
 
     chaos.spoil("C_Decrypt", injector.GENERAL_ERROR)
     outcome = _outcome(decrypt)
-    _until(lambda: token.reason is not None)
-    _until(lambda: chaos.calls["C_Decrypt"] >= 10 or token.reason is None)  # new epochs
+    until(lambda: token.reason is not None)
+    until(lambda: chaos.calls["C_Decrypt"] >= 10 or token.reason is None)  # new epochs
     chaos.heal()
-    _until(lambda: _outcome(decrypt) == "done", within=RECOVERY)
-    _until(lambda: token.reason is None)
+    until(lambda: _outcome(decrypt) == "done", within=RECOVERY)
+    until(lambda: token.reason is None)
     offers = token.offers()
     result = {
         "outcome": outcome,
@@ -325,7 +317,7 @@ def _boot_once() -> None:
 
     token._connection._connect = watched  # type: ignore[method-assign]  # to count failures
     token.start()
-    _until(lambda: token.reason is None or reasons)
+    until(lambda: token.reason is None or reasons)
     os._exit(len(reasons))
 
 
@@ -366,13 +358,13 @@ def explain_pin_file(content: list[int] | None) -> list[str | None]:
     token = Hsm(_settings(session_wait_seconds=0.1))
     first = _explained(token)
     path.write_bytes(right)
-    _until(lambda: token.reason is None, within=RECOVERY)
+    until(lambda: token.reason is None, within=RECOVERY)
     return [first, token.reason]
 
 
 def _explained(token: Hsm) -> str:
     token.start()
-    _until(lambda: token.state.phase is not hsm.Phase.STARTING)
+    until(lambda: token.state.phase is not hsm.Phase.STARTING)
     outcome = _outcome(token.offers)
     time.sleep(0.5)  # some more tries, after which it says the same
     return f"{outcome}: {token.reason}"

@@ -12,7 +12,7 @@ from joserfc.jwk import RSAKey
 from app.jwk import primality
 from app.service import service_of
 from tests.shared.api import Answer, Api, b64u
-from tests.token.test_connection import _until
+from tests.shared.waiting import until
 from tests.unit.test_key_material import members_from, number
 
 IMPORTERS = 20
@@ -53,7 +53,7 @@ def test_while_one_key_is_checked_others_wait_are_refused_or_sign(application, l
     importers = [threading.Thread(target=importing(application, answers)) for _ in range(IMPORTERS)]
     for importer in importers:
         importer.start()
-    _until(lambda: (held / "begun").exists() and len(answers) == IMPORTERS - PLACES)
+    until(lambda: (held / "begun").exists() and len(answers) == IMPORTERS - PLACES)
     assert {answer.refusal for answer in answers} == {(503, "unavailable")}
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
 
