@@ -16,6 +16,7 @@ from app.config import Config
 from app.registry import migrate
 from scripts import tokens
 from scripts.tokens import TOKENS
+from scripts.workers import workers_of
 
 ROOT: Final = Path(__file__).parent.parent
 LABEL: Final = tokens.LABEL
@@ -107,8 +108,13 @@ def server(  # noqa: PLR0913  # settings, all by name
     log: IO[bytes] | None = None,
     bind: str | None = None,
     start: Start = start,
+    are_mortal: bool = False,
 ) -> Iterator[Server]:
-    """Serve with gunicorn on a free port for one ``with`` block; ``log`` gets what it prints."""
+    """Serve with gunicorn on a free port for one ``with`` block; ``log`` gets what it prints.
+
+    All workers are there when the block begins, unless they ``are_mortal``: those that die at
+    their boot are never there together.
+    """
     bind = bind or f"127.0.0.1:{free_port()}"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("JOSE_HSM_")},
@@ -118,7 +124,8 @@ def server(  # noqa: PLR0913  # settings, all by name
     }
     process = start(["-c", configuration, application], environment, log)
     try:
-        _wait_until_listening(bind, process)
+        _wait(lambda: _listens(bind), process)
+        _wait(lambda: are_mortal or len(workers_of(process.pid)) == workers, process)
         yield Server(bind if bind.startswith("unix:") else f"http://{bind}", process)
     finally:
         process.terminate()
@@ -141,13 +148,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_listening(bind: str, process: Process) -> None:
+def _listens(bind: str) -> bool:
     path = bind.removeprefix("unix:")
     host, _, port = bind.rpartition(":")
+    with socket.socket(socket.AF_INET if path == bind else socket.AF_UNIX) as probe:
+        return probe.connect_ex((host, int(port)) if path == bind else path) == 0
+
+
+def _wait(condition: Callable[[], bool], process: Process) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket(socket.AF_INET if path == bind else socket.AF_UNIX) as probe:
-            if probe.connect_ex((host, int(port)) if path == bind else path) == 0:
-                return
+        if condition():
+            return
         time.sleep(0.05)
     raise RuntimeError("the server did not start")

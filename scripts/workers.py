@@ -9,10 +9,13 @@ from pathlib import Path
 def workers_of(master: int) -> list[int]:
     """Return the process ids of the workers of ``master`` that live now.
 
-    One that has ended is listed by the kernel until the master has seen it, and is none of them.
+    One that has ended is listed by the kernel until the master has seen it, and is none of them. A
+    master that has ended has none.
     """
-    children = Path(f"/proc/{master}/task/{master}/children").read_text("ascii")
-    return [pid for pid in map(int, children.split()) if not is_gone(pid)]
+    with suppress(FileNotFoundError, ProcessLookupError):
+        children = Path(f"/proc/{master}/task/{master}/children").read_text("ascii")
+        return [pid for pid in map(int, children.split()) if not is_gone(pid)]
+    return []
 
 
 def is_gone(pid: int) -> bool:

@@ -128,7 +128,7 @@ class Service:
         for key in self.keys:
             until(partial(self.is_alive, key), within=RECOVERY)
         assert self.process.poll() is None
-        assert len(self.workers) == int(self.settings["WEB_CONCURRENCY"])
+        until(lambda: len(self.workers) == int(self.settings["WEB_CONCURRENCY"]))
         assert self.faults.boots <= self.expected_boots, "workers were replaced that need not be"
         log = self.log.read_text()
         assert (self.state_dir / "pin").read_text().strip() not in log

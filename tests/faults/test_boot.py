@@ -21,6 +21,7 @@ EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
 
 def assert_waiting(service: Service) -> None:
     """The service answers, with 503, and its workers stay."""
+    until(lambda: service.faults.boots >= service.expected_boots)
     deadline = time.monotonic() + WATCHED_SECONDS
     while time.monotonic() < deadline:
         answer = service.api.post("/keys", HMAC)
