@@ -160,6 +160,9 @@ def chaos(config: Config, token: Hsm) -> Iterator[Injector]:
     chaos = Injector(config.pkcs11_module)
     yield chaos
     chaos.heal()
+    # Else what the canary has met, or is meeting now, befalls the next test.
+    token._connection.suspect()
+    until(lambda: not token._connection._suspicion.is_set())
     wait_for(token)
 
 

@@ -45,6 +45,9 @@ _WORDS = 8
 _Function = ctypes.CFUNCTYPE(ctypes.c_ulong, *repeat(ctypes.c_size_t, _WORDS))
 _WORD_BYTES = ctypes.sizeof(ctypes.c_void_p)
 
+# The library keeps only their addresses, and another thread may be in one that is put back.
+_KEPT: list[Any] = []
+
 Replacement = Callable[..., int]
 
 
@@ -58,7 +61,6 @@ class Injector:
         assert functions.value
         self._first = functions.value + _WORD_BYTES  # CK_VERSION comes first, padded to a word
         self._originals: dict[str, int] = {}
-        self._replacements: list[Any] = []  # the library keeps only their addresses
         self.calls: Counter[str] = Counter()
 
     def replace(self, name: str, replacement: Replacement) -> None:
@@ -72,7 +74,7 @@ class Injector:
             return replacement(original, *words)
 
         function = _Function(call)
-        self._replacements.append(function)
+        _KEPT.append(function)
         slot.value = ctypes.cast(function, ctypes.c_void_p).value
 
     def replace_own(self, name: str, replacement: Replacement) -> None:
@@ -94,42 +96,33 @@ class Injector:
     def count_own(self, *names: str) -> Counter[str]:
         """Count calls of this thread alone to ``names``: the canary has a thread of its own."""
         calls: Counter[str] = Counter()
-        own = threading.get_ident()
 
         def count(name: str, original: Any, *words: int) -> int:
-            calls[name] += threading.get_ident() == own
+            calls[name] += 1
             return int(original(*words))
 
         for name in names:
-            self.replace(name, partial(count, name))
+            self.replace_own(name, partial(count, name))
         return calls
 
     def fail(self, name: str, value: int, *, times: float = float("inf")) -> None:
         """Let ``name`` answer ``value`` without doing anything, ``times`` times."""
-        left = [times]
+        self.replace(name, _refusing(value, times))
 
-        def refuse(original: Any, *words: int) -> int:
-            left[0] -= 1
-            return value if left[0] >= 0 else int(original(*words))
+    def fail_own(self, name: str, value: int, *, times: float = float("inf")) -> None:
+        """Let it do so for this thread: the canary must not take the fault that is meant for us."""
+        self.replace_own(name, _refusing(value, times))
 
-        self.replace(name, refuse)
-
-    def spoil(self, name: str, value: int, *, times: float = float("inf")) -> None:
+    def spoil(self, name: str, value: int) -> None:
         """Let C_Encrypt, C_Decrypt or C_Sign end its operation as always, and answer ``value``.
 
         Calls that only ask for the length of the output, which end nothing, are let through.
         """
-        left = [times]
+        self.replace(name, _spoiling(value))
 
-        def spoil(original: Any, *words: int) -> int:
-            answer = int(original(*words))
-            asks_length = not words[3]
-            if asks_length:
-                return answer
-            left[0] -= 1
-            return value if left[0] >= 0 else answer
-
-        self.replace(name, spoil)
+    def spoil_own(self, name: str, value: int, *, times: float) -> None:
+        """Let it do so for this thread, ``times`` times."""
+        self.replace_own(name, _spoiling(value, times))
 
     def fail_all(self, value: int) -> None:
         """Let every function of the list answer ``value``."""
@@ -155,3 +148,27 @@ class Injector:
 
     def _slot(self, name: str) -> ctypes.c_void_p:
         return ctypes.c_void_p.from_address(self._first + _WORD_BYTES * NAMES.index(name))
+
+
+def _refusing(value: int, times: float) -> Replacement:
+    left = [times]
+
+    def refuse(original: Any, *words: int) -> int:
+        left[0] -= 1
+        return value if left[0] >= 0 else int(original(*words))
+
+    return refuse
+
+
+def _spoiling(value: int, times: float = float("inf")) -> Replacement:
+    left = [times]
+
+    def spoil(original: Any, *words: int) -> int:
+        answer = int(original(*words))
+        asks_length = not words[3]
+        if asks_length:
+            return answer
+        left[0] -= 1
+        return value if left[0] >= 0 else answer
+
+    return spoil

@@ -22,11 +22,12 @@ from tests.shared.bodies import ML_DSA
 from tests.shared.drivers import result_of
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
-from tests.shared.waiting import COMMAND, GIVEN_UP, until
+from tests.shared.waiting import COMMAND, GIVEN_UP, PATIENCE_SECONDS, until
 from tests.token.test_connection import (
     AES,
     ES256,
     _injector,
+    _looked_after_on_suspicion_only,
     _outcome,
     _started,
     alone,
@@ -257,7 +258,7 @@ def test_what_was_hidden_when_it_was_looked_for_is_destroyed_all_the_same(token,
         ctypes.c_ulong.from_address(words[3]).value = 0
         return injector.OK
 
-    chaos.replace("C_FindObjects", find)
+    chaos.replace_own("C_FindObjects", find)
     token.destroy(key)
     chaos.heal()
     assert key.kid not in token.inventory()
@@ -289,7 +290,7 @@ def test_generations_beyond_the_few_that_may_wait_are_refused_at_once():
 
     def generate() -> None:
         started.release()
-        free.wait(30)
+        free.wait(PATIENCE_SECONDS)
 
     threads = [
         threading.Thread(target=lambda: outcomes.append(_outcome(lambda: lane.run(generate))))
@@ -345,6 +346,7 @@ class Noted(hsm.Observer):
 
 def observe() -> dict[str, Any]:
     """Tell an observer of one signature, one failure and one loss."""
+    _looked_after_on_suspicion_only()
     noted = Noted()
     token, chaos, key = _started(observer=noted), _injector(), new_ref(ES256)
     booted = {function for function, _ in noted.calls}

@@ -25,6 +25,8 @@ from pkcs11 import Attribute, Mechanism, ObjectClass
 import hsm
 from hsm import Hsm, KeyRef, KeySpec, Settings
 from hsm.cryptoki.pin_latch import PinLatch
+from hsm.cryptoki.pool import Lane
+from hsm.life import connection
 from hsm.life.work import Errand
 from hsm.messages import Storage
 from hsm.storage.token_store import TokenStore
@@ -64,6 +66,11 @@ def _started(**changes: Any) -> Hsm:
     token.start()
     until(lambda: token.reason is None)
     return token
+
+
+def _looked_after_on_suspicion_only() -> None:
+    """Have the canary not come by now and then: it would be in the way of what is counted."""
+    connection._CANARY_SECONDS = 2 * PATIENCE_SECONDS  # type: ignore[misc]  # of this process
 
 
 def _injector() -> Injector:
@@ -128,6 +135,7 @@ def lose_the_device() -> dict[str, Any]:
 
 def lose_the_kek() -> list[str]:
     """Destroy the key-encryption key, as a token does that closes the anchor; use it, wait, use."""
+    _looked_after_on_suspicion_only()
     token, key = _started(), new_ref(KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048))
     token.generate(key)
     encrypted_key, sealed, _ = token.encrypt(key, "RSA-OAEP", "A256GCM", b"", lambda _: b"aad")
@@ -200,9 +208,8 @@ def try_in_turn(shared_dir: str) -> dict[str, Any]:
     chaos.fail("C_Encrypt", injector.DEVICE_ERROR)  # the canary's
     token._connection.suspect()
     until(lambda: token.reason is not None)
-    chaos.heal()
     chaos.calls.clear()
-    chaos.count("C_Sign")
+    chaos.count("C_Encrypt")  # that heals it, and what is signed is counted all the while
     until(lambda: token.reason is None)
     return {"offers": offers, "at start": at_start, "after a loss": chaos.calls["C_Sign"]}
 
@@ -270,7 +277,9 @@ def use_after_fork() -> dict[str, str]:
     token, key = _started(), new_ref(AES)
     token.generate(key)
     receiving, sending = os.pipe()
-    if not os.fork():
+    with token._connection._suspicion._cond:  # type: ignore[attr-defined]  # no other thread has it
+        child_pid = os.fork()
+    if not child_pid:
         outcomes = [
             _outcome(lambda: token.encrypt(key, "dir", "A256GCM", b"", lambda _: b"aad")),
             _outcome(lambda: token.destroy(key)),
@@ -323,6 +332,7 @@ def _boot_once() -> None:
 
 def exhaust_the_pool() -> dict[str, Any]:
     """Hold the only session and ask for another."""
+    _looked_after_on_suspicion_only()
     token, key = _started(sessions=1, session_wait_seconds=0.2), new_ref(AES)
     token.generate(key)
     held, free = threading.Event(), threading.Event()
@@ -655,8 +665,9 @@ def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
 
 
 def _count_objects(token: Hsm, kid: UUID) -> int:
+    template = {Attribute.ID: kid.bytes}
     return token._connection.perform(
-        Errand(verb=lambda _, session: len(session.find({Attribute.ID: kid.bytes})))
+        Errand(verb=lambda _, session: len({found.handle for found in session.find(template)}))
     )
 
 
@@ -664,7 +675,7 @@ def _count_objects(token: Hsm, kid: UUID) -> int:
 @pytest.mark.parametrize("value", [injector.GENERAL_ERROR, injector.FUNCTION_FAILED])
 def test_a_general_error_is_a_failed_decryption_while_the_canary_sings(value, key, token, chaos):
     _, sealed, _ = token.encrypt(key, "dir", "A256GCM", b"plain", lambda _: b"aad")
-    chaos.spoil("C_Decrypt", value, times=1)
+    chaos.spoil_own("C_Decrypt", value, times=1)
     with pytest.raises(hsm.DecryptionFailed):
         token.decrypt(key, "dir", "A256GCM", b"", sealed, b"aad")
     assert token.decrypt(key, "dir", "A256GCM", b"", sealed, b"aad") == b"plain"
@@ -712,7 +723,8 @@ def test_whatever_the_token_says_of_an_encrypted_key_is_a_failed_decryption(toke
     ("error", "is_lent_again"), [(hsm.TokenUnavailable, False), (hsm.DecryptionFailed, True)]
 )
 def test_a_session_is_lent_again_after_faults_of_the_caller_only(token, error, is_lent_again):
-    lane = token._connection.token.pool.operations
+    opens = token._connection.token.pool.operations._open_session
+    lane = Lane(opens, size=2, wait_seconds=PATIENCE_SECONDS, of=hsm.Observer())  # of the test
     lent = []
 
     def use_and_fail() -> None:
@@ -726,11 +738,13 @@ def test_a_session_is_lent_again_after_faults_of_the_caller_only(token, error, i
         with lane.session() as session:
             lent.append(session)
     assert (lent[0] in lent[1:]) is is_lent_again
+    for session in {*lent[1:]}:
+        session.close()
 
 
 def test_a_busy_token_is_not_taken_for_a_lost_one(token, chaos):
     epoch = token._connection.token
-    chaos.fail("C_GenerateKey", 0x31, times=1)  # CKR_DEVICE_MEMORY
+    chaos.fail_own("C_GenerateKey", 0x31, times=1)  # CKR_DEVICE_MEMORY
     assert token._connection._is_well()
     assert token._connection.token is epoch
 

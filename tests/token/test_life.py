@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,7 +27,7 @@ def write(config: Any) -> Iterator[Callable[..., None]]:
     """Write members of a row straight into the registry."""
     engine = engine_of(config.registry_url)
 
-    def write(kid: str, **values: str) -> None:
+    def write(kid: str, **values: object) -> None:
         with engine.begin() as connection:
             done = connection.execute(keys.update().where(keys.c.kid == kid).values(**values))
             assert done.rowcount == 1
@@ -37,7 +38,7 @@ def write(config: Any) -> Iterator[Callable[..., None]]:
 
 def _objects(application: Any, kid: str) -> int:
     def count(_token: Any, session: Any) -> int:
-        return len(session.find({Attribute.ID: UUID(kid).bytes}))
+        return len({found.handle for found in session.find({Attribute.ID: UUID(kid).bytes})})
 
     return int(service_of(application).hsm._connection.perform(Errand(verb=count)))
 
@@ -80,11 +81,15 @@ def family(local: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def in_state(family: Any, write: Callable[..., None]) -> Iterator[Callable[[str], None]]:
-    """Put the whole family into a state, for one test."""
+    """Put the whole family into a state, for one test.
+
+    It is in it as of now: what seems to be unfinished for a minute is cleared away by the janitors
+    of other services on this registry.
+    """
 
     def put(state: str) -> None:
         for kid in family["kids"].values():
-            write(kid, state=state)
+            write(kid, state=state, changed_at=datetime.now(UTC))
 
     yield put
     put("active")
@@ -262,7 +267,7 @@ def test_no_signature_is_made_after_the_deletion(server, live, threads, applicat
 
         signing = [threads.submit(sign_until_gone) for _ in range(3)]
         started.wait(timeout=CHANGE.seconds)
-        assert signed.wait(30)
+        assert signed.wait(CHANGE.seconds)
         assert live.delete(kid).status == 204
         gone.set()
         answers = {
