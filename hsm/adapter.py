@@ -9,7 +9,7 @@ from uuid import UUID
 
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import RSA
-from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, DIRECT, KEY_MANAGEMENTS, MACS, SIGNATURES
+from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, DIRECT, KEY_MANAGEMENTS, MACS
 from hsm.cryptoki import objects, owner
 from hsm.cryptoki.module import Product
 from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject, is_whole, objects_of, secrets_of
@@ -201,25 +201,24 @@ class Hsm:
 
     def verify(self, ref: KeyRef, alg: str, signing_input: bytes, signature: bytes) -> bool:
         """Tell whether ``signature`` is one; a malformed one is just not."""
-        arguments = (SIGNATURES[alg], signing_input, signature)
+        arguments = (signing_input, signature)
         return self._connection.perform(
             Use(ref=ref, objects=(PUBLIC,), name=alg, verb=signing.verify, arguments=arguments)
         )
 
     def mac(self, ref: KeyRef, alg: str, data: bytes) -> bytes:
         """Return the MAC of ``data``, as long as the hash."""
-        row = MACS[alg]
         compute = mac.compute_twice if self._are_results_checked else mac.compute
+        objects = secrets_of(MACS[alg])
         return self._connection.perform(
-            Use(ref=ref, objects=secrets_of(row), name=alg, verb=compute, arguments=(row, data))
+            Use(ref=ref, objects=objects, name=alg, verb=compute, arguments=(data,))
         )
 
     def verify_mac(self, ref: KeyRef, alg: str, data: bytes, code: bytes) -> bool:
         """Tell whether ``code`` is the MAC of ``data``; of a wrong length it is just not."""
-        row = MACS[alg]
-        arguments = (row, data, code)
+        objects = secrets_of(MACS[alg])
         return self._connection.perform(
-            Use(ref=ref, objects=secrets_of(row), name=alg, verb=mac.verify, arguments=arguments)
+            Use(ref=ref, objects=objects, name=alg, verb=mac.verify, arguments=(data, code))
         )
 
     def own_mac(self, data: bytes) -> bytes:
@@ -338,9 +337,9 @@ class Hsm:
 
 def _direct(ref: KeyRef, enc: str, verb: Callable[..., Result], *arguments: Any) -> Use[Result]:
     """Use the key itself as the CEK (RFC 7518 §4.5)."""
-    row = CONTENT_ENCRYPTIONS[enc]
-    return Use(ref=ref, objects=secrets_of(row), name=enc, verb=verb, arguments=(row, *arguments))
+    objects = secrets_of(CONTENT_ENCRYPTIONS[enc])
+    return Use(ref=ref, objects=objects, name=enc, verb=verb, arguments=arguments)
 
 
 def _signing(verb: Callable[..., bytes], ref: KeyRef, alg: str, data: bytes) -> Use[bytes]:
-    return Use(ref=ref, objects=_PAIR, name=alg, verb=verb, arguments=(SIGNATURES[alg], data))
+    return Use(ref=ref, objects=_PAIR, name=alg, verb=verb, arguments=(data,))

@@ -4,7 +4,7 @@ What differs between algorithms is a field of such a row and nothing else. The r
 are in ``hsm.algorithms.tables``, the verbs of each family in ``hsm.operations``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import ClassVar, Final
 
@@ -87,6 +87,11 @@ class Algorithm:
         """What each secret object of a key performs; nearly always one does all."""
         return (self,)
 
+    @property
+    def ways(self) -> tuple["Algorithm", ...]:
+        """The same algorithm with each mechanism that may perform it, the best first."""
+        return (self,)
+
     def shares(self, value: bytes | bytearray) -> tuple[bytearray, ...]:
         """Return what each of ``parts`` gets of the secret key ``value``, to be wiped."""
         return (bytearray(value),)
@@ -123,7 +128,14 @@ class SignatureAlgorithm(Algorithm):
     @property
     def is_random(self) -> bool:
         """Whether two signatures of the same data differ: those of PSS and ECDSA do."""
-        return self.param is not None or self.is_prehashed
+        return self.param is not None or self.kind is EC
+
+    @property
+    def ways(self) -> tuple[Algorithm, ...]:
+        """See ``Algorithm``. Tokens that hash nothing sign a digest that is taken here."""
+        if self.is_prehashed or self.digest_mechanism is None:
+            return (self,)
+        return (self, replace(self, mechanism=self.digest_mechanism, is_prehashed=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

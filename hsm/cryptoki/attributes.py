@@ -66,13 +66,14 @@ class Templates:
     ``of_secrets`` and ``of_pairs`` are those of ``OPTIONAL`` that its secret keys and the halves of
     its pairs take. ``public_is_private`` is CKA_PRIVATE of public keys, if they are to have one.
     ``in_process`` names the algorithms whose padding is decoded in the process, which takes the
-    bare RSA operation.
+    bare RSA operation, and ``otherwise`` those that take another of their ``ways`` than the first.
     """
 
     of_secrets: frozenset[Attribute] = frozenset(OPTIONAL)
     of_pairs: frozenset[Attribute] = frozenset(OPTIONAL)
     public_is_private: bool | None = False
     in_process: frozenset[str] = frozenset()
+    otherwise: frozenset[str] = frozenset()
 
     def usages(self, rows: Iterable[Algorithm]) -> MechanismFlag:
         """Return the usage attributes that ``rows`` need; those not named are set false."""
@@ -200,6 +201,8 @@ class Templates:
         self, rows: Iterable[Algorithm], more: Iterable[Mechanism] = ()
     ) -> Attributes:
         mechanisms = {row.mechanism for row in rows} | set(more)
+        others = (row for row in rows if row.name in self.otherwise)
+        mechanisms.update(way.mechanism for row in others for way in row.ways)
         if any(row.name in self.in_process for row in rows):
             mechanisms.add(Mechanism.RSA_X_509)
         return _restricted_to(mechanisms)

@@ -7,7 +7,6 @@ the service.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -264,7 +263,8 @@ class Examination:
         if not self._token.offers[rate.alg].is_offered:
             return Finding("not_offered", {"alg": rate.alg})
         with self._pool.operations.session() as session:
-            bench = Bench(session, SessionKeys(self._templates, self._canary))
+            keys = SessionKeys(self._token.templates, self._canary)
+            bench = Bench(session, keys, self._token.rows)
             return Finding(facts={"per_second": round(measure(rate, bench, seconds), 1)})
 
     def registry_of_token(self) -> str:
@@ -312,10 +312,7 @@ class Examination:
         return offer.refusal(example.crv) is None and offer.with_enc(example.enc).is_offered
 
     def _compare(self, chosen: Iterable[Example]) -> None:
-        paths = self._token.paths
-        bare = frozenset(alg for (alg, _), path in paths.items() if path.takes_bare_rsa)
-        templates = replace(self._templates, in_process=bare)
-        known = KnownAnswers(templates, self._canary, paths)
+        known = KnownAnswers(self._token)
         for example in chosen:
             with self._pool.operations.session() as session:
                 known.compare(example, session)

@@ -26,16 +26,14 @@ from hsm.algorithms.families import (
     SignatureAlgorithm,
 )
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.tables import ALGORITHMS, CONTENT_ENCRYPTIONS, KEY_MANAGEMENTS
-from hsm.cryptoki.attributes import Templates
-from hsm.cryptoki.canary import Canary
+from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, KEY_MANAGEMENTS
 from hsm.cryptoki.faults import Fault, fault_of, name_of
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
 from hsm.errors import require
+from hsm.life.token import Token
 from hsm.messages import Agreement, Sealed
 from hsm.operations import content, mac, signing
-from hsm.operations.cek import CekPath
 from hsm.operations.jwe import Transport
 from hsm.operations.session_keys import SessionKeys
 from hsm.software import sealing
@@ -81,23 +79,18 @@ def examples() -> Mapping[str, tuple[Example, ...]]:
 
 
 class KnownAnswers:
-    """Compares results of one token with the known ones, with session objects only.
+    """Compares results of one token with the known ones, with session objects only."""
 
-    ``paths`` are those that its CEKs take, by ``alg`` and ``enc``.
-    """
-
-    def __init__(
-        self, templates: Templates, canary: Canary, paths: Mapping[tuple[str, str], CekPath]
-    ) -> None:
-        self._session_keys = SessionKeys(templates, canary)
-        self._paths = paths
+    def __init__(self, token: Token) -> None:
+        self._session_keys = SessionKeys(token.templates, token.canary)
+        self._token = token
 
     def compare(self, example: Example, session: Session) -> None:
         """Raise ``HsmError`` if the token answers otherwise, ``PKCS11Error`` if it does not.
 
         Raises ``NotImported`` if it does not take the key.
         """
-        row = ALGORITHMS[example.name]
+        row = self._token.rows[example.name]
         with self._imported(row, example, session) as keys:
             if row.family is Family.KEY_MANAGEMENT:
                 _transported(keys, self._transport(example), example)
@@ -105,7 +98,7 @@ class KnownAnswers:
                 _COMPARISONS[row.family](keys, row, example)
 
     def _transport(self, example: Example) -> Transport:
-        path = self._paths[example.name, example.enc]
+        path = self._token.paths[example.name, example.enc]
         enc = CONTENT_ENCRYPTIONS[example.enc]
         return Transport(path, KEY_MANAGEMENTS[example.name], enc)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import RSA
@@ -24,10 +24,11 @@ _RSA_BITS: Final = 2048
 
 
 class Bench(NamedTuple):
-    """What operations are performed with."""
+    """What operations are performed with; ``rows`` are those of the token."""
 
     session: Session
     keys: SessionKeys
+    rows: Mapping[str, Any]
 
 
 class Rate(NamedTuple):
@@ -57,12 +58,12 @@ def _pair(bench: Bench, alg: str) -> AbstractContextManager[Keys]:
 @contextmanager
 def _sign(alg: str, bench: Bench) -> Iterator[Operation]:
     with _pair(bench, alg) as keys:
-        yield partial(signing.sign, keys, SIGNATURES[alg], _MESSAGE)
+        yield partial(signing.sign, keys, bench.rows[alg], _MESSAGE)
 
 
 @contextmanager
 def _verify(alg: str, bench: Bench) -> Iterator[Operation]:
-    row = SIGNATURES[alg]
+    row = bench.rows[alg]
     with _pair(bench, alg) as keys:
         signature = signing.sign(keys, row, _MESSAGE)
         yield partial(signing.verify, keys, row, _MESSAGE, signature)

@@ -7,7 +7,6 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
-from hsm.algorithms.tables import ALGORITHMS
 from hsm.cryptoki.objects import objects_of
 from hsm.cryptoki.pool import TURN_SECONDS
 from hsm.cryptoki.session import Session
@@ -48,9 +47,10 @@ class Series(Use[Any]):
         """See ``Work``."""
         token.require_offered(self.name)
         until = time.monotonic() + TURN_SECONDS
+        shared = self.arguments_on(token)
         with token.stores[self.ref.storage].lent(session, self.ref, self.objects) as keys:
             for one in self.data:
-                self.done.append(self.verb(keys, *self.arguments, *one))
+                self.done.append(self.verb(keys, *shared, *one))
                 if time.monotonic() >= until:
                     return
 
@@ -70,7 +70,7 @@ def series(  # noqa: PLR0913  # what each is done with, and where it goes
         objects=objects_of(ref.spec),
         name=name,
         verb=_VERBS[verb](is_checked),
-        arguments=(ALGORITHMS[name],),
+        arguments=(),
         data=data,
         done=done,
     )

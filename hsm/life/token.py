@@ -116,13 +116,17 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """What operations need of the token; made anew, with all its handles, in each epoch."""
+    """What operations need of the token; made anew, with all its handles, in each epoch.
+
+    ``rows`` are all algorithms, by name, with the mechanisms by which the token performs them.
+    """
 
     pool: SessionPool
     templates: Templates
     canary: Canary
     stores: Mapping[Storage, Store]
     offers: Mapping[str, Offer]
+    rows: Mapping[str, Algorithm]
     paths: Mapping[tuple[str, str], CekPath]
 
     def is_well(self, session: Session, *, finds: bool = True) -> bool:
@@ -178,7 +182,11 @@ class Token:
         trials.close()
         _log(offers)
         in_process = {alg for (alg, _), path in trials.taken.items() if path.takes_bare_rsa}
-        templates = replace(templates, in_process=frozenset(in_process))
+        rows = trials.rows
+        otherwise = {name for name, row in ALGORITHMS.items() if rows[name] is not row}
+        templates = replace(
+            templates, in_process=frozenset(in_process), otherwise=frozenset(otherwise)
+        )
         return cls(
             pool=pool,
             templates=templates,
@@ -187,6 +195,7 @@ class Token:
                 {Storage.TOKEN: TokenStore(templates, canary, policy.announce_change)}
             ),
             offers=offers,
+            rows=rows,
             paths=trials.taken,
         )
 
@@ -195,7 +204,7 @@ def round_trip(keys: Keys, token: Token, row: Algorithm, message: bytes) -> bool
     """Tell whether ``keys`` undo with ``row`` what they have done with it."""
     if row.family is Family.KEY_MANAGEMENT:
         return jwe.round_trip(keys, token.transport(row.name, _TRIED_ENC), message)
-    return ROUND_TRIPS[row.family](keys, row, message, message)
+    return ROUND_TRIPS[row.family](keys, token.rows[row.name], message, message)
 
 
 def inventory(token: Token, session: Session) -> Mapping[UUID, frozenset[KeyObject]]:
@@ -208,7 +217,11 @@ def inventory(token: Token, session: Session) -> Mapping[UUID, frozenset[KeyObje
 
 
 class _Trials:
-    """Tries algorithms; ``taken`` are the paths that CEKs of an alg and an enc are to take."""
+    """Tries algorithms.
+
+    ``taken`` are the paths that CEKs of an alg and an enc are to take, ``rows`` the ways of the
+    other algorithms.
+    """
 
     def __init__(
         self,
@@ -221,7 +234,8 @@ class _Trials:
         bare = {
             row.name for row in KEY_MANAGEMENTS.values() if CekPathName.PROCESS in row.cek_paths
         }
-        self._proof = Proof(pool.anchor, replace(templates, in_process=frozenset(bare)), canary)
+        to_try = replace(templates, in_process=frozenset(bare), otherwise=frozenset(ALGORITHMS))
+        self._proof = Proof(pool.anchor, to_try, canary)
         self._templates = templates
         self._pool = pool
         self._canary = canary
@@ -231,12 +245,12 @@ class _Trials:
         self._kek_refusal = refusal_of(pool, self._generate_kek, canary.works)
         self._path = cache(lambda name: CEK_PATHS[name](templates, self._kek))
         self.taken: dict[tuple[str, str], CekPath] = {}
+        self.rows = dict(ALGORITHMS)
 
     def offer(self, row: Algorithm) -> Offer:
         """Return what is offered of ``row``; key management is, if it is with any ``enc``."""
         if row.family is not Family.KEY_MANAGEMENT:
-            attempt = partial(self._proof.attempt, row)
-            return _offer(row, self._refusals(row, attempt, row.name), "token")
+            return self._way(row)
         by_enc: dict[str, Offer] = {}
         for encs in CONTENT_FAMILIES:
             offer = self._transport(KEY_MANAGEMENTS[row.name], encs)
@@ -247,6 +261,19 @@ class _Trials:
     def close(self) -> None:
         """Destroy what was made to try with."""
         self._proof.close()
+
+    def _way(self, row: Algorithm) -> Offer:
+        """Return what is offered of the first way that works; if none does, why the first not."""
+        refused = []
+        for way in row.ways:
+            attempt = partial(self._proof.attempt, way)
+            name = row.name if way is row else f"{row.name} {way.mechanism.name}"
+            offer = _offer(way, self._refusals(way, attempt, name), "token")
+            if offer.is_offered:
+                self.rows[row.name] = way
+                return offer
+            refused.append(offer)
+        return refused[0]
 
     def _transport(self, row: KeyManagement, encs: Sequence[ContentEncryption]) -> Offer:
         if self._kek_refusal is not None:

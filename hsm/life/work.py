@@ -60,7 +60,10 @@ class Errand(Work[Result]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use(Work[Result]):
-    """One use of the key ``ref`` for the algorithm ``name``: a verb of a family on its objects."""
+    """One use of the key ``ref`` for the algorithm ``name``: a verb of a family on its objects.
+
+    The verb gets the keys, the algorithm as the token performs it, and ``arguments``.
+    """
 
     ref: KeyRef
     objects: tuple[KeyObject, ...]
@@ -74,9 +77,9 @@ class Use(Work[Result]):
         with token.stores[self.ref.storage].lent(session, self.ref, self.objects) as keys:
             return self.verb(keys, *self.arguments_on(token))
 
-    def arguments_on(self, _token: Token) -> tuple[Any, ...]:
+    def arguments_on(self, token: Token) -> tuple[Any, ...]:
         """Return what the verb gets beside the keys."""
-        return self.arguments
+        return (token.rows[self.name], *self.arguments)
 
     def failure(self, error: PKCS11Error) -> HsmError:
         """See ``Work``. Each attempt has looked for the objects anew.

@@ -37,7 +37,7 @@ def sign(keys: Keys, row: SignatureAlgorithm, signing_input: bytes) -> bytes:
 def sign_digest(keys: Keys, row: SignatureAlgorithm, digest: bytes) -> bytes:
     """Return the same of what has the ``digest``, as long as the hash of ``row``."""
     signature = keys.private.sign(
-        _DIGEST_INFOS.get((row.digest_mechanism, len(digest)), b"") + digest,
+        _with_info(row.digest_mechanism, digest),
         mechanism=row.digest_mechanism,
         mechanism_param=row.param,
     )
@@ -68,7 +68,11 @@ def _digested(row: SignatureAlgorithm, signing_input: bytes) -> bytes:
     # CKM_ECDSA signs whatever it is given, of any length: the hash is ours to get right.
     if row.hash is None or not row.is_prehashed:
         return signing_input
-    return hashlib.new(row.hash.name, signing_input).digest()
+    return _with_info(row.mechanism, hashlib.new(row.hash.name, signing_input).digest())
+
+
+def _with_info(mechanism: Mechanism | None, digest: bytes) -> bytes:
+    return _DIGEST_INFOS.get((mechanism, len(digest)), b"") + digest
 
 
 def _mechanism(row: SignatureAlgorithm) -> dict[str, object]:
