@@ -56,9 +56,10 @@ class Lane:
         return Sessions(self._size, max(0, self._size - self._idle.qsize()))
 
     @contextmanager
-    def session(self, loan: "Loan | None" = None) -> Iterator[Session]:
+    def session(self, loan: "Loan | None" = None, *, is_new: bool = False) -> Iterator[Session]:
         """Lend a session for one ``with`` block, that of the ``loan`` if there is one.
 
+        One that ``is_new`` is opened for the block: where one has ended, others may have, too.
         Raises ``TokenUnavailable`` if none comes free in time. A session is kept when the block
         ends well or by a fault of the caller's; after anything else it is closed, because a failed
         operation can leave it unusable for ever.
@@ -66,6 +67,9 @@ class Lane:
         if os.getpid() != self._pid:
             raise TokenUnavailable("the process was forked after it had opened the token")
         session = loan.take(self) if loan else self.take()
+        if is_new:
+            self._make_room(session)
+            session = None
         kept = None
         try:
             session = session or self._open_session()
@@ -75,13 +79,18 @@ class Lane:
             kept = session
             raise
         finally:
-            if session is not None and kept is None:
-                with suppress(PKCS11Error):
-                    session.close()
+            if kept is None:
+                _close(session)
             if loan:
                 loan.give(self, kept)
             else:
                 self.give(kept)
+
+    def keep_alive(self) -> None:
+        """Use each session that is free; one that the token has ended makes room for another."""
+        for _ in range(self._idle.qsize()):
+            with suppress(queue.Empty):
+                self._idle.put(_alive(self._idle.get_nowait()))
 
     def drain(self) -> None:
         """Take every session out of use for good; wait until all have come back."""
@@ -101,6 +110,28 @@ class Lane:
     def give(self, session: Session | None) -> None:
         """Put a session back, or its place."""
         self._idle.put(session)
+
+    def _make_room(self, session: Session | None) -> None:
+        """Exchange ``session`` for a place without one, or close it if no such place is free."""
+        for _ in range(self._size):
+            if session is None:
+                return
+            self.give(session)
+            session = self.take()
+        _close(session)
+
+
+def _close(session: Session | None) -> None:
+    if session is not None:
+        with suppress(PKCS11Error):
+            session.close()
+
+
+def _alive(session: Session | None) -> Session | None:
+    if session is None or session.is_alive():
+        return session
+    _close(session)
+    return None
 
 
 class Loan:
@@ -184,3 +215,12 @@ class SessionPool:
         """Take every session out of use for good; wait until all have come back."""
         self.operations.drain()
         self.generations.drain()
+
+    def keep_alive(self) -> None:
+        """Use each session that is free, that of the login too.
+
+        Some tokens end a session that nobody uses; with that of the login its objects would go.
+        """
+        self.anchor.is_alive()
+        self.operations.keep_alive()
+        self.generations.keep_alive()

@@ -8,7 +8,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from pkcs11 import Attribute, GCMParams, Mechanism, Object, PKCS11Error
 from pkcs11 import Session as RawSession
 
-from hsm.cryptoki.faults import name_of
+from hsm.cryptoki.faults import Fault, fault_of, name_of
 from hsm.cryptoki.module import CKR_OK, FunctionList
 from hsm.observer import Observer
 
@@ -16,6 +16,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 _TAG_BYTES: Final = 16
+_ANY_BITS: Final = 64
 
 
 class _GcmParams(ctypes.Structure):
@@ -100,6 +101,14 @@ class Session:
     def generate_random(self, bits: int) -> bytes:
         """Return random bytes of the token."""
         return bytes(self.call("C_GenerateRandom", self.raw.generate_random, bits))
+
+    def is_alive(self) -> bool:
+        """Tell whether the token has not ended the session; to ask keeps it from being idle."""
+        try:
+            self.generate_random(_ANY_BITS)
+        except PKCS11Error as error:
+            return fault_of(error) is not Fault.SESSION_LOST
+        return True
 
     def encrypt_gcm(self, key: int, plaintext: bytes, parameters: GCMParams) -> bytes | None:
         """Return ciphertext and tag of AES-GCM under the handle ``key``, without asking their size.

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from pkcs11 import PKCS11Error
+from pkcs11.exceptions import SessionClosed
 
 from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.faults import Fault, fault_of, name_of
@@ -146,7 +147,7 @@ class Connection:
             lane = token.pool.generations if work.takes_seconds else token.pool.operations
             try:
                 with (
-                    lane.session(self._loans.own) as session,
+                    lane.session(self._loans.own, is_new=attempt > 1) as session,
                     self._watchdog.watching("an operation", deadline_seconds),
                 ):
                     return work.run(token, session, attempt)
@@ -246,17 +247,29 @@ class Connection:
         token.pool.drain()
 
     def _is_well(self, *, finds: bool = True) -> bool:
+        with self._watchdog.watching("idle sessions", self._settings.call_seconds):
+            self.token.pool.keep_alive()
+        return self._looks_well(finds=finds)
+
+    def _looks_well(self, *, finds: bool, is_new: bool = False) -> bool:
+        """Tell how it looks on a session; one that has just ended says nothing of the token."""
         token = self.token
         try:
             with (
-                token.pool.operations.session() as session,
+                token.pool.operations.session(is_new=is_new) as session,
                 self._watchdog.watching("the canary", self._settings.call_seconds),
             ):
-                return token.is_well(session, finds=finds)
+                is_well = token.is_well(session, finds=finds)
+                if is_well or session.is_alive():
+                    return is_well
+                raise SessionClosed
         except TokenUnavailable:  # all sessions are busy: whoever has them will find out
             return True
         except PKCS11Error as error:
-            return fault_of(error) is Fault.BUSY
+            fault = fault_of(error)
+            if fault is Fault.SESSION_LOST and not is_new:
+                return self._looks_well(finds=finds, is_new=True)
+            return fault is Fault.BUSY
 
 
 class Loans(threading.local):
