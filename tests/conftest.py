@@ -63,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "suite",
         deadline=None,
         database=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
         derandomize=HELD not in os.environ,
         max_examples=examples(200),
     )
@@ -219,14 +220,13 @@ def callers_on_sqlite(environment: dict[str, str]) -> Iterator[Callers]:
 
 
 @pytest.fixture(scope="session")
-def callers_on_postgresql(
-    postgresql: Cluster, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callers]:
-    """The same, where PostgreSQL has the registry."""
+def callers_on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callers]:
+    """The same, where PostgreSQL has the registry: one that no other test stops or holds up."""
     settings = make_token(tmp_path_factory.mktemp("postgresql") / "state") | PUBLISHED | WITH_TOKENS
-    settings["JOSE_HSM_DATABASE_URL"] = postgresql.registry()
-    with running(settings) as url:
-        yield Callers.of(settings, url)
+    with running_postgresql() as cluster:
+        settings["JOSE_HSM_DATABASE_URL"] = cluster.registry()
+        with running(settings) as url:
+            yield Callers.of(settings, url)
 
 
 @pytest.fixture(scope="session", params=["sqlite", "postgresql"])

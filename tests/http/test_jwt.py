@@ -14,6 +14,7 @@ import pytest
 from flask import Flask
 from joserfc.jwk import KeyParameters, KeySet, OKPKey, RSAKey
 
+from app.auth import issuer_keys, jwks_source
 from app.auth.issuer_keys import IssuerKeys
 from app.auth.jwks_source import reader_of
 from app.auth.jwt import JwtWay
@@ -26,6 +27,7 @@ from tests.http.test_attempts import Clock
 from tests.shared.api import Api, b64u
 from tests.shared.callers import token_for
 from tests.shared.issuer import BAD, Issuer, http_answer, jwks_server, slow_server
+from tests.shared.waiting import PATIENCE_SECONDS
 from tests.unit.test_config import GOOD
 
 UNAUTHORIZED = (401, "unauthorized")
@@ -111,11 +113,30 @@ def test_a_token_is_not_a_principal_of_another_kind(issuer, url, environment):
         assert api.get(f"/keys/{kid}").status == 403
 
 
-@pytest.mark.parametrize("seconds", [-59, 59])
-def test_clocks_may_differ_by_a_minute(issuer, jwks, seconds):
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The time, which stands still."""
     now = int(time.time())
-    times = {"exp": now + seconds} if seconds < 0 else {"nbf": now + seconds, "iat": now + seconds}
-    assert principal(way_of(issuer, jwks), issuer.token(**times)) == "jwt:alice"
+    monkeypatch.setattr("time.time", lambda: float(now))
+    return now
+
+
+def token_of(issuer: Issuer, instant: int, now: int) -> str:
+    """Return a token that ends at ``instant``, or begins then if that is to come."""
+    times: dict[str, Any] = {"exp": instant} if instant < now else {"nbf": instant, "iat": instant}
+    return issuer.token(**times)
+
+
+@pytest.mark.parametrize("seconds", [-59, 59])
+def test_clocks_may_differ_by_a_minute(issuer, jwks, now, seconds):
+    token = token_of(issuer, now + seconds, now)
+    assert principal(way_of(issuer, jwks), token) == "jwt:alice"
+
+
+@pytest.mark.parametrize("seconds", [-61, 61])
+def test_clocks_do_not_differ_by_more(issuer, jwks, now, seconds):
+    with pytest.raises(Refused):
+        principal(way_of(issuer, jwks), token_of(issuer, now + seconds, now))
 
 
 @pytest.mark.parametrize("roles", [["admin", "auditor", "root", 1], "admin auditor root"])
@@ -249,7 +270,7 @@ def test_a_key_that_cannot_be_read_is_left_out_and_named_once(issuer, tmp_path, 
     for subject in ("alice", "bob"):
         assert principal(way, issuer.token(subject)) == f"jwt:{subject}"
     kid = {"numeric kid": "'7'", "no object": "None"}.get(name, "'odd'")
-    (line,) = caplog.messages
+    (line,) = (one.message for one in caplog.records if one.name == issuer_keys.__name__)
     assert line.startswith(f"the key {kid} of the issuer is left out: ")
 
 
@@ -263,6 +284,12 @@ def test_a_set_without_a_key_that_can_be_read_is_no_new_state(issuer, tmp_path):
 
 
 # --- Keys from a URL ---
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fetch in this process may take as long as the machine does."""
+    monkeypatch.setattr(jwks_source, "_FETCH_SECONDS", PATIENCE_SECONDS)
 
 
 class Source:
@@ -359,10 +386,10 @@ SLOW = {
 
 @pytest.mark.parametrize("part", SLOW)
 def test_the_time_of_a_fetch_is_that_of_the_whole(issuer, monkeypatch, part):
-    monkeypatch.setattr("app.auth.jwks_source._FETCH_SECONDS", 0.3)
     answer = SLOW[part](issuer.jwks)
     with slow_server(answer, pieces=1, pause_seconds=0) as url:
         assert len(IssuerKeys(url).current().keys) == 4
+    monkeypatch.setattr(jwks_source, "_FETCH_SECONDS", 0.3)
     with (
         slow_server(answer, pieces=40, pause_seconds=0.1) as url,
         pytest.raises(IssuerUnavailable),
@@ -383,24 +410,25 @@ def test_a_source_that_speaks_no_http_is_as_one_that_is_down(issuer):
         assert keys.current() is state
 
 
-def test_who_has_no_keys_waits_a_second_of_a_fetch_and_no_longer(issuer):
+def test_who_has_no_keys_waits_a_second_of_a_fetch_and_no_longer(issuer, monkeypatch):
     clock, begun, goes_on = Clock(), threading.Event(), threading.Event()
     keys = IssuerKeys("http://127.0.0.1:1/jwks.json", now=clock)
 
     def read() -> bytes:
         begun.set()
-        goes_on.wait(60)
+        goes_on.wait(PATIENCE_SECONDS)
         return issuer.jwks.encode()
 
     keys._read = read
     first = threading.Thread(target=keys.current)
     first.start()
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE_SECONDS)
     with pytest.raises(IssuerUnavailable):  # after a second, while the first goes on
         keys.current()
     clock.now += 5
     with pytest.raises(IssuerUnavailable):
         keys.current()
+    monkeypatch.setattr(issuer_keys, "_PATIENCE_SECONDS", PATIENCE_SECONDS)  # it is that second
     with ThreadPoolExecutor() as pool:
         clock.now -= 4.9
         second = pool.submit(keys.current)

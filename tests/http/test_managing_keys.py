@@ -5,7 +5,6 @@
 import hashlib
 import json
 import re
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from hsm import KeySpec, PublicKey
 from scripts.throwaway import make_token
 from tests.shared.api import Answer, Api, b64u
 from tests.shared.callers import Callers, token_for
+from tests.shared.waiting import until
 
 BAD_REQUEST = (400, "bad_request")
 DENIED = (403, "forbidden")
@@ -275,6 +275,7 @@ def test_a_page_is_read_from_an_index(many, name):
 
 
 def test_a_key_is_described_whole(callers):
+    before = datetime.now(UTC)
     pair = callers.alice.create(kty="RSA", alg="PS256", bits=2048)
     key = callers.alice.get(f"/keys/{pair['kid']}").body
     assert pair.pop("published")
@@ -284,8 +285,7 @@ def test_a_key_is_described_whole(callers):
     assert (key["tags"], key["name"], key["expires"]) == (["jwks"], None, None)
     assert (key["deactivated"], key["origin"], key["residency"]) == (None, "generated", "token")
     for name in ("created", "activated"):
-        age = datetime.now(UTC) - datetime.fromisoformat(key[name])
-        assert timedelta(0) <= age < timedelta(minutes=1)
+        assert before <= datetime.fromisoformat(key[name]) <= datetime.now(UTC)
         assert key[name].endswith("Z")
     assert set(key["jwk"]) == {"kty", "n", "e", "kid", "use", "alg"}
     assert key["jwk"]["kid"] == pair["kid_public"]
@@ -408,10 +408,16 @@ def test_a_key_that_comes_back_works(callers, used):
 
 def test_a_key_is_deactivated_when_it_expires_without_anything_running(callers, used):
     kid, jws = used
-    expiry = datetime.now(UTC) + timedelta(seconds=5)
-    answer = change(callers.alice, kid, expires=expiry.isoformat())
-    assert (answer.body["state"], sign(callers.alice, kid).status) == ("active", 200)
-    time.sleep(max(0, (expiry - datetime.now(UTC)).total_seconds()) + 0.05)
+    for seconds in (2, 20, 200):  # a busy machine may take longer to ask
+        change(callers.alice, kid, expires=None)
+        change(callers.alice, kid, state="active")
+        expiry = datetime.now(UTC) + timedelta(seconds=seconds)
+        answer = change(callers.alice, kid, expires=expiry.isoformat())
+        found = answer.body["state"], sign(callers.alice, kid).status
+        if datetime.now(UTC) < expiry:
+            break
+    assert found == ("active", 200)
+    until(lambda: datetime.now(UTC) > expiry)
     assert sign(callers.alice, kid).refusal == FAILURE
     assert callers.alice.ok("/verify", jws)["valid"] is True
     key = callers.alice.get(f"/keys/{kid}").body

@@ -8,6 +8,7 @@ import requests
 
 from tests.shared.api import PREFIX, Api
 from tests.shared.callers import Callers
+from tests.shared.waiting import ANSWER
 
 HERE = (
     "127.0.0.1",
@@ -45,7 +46,7 @@ PATHS = (
 
 
 def ask(url: str, path: str, **headers: str) -> requests.Response:
-    return requests.get(url + path, headers=headers, timeout=30, allow_redirects=False)
+    return requests.get(url + path, headers=headers, timeout=ANSWER.seconds, allow_redirects=False)
 
 
 def refusal_of(answer: requests.Response) -> tuple[int, str]:

@@ -128,7 +128,7 @@ BAD: Mapping[str, Bad] = {
     "expired": lambda issuer: issuer.token(iat=_now() - 600, exp=_now() - 61),
     "no exp": lambda issuer: issuer.token(exp=None),
     "exp as text": lambda issuer: issuer.token(exp="9999999999"),
-    "not yet": lambda issuer: issuer.token(nbf=_now() + 120),
+    "not yet": lambda issuer: issuer.token(nbf=_now() + 590),  # for a while, too
     "issued tomorrow": lambda issuer: issuer.token(iat=_now() + 86400, exp=_now() + 86500),
     "another issuer": lambda issuer: issuer.token(iss="https://other.example"),
     "no issuer": lambda issuer: issuer.token(iss=None),

@@ -20,6 +20,7 @@ from tests.shared.waiting import COMMAND, PATIENCE_SECONDS
 _SETTINGS = """
 listen_addresses = ''
 fsync = off
+autovacuum = off
 max_connections = 200
 timezone = 'Asia/Kolkata'
 lc_messages = 'C'
