@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Final, NamedTuple, Protocol
 
@@ -115,21 +115,22 @@ def server(  # noqa: PLR0913  # settings, all by name
     All workers are there when the block begins, unless they ``are_mortal``: those that die at
     their boot are never there together.
     """
-    bind = bind or f"127.0.0.1:{free_port()}"
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("JOSE_HSM_")},
-        **settings,
-        "JOSE_HSM_BIND": bind,
-        "WEB_CONCURRENCY": str(workers),
-    }
-    process = start(["-c", configuration, application], environment, log)
-    try:
-        _wait(lambda: _listens(bind), process)
-        _wait(lambda: are_mortal or len(workers_of(process.pid)) == workers, process)
-        yield Server(bind if bind.startswith("unix:") else f"http://{bind}", process)
-    finally:
-        process.terminate()
-        process.wait(timeout=_STOP_SECONDS)
+    own = {name: value for name, value in os.environ.items() if not name.startswith("JOSE_HSM_")}
+    with nullcontext(bind) if bind else _reserved_address() as address:
+        environment = {
+            **own,
+            **settings,
+            "JOSE_HSM_BIND": address,
+            "WEB_CONCURRENCY": str(workers),
+        }
+        process = start(["-c", configuration, application], environment, log)
+        try:
+            _wait(lambda: _listens(address), process)
+            _wait(lambda: are_mortal or len(workers_of(process.pid)) == workers, process)
+            yield Server(address if address.startswith("unix:") else f"http://{address}", process)
+        finally:
+            process.terminate()
+            process.wait(timeout=_STOP_SECONDS)
 
 
 @contextmanager
@@ -146,6 +147,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _reserved_address() -> Iterator[str]:
+    """Keep a port of 127.0.0.1 for one ``with`` block: who asks for any port gets another.
+
+    A server, which reuses addresses, may listen on it.
+    """
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{kept.getsockname()[1]}"
 
 
 def _listens(bind: str) -> bool:

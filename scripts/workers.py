@@ -21,7 +21,7 @@ def workers_of(master: int) -> list[int]:
 def is_gone(pid: int) -> bool:
     """Tell whether a process has ended, be it that nobody has taken its status yet."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] in "ZX"
     return True
 
 

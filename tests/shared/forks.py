@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -55,7 +55,8 @@ class Process:
     def send_signal(self, sig: int) -> None:
         """Send a signal if it runs."""
         if self.poll() is None:
-            os.kill(self.pid, sig)
+            with suppress(ProcessLookupError):  # it has ended, and is about to be answered
+                os.kill(self.pid, sig)
 
     def terminate(self) -> None:
         """Send SIGTERM if it runs."""

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
@@ -84,9 +84,10 @@ def serve(control: socket.socket) -> dict[str, Any] | None:
 
 
 def _reap() -> None:
-    """Let those go that have answered."""
-    while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
-        pass
+    """Let those go that have answered, be it all that there are."""
+    with suppress(ChildProcessError):
+        while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
+            pass
 
 
 def become(
