@@ -10,16 +10,18 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from ctypes import c_ubyte, c_uint64, c_ulong, sizeof
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from app.service import service_of
+from hsm import Phase
 from scripts.workers import is_gone
 from tests.shared.injector import NAMES, OK, Injector
-from tests.shared.waiting import START
+from tests.shared.waiting import START, until
 
 DIRECTORY: Final = "FAULTS_DIR"
 EVERY: Final = "*"
@@ -43,7 +45,9 @@ class Fault:
     """What befalls calls of ``function``, the first fault of the list that fits.
 
     ``value`` is answered in place of the call or, ``afterwards``, when it has been done. ``times``
-    counts over all workers and restarts. What only asks for the length of an output is let through.
+    counts over all workers and restarts, and only what requests call: the thread that opens the
+    token and checks the canary, whenever that is, takes none of them. What only asks for the length
+    of an output is let through.
     """
 
     function: str
@@ -71,21 +75,25 @@ class Faults:
         """What a worker must be told."""
         return {DIRECTORY: str(self._directory)}
 
-    def inject(self, *faults: Fault, workers: Iterable[int] = ()) -> None:
-        """Replace what is injected; return when each of ``workers`` knows."""
+    def inject(self, *faults: Fault, workers: Callable[[], Iterable[int]] = tuple) -> None:
+        """Replace what is injected; return when each of ``workers`` knows.
+
+        They are listed afterwards: who is forked later reads the new faults at once.
+        """
         self._write([asdict(fault) for fault in faults])
-        deadline = time.monotonic() + START.seconds
-        while any(self._known_to(pid) != self._version for pid in workers if not is_gone(pid)):
-            assert time.monotonic() < deadline, "a worker does not hear of its faults"
-            time.sleep(_POLL_SECONDS / 4)
+        told = list(workers())
+        until(lambda: all(self._is_told(pid) or is_gone(pid) for pid in told), within=START)
+
+    def are_ready(self, workers: Iterable[int]) -> bool:
+        """Tell whether each of ``workers`` has its token, and has found it well since it was told.
+
+        So none is about to find out what befell it before.
+        """
+        return all(self._is_told(pid) and _Ledger(self._path(pid)).is_ready for pid in workers)
 
     def calls(self, function: str) -> int:
         """Return how often any worker has called ``function``."""
         return sum(_Ledger(path)[function] for path in self._ledgers())
-
-    def all_calls(self) -> int:
-        """Return how many calls there were of any worker."""
-        return sum(self.calls(name) for name in NAMES)
 
     def struck(self) -> int:
         """Return how many calls have met a fault."""
@@ -99,9 +107,12 @@ class Faults:
     def _ledgers(self) -> list[Path]:
         return list((self._directory / "calls").iterdir())
 
-    def _known_to(self, pid: int) -> int:
-        path = self._directory / "calls" / str(pid)
-        return _Ledger(path).version if path.exists() else -1
+    def _is_told(self, pid: int) -> bool:
+        path = self._path(pid)
+        return path.exists() and _Ledger(path).version == self._version
+
+    def _path(self, pid: int) -> Path:
+        return self._directory / "calls" / str(pid)
 
     def _write(self, faults: list[dict[str, Any]]) -> None:
         self._version += 1
@@ -114,11 +125,11 @@ class _Ledger:
     """Numbers of one worker in a file that others may read at any time."""
 
     def __init__(self, path: Path) -> None:
-        octets = (len(NAMES) + 2) * sizeof(c_uint64)
+        octets = (len(NAMES) + 3) * sizeof(c_uint64)
         with path.open("a+b") as file:
             file.truncate(octets)
             self._map = mmap.mmap(file.fileno(), octets)
-        self._numbers = (c_uint64 * (len(NAMES) + 2)).from_buffer(self._map)
+        self._numbers = (c_uint64 * (len(NAMES) + 3)).from_buffer(self._map)
         self._lock = threading.Lock()
 
     def __getitem__(self, function: str) -> int:
@@ -146,16 +157,28 @@ class _Ledger:
 
     @version.setter
     def version(self, version: int) -> None:
+        self._numbers[-3] = False
         self._numbers[-2] = version
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the token is there, and well since those faults are in force."""
+        return bool(self._numbers[-3])
+
+    @is_ready.setter
+    def is_ready(self, is_ready: bool) -> None:
+        self._numbers[-3] = is_ready
 
 
 class _Worker:
     """A worker's side: counts all calls and does what the control file says."""
 
-    def __init__(self, directory: Path, module: str) -> None:
+    def __init__(self, directory: Path, module: str, worker: Any) -> None:
         self._directory = directory
+        self._worker = worker
         self._ledger = _Ledger(directory / "calls" / str(os.getpid()))
         self._faults: list[Fault] = []
+        self._search_began = self._was_well = 0  # the versions that were in force
         self._read()
         self._injector = Injector(module)  # kept, for the library keeps only addresses
         for name in NAMES:
@@ -167,6 +190,24 @@ class _Worker:
             time.sleep(_POLL_SECONDS)
             with suppress(OSError):  # no descriptor is left: later, then
                 self._read()
+            with suppress(AttributeError, KeyError):  # the service is not loaded yet
+                self._look_at(service_of(self._worker.wsgi).hsm)
+
+    def _look_at(self, token: Any) -> None:
+        """Have the token checked once when it is there and no fault befalls it any more."""
+        version = self._ledger.version
+        if token.state.phase is not Phase.READY:
+            self._was_well = 0
+        elif not self._faults and self._was_well != version:
+            token._connection.suspect()
+        self._ledger.is_ready = self._was_well == version
+
+    def _note_search(self, name: str) -> None:
+        """Note the end of a search for the canary that began under the same faults."""
+        if name == "C_FindObjectsInit":
+            self._search_began = self._ledger.version
+        elif name == "C_FindObjectsFinal":
+            self._was_well = self._search_began
 
     def _read(self) -> None:
         content = json.loads((self._directory / "faults").read_text())
@@ -177,6 +218,8 @@ class _Worker:
     def _replacement(self, name: str) -> Any:
         def call(original: Any, *words: int) -> int:
             self._ledger.count(name)
+            if _looks_after_the_token():
+                self._note_search(name)
             output = _OUTPUTS.get(name)
             if output and not words[output[0]]:
                 return int(original(*words))
@@ -197,6 +240,8 @@ class _Worker:
 
     def _claims(self, fault: Fault) -> bool:
         """Take one of the times that are left, if there is any."""
+        if _looks_after_the_token():
+            return False
         for number in range(fault.times or 0):
             claim = self._directory / f"{self._ledger.version}-{fault.function}-{number}"
             with suppress(FileExistsError):
@@ -218,13 +263,18 @@ class _Worker:
         return fault.value or answer
 
 
-def obey() -> None:
-    """Put the faults of ``FAULTS_DIR`` into this worker; call after fork, before the token opens.
+def obey(worker: Any = None) -> None:
+    """Put the faults of ``FAULTS_DIR`` into this process; call after fork, before the token opens.
 
-    Without a module that can be loaded there is nothing to do.
+    Without a module that can be loaded there is nothing to do. A ``worker`` of gunicorn tells when
+    its token is ready.
     """
     with suppress(OSError):
-        _Worker(Path(os.environ[DIRECTORY]), os.environ["JOSE_HSM_PKCS11_MODULE"])
+        _Worker(Path(os.environ[DIRECTORY]), os.environ["JOSE_HSM_PKCS11_MODULE"], worker)
+
+
+def _looks_after_the_token() -> bool:
+    return threading.current_thread().name == "hsm-connection"
 
 
 def _output(function: str, words: tuple[int, ...]) -> tuple[int, int]:

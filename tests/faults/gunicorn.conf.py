@@ -12,4 +12,4 @@ globals().update(_own)
 
 
 def post_fork(server, worker):
-    obey()
+    obey(worker)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from scripts.throwaway import Server, make_token
 from scripts.trials import uses
-from scripts.workers import kill, workers_of
+from scripts.workers import is_gone, kill, workers_of
 from tests.faults.control import Fault, Faults
 from tests.shared.api import Answer, Api, b64u
 from tests.shared.command import jose_hsm
@@ -20,7 +20,6 @@ from tests.shared.waiting import RECOVERY, START, Promise, until
 CONFIGURATION: Final = "tests/faults/gunicorn.conf.py"
 _CONSECUTIVE: Final = 16  # on as many connections: then every worker has had its turn
 _PAUSE_SECONDS: Final = 0.05
-_IDLE_SECONDS: Final = 0.5
 _PROBE: Final = {"kty": "oct", "alg": "HS256"}
 _DATA: Final = b64u("what is protected")
 
@@ -40,7 +39,7 @@ class Service:
         self.registry = self.state_dir / "registry.db"
         self.bearer: str | None = None
         self.keys: list[dict[str, Any]] = []
-        self.expected_boots = int(settings["WEB_CONCURRENCY"])
+        self._number = self.expected_boots = int(settings["WEB_CONCURRENCY"])
 
     @property
     def api(self) -> Api:
@@ -54,7 +53,7 @@ class Service:
 
     def inject(self, *faults: Fault) -> None:
         """Have these befall every worker from now on, in place of what did before."""
-        self.faults.inject(*faults, workers=self.workers)
+        self.faults.inject(*faults, workers=lambda: self.workers)
 
     def heal(self) -> None:
         """End all that was injected."""
@@ -80,13 +79,17 @@ class Service:
         """Return when every worker does its work again; none may say anything but 503 before."""
         key = next(iter(self.keys), None) or self.create(**_PROBE)
         deadline, successes = time.monotonic() + within.seconds, 0
-        while successes < (1 if len(self.workers) == 1 else _CONSECUTIVE):
+        while successes < (1 if self._number == 1 else _CONSECUTIVE) or not self._are_ready():
             status = use(self.api, key)
             assert status in {200, 503}, status
             successes = successes + 1 if status == 200 else 0
             assert time.monotonic() < deadline, f"not within {within.seconds} s: {within.what}"
             if not successes:
                 time.sleep(_PAUSE_SECONDS)
+
+    def _are_ready(self) -> bool:
+        workers = self.workers
+        return len(workers) == self._number and self.faults.are_ready(workers)
 
     def is_alive(self, key: Mapping[str, Any]) -> bool:
         """Use a key, which must work or be 503.
@@ -98,12 +101,6 @@ class Service:
         assert status in {200, 503}, (status, key)
         return status == 200
 
-    def wait_until_idle(self) -> None:
-        """Return when no worker is opening its token any more."""
-        before = -1
-        while before != (before := self.faults.all_calls()):
-            time.sleep(_IDLE_SECONDS)
-
     def kill_worker(self, pid: int) -> None:
         """End a worker by SIGKILL, unless it has just ended; its successor is expected."""
         self.expected_boots += kill(pid)
@@ -113,7 +110,7 @@ class Service:
         old = set(self.workers)
         self.process.send_signal(signal.SIGHUP)
         self.expected_boots += len(old)
-        until(lambda: not old & set(self.workers) and len(self.workers) == len(old))
+        until(lambda: all(map(is_gone, old)) and len(self.workers) == len(old))
 
     def reconcile(self, *options: str) -> str:
         """Run ``jose-hsm reconcile``; return what it prints. It has to find nothing missing."""
@@ -128,7 +125,7 @@ class Service:
         for key in self.keys:
             until(partial(self.is_alive, key), within=RECOVERY)
         assert self.process.poll() is None
-        until(lambda: len(self.workers) == int(self.settings["WEB_CONCURRENCY"]))
+        until(lambda: len(self.workers) == self._number)
         assert self.faults.boots <= self.expected_boots, "workers were replaced that need not be"
         log = self.log.read_text()
         assert (self.state_dir / "pin").read_text().strip() not in log
