@@ -621,12 +621,16 @@ def lengthened(content: bytes) -> bytes:
     return gzip.compress(gzip.decompress(content) + b"[]\n")
 
 
+def changed(content: bytes) -> bytes:
+    return content[:80] + bytes([content[80] ^ 1]) + content[81:]
+
+
 BAD = {
     "spoiled": (spoiled, "damaged"),
     "without its end": (shortened, "damaged"),
     "lengthened": (lengthened, "damaged"),
     "cut off": (lambda content: content[:-20], "damaged"),
-    "a byte changed": (lambda content: content[:80] + b"\0" + content[81:], "damaged|no backup"),
+    "a byte changed": (changed, "damaged|no backup"),
     "empty": (lambda _: b"", "no backup"),
     "not compressed": (gzip.decompress, "no backup"),
     "another file": (lambda _: gzip.compress(b'{"format": "other"}\n'), "no backup"),
