@@ -15,6 +15,7 @@ import pytest
 import requests
 from sqlalchemy import create_engine, text
 
+from app.operator.doctor import checks
 from app.operator.doctor.advice import ADVICE, COMMON
 from app.registry import migrate
 from app.settings import ConfigError
@@ -27,7 +28,7 @@ from tests.shared.api import Api
 from tests.shared.bodies import ML_DSA
 from tests.shared.command import jose_hsm
 from tests.shared.forks import completed, server
-from tests.shared.waiting import CHANGE, STATE
+from tests.shared.waiting import STATE, until
 
 PIN_LOCKED = 0xA4
 FUNCTION_NOT_SUPPORTED = 0x54
@@ -37,6 +38,7 @@ LOADED = (
 )
 TO_THE_LOGIN = ("settings", "state_dir", "disk.state", "disk.token", "pin_file", "pin_mode")
 BESIDE = ("registry", "audit_log", "clock")
+WRONG = "not-the-pin"  # no number: one that is printed may hold it by chance
 
 
 class Report(NamedTuple):
@@ -131,6 +133,7 @@ def test_a_good_installation_is_good_beside_its_service_and_nothing_is_left(serv
 
         client = threading.Thread(target=sign)
         client.start()
+        until(lambda: statuses)
         done = jose_hsm(environment, "doctor", "--json")
         is_over.set()
         client.join()
@@ -189,7 +192,7 @@ def test_no_token(installation):
 def test_a_wrong_pin_is_tried_once(installation):
     pin, before = installation.state_dir / "pin", installation.objects
     right = pin.read_text()
-    pin.write_text("9999")
+    pin.write_text(WRONG)
     report = installation.examine()
     assert_fails_at(report, "login", str(pin), "security officer")
     again = installation.examine()
@@ -205,19 +208,17 @@ def test_a_wrong_pin_is_tried_once(installation):
     assert installation.objects == before
 
 
+def state_of(url: str) -> str:
+    return requests.get(f"{url}/health/ready", timeout=STATE.seconds).text
+
+
 @pytest.mark.long
 def test_a_pin_that_was_refused_here_is_not_tried_by_the_service(installation):
-    (installation.state_dir / "pin").write_text("9999")
+    (installation.state_dir / "pin").write_text(WRONG)
     assert installation.examine().failed == ["login"]
     environment = installation.settings | installation.faults.environment
     with server(environment, workers=1, configuration=CONFIGURATION) as service:
-        deadline = time.monotonic() + CHANGE.seconds
-        while (
-            "PIN was refused"
-            not in requests.get(f"{service.url}/health/ready", timeout=STATE.seconds).text
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: "PIN was refused" in state_of(service.url))
     assert installation.faults.calls("C_Login") == 1
 
 
@@ -298,6 +299,32 @@ def test_a_full_disk(full):
     assert report.results("login", "proof") == {"skipped"}
     assert full.faults.calls("C_Login") == 0
     assert all(path.stat().st_size for path in full.objects)
+
+
+class Clocks:
+    """Both clocks of a machine, for a process that stands still before its reading ``stop``."""
+
+    def __init__(self, stop: int) -> None:
+        self.ahead, self._seconds, self._stop = time.time(), 0.0, stop
+
+    def monotonic(self) -> float:
+        self._stop -= 1
+        self._seconds += 3 if self._stop == 0 else 0
+        return self._seconds
+
+    def time(self) -> float:
+        return self.ahead + self.monotonic()
+
+
+@pytest.mark.parametrize("stop", range(1, 10))
+def test_a_clock_is_set_by_whoever_sets_it_and_not_by_a_pause(config, monkeypatch, stop):
+    clocks = Clocks(stop)
+    monkeypatch.setattr(checks, "time", clocks)
+    clock = checks.Clock()
+    assert clock.look(config, None, has_registry=False).symptom == ""
+    clocks.ahead += 5
+    found = clock.look(config, None, has_registry=False)
+    assert (found.symptom, found.facts["seconds"]) == ("set", 5.0)
 
 
 def without(installation: Installation, mechanism: str) -> None:

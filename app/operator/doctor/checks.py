@@ -19,6 +19,7 @@ _LEAST_FREE_BYTES: Final = 2**20
 _LOW_FREE_BYTES: Final = 2**26
 _SKEW_SECONDS: Final = 60.0
 _LEAP_SECONDS: Final = 1.0
+_AT_ONCE_SECONDS: Final = 0.1
 
 
 def user() -> str:
@@ -115,7 +116,7 @@ class Clock:
     """Compares the clock with all else that tells the time; begins with its making."""
 
     def __init__(self) -> None:
-        self._begun = time.time(), time.monotonic()
+        self._begun = _ahead_seconds()
 
     def look(self, config: Config, token: datetime | None, *, has_registry: bool) -> Finding:
         """See whether the clock is behind what has happened, was set, or differs from the token."""
@@ -124,13 +125,20 @@ class Clock:
         for what, then in _events(config, has_registry=has_registry):
             if now < then - _SKEW_SECONDS:
                 return Finding("behind", facts | {"what": what, "then": _shown(then)})
-        wall, monotonic = self._begun
-        leap = (now - wall) - (time.monotonic() - monotonic)
+        leap = _ahead_seconds() - self._begun
         if abs(leap) > _LEAP_SECONDS:
             return Finding("set", facts | {"seconds": round(leap, 1)})
         if token and abs(token.timestamp() - now) > _SKEW_SECONDS:
             return Finding("token", facts | {"seconds": round(token.timestamp() - now)})
         return Finding(facts=facts)
+
+
+def _ahead_seconds() -> float:
+    """Return how far the clock is ahead of one that is never set, both read at once."""
+    while True:
+        before, now, after = time.monotonic(), time.time(), time.monotonic()
+        if after - before < _AT_ONCE_SECONDS:  # else this process stood still between them
+            return now - after
 
 
 def _events(config: Config, *, has_registry: bool) -> list[tuple[str, float]]:
