@@ -116,7 +116,7 @@ def server(  # noqa: PLR0913  # settings, all by name
     their boot are never there together.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("JOSE_HSM_")}
-    with nullcontext(bind) if bind else _reserved_address() as address:
+    with nullcontext(bind) if bind else reserved_address() as address:
         environment = {
             **own,
             **settings,
@@ -142,18 +142,11 @@ def service(*, workers: int = 2, settings: Mapping[str, str] | None = None) -> I
             yield running
 
 
-def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
-def _reserved_address() -> Iterator[str]:
+def reserved_address() -> Iterator[str]:
     """Keep a port of 127.0.0.1 for one ``with`` block: who asks for any port gets another.
 
-    A server, which reuses addresses, may listen on it.
+    A server, which reuses addresses, may listen on it; until then nobody does.
     """
     with socket.socket() as kept:
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts.throwaway import ROOT, free_port
+from scripts.throwaway import ROOT, reserved_address
 from tests.shared.api import Api
 from tests.shared.command import jose_hsm
 from tests.shared.documents import DOCUMENTS, typed
-from tests.shared.waiting import COMMAND
+from tests.shared.waiting import COMMAND, STOP, until
 
 REFERENCE_FLOWS = {
     "dir": '"alg\\":\\"dir\\"',
@@ -43,7 +43,7 @@ def test_a_flow_needs_nothing_of_another(block):
     assert used <= {"API"} | made
 
 
-def started(state_dir: str, port: object, checkout: Path = ROOT) -> "subprocess.Popen[str]":
+def started(state_dir: str, port: str, checkout: Path = ROOT) -> "subprocess.Popen[str]":
     """Start ``make run``."""
     # GNU make passes its options on in the environment; those of a surrounding make are not ours.
     environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
@@ -63,22 +63,31 @@ def make_run(
     state_dir: str, stop: Callable[["subprocess.Popen[str]"], None], checkout: Path = ROOT
 ) -> Iterator[str]:
     """Run ``make run``; give the URL that it prints; see that ``stop`` leaves nothing behind."""
-    process = started(state_dir, free_port(), checkout)
-    try:
-        lines = []
-        for line in process.stdout or ():
-            lines.append(line)
-            if url := re.search(r"http://127\.0\.0\.1:\d+", line):
-                break
-        else:
-            pytest.fail("".join(lines))
-        yield url[0]
-    finally:
-        stop(process)
-        rest, _ = process.communicate(timeout=COMMAND.seconds)
+    with reserved_address() as place:
+        process = started(state_dir, place.rpartition(":")[2], checkout)
+        try:
+            lines = []
+            for line in process.stdout or ():
+                lines.append(line)
+                if url := re.search(r"http://127\.0\.0\.1:\d+", line):
+                    break
+            else:
+                pytest.fail("".join(lines))
+            yield url[0]
+        finally:
+            stop(process)
+            rest, _ = process.communicate(timeout=COMMAND.seconds)
     assert "Traceback" not in rest
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    until(lambda: is_over(process.pid), within=STOP)
+
+
+def is_over(group: int) -> bool:
+    """Tell whether nothing is left of a group of processes."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def test_make_run_serves_and_finds_its_keys_again(tmp_path, monkeypatch):

@@ -5,14 +5,14 @@ import json
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
 
-from scripts.throwaway import free_port
+from scripts.throwaway import reserved_address
 from tests.services.test_certificates import SUBJECTS, owner_of_a_new_key
 from tests.services.test_nginx import NGINX, Reply, json_of, nginx
 from tests.shared.api import PREFIX, Api
@@ -101,9 +101,11 @@ def serving(
 @pytest.fixture(scope="module", params=["unix", "tcp"])
 def place(request: Any, environment: Any, tmp_path_factory: Any) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("c")
-    unix, tcp = f"unix:{directory}/http.sock", f"127.0.0.1:{free_port()}"
-    backend = unix if request.param == "unix" else tcp
-    with serving(directory, environment | settings(directory), backend) as place:
+    unix = nullcontext(f"unix:{directory}/http.sock")
+    with (
+        unix if request.param == "unix" else reserved_address() as backend,
+        serving(directory, environment | settings(directory), backend) as place,
+    ):
         yield place
 
 
@@ -284,16 +286,18 @@ def test_whoever_reaches_the_service_itself_is_nobody(place):
 
 
 def test_nginx_without_the_secret_is_nobody(environment, tmp_path):
-    backend = f"127.0.0.1:{free_port()}"
-    with serving(tmp_path, environment | settings(tmp_path), backend, secret="0" * 64) as place:
+    own, wrong = environment | settings(tmp_path), "0" * 64
+    with reserved_address() as backend, serving(tmp_path, own, backend, secret=wrong) as place:
         for certificate in (None, place.certificates.alice):
             assert place.caller(certificate).get("/keys").refusal == UNAUTHORIZED
 
 
 def test_what_a_request_bears_counts_and_its_failures_by_the_true_address(environment, tmp_path):
     several = settings(tmp_path) | {"JOSE_HSM_AUTH": "token,mtls", "JOSE_HSM_AUTH_FAILURES": "3"}
-    backend = f"127.0.0.1:{free_port()}"
-    with serving(tmp_path, environment | several, backend) as place:
+    with (
+        reserved_address() as backend,
+        serving(tmp_path, environment | several, backend) as place,
+    ):
         bearer = token_for(environment, "token:carol")
         alice = place.certificates.alice
         assert owner_of_a_new_key(place.caller(alice)) == "mtls:dns:alice.example"

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -16,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from app.rights import Role
-from scripts.throwaway import ROOT, free_port
+from scripts.throwaway import ROOT, reserved_address
+from scripts.workers import is_gone, workers_of
 from tests.http.test_http import (
     JSON,
     LIMIT,
@@ -40,7 +41,7 @@ from tests.http.test_http import (
 from tests.shared.api import PREFIX
 from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.forks import server
-from tests.shared.waiting import ANSWER, CHANGE, until
+from tests.shared.waiting import ANSWER, until
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 PARTS = ROOT / "deploy" / "nginx"
@@ -74,7 +75,7 @@ def certificate(directory: Path) -> None:
 
 
 def configure(
-    directory: Path, backend: str, port: int, changes: Mapping[str, str], files: Mapping[str, str]
+    directory: Path, backend: str, place: str, changes: Mapping[str, str], files: Mapping[str, str]
 ) -> Path:
     """Write the configuration as deployed, with other places; return that of nginx around it."""
     for part in PARTS.iterdir():
@@ -85,7 +86,7 @@ def configure(
     text = (directory / "jose-hsm.conf").read_text()
     places = {
         "unix:/run/jose-hsm/http.sock": backend,
-        "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+        "listen 443 ssl": f"listen {place} ssl",
         "/etc/ssl/jose-hsm": str(directory),
     }
     for old, new in (places | dict(changes)).items():
@@ -117,31 +118,27 @@ def nginx(
     ``changes`` are made in ``jose-hsm.conf``, ``files`` are beside it.
     """
     directory.mkdir()
-    port = free_port()
-    command = [str(NGINX), "-p", str(directory), "-e", "stderr"]
-    command += ["-c", str(configure(directory, backend, port, changes or {}, files or {}))]
-    test = subprocess.run([*command, "-t"], check=False, capture_output=True, text=True)
-    assert test.returncode == 0, test.stderr
-    assert "warn" not in test.stderr
-    with (
-        (directory / "errors").open("wb") as errors,
-        subprocess.Popen(command, stderr=errors) as process,
-    ):
-        try:
-            until_listening(port)
-            yield port
-        finally:
-            process.terminate()
+    with reserved_address() as place:
+        command = [str(NGINX), "-p", str(directory), "-e", "stderr"]
+        command += ["-c", str(configure(directory, backend, place, changes or {}, files or {}))]
+        test = subprocess.run([*command, "-t"], check=False, capture_output=True, text=True)
+        assert test.returncode == 0, test.stderr
+        assert "warn" not in test.stderr
+        port = int(place.rpartition(":")[2])
+        with (
+            (directory / "errors").open("wb") as errors,
+            subprocess.Popen(command, stderr=errors) as process,
+        ):
+            try:
+                until(lambda: listens(port))
+                yield port
+            finally:
+                process.terminate()
 
 
-def until_listening(port: int) -> None:
-    deadline = time.monotonic() + CHANGE.seconds
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    pytest.fail("nginx does not listen")
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def trusting() -> ssl.SSLContext:
@@ -304,7 +301,7 @@ def test_plain_http_is_refused_in_json(front):
 
 
 def test_without_a_service_the_answer_is_503_with_retry_after(tmp_path):
-    with nginx(tmp_path / "run", f"127.0.0.1:{free_port()}") as port:
+    with reserved_address() as nobody, nginx(tmp_path / "run", nobody) as port:
         for path in ("/mac", "/keys"):
             with closing(through(port)) as connection:
                 reply = ask(connection, "POST", PREFIX + path, b"{}")
@@ -364,7 +361,7 @@ def test_a_password_reaches_the_status_page(environment, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"jose_hsm_at_once 100": "jose_hsm_at_once 3"},
+        {"jose_hsm_at_once 100": "jose_hsm_at_once 3", "body_timeout 10s": "body_timeout 1h"},
         {"rate=2000r/s": "rate=1r/m", "burst=2000": "burst=3"},
     ],
     ids=["at once", "rate"],
@@ -374,7 +371,7 @@ def test_who_asks_too_much_from_one_address_is_told_so(server, tmp_path, change)
     host, port = address(server)
     with nginx(tmp_path / "run", f"{host}:{port}", change) as listening, ExitStack() as open_now:
         for _ in range(3):
-            plain = socket.create_connection(("127.0.0.1", listening), timeout=30)
+            plain = socket.create_connection(("127.0.0.1", listening), timeout=ANSWER.seconds)
             slow = trusting().wrap_socket(plain, server_hostname="localhost")
             open_now.enter_context(slow).sendall(head_of("/mac", Content_Length="9") + b"{")
         connection = open_now.enter_context(closing(through(listening)))
@@ -504,7 +501,7 @@ def failing_once(act: Callable[[socket.socket], None]) -> Iterator[tuple[str, li
                 except OSError:
                     return
                 with channel:
-                    seen.append(channel.recv(65_536))
+                    seen.append(whole(channel))
                     if len(seen) == 1:
                         act(channel)
                     else:
@@ -515,6 +512,14 @@ def failing_once(act: Callable[[socket.socket], None]) -> Iterator[tuple[str, li
         yield f"127.0.0.1:{listener.getsockname()[1]}", seen
         listener.shutdown(socket.SHUT_RDWR)
     thread.join(5)
+
+
+def whole(channel: socket.socket) -> bytes:
+    """Return a request with the body ``{}``: who leaves some of it unread cuts its answer off."""
+    request = b""
+    while not request.endswith(b"\r\n\r\n{}") and (part := channel.recv(65_536)):
+        request += part
+    return request
 
 
 @pytest.mark.parametrize(
@@ -548,11 +553,12 @@ def test_a_service_that_is_killed_is_503_and_comes_back(environment, tmp_path):
     with nginx(tmp_path / "run", path) as port:
         with server(environment, bind=path) as started:
             assert status(port) == 404
-            started.process.send_signal(signal.SIGKILL)
+            workers = workers_of(started.process.pid)
+            started.process.kill()
             started.process.wait()
-            deadline = time.monotonic() + CHANGE.seconds
-            while status(port) == 404:  # of workers that have not noticed yet
-                assert time.monotonic() < deadline
+            for worker in workers:  # each of them serves until it has noticed
+                until(partial(is_gone, worker))
+            assert status(port) == 503
         with closing(through(port)) as connection:
             reply = ask(connection, "POST", f"{PREFIX}/keys", b"{}")
             assert json_of(reply) == (503, "unavailable")
