@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -16,20 +16,26 @@ EXIT_STATUS: Final = 70
 """EX_SOFTWARE: the process is to be replaced, after a pause."""
 
 _LOOK_SECONDS: Final = 0.25
+_LONGEST_SECONDS: Final = 1.0
 
 
 class Watchdog:
     """Knows which thread has to be back from the token by when.
 
     PKCS#11 has no time-outs and a thread in C hears no signal. So when one is overdue the whole
-    process ends, at once, and its server starts another.
+    process ends, at once, and its server starts another. Time in which the process itself was
+    stopped, or its host, does not count, but for a second: nothing could come back then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._last = monotonic()
+        self._stopped_seconds = 0.0
         self._deadlines: dict[int, tuple[float, str]] = {}
 
     def start(self) -> None:
         """Look from now on. Call after fork, never before."""
+        self._last = self._monotonic()
         Periodic("hsm-watchdog", self._look, pause_seconds=_LOOK_SECONDS).start()
 
     @contextmanager
@@ -37,7 +43,7 @@ class Watchdog:
         """Demand that the ``with`` block ends within ``seconds``; blocks may nest."""
         thread = threading.get_ident()
         outer = self._deadlines.get(thread)
-        self._deadlines[thread] = (time.monotonic() + seconds, what)
+        self._deadlines[thread] = (self._now() + seconds, what)
         try:
             yield
         finally:
@@ -46,8 +52,13 @@ class Watchdog:
             else:
                 del self._deadlines[thread]
 
+    def _now(self) -> float:
+        return self._monotonic() - self._stopped_seconds
+
     def _look(self) -> None:
-        now = time.monotonic()
+        last, self._last = self._last, self._monotonic()
+        self._stopped_seconds += max(0.0, self._last - last - _LONGEST_SECONDS)
+        now = self._now()
         for deadline, what in list(self._deadlines.values()):
             if now > deadline:
                 _end_process(what)

@@ -178,7 +178,8 @@ class _Worker:
         self._worker = worker
         self._ledger = _Ledger(directory / "calls" / str(os.getpid()))
         self._faults: list[Fault] = []
-        self._search_began = self._was_well = 0  # the versions that were in force
+        self._checked: Any = None
+        self._was_well = 0  # the version that was in force
         self._read()
         self._injector = Injector(module)  # kept, for the library keeps only addresses
         for name in NAMES:
@@ -196,18 +197,26 @@ class _Worker:
     def _look_at(self, token: Any) -> None:
         """Have the token checked once when it is there and no fault befalls it any more."""
         version = self._ledger.version
+        if self._checked is not token._connection:
+            self._note_checks(token._connection)
         if token.state.phase is not Phase.READY:
             self._was_well = 0
         elif not self._faults and self._was_well != version:
             token._connection.suspect()
         self._ledger.is_ready = self._was_well == version
 
-    def _note_search(self, name: str) -> None:
-        """Note the end of a search for the canary that began under the same faults."""
-        if name == "C_FindObjectsInit":
-            self._search_began = self._ledger.version
-        elif name == "C_FindObjectsFinal":
-            self._was_well = self._search_began
+    def _note_checks(self, connection: Any) -> None:
+        """Have it noted which faults were in force when the token was looked at and found well."""
+        check = connection._is_well
+
+        def noted(**options: Any) -> bool:
+            version = self._ledger.version
+            is_well: bool = check(**options)
+            self._was_well = version if is_well else 0
+            return is_well
+
+        connection._is_well = noted
+        self._checked = connection
 
     def _read(self) -> None:
         content = json.loads((self._directory / "faults").read_text())
@@ -218,8 +227,6 @@ class _Worker:
     def _replacement(self, name: str) -> Any:
         def call(original: Any, *words: int) -> int:
             self._ledger.count(name)
-            if _looks_after_the_token():
-                self._note_search(name)
             output = _OUTPUTS.get(name)
             if output and not words[output[0]]:
                 return int(original(*words))

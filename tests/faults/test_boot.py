@@ -40,11 +40,10 @@ def test_a_module_that_is_not_there_is_503_and_no_respawn_storm(serve_faulty):
 def test_a_token_without_its_configuration_is_opened_when_that_comes(serve_faulty, tmp_path):
     settings = make_token(tmp_path / "state")
     conf = Path(settings["SOFTHSM2_CONF"])
-    content = conf.read_text()
-    conf.unlink()
+    conf.rename(tmp_path / "elsewhere")
     with serve_faulty(workers=2, settings=settings) as service:
         assert_waiting(service)
-        conf.write_text(content)
+        (tmp_path / "elsewhere").rename(conf)  # whole at once, however slow we are
         service.wait_until_ready()
         service.assert_sound()
 
@@ -71,9 +70,11 @@ def try_a_wrong_pin(
 ) -> None:
     settings = make_token(tmp_path / "state")
     pin = Path(settings["JOSE_HSM_PIN_FILE"])
-    right = pin.read_text()
+    pin.rename(tmp_path / "right")
+    pin.touch(mode=0o600)
     pin.write_text("9999")
     with serve_faulty(workers=workers, settings=settings) as service:
+        until((service.state_dir / "pin.latch").exists)  # else the one who tries it may be killed
         assert_waiting(service)
         for worker in service.workers[:2]:
             service.kill_worker(worker)
@@ -82,7 +83,7 @@ def try_a_wrong_pin(
         assert_waiting(service)
         assert service.faults.calls("C_Login") == 1
         assert (service.state_dir / "pin.latch").exists()
-        pin.write_text(right)
+        (tmp_path / "right").rename(pin)
         service.wait_until_ready(within=START)
         assert service.faults.calls("C_Login") == 1 + workers
         service.assert_sound()
@@ -105,7 +106,7 @@ def test_a_pin_that_is_locked_or_expired_is_not_tried_again(serve_faulty, tmp_pa
     with serve_faulty(workers=2, settings=settings) as service:
         service.inject(Fault(function="C_Login", value=value))
         (tmp_path / "elsewhere").rename(tokens)
-        until(lambda: service.faults.calls("C_Login"))
+        until((service.state_dir / "pin.latch").exists)
         assert_waiting(service)
         assert service.faults.calls("C_Login") == 1
         service.heal()

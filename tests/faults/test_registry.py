@@ -9,7 +9,7 @@ import requests
 
 from tests.faults.service import Service, use
 from tests.shared.command import jose_hsm
-from tests.shared.waiting import START, STATE, until
+from tests.shared.waiting import PATIENCE_SECONDS, START, STATE, until
 
 HMAC = {"kty": "oct", "alg": "HS256"}
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
@@ -18,7 +18,7 @@ EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
 def test_while_the_registry_is_locked_keys_are_used_and_none_is_made(service):
     key = service.create(**HMAC)
     path = service.state_dir / "registry.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    with closing(sqlite3.connect(path, PATIENCE_SECONDS, isolation_level=None)) as other:
         for how in ("IMMEDIATE", "EXCLUSIVE"):
             other.execute(f"BEGIN {how}")
             made = service.faults.calls("C_GenerateKeyPair")  # the service makes none for itself
@@ -54,7 +54,8 @@ def test_without_its_registry_the_service_says_503_and_never_404(serve_faulty, t
 def test_a_registry_that_is_moved_away_under_the_service_is_503(service, tmp_path):
     key = service.create(**HMAC)
     (tmp_path / "saved").mkdir()
-    there = list(service.state_dir.glob("registry.db*"))
+    # The file itself goes first and comes last: nobody is to open it without its log.
+    there = sorted(service.state_dir.glob("registry.db*"))
     for path in there:
         path.rename(tmp_path / "saved" / path.name)
     made = service.faults.calls("C_GenerateKeyPair")
@@ -63,7 +64,7 @@ def test_a_registry_that_is_moved_away_under_the_service_is_503(service, tmp_pat
         assert service.api.post("/keys", EC).refusal == (503, "unavailable")
         assert service.api.get("/keys").refusal == (503, "unavailable")
     assert service.faults.calls("C_GenerateKeyPair") == made
-    for path in there:
+    for path in reversed(there):
         (tmp_path / "saved" / path.name).rename(path)
     assert use(service.api, key) == 200
     assert use(service.api, service.create(**HMAC)) == 200
@@ -122,7 +123,8 @@ def test_a_registry_that_is_damaged_under_the_service_is_503(service):
     key = service.create(**HMAC)
     path = service.state_dir / "registry.db"
     with closing(sqlite3.connect(path)) as other:
-        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        truncate = "PRAGMA wal_checkpoint(TRUNCATE)"
+        until(lambda: other.execute(truncate).fetchone()[0] == 0)  # nobody was in its way
     whole = path.read_bytes()
     with path.open("r+b") as file:
         file.write(b"\xff" * 100)

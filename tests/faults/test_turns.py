@@ -1,19 +1,24 @@
 """One principal who asks for more than there are threads, and others who want to be served."""
 
+import http.client
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from scripts.throwaway import make_token
 from tests.faults.control import Fault
 from tests.faults.service import Service, serving
 from tests.shared.api import Answer, Api
 from tests.shared.callers import WITH_TOKENS, token_for
-from tests.shared.waiting import until
+from tests.shared.waiting import ANSWER, until
 
 THREADS = 16
 TURNS, TURNS_OF_BATCHES = 12, 2
@@ -31,6 +36,34 @@ SETTINGS = {
 }
 
 
+class Whole(NamedTuple):
+    """An answer, as ``Api`` wants it."""
+
+    status_code: int
+    headers: Any
+    content: bytes
+
+
+def in_one_piece(url: str, *, bearer: str) -> Api:
+    """Call on new connections, and send each request at once: who is slow would get 408."""
+    address = urlsplit(url)
+
+    def send(method: str, path: str, **arguments: Any) -> Whole:
+        request: Any = requests.Request(method, url + path, **arguments).prepare()
+        body = request.body or b""
+        fields = {**request.headers, "Host": address.netloc, "Authorization": f"Bearer {bearer}"}
+        lines = [f"{method} {request.path_url} HTTP/1.1", *map(": ".join, fields.items())]
+        with socket.create_connection(
+            (address.hostname, address.port), timeout=ANSWER.seconds
+        ) as connection:
+            connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+            with closing(http.client.HTTPResponse(connection)) as answer:
+                answer.begin()
+                return Whole(answer.status, answer.headers, answer.read())
+
+    return Api(send)
+
+
 class Callers:
     """Alice, who asks much, and Bob; each call is on a connection of its own."""
 
@@ -42,7 +75,7 @@ class Callers:
         self.kid = self.api("alice").create(kty="oct", alg="HS256")["kid"]
 
     def api(self, name: str) -> Api:
-        return Api.over_http(self._service.url, bearer=self._tokens[name])
+        return in_one_piece(self._service.url, bearer=self._tokens[name])
 
     def mac(self) -> Answer:
         return self.api("alice").post("/mac", self._body)
