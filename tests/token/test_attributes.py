@@ -2,8 +2,10 @@
 
 import functools
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -270,7 +272,8 @@ def _read(found: Any, attribute: Attribute) -> Any:
 
 def _objects(session: Any, kid: str) -> list[Any]:
     ids = UUID(kid).bytes, UUID(kid).bytes + MAC_HALF.suffix
-    return [found for key_id in ids for found in session.find({Attribute.ID: key_id})]
+    found = [one for key_id in ids for one in session.find({Attribute.ID: key_id})]
+    return list({one.handle: one for one in found}.values())  # SoftHSM may find one twice
 
 
 def _half(found: Mapping[Attribute, Any]) -> KeyObject:
@@ -495,7 +498,10 @@ def test_the_token_itself_refuses_what_the_key_is_not_bound_to(made, token):
 
 
 def _is_kek_alone(token: Any) -> bool:
-    """Tell whether the key-encryption key is the only session object there is now."""
+    """Tell whether the key-encryption key is the only session object there is now.
+
+    One that is gone before it has been looked at was not alone.
+    """
 
     def look(_token: Any, session: Any) -> list[tuple[bool, bool, int]]:
         return [
@@ -503,8 +509,9 @@ def _is_kek_alone(token: Any) -> bool:
             for found in list(session.find({Attribute.TOKEN: False, Attribute.PRIVATE: True}))
         ]
 
-    found: list[tuple[bool, bool, int]] = token(look)
-    return found == [(True, False, 32)]
+    with suppress(hsm.HsmError):
+        return bool(token(look) == [(True, False, 32)])
+    return False
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
@@ -563,7 +570,7 @@ def test_objects_of_one_message_are_good_for_what_they_are_for_and_nothing_else(
 ):
     """Look at each session object that an agreement with key wrapping makes, as it is made."""
     kid = local.create(**body_of("ECDH-ES+A256KW"))["kid"]
-    born = []
+    born, own = [], threading.get_ident()  # the canary makes a CEK in a thread of its own
 
     def look(made: Any) -> Any:
         usages = frozenset(usage for usage in USAGES if _read(made, usage) is True)
@@ -579,6 +586,8 @@ def test_objects_of_one_message_are_good_for_what_they_are_for_and_nothing_else(
 
         def call(self: Any, *arguments: Any, **named: Any) -> Any:
             made = original(self, *arguments, **named)
+            if threading.get_ident() != own:
+                return made
             return tuple(map(look, made)) if isinstance(made, tuple) else look(made)
 
         monkeypatch.setattr(owner, name, call)

@@ -17,7 +17,8 @@ def written(token: Hsm) -> list[str]:
 
     def read(_token: Any, session: Any) -> list[str]:
         template = {Attribute.CLASS: ObjectClass.DATA, Attribute.LABEL: "jose-hsm:registry"}
-        return [bytes(found[Attribute.VALUE]).decode() for found in session.find(template)]
+        found = {one.handle: one for one in session.find(template)}  # SoftHSM may find one twice
+        return [bytes(one[Attribute.VALUE]).decode() for one in found.values()]
 
     return token._connection.perform(Errand(verb=read))
 
