@@ -58,6 +58,7 @@ _REFUSED: Final = {
     REFUSALS["PinLocked"]: "locked",
     REFUSALS["PinExpired"]: "expired",
 }
+_LACKS: Final = {"the token answers FunctionNotSupported": "no_function"}
 
 
 class Finding(NamedTuple):
@@ -243,7 +244,7 @@ class Examination:
         row, offer = ALGORITHMS[name], self._token.offers[name]
         if offer.reason is not None:
             reasons = {self._policy.refusal(row, curve) for _, curve in row.keys} | {FORBIDDEN}
-            symptoms = dict.fromkeys(reasons, "switched_off")
+            symptoms = dict.fromkeys(reasons, "switched_off") | _LACKS
             if row.family is not Family.KEY_MANAGEMENT:  # there a refusal looks like bad padding
                 symptoms[WRONG_RESULT] = "wrong"
             return Finding(symptoms.get(offer.reason, "lacking"), {"reason": offer.reason})
@@ -252,9 +253,12 @@ class Examination:
             self._compare(chosen)
         except NotImported as error:
             return Finding("not_imported", {"answer": str(error)})
-        sources = ", ".join(example.source for example in chosen)
+        facts = {"compared_with": ", ".join(example.source for example in chosen)}
+        if refused := self._refused_curves(name):
+            reason = next(iter(refused.values()))
+            return Finding("some_curves", facts | {"curves": ", ".join(refused), "reason": reason})
         symptom = {"token": "", "process": "in_process"}[offer.residency]
-        return Finding(symptom if chosen else "no_example", {"compared_with": sources})
+        return Finding(symptom if chosen else "no_example", facts)
 
     @_answered
     def rate(self, name: str, seconds: float) -> Finding:
@@ -310,6 +314,15 @@ class Examination:
     def _is_offered(self, example: Example) -> bool:
         offer = self._token.offers[example.name]
         return offer.refusal(example.crv) is None and offer.with_enc(example.enc).is_offered
+
+    def _refused_curves(self, name: str) -> dict[str, str]:
+        """Return the curves on which the token, and not the settings, refuses ``name``; and why."""
+        row, refused = ALGORITHMS[name], self._token.offers[name].refused_crvs
+        return {
+            curve.crv: refused[curve.crv]
+            for curve in row.curves
+            if curve.crv in refused and not self._policy.refusal(row, curve)
+        }
 
     def _compare(self, chosen: Iterable[Example]) -> None:
         known = KnownAnswers(self._token)

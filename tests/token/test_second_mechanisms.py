@@ -20,12 +20,12 @@ from pkcs11 import Attribute, Mechanism, ObjectClass, PKCS11Error
 
 from hsm import Hsm, KeyRef, KeySpec
 from hsm.cryptoki.handles import Handle, Key
-from hsm.examination.examination import Examination
 from hsm.life.work import Errand
 from scripts.throwaway import make_token
 from tests.shared.drivers import result_of
 from tests.shared.refs import new_ref
-from tests.token.test_connection import _settings, _started
+from tests.token.test_connection import _started
+from tests.token.test_examination import opened
 
 LEFT = """
     CKM_RSA_PKCS_KEY_PAIR_GEN CKM_RSA_PKCS CKM_RSA_PKCS_PSS CKM_AES_KEY_GEN CKM_AES_GCM
@@ -115,16 +115,8 @@ def sign_digests() -> dict[str, Any]:
 
 def examine() -> dict[str, str]:
     """Compare with the known answers, and measure."""
-    examination = Examination(_settings())
-    looks = (
-        examination.module,
-        examination.token,
-        examination.login,
-        examination.canary,
-        examination.proof,
-    )
-    found = {look.__name__: look().symptom for look in looks}
-    found |= {alg: examination.algorithm(alg).symptom for alg in RSA}
+    examination = opened()
+    found = {alg: examination.algorithm(alg).symptom for alg in RSA}
     found["rate"] = examination.rate("sign RS256", 0).symptom
     examination.close()
     return found

@@ -213,7 +213,7 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
         "absent": ok("keys are used; the service makes its canary at the first start"),
         "error": failed(
             "the token does not use a key of its own: {answer}",
-            "Without one the service does not start. May this user make and use keys?",
+            f"Without one the service does not start. {_IN_TROUBLE}",
         ),
         "unable": failed(
             "the token has no secret key by which it could be watched: {answer}",
@@ -238,6 +238,16 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
             "not offered: {reason}",
             "Nothing, if nobody needs it: requests that name it get 422. Else switch the mechanism "
             "on in the token (in softhsm2.conf: slots.mechanisms), or update the token.",
+        ),
+        "no_function": warning(
+            "not offered: {reason}",
+            "Nothing, if nobody needs it: requests that name it get 422. The token has not the "
+            "function of PKCS#11 that it takes: no setting helps, only another version might.",
+        ),
+        "some_curves": warning(
+            "agrees with {compared_with}; not offered on {curves}: {reason}",
+            "Nothing, if nobody needs these curves: requests that name them get 422. Else update "
+            "the token.",
         ),
         "needed": failed(
             "not offered, and keys of the registry are bound to it: {reason}",

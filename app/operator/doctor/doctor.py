@@ -18,6 +18,7 @@ from hsm import ALGORITHMS, RATES, Examination, Finding, KeySpec, TokenUnavailab
 
 _RATE_SECONDS: Final = 0.5
 _LOCK_SECONDS: Final = 30.0
+_NOT_OFFERED: Final = ("lacking", "no_function", "switched_off")
 _RARE: Final = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87", "MLDSA44")
 
 
@@ -153,7 +154,7 @@ class Doctor:
 
     def _algorithm(self, name: str, *, is_needed: bool) -> Finding:
         found = self._examination.algorithm(name)
-        if found.symptom not in {"lacking", "switched_off"}:
+        if found.symptom not in _NOT_OFFERED:
             return found
         if is_needed:
             return Finding("needed", found.facts)
