@@ -100,6 +100,7 @@ class Connections:
                 key.data(key.fileobj)
             elif key.data in self._all:
                 self._do(key.data, key.data.step)
+                self._relieve()
         now = self._clock.now
         if now >= self._next_look:
             self._next_look = now + _TURN_SECONDS
@@ -330,6 +331,12 @@ class Connections:
                 excess_bytes -= each.held_bytes
                 each.deadline, each.overdue = 0.0, self._give_up
                 self._next_look = 0.0
+
+    def _relieve(self) -> None:
+        """Free the memory of those that are given up, before more is read of others."""
+        if not self._next_look:
+            for connection in [each for each in self._all if not each.deadline]:
+                self._do(connection, connection.overdue)
 
     def _give_up(self, connection: Connection) -> None:
         if connection.outgoing:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
+from app.server import connections, refusals
 from app.server.clock import Clock
+from app.server.connection import Connection
 from app.server.connections import Connections, Deadlines
 from app.server.listening.spread import Spread
 from app.server.refusals import refusal
@@ -20,6 +22,8 @@ from tests.shared.waiting import PATIENCE_SECONDS, until
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
+LARGE_BYTES = 80 * 1024
+LARGE = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n"
 WRONG = b"WRONG\r\n\r\n"
 OK = b"HTTP/1.1 200"
 MOST_BYTES = 65_536
@@ -102,6 +106,25 @@ class Loop:
     def stand_still(self, seconds: float) -> None:
         """Let so much time go by before it looks again."""
         self._seconds += seconds
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Have it look at nobody during the block, and at all that have sent together then."""
+        beat, has_come, is_over = self.host.beat, threading.Event(), threading.Event()
+
+        def wait() -> None:
+            has_come.set()
+            is_over.wait(PATIENCE_SECONDS)
+
+        self.host.beat = wait  # type: ignore[method-assign]  # for the block
+        self._seconds += BEAT_SECONDS
+        os.write(self.host.PIPE[1], b"1")
+        assert has_come.wait(PATIENCE_SECONDS)
+        try:
+            yield
+        finally:
+            self.host.beat = beat  # type: ignore[method-assign]  # as it was
+            is_over.set()
 
     def look(self, *, seconds: float = 0.0) -> None:
         """Have it look, at least once from beginning to end, while so much time goes by."""
@@ -242,6 +265,31 @@ def test_who_has_sent_is_not_ended_unread():
         loop.look()
         assert_is_served(first)
         assert second.recv(1) == b""
+
+
+# --- Memory ---
+
+
+def test_many_large_bodies_that_come_at_once_are_not_all_read_first(monkeypatch):
+    monkeypatch.setattr(connections, "_MOST_HELD_BYTES", LARGE_BYTES)
+    held: list[int] = []
+    with looping() as loop:
+        clients = [loop.connect() for _ in range(8)]
+        loop.look()
+        bound = loop.connections._bound_memory
+
+        def note(connection: Connection) -> None:
+            bound(connection)
+            held.append(sum(each.held_bytes for each in loop.connections._all))
+
+        monkeypatch.setattr(loop.connections, "_bound_memory", note)
+        with loop.standing():
+            for client in clients:
+                client.sendall(LARGE + bytes(LARGE_BYTES))
+                arrive(loop, client)
+        loop.look()
+        assert clients[0].recv(MOST_BYTES) == refusals.OVERLOADED
+    assert max(held) <= 3 * LARGE_BYTES
 
 
 # --- Threads ---
