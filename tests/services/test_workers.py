@@ -41,7 +41,7 @@ def test_keys_that_are_made_at_once_are_destroyed_by_any_worker(server, applicat
     for _ in range(ROUNDS):
         for kid in created_at_once(server, kty="EC", crv="P-256"):
             assert Api.over_http(server).delete(kid).status == 204
-    assert token.inventory().keys() == before
+    assert token.inventory().keys() <= before  # others' leavings are cleared away at any time
 
 
 USES = {
