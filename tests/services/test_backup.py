@@ -36,6 +36,7 @@ from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.command import jose_hsm
 from tests.shared.forks import server
 from tests.shared.postgresql import Cluster
+from tests.shared.waiting import until
 
 MAC = {"kty": "oct", "alg": "HS256"}
 AES = "11111111-1111-4111-8111-111111111111"
@@ -156,10 +157,12 @@ def creating(url: str, bearer: str) -> Iterator[list[str]]:
     clients = [threading.Thread(target=create) for _ in range(2)]
     for client in clients:
         client.start()
-    yield returned
-    is_over.set()
-    for client in clients:
-        client.join()
+    try:
+        yield returned
+    finally:
+        is_over.set()
+        for client in clients:
+            client.join()
 
 
 def assert_used(settings: dict[str, str], bearer: str, kids: list[str]) -> None:
@@ -184,8 +187,7 @@ def test_a_backup_under_load_has_every_key_returned_before_and_restores_into_the
     bearer, file = token_for(here, "token:alice"), tmp_path / "backup"
     with server(here, workers=1) as service:
         with creating(service.url, bearer) as returned:
-            while len(returned) < 10:
-                time.sleep(0.05)
+            until(lambda: len(returned) >= 10)
             known = list(returned)
             run(here, "backup", file)
         assert "stop it first" in run(here, "restore", file, "--force", status=2).stderr

@@ -15,6 +15,7 @@ from scripts.throwaway import ROOT
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.command import jose_hsm
+from tests.shared.waiting import COMMAND
 
 UNKNOWN = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
 
@@ -85,7 +86,7 @@ def answered(settings: dict[str, str], answer: str, *arguments: str) -> int:
     environment = {**os.environ, **settings}
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdin=slave) as process:
         os.write(master, f"{answer}\n".encode())
-        status = process.wait(timeout=120)
+        status = process.wait(timeout=COMMAND.seconds)
     os.close(slave)
     os.close(master)
     return status

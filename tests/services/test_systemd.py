@@ -24,7 +24,7 @@ from tests.faults.test_processes import (
 )
 from tests.http.test_http import api_of
 from tests.shared.forks import server
-from tests.shared.waiting import STOP
+from tests.shared.waiting import COMMAND, STOP
 
 UNITS = ROOT / "deploy" / "systemd"
 ANALYZE = shutil.which("systemd-analyze")
@@ -34,7 +34,11 @@ MOST_EXPOSED = 2.0
 
 def analyze(*arguments: str) -> str:
     done = subprocess.run(
-        [str(ANALYZE), *arguments], check=False, capture_output=True, text=True, timeout=60
+        [str(ANALYZE), *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND.seconds,
     )
     if "nknown" in done.stderr.partition("\n")[0] and "--offline" in arguments:
         pytest.skip("this systemd-analyze cannot look at a file")
