@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from app.registry import migrate
-from tests.shared.waiting import COMMAND, PATIENCE_SECONDS
+from tests.shared.waiting import COMMAND, PATIENCE_SECONDS, until
 
 _SETTINGS = """
 listen_addresses = ''
@@ -87,6 +87,7 @@ class Cluster:
         """Stop all its processes for one ``with`` block: they take connections, and no word."""
         postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
         os.kill(postmaster, signal.SIGSTOP)
+        until(lambda: _state(postmaster) == "T")  # so that it neither forks nor reaps
         children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
         stopped = [postmaster, *map(int, children)]
         for process in stopped:
@@ -117,6 +118,10 @@ class Cluster:
             migrate(url)
             self._template = str(make_url(url).database)
         return self.empty(template=self._template)
+
+
+def _state(process: int) -> str:
+    return Path(f"/proc/{process}/stat").read_text("ascii").rpartition(")")[2].split()[0]
 
 
 @contextmanager
