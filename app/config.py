@@ -5,10 +5,12 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, Self
 
 import hsm
+from app.duration import read_duration
 from app.settings import (
     PREFIX,
     ConfigError,
@@ -174,6 +176,12 @@ class Config:
     )
     keys_per_owner: int | None = setting(
         whole, "most keys that one principal may own, then 422; by default any number", default=None
+    )
+    destroy_after: timedelta | None = setting(
+        read_duration,
+        "how long a deleted key can be had back, as `P30D` (ISO 8601), where the key has no "
+        "`destroy_after` of its own; by default it is destroyed at once",
+        default=None,
     )
     jwks_tagging: bool = setting(
         flag,

@@ -68,6 +68,7 @@ def _service(config: Config) -> Service:
         state_dir=config.state_dir,
         publication=publication,
         keys_per_owner=config.keys_per_owner,
+        destroy_after=config.destroy_after,
     )
     capabilities = Capabilities(config=config)
     last_hour = LastHour(

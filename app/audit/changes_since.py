@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, Final
 
 _DESTRUCTIONS_BEFORE: Final = ("keys.destroy", "cli.keys.destroy")
-"""Endpoints of lines that had no member ``destroyed`` yet."""
+"""Endpoints of lines that had no member ``destroyed`` yet.
+
+With ``destroy_at`` the key is only deleted, and may have been restored.
+"""
 
 _REVOCATIONS: Final = ("cli.token.revoke",)
 _COMMANDS: Final = frozenset(
     {
         *("cli.keys.grant", "cli.keys.deactivate", "cli.keys.compromise", "cli.keys.adopt"),
-        "cli.token.create",
+        *("cli.keys.destroy", "cli.keys.restore", "cli.token.create"),
     }
 )
 _VALUES: Final = (
@@ -23,6 +26,7 @@ _VALUES: Final = (
     "owner",
     "expires_at",
     "alias",
+    "destroy_at",
     "grantee",
     "operations",
     "tagged",
@@ -76,7 +80,7 @@ def _add(history: ChangesSince, entry: dict[str, Any], changing: Set[str]) -> No
         history.destroyed.add(str(entry["destroyed"]))
     elif entry.get("status", HTTPStatus.OK) >= HTTPStatus.BAD_REQUEST:
         return
-    elif endpoint in _DESTRUCTIONS_BEFORE:
+    elif endpoint in _DESTRUCTIONS_BEFORE and "destroy_at" not in entry:
         history.destroyed.add(str(entry["kid"]))
     elif "settled" in entry:  # of ``reconcile``, which did not say ``destroyed`` yet
         history.destroyed.update(map(str, entry["settled"]))

@@ -88,6 +88,12 @@ def find(rows: Rows, principal: Principal, kid: str, right: Right) -> Key:
     )
 
 
+def find_lasting(registry: Registry, principal: Principal, kid: str, right: Right) -> Key:
+    """Return the key as ``find`` does, also one that was deleted and can be had back."""
+    found = registry.find_lasting_for(principal, right, kid) if names_key(kid) else None
+    return _permitted(principal, right, kid, found)
+
+
 def find_of_message(rows: Rows, principal: Principal, header: Header, right: Right) -> Key:
     """Return the key of a message: that of the kid beside it, or else of its header.
 

@@ -10,10 +10,10 @@ import hsm
 from app import current_request
 from app.errors import BadRequest, RegistryUnavailable
 from app.jwk import load_public, public_pem
-from app.keys.access import find
+from app.keys.access import find, find_lasting
 from app.keys.description import describe_fully, public_jwk, thumbprint
 from app.keys.quota import Quota
-from app.registry import Filters, Key, Publication, Registry, State
+from app.registry import LASTING, VISIBLE, Filters, Key, Publication, Registry, State
 from app.rights import EVERYBODY, Principal, Right, is_name
 from hsm import CryptoFailure, KeyNotFound
 
@@ -60,8 +60,24 @@ class Catalogue:
         return Page([describe_fully(key, tags.get(key.kid, [])) for key in keys], after)
 
     def read(self, principal: Principal, kid: str) -> dict[str, Any]:
-        """Return everything that is known of a key."""
-        return self._described(self._find(principal, kid, Right.READ))
+        """Return everything that is known of a key, also of one that can be had back."""
+        return self._described(find_lasting(self._registry, principal, kid, Right.READ))
+
+    def restore(self, principal: Principal, kid: str) -> dict[str, Any]:
+        """Bring back a key that was deleted, as it was; return everything that is known of it.
+
+        Raises ``CryptoFailure`` if it was not deleted, or if its time is over.
+        """
+        key = find_lasting(self._registry, principal, kid, Right.MANAGE)
+        if not self._registry.postponed.end(key.kid):
+            state = self._whole(key, LASTING).state
+            raise CryptoFailure(
+                "The time to restore the key is over"
+                if state is State.DESTROYING
+                else f"The key is {state}, and there is nothing to restore"
+            )
+        current_request.change(destroy_at=None)
+        return self._described(key)
 
     def public_pem(self, principal: Principal, kid: str) -> bytes:
         """Return the public half as SubjectPublicKeyInfo in PEM (RFC 7468 §13)."""
@@ -161,14 +177,14 @@ class Catalogue:
     def _find(self, principal: Principal, kid: str, right: Right) -> Key:
         return find(self._registry, principal, kid, right)
 
-    def _whole(self, key: Key) -> Key:
-        whole = self._registry.whole(key.kid)
+    def _whole(self, key: Key, states: Collection[State] = VISIBLE) -> Key:
+        whole = self._registry.whole(key.kid, states)
         if whole is None:  # it has been destroyed meanwhile
             raise KeyNotFound
         return whole
 
     def _described(self, key: Key) -> dict[str, Any]:
-        return describe_fully(self._whole(key), self._registry.tags.of(key.kid))
+        return describe_fully(self._whole(key, LASTING), self._registry.tags.of(key.kid))
 
 
 def _audited(value: Any) -> str | None:

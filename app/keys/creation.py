@@ -1,13 +1,15 @@
 """Making keys and ending them: a row and its objects change in two phases.
 
 Create: a pending row · the objects · the active row. Destroy: the row is marked · the objects go ·
-the row goes. Whoever dies in between leaves what ``recovery`` finishes or undoes.
+the row goes. Whoever dies in between leaves what ``recovery`` finishes or undoes. A key that can
+be had back is only hidden, and ``recovery`` destroys it when its time is over.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +30,7 @@ from app.keys.access import (
     KeysOfMessage,
     existing,
     find,
+    find_lasting,
     find_of_message,
     require_fit,
     require_on_curve,
@@ -35,7 +38,17 @@ from app.keys.access import (
 from app.keys.description import describe_new, signs
 from app.keys.general.selection import recipients_of
 from app.keys.quota import Quota
-from app.registry import AlreadyRequested, Key, Origin, Publication, Registry, Residency
+from app.registry import (
+    LASTING,
+    VISIBLE,
+    AlreadyRequested,
+    Key,
+    Origin,
+    Publication,
+    Registry,
+    Residency,
+    State,
+)
 from app.rights import Principal, Right
 from app.schemas.keys import KeyRequest
 from app.schemas.labels import Labels
@@ -113,6 +126,10 @@ class TwoPhases:
     def undo(self, ref: KeyRef, record: Record = no_record) -> None:
         """Destroy a key, however far its creation or destruction got."""
         self.registry.abandon(ref.kid)
+        self.finish(ref, record)
+
+    def finish(self, ref: KeyRef, record: Record) -> None:
+        """Destroy the objects of a key whose row is marked, and remove the row."""
         self.hsm.destroy(ref)
         record(ref.kid)  # a row that stays is found again, and so is one without a record
         self.registry.remove(ref.kid)
@@ -123,6 +140,7 @@ class KeyCreation:
     """How principals make keys and destroy them.
 
     A new pair that signs is published while there is room in ``publication``, if there is one.
+    Keys that say nothing of it can be had back for ``destroy_after``, if there is such a time.
 
     Every method raises ``KeyNotFound``, then ``Forbidden``, then ``CryptoFailure`` if the key does
     not fit; ``TokenUnavailable`` or ``RegistryUnavailable`` if one of them cannot answer now.
@@ -133,6 +151,7 @@ class KeyCreation:
     phases: TwoPhases
     publication: Publication | None
     quota: Quota
+    destroy_after: timedelta | None
 
     def create(
         self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None = None
@@ -178,11 +197,34 @@ class KeyCreation:
         )
 
     def destroy(self, principal: Principal, kid: str) -> None:
-        """Destroy every object of a key, whichever half ``kid`` names."""
+        """Destroy every object of a key, whichever half ``kid`` names, now or when its time comes.
+
+        A key that can be had back until then is only hidden: the token is not asked.
+        """
         key = find(self.registry, principal, kid, Right.DESTROY)
+        whole = self.registry.whole(key.kid)
+        if whole is None:  # it has been deleted meanwhile, and may be had back
+            raise KeyNotFound
+        after = whole.destroy_after or self.destroy_after
+        if after is None:
+            self._destroy(key, VISIBLE)
+        else:
+            self._postpone(key, after)
+
+    def destroy_at_once(self, principal: Principal, kid: str) -> None:
+        """Destroy every object of a key now, even if it could be had back."""
+        self._destroy(find_lasting(self.registry, principal, kid, Right.DESTROY), LASTING)
+
+    def _postpone(self, key: Key, after: timedelta) -> None:
+        destroy_at = datetime.now(UTC) + after
+        if not self.registry.postponed.begin(key.kid, destroy_at):
+            raise KeyNotFound
+        current_request.change(destroy_at=destroy_at.isoformat())
+
+    def _destroy(self, key: Key, states: Collection[State]) -> None:
         self.hsm.offers()  # while the token is away the key stays as it is
         with self.phases.under_way():
-            if not self.registry.mark_destroyed(key.kid):
+            if not self.registry.mark_destroyed(key.kid, states):
                 raise KeyNotFound
             current_request.change(destroyed=str(key.kid))  # whatever is answered
             self.hsm.destroy(key.ref)
@@ -211,6 +253,7 @@ class KeyCreation:
             alias=request.labels.alias,
             name=request.labels.name,
             expires_at=request.labels.expires_at,
+            destroy_after=request.labels.destroy_after,
         )
         self.quota.require(principal)
         self.hsm.offers()  # fail before inserting a row if the token is unavailable

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import hsm
+from app.duration import write_duration
 from app.jose import encoding
 from app.registry import Key
 
@@ -41,11 +42,14 @@ def describe_new(key: Key, is_published: bool) -> dict[str, Any]:
     bits = {"bits": key.spec.bits} if key.spec.kind.is_pair and key.spec.bits else {}
     published = {"published": is_published} if key.kid_public and signs(key.spec) else {}
     alias = {"alias": key.alias} if key.alias else {}
-    return describe(key) | bits | published | alias | _digest(key)
+    return describe(key) | bits | published | alias | _asked_for(key)
 
 
-def _digest(key: Key) -> dict[str, bool]:
-    return {"digest": True} if key.spec.signs_digests else {}
+def _asked_for(key: Key) -> dict[str, Any]:
+    """Return what keys have only if it was asked for when they were made."""
+    digest = {"digest": True} if key.spec.signs_digests else {}
+    after = {"destroy_after": write_duration(key.destroy_after)} if key.destroy_after else {}
+    return digest | after
 
 
 def signs(spec: hsm.KeySpec) -> bool:
@@ -76,7 +80,8 @@ def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:
         "residency": key.residency,
     }
     jwk = {} if key.public_jwk is None else {"jwk": public_jwk(key)}
-    return describe(key) | members | jwk | _digest(key)
+    destroys = {} if key.destroy_at is None else {"destroys": key.destroy_at}
+    return describe(key) | members | jwk | _asked_for(key) | destroys
 
 
 def public_jwk(key: Key) -> dict[str, Any]:

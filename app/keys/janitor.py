@@ -1,4 +1,4 @@
-"""Clears away, in the background, what killed processes and lost tokens have left half done."""
+"""Ends keys in the background: those whose time is over, and what was begun and left half done."""
 
 import logging
 from uuid import UUID
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class Janitor(Periodic):
-    """Settles now and then; what cannot be settled now is left for the next time.
+    """Destroys and settles now and then; what cannot be done now is left for the next time.
 
     Each destruction that it finishes has a line in ``audit_log``.
     """
@@ -25,12 +25,17 @@ class Janitor(Periodic):
         self._audit_log = audit_log
 
     def settle(self) -> None:
-        """Finish or undo what can be now."""
-        try:
-            for kid in self._recovery.settle(self._record):
-                logger.warning("key %s, begun and not ended, is cleared away", kid)
-        except (HsmError, RegistryUnavailable, AuditUnavailable) as error:
-            logger.info("nothing is cleared away now: %s", error)
+        """Destroy, finish or undo what can be now."""
+        recovery = self._recovery
+        for end, message in (
+            (recovery.destroy_overdue, "key %s, deleted and not restored in time, is destroyed"),
+            (recovery.settle, "key %s, begun and not ended, is cleared away"),
+        ):
+            try:
+                for kid in end(self._record):
+                    logger.warning(message, kid)
+            except (HsmError, RegistryUnavailable, AuditUnavailable) as error:
+                logger.info("nothing is cleared away now: %s", error)
 
     def _record(self, kid: UUID) -> None:
         if self._audit_log is not None:

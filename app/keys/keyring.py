@@ -1,6 +1,7 @@
 """What principals do with keys: use them, make and destroy them; and what the service repairs."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
@@ -22,7 +23,7 @@ class Keyring:
     recovery: Recovery
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913  # the settings of keys
         cls,
         registry: Registry,
         hsm: Hsm,
@@ -30,8 +31,12 @@ class Keyring:
         state_dir: Path,
         publication: Publication | None = None,
         keys_per_owner: int | None = None,
+        destroy_after: timedelta | None = None,
     ) -> Self:
-        """Return them; keys are published as ``publication`` has it, if there is one."""
+        """Return them; keys are published as ``publication`` has it, if there is one.
+
+        Deleted keys can be had back for ``destroy_after``.
+        """
         phases = TwoPhases(registry=registry, hsm=hsm, lock=state_dir / "unfinished.lock")
         budget = EncryptionBudget(registry)
         return cls(
@@ -42,6 +47,7 @@ class Keyring:
                 phases=phases,
                 publication=publication,
                 quota=Quota(registry=registry, most=keys_per_owner),
+                destroy_after=destroy_after,
             ),
             recovery=Recovery(registry=registry, hsm=hsm, phases=phases),
         )

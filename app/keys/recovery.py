@@ -60,6 +60,21 @@ class Recovery:
             self._undo(settled, record)
             return sorted(settled)
 
+    def destroy_overdue(self, record: Record = no_record) -> list[UUID]:
+        """Destroy the keys that cannot be had back any more; return the kids.
+
+        Of those who do so at a time one marks the row, and goes on. What he leaves when he is
+        killed ``settle`` finishes. Raises ``TokenUnavailable``: then it can wait.
+        """
+        destroyed = []
+        for ref in self.registry.postponed.overdue().values():
+            self.hsm.offers()  # while the token is away the key stays as it is
+            with self.phases.under_way():
+                if self.registry.postponed.mark_destroyed(ref.kid):
+                    self.phases.finish(ref, record)
+                    destroyed.append(ref.kid)
+        return destroyed
+
     def _unfinished(self, grace: timedelta) -> Mapping[UUID, KeyRef]:
         now = datetime.now(UTC)
         return self.registry.unfinished(here_before=now - grace, before=now - OTHER_HOST_GRACE)

@@ -24,6 +24,7 @@ _TAKES: Final[Mapping[str, Callable[[Any, Any], bool]]] = MappingProxyType(
         "owner": lambda before, after: before != after,
         "expires_at": _ends_sooner,
         "alias": lambda _before, _after: False,
+        "destroy_at": lambda _before, after: after is not None,
     }
 )
 """Whether a column of a key, set to a new value, takes a right away from somebody."""
@@ -84,11 +85,20 @@ class LaterChanges:
         return Differences(taken, to_do)
 
 
+def _columns(row: Row) -> dict[str, Any]:
+    """Return what may be taken away; a deleted key has the state that it would return to."""
+    return {name: row[name] for name in _TAKES} | {"state": row["state_before"] or row["state"]}
+
+
 def _reduced_key(row: Row, later: Key) -> Row:
-    taken = {name: value for name, value in later.columns.items() if _TAKES[name](row[name], value)}
+    before = _columns(row)
+    taken = {n: value for n, value in later.columns.items() if _TAKES[n](before[n], value)}
     if "state" in taken and not row["deactivated_at"]:
         taken["deactivated_at"] = datetime.now(UTC).isoformat()
-    return row | taken
+    reduced = row | before | taken
+    if reduced["destroy_at"] is None:
+        return reduced
+    return reduced | {"state": State.DESTROYING, "state_before": reduced["state"]}
 
 
 def _reduced_grant(row: Row, later: Key) -> Row | None:
@@ -107,7 +117,7 @@ _REDUCED: Final[Mapping[str, Callable[[Row, Key], Row | None]]] = MappingProxyTy
 
 def _note(key: Key, table: str, row: Row) -> None:
     if table == "keys":
-        key.columns = {name: row[name] for name in _TAKES}
+        key.columns = _columns(row)
     elif table == "grants":
         key.grants[row["principal"]].add(row["operation"])
     elif table == "tags":

@@ -2,14 +2,15 @@
 
 Between a backup and its restoration keys have been used, changed, destroyed and made, and tokens
 revoked. So what was destroyed, revoked or taken away by the audit log stays so; a key that was
-being made is left out, for whoever finishes what is unfinished would destroy it on the token; and
-each AES-GCM key counts as having encrypted as often as it can have since.
+being made is left out, for whoever finishes what is unfinished would destroy it on the token; one
+that was deleted may have been restored since, and is there for a day at least; and each AES-GCM key
+counts as having encrypted as often as it can have since.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -27,6 +28,7 @@ from hsm import CONTENT_ENCRYPTIONS, KeySpec, TokenUnavailable
 FASTEST_A_SECOND: Final = 50_000
 """More encryptions than any service of ours has made with one key, in batches and on all cores."""
 
+_TO_THINK: Final = timedelta(days=1)
 _OF_KEYS: Final = ("keys", "grants", "tags", "repetitions")
 
 
@@ -75,15 +77,16 @@ class Plan:
 
     def rows(self) -> Iterator[transfer.TableRow]:
         """Give the rows as they will be."""
-        now = datetime.now(UTC).isoformat()
+        now = datetime.now(UTC)
         for table, found in self._kept_rows():
             row = self.later.reduced(table, found)
             if row is None:
                 continue
             if table == "keys":
                 row["encryptions"] = self._encryptions(row)
+                row["destroy_at"] = _later(row["destroy_at"], now + _TO_THINK)
             elif table == "tokens" and row["id"] in self.revoked:
-                row["revoked_at"] = row["revoked_at"] or now
+                row["revoked_at"] = row["revoked_at"] or now.isoformat()
             yield table, row
 
     def differences(self) -> Differences:
@@ -151,6 +154,10 @@ def restore(chosen: Plan, url: str, *, force: bool) -> None:
         raise BackupError("the registry is not empty: back it up, then add --force to replace it")
     migrate(url)
     transfer.replace_all(url, chosen.rows())
+
+
+def _later(destroy_at: str | None, least: datetime) -> str | None:
+    return destroy_at and max(datetime.fromisoformat(destroy_at), least).isoformat()
 
 
 def _names(path: Path) -> Mapping[str, str]:

@@ -26,6 +26,7 @@ STATES: Final[Mapping[State, str]] = MappingProxyType(
         State.ACTIVE: "Active",
         State.DEACTIVATED: "Deactivated",
         State.COMPROMISED: "Compromised",
+        State.DESTROYING: "To be destroyed",
         State.PENDING: "Being made",
         State.DESTROYED: "Being destroyed",
     }

@@ -5,7 +5,7 @@ Neither PIN nor key bytes are ever in it. The row says which keys exist, the tok
 
 from app.registry.counts import Group
 from app.registry.pages import Filters
-from app.registry.records import VISIBLE, Found, Key, Origin, Residency, State
+from app.registry.records import LASTING, VISIBLE, Found, Key, Origin, Residency, State
 from app.registry.registry import AlreadyRequested, Registry, migrate
 from app.registry.revisions import Age, Revision, compared, revision_at
 from app.registry.tags import Publication
@@ -13,6 +13,7 @@ from app.registry.tokens import ApiToken, Credentials
 from app.registry.watch import Watch
 
 __all__ = [
+    "LASTING",
     "VISIBLE",
     "Age",
     "AlreadyRequested",

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Label, Select, and_, case, column, func, select, table
 
 from app.registry.databases.database import Database
-from app.registry.records import VISIBLE, State
+from app.registry.records import LASTING, State
 from app.registry.tables import keys
 
 _REVISION: Final[Select[Any]] = select(column("version_num")).select_from(table("alembic_version"))
@@ -43,9 +43,9 @@ class Census:
             ]
 
     def owned_by(self, owner: str) -> int:
-        """Return how many keys ``owner`` has, with those that are being made."""
+        """Return how many keys ``owner`` has, with those that are being made or can be had back."""
         query = select(func.count()).where(
-            keys.c.owner == owner, keys.c.state.in_([State.PENDING, *VISIBLE])
+            keys.c.owner == owner, keys.c.state.in_([State.PENDING, *LASTING])
         )
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())

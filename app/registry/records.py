@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -18,10 +19,22 @@ class State(StrEnum):
     ACTIVE = "active"
     DEACTIVATED = "deactivated"
     COMPROMISED = "compromised"
+    DESTROYING = "destroying"
+    """Of no use any more, but still on the token, and to be had back."""
     DESTROYED = "destroyed"
 
 
 VISIBLE: Final = (State.ACTIVE, State.DEACTIVATED, State.COMPROMISED)
+"""States in which a key is of use."""
+
+LASTING: Final = (*VISIBLE, State.DESTROYING)
+"""States in which the token has to have the key."""
+
+
+DESTROYED: Final[Mapping[str, Any]] = MappingProxyType(
+    {"state": State.DESTROYED, "alias": None, "state_before": None, "destroy_at": None}
+)
+"""What is written of a key that is gone for ever; its alias is free."""
 
 
 class Origin(StrEnum):
@@ -45,6 +58,8 @@ class Key:
 
     ``alias`` is what its owner calls the key; there is no other key with that one.
     ``state`` is that of the moment of reading: an active key is deactivated once it has expired.
+    ``destroy_after`` is how long it can be had back after a DELETE, if it has a rule of its own;
+    ``destroy_at`` is when that is over, of a key in state ``destroying``.
     ``certificates`` are in base64 (RFC 7517 §4.7), its own first; only a whole row has them.
     """
 
@@ -63,6 +78,8 @@ class Key:
     activated_at: datetime | None = None
     deactivated_at: datetime | None = None
     expires_at: datetime | None = None
+    destroy_after: timedelta | None = None
+    destroy_at: datetime | None = None
 
     @property
     def ref(self) -> KeyRef:
@@ -124,7 +141,13 @@ def record_of(row: Any) -> Key:
         activated_at=instant(getattr(row, "activated_at", None)),
         deactivated_at=expires_at if is_over else instant(getattr(row, "deactivated_at", None)),
         expires_at=expires_at,
+        destroy_after=_duration(getattr(row, "destroy_after", None)),
+        destroy_at=instant(getattr(row, "destroy_at", None)),
     )
+
+
+def _duration(seconds: int | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def values_of(key: Key) -> dict[str, Any]:
@@ -145,6 +168,7 @@ def values_of(key: Key) -> dict[str, Any]:
         "alias": key.alias,
         "name": key.name,
         "expires_at": key.expires_at,
+        "destroy_after": key.destroy_after and int(key.destroy_after.total_seconds()),
     }
 
 

@@ -27,8 +27,11 @@ from app.registry.databases.database import Database, engine_for, instant, trans
 from app.registry.grants import Grants
 from app.registry.idempotency import IdempotentAnswers, forget, remember
 from app.registry.pages import Pages
+from app.registry.postponed import Postponed
 from app.registry.reading import legible, readable
 from app.registry.records import (
+    DESTROYED,
+    LASTING,
     VISIBLE,
     Found,
     Key,
@@ -39,7 +42,7 @@ from app.registry.records import (
     values_of,
 )
 from app.registry.revisions import alembic_config, is_old, require_known, revision_at
-from app.registry.tables import grants, identity, keys, tags
+from app.registry.tables import SPEC, grants, identity, keys, tags
 from app.registry.tags import Publication, Tags, publish
 from app.registry.tokens import Credentials
 from hsm import KeyNotFound, KeyRef, KeySpec
@@ -50,10 +53,6 @@ _NOBODY: Final = UUID(int=0)
 _HOT: Final = (
     *("kid", "kid_public", "owner", "kty", "alg", "crv", "bits", "origin", "residency"),
     *("state", "public_jwk", "expires_at", "alias", "signs_digests"),
-)
-_SPEC: Final = (
-    *(keys.c.kid, keys.c.kty, keys.c.alg, keys.c.crv, keys.c.bits),
-    keys.c.signs_digests,
 )
 _IS_GRANT: Final = and_(
     grants.c.kid == keys.c.kid,
@@ -82,8 +81,8 @@ def _visible(row: Any) -> Key | None:
     return record_of(row) if row.state in VISIBLE else None
 
 
-def _visible_and_granted(row: Any) -> Found | None:
-    if row.state not in VISIBLE:
+def _lasting_and_granted(row: Any) -> Found | None:
+    if row.state not in LASTING:
         return None
     return Found(record_of(row), bool(row.is_granted), bool(row.is_known))
 
@@ -120,8 +119,8 @@ class Registry:
     ) -> None:
         database = self._database = Database(url, observe)
         self._lookup = database.lookup(_FIND, _visible)
-        self._lookup_for = database.lookup(_FIND_FOR, _visible_and_granted)
-        self._lookup_called_for = database.lookup(_FIND_CALLED_FOR, _visible_and_granted)
+        self._lookup_for = database.lookup(_FIND_FOR, _lasting_and_granted)
+        self._lookup_called_for = database.lookup(_FIND_CALLED_FOR, _lasting_and_granted)
         self._host = host
         self.grants = Grants(database)
         self.tags = Tags(database)
@@ -129,6 +128,7 @@ class Registry:
         self.census = Census(database)
         self.credentials = Credentials(database)
         self.idempotency = IdempotentAnswers(database)
+        self.postponed = Postponed(database)
 
     def guard(self, require: Callable[[], None]) -> None:
         """Have ``require`` called before each use, but for ``identity`` and ``is_new``."""
@@ -163,6 +163,11 @@ class Registry:
 
     def find_for(self, principal: str, operation: str, kid: str) -> Found | None:
         """Return the visible key that ``kid`` names, which may be an alias, and what is granted."""
+        found = self.find_lasting_for(principal, operation, kid)
+        return found if found and found.key.state is not State.DESTROYING else None
+
+    def find_lasting_for(self, principal: str, operation: str, kid: str) -> Found | None:
+        """Return the same of a key that is visible, or that can be had back."""
         lookup = self._lookup_for if is_kid(kid) else self._lookup_called_for
         with self._database.translated(), legible():
             found: Found | None = lookup.one(
@@ -189,11 +194,11 @@ class Registry:
             if name in kids
         }
 
-    def whole(self, kid: UUID) -> Key | None:
-        """Return the visible key with all that is known of it, its name and its times."""
+    def whole(self, kid: UUID, states: Collection[State] = VISIBLE) -> Key | None:
+        """Return the key, in one of ``states``, with all that is known of it."""
         with self._database.reading() as connection, legible():
             row = connection.execute(select(keys).where(keys.c.kid == str(kid))).one_or_none()
-            return record_of(row) if row and row.state in VISIBLE else None
+            return record_of(row) if row and row.state in states else None
 
     def insert(
         self,
@@ -257,18 +262,18 @@ class Registry:
         except IntegrityError as error:
             raise AliasTaken from error
 
-    def mark_destroyed(self, kid: UUID) -> bool:
-        """Hide a visible key for ever; return whether it was this call that did.
+    def mark_destroyed(self, kid: UUID, states: Iterable[State] = VISIBLE) -> bool:
+        """Hide for ever a key in one of ``states``; return whether it was this call that did.
 
         From then on its alias is free.
         """
-        return self._change(kid, from_states=VISIBLE, state=State.DESTROYED, alias=None)
+        return self._change(kid, from_states=states, **DESTROYED)
 
     def abandon(self, kid: UUID) -> None:
         """Hide a key for ever, however far its creation got, and forget who asked for it."""
         with self._database.writing() as connection:
             forget(connection, str(kid))
-        self._change(kid, from_states=State, state=State.DESTROYED, alias=None)
+        self._change(kid, from_states=State, **DESTROYED)
 
     def remove(self, kid: UUID) -> None:
         """Delete a row and all that hangs on it; absence is success."""
@@ -305,13 +310,13 @@ class Registry:
             and_(keys.c.host == self._host, keys.c.changed_at < here_before),
             keys.c.changed_at < before,
         )
-        query = select(*_SPEC).where(keys.c.state.in_([State.PENDING, State.DESTROYED]), is_old)
+        query = select(*SPEC).where(keys.c.state.in_([State.PENDING, State.DESTROYED]), is_old)
         with self._database.reading() as connection:
             return {ref.kid: ref for ref in readable(connection, query, ref_of)}
 
     def specs(self, states: Iterable[State] = State) -> Mapping[UUID, KeySpec]:
         """Return what all keys are that are in one of ``states``."""
-        query = select(*_SPEC).where(keys.c.state.in_(list(states)))
+        query = select(*SPEC).where(keys.c.state.in_(list(states)))
         query = query.execution_options(yield_per=_BATCH)  # of millions none takes long
         with self._database.reading() as connection:
             return {ref.kid: ref.spec for ref in readable(connection, query, ref_of)}

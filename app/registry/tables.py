@@ -43,13 +43,23 @@ keys: Final = Table(
     Column("deactivated_at", DateTime(timezone=True)),
     Column("expires_at", DateTime(timezone=True)),
     Column("alias", String(128)),
+    Column("destroy_after", BigInteger),
+    Column("destroy_at", DateTime(timezone=True)),
+    Column("state_before", String(16)),
     Index("keys_by_owner", "owner", "kid"),
     Index("keys_by_kty", "kty", "kid"),
     Index("keys_by_alg", "alg", "kid"),
     Index("keys_by_state", "state", "kid"),
     Index("keys_by_expiry", "expires_at"),
     Index("keys_by_alias", "alias", unique=True),
+    Index("keys_by_destruction", "destroy_at"),
 )
+
+SPEC: Final = (
+    *(keys.c.kid, keys.c.kty, keys.c.alg, keys.c.crv, keys.c.bits),
+    keys.c.signs_digests,
+)
+"""What kind of key a row is."""
 
 grants: Final = Table(
     "grants",

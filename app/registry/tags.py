@@ -6,7 +6,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, delete, func, insert, literal, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.exc import IntegrityError
 
 from app.registry.databases.database import Database
@@ -16,7 +27,6 @@ from app.registry.tables import keys, tags
 from hsm import CryptoFailure
 
 _PUBLIC: Final = (State.ACTIVE, State.DEACTIVATED)
-_TO_BE_PUBLIC: Final = (State.PENDING, *_PUBLIC)
 _PUBLISHING: Final = 0x6A776B73  # any number that means the same to all
 
 
@@ -88,7 +98,7 @@ class Tags:
         self, publication: Publication, *, owner: str | None = None, tag: str | None = None
     ) -> Sequence[Key]:
         """Return pairs with the tag, those tagged last first; of ``owner`` and with ``tag`` too."""
-        query = _tagged(select(keys), publication.tag, _PUBLIC)
+        query = _tagged(select(keys), publication.tag, keys.c.state.in_(_PUBLIC))
         if owner is not None:
             query = query.where(keys.c.owner == owner)
         if tag is not None:
@@ -105,7 +115,7 @@ def publish(connection: Connection, kid: UUID, publication: Publication) -> bool
     """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_PUBLISHING)))
-    published = _tagged(select(func.count()), publication.tag, _TO_BE_PUBLIC).scalar_subquery()
+    published = _tagged(select(func.count()), publication.tag, _is_to_be_public()).scalar_subquery()
     now = literal(datetime.now(UTC), tags.c.tagged_at.type)
     row = select(literal(str(kid)), literal(publication.tag), now)
     added = insert(tags).from_select(
@@ -114,8 +124,14 @@ def publish(connection: Connection, kid: UUID, publication: Publication) -> bool
     return connection.execute(added.returning(tags.c.kid)).first() is not None
 
 
-def _tagged(query: Select[Any], tag: str, states: Iterable[State]) -> Select[Any]:
-    """Return ``query`` of the pairs with ``tag`` that are in one of ``states``."""
+def _is_to_be_public() -> ColumnElement[bool]:
+    """Return what holds of pairs that are published, or that will be once they are there again."""
+    is_to_return = and_(keys.c.state == State.DESTROYING, keys.c.state_before.in_(_PUBLIC))
+    return or_(keys.c.state.in_([State.PENDING, *_PUBLIC]), is_to_return)
+
+
+def _tagged(query: Select[Any], tag: str, condition: ColumnElement[bool]) -> Select[Any]:
+    """Return ``query`` of the pairs with ``tag`` of which ``condition`` holds."""
     return query.join_from(tags, keys, keys.c.kid == tags.c.kid).where(
-        tags.c.tag == tag, keys.c.kty != "oct", keys.c.state.in_(list(states))
+        tags.c.tag == tag, keys.c.kty != "oct", condition
     )

@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from app.registry.databases.database import engine_for, instant
 from app.registry.reading import readable
-from app.registry.records import VISIBLE, spec_of
+from app.registry.records import LASTING, spec_of
 from app.registry.revisions import Age, alembic_config, compared, revision_at
 from app.registry.tables import keys
 from hsm import KeySpec
@@ -175,5 +175,5 @@ def connections_of_others(url: str) -> int:
 
 def specs_of(rows: Iterable[TableRow]) -> Mapping[UUID, KeySpec]:
     """Return what the keys among ``rows`` are that are to be on the token."""
-    lasting = (row for table, row in rows if table == "keys" and row["state"] in VISIBLE)
+    lasting = (row for table, row in rows if table == "keys" and row["state"] in LASTING)
     return {UUID(row["kid"]): spec_of(SimpleNamespace(**row)) for row in lasting}

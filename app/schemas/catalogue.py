@@ -11,21 +11,28 @@ from app.kid import is_kid
 from app.rights import GRANTABLE, Right
 from app.schemas.fields import Text, fail
 from app.schemas.key_members import KeyMembers
-from app.schemas.labels import LONGEST, Alias, Instant, Name, NamesField, TagsField
+from app.schemas.labels import LONGEST, Alias, Duration, Instant, Name, NamesField, TagsField
 from app.schemas.schema import RequestSchema
 
 STATES: Final = ("active", "deactivated", "compromised")
+"""Those that callers may set."""
+
+SHOWN_STATES: Final = (*STATES, "destroying")
 MOST_KEYS: Final = 200
 DEFAULT_KEYS: Final = 50
 
 
 class State(Text):
-    """A state that callers may ask for."""
+    """A state that callers may ask for, by default one that they may set."""
+
+    def __init__(self, *states: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.states = states or STATES
 
     def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
         text = self._text(value)
-        if text not in STATES:
-            fail(BadRequest(f"Field '{attr}' must be one of: {', '.join(STATES)}"))
+        if text not in self.states:
+            fail(BadRequest(f"Field '{attr}' must be one of: {', '.join(self.states)}"))
         return text
 
 
@@ -44,7 +51,7 @@ class ListQuery(RequestSchema):
 
     kty = Name()
     alg = Name()
-    state = State()
+    state = State(*SHOWN_STATES)
     tag = Name()
     owner = Owner()
     limit = Text(load_default=str(DEFAULT_KEYS))
@@ -104,6 +111,8 @@ class DescriptionResponse(KeyMembers):
     residency = fields.String(required=True)
     jwk = fields.Dict()
     digest = fields.Boolean()
+    destroy_after = Duration()
+    destroys = Instant()
 
 
 class ListResponse(Schema):

@@ -25,7 +25,7 @@ from app.schemas.fields import (
     refusal,
 )
 from app.schemas.key_members import KeyMembers
-from app.schemas.labels import AliasOfNew, Instant, Labels, Name, TagsField
+from app.schemas.labels import AliasOfNew, Duration, Instant, Labels, Name, TagsField
 from app.schemas.messages.addressed import RecipientsField
 from app.schemas.messages.encryption import jwe_members, require_encrypted_key
 from app.schemas.messages.received_header import ProtectedHeader
@@ -100,6 +100,7 @@ class CreateKeyRequest(RequestSchema):
     alias = AliasOfNew(*_IMPORTS, load_default=None, allow_none=True)
     tags = TagsField(load_default=None, allow_none=True)
     expires = Instant(load_default=None, allow_none=True)
+    destroy_after = Duration(load_default=None, allow_none=True)
 
     @post_load
     def make(self, body: dict[str, Any], **_kwargs: Any) -> KeyRequest:
@@ -111,8 +112,13 @@ class CreateKeyRequest(RequestSchema):
             spec = _signing_digests(spec)
         request = _import(spec, body) if _is_import(given) else _generation(spec, body)
         _require_offered(spec)
-        tags, expires_at = body["tags"] or (), body["expires"]
-        labels = Labels(name=body["name"], alias=body["alias"], tags=tags, expires_at=expires_at)
+        labels = Labels(
+            name=body["name"],
+            alias=body["alias"],
+            tags=body["tags"] or (),
+            expires_at=body["expires"],
+            destroy_after=body["destroy_after"],
+        )
         return replace(request, labels=labels)
 
 
@@ -123,6 +129,7 @@ class KeyResponse(KeyMembers):
     published = fields.Boolean()
     alias = fields.String()
     digest = fields.Boolean()
+    destroy_after = Duration()
 
 
 class UnwrapRequest(RequestSchema):

@@ -1,13 +1,14 @@
-"""What callers write on keys: a name, an alias, tags, until when they are used."""
+"""What callers write on keys: a name, an alias, tags, and how long they are to be there."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from marshmallow import fields
 
+from app.duration import read_duration
 from app.errors import BadRequest
 from app.instants import LAST, is_to_come
 from app.kid import is_alias
@@ -28,6 +29,7 @@ class Labels:
     alias: str | None = None
     tags: Sequence[str] = ()
     expires_at: datetime | None = None
+    destroy_after: timedelta | None = None
 
 
 class Name(Text):
@@ -92,6 +94,16 @@ class Instant(Text):
 
     def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
         return None if value is None else value.isoformat().replace("+00:00", "Z")
+
+
+class Duration(Text):
+    """A time of a certain length (ISO 8601)."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> timedelta:
+        try:
+            return read_duration(self._text(value))
+        except ValueError as error:
+            fail(BadRequest(f"Field '{attr}' {error}"))
 
 
 def _instant(text: str) -> datetime | None:

@@ -347,7 +347,7 @@ def members() -> dict[str, JsonSchema]:
         # With null they are no longer the requests that these members make of them.
         "ProtectedSignRequest.protected": {"type": ["string", "null"]},
         "CompactMacRequest.serialization": nullable({"type": "string", "enum": [COMPACT]}),
-        "DescriptionResponse.state": {"enum": list(catalogue.STATES)},
+        "DescriptionResponse.state": {"enum": list(catalogue.SHOWN_STATES)},
         "DescriptionResponse.origin": {"enum": [str(origin) for origin in Origin]},
         "DescriptionResponse.residency": {"enum": [str(place) for place in Residency]},
         "DescriptionResponse.jwk": reference("Jwk"),

@@ -9,6 +9,7 @@ from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import fields
 
 import hsm
+from app.duration import PATTERN
 from app.schemas import catalogue, certificates, labels
 from app.schemas.batch import RequestsField
 from app.schemas.fields import (
@@ -162,7 +163,13 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
     labels.Alias: _ALIAS,
     labels.AliasOfNew: {"anyOf": [_ALIAS, {"const": True}]},
     labels.Name: {"type": "string", "minLength": 1, "maxLength": labels.LONGEST},
-    catalogue.State: {"type": "string", "enum": list(catalogue.STATES)},
+    catalogue.State: lambda field: {"type": "string", "enum": list(field.states)},
+    labels.Duration: {
+        "type": "string",
+        "format": "duration",
+        "pattern": f"^{PATTERN}$",
+        "examples": ["P30D"],
+    },
     labels.Instant: {"type": "string", "format": "date-time"},
     labels.NamesField: {"type": "array", "items": {"type": "string"}},
     labels.TagsField: {"type": "array", "items": {"type": "string"}},

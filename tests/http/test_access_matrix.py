@@ -126,6 +126,7 @@ CALLS = [
         "keys.change", key="EC public", body=_just(state="active", expires="2099-12-31T00:00:00Z")
     ),
     call("keys.destroy", key="final", is_final=True),
+    call("keys.restore", key="deleted", is_final=True),
     call("keys.tags", key="EC"),
     call("keys.change_tags", "POST", key="EC", body=_just(tags=["x"])),
     call("keys.change_tags", "DELETE", key="EC", body=_just(tags=["x"])),
@@ -229,7 +230,7 @@ class Site:
                 "RSA public": rsa["kid_public"],
                 "AES": self.create(kty="oct", alg="A128GCM")["kid"],
                 "HMAC": self.create(kty="oct", alg="HS256")["kid"],
-                "final": self.create(kty="oct", alg="HS256")["kid"],
+                **{key: self.anew(key) for key in ("final", "deleted")},
             }
         )
         ok, made = self.owner.ok, self.made
@@ -238,6 +239,13 @@ class Site:
         made["message for EC public"] = signed | {"data": "AAAA"}
         for key, names in (("AES", AES), ("RSA", OAEP)):
             made[f"message for {key}"] = ok("/encrypt", {"kid": made[key], "data": "AAAA"} | names)
+
+    def anew(self, key: str) -> str:
+        """Return the kid of a key to be destroyed, or of one that is to be restored."""
+        kid: str = self.create(kty="oct", alg="HS256", destroy_after="P1D")["kid"]
+        if key == "deleted":
+            assert self.owner.delete(kid).status == 204
+        return kid
 
     def client(self, who: str) -> "Client":
         """Return a client that comes as ``who``."""
@@ -335,7 +343,7 @@ def test_everybody_gets_the_answer_that_the_rule_gives(site, who):
                 rule = expected(who, call, is_known=is_known)
                 answer = site.ask(client, call, is_known=is_known)
                 if call.is_final and answer == call.endpoint.status:
-                    site.made[call.key] = site.create(kty="oct", alg="HS256")["kid"]
+                    site.made[call.key] = site.anew(call.key)
                 if answer != rule:
                     wrong.append((call.name, is_known, answer, rule))
     assert not wrong

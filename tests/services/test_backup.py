@@ -359,6 +359,88 @@ def listed(printed: str, title: str) -> list[str]:
     return [next(lines).strip() for _ in range(number)]
 
 
+# --- What was deleted and can be had back ---
+
+DELETED: dict[str, Any] = {"endpoint": "keys.destroy", "status": 204, "destroy_at": LATER}
+RESTORED: dict[str, Any] = {"endpoint": "keys.restore", "status": 200, "destroy_at": None}
+IS_DELETED = "state = 'destroying', state_before = 'active', destroy_at = '2026-01-03 00:00:00'"
+
+
+class Deletion(NamedTuple):
+    """The row in the backup, lines after it, and what becomes of it, of its state before too."""
+
+    row: str
+    lines: list[dict[str, Any]]
+    states: tuple[str, str | None]
+    taken: list[str]
+    to_do: list[str]
+
+
+DELETIONS = {
+    "deleted": Deletion(
+        "name = 'x'", [DELETED], ("destroying", "active"), [f"destroy_at {LATER}"], []
+    ),
+    "deleted by command": Deletion(
+        "name = 'x'",
+        [{"endpoint": "cli.keys.destroy", "destroy_at": LATER}],
+        ("destroying", "active"),
+        [f"destroy_at {LATER}"],
+        [],
+    ),
+    "and restored": Deletion("name = 'x'", [DELETED, RESTORED], ("active", None), [], []),
+    "and restored by command": Deletion(
+        "name = 'x'",
+        [DELETED, {"endpoint": "cli.keys.restore", "destroy_at": None}],
+        ("active", None),
+        [],
+        [],
+    ),
+    "compromised and deleted": Deletion(
+        "name = 'x'",
+        [{"state": "compromised"}, DELETED],
+        ("destroying", "compromised"),
+        ["state compromised", f"destroy_at {LATER}"],
+        [],
+    ),
+    "deleted before": Deletion(IS_DELETED, [], ("destroying", "active"), [], []),
+    "restored since": Deletion(
+        IS_DELETED, [RESTORED], ("destroying", "active"), [], ["destroy_at None"]
+    ),
+    "restored since, and compromised": Deletion(
+        IS_DELETED,
+        [RESTORED, {"state": "compromised"}],
+        ("destroying", "compromised"),
+        ["state compromised"],
+        ["destroy_at None"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DELETIONS)
+def test_what_was_deleted_is_there_for_a_day_at_least_as_it_may_be_restored(
+    name, here, settings, tmp_path
+):
+    url, log, deletion = url_in(settings), AuditLog(log_path(settings)), DELETIONS[name]
+    fill(url)
+    with connected(url) as connection:
+        connection.execute(text(f"UPDATE keys SET {deletion.row} WHERE kid = '{AES}'"))
+    file = write(here, settings, tmp_path / "file")
+    for line in deletion.lines:
+        log.record(**{"endpoint": "keys.change", "status": 200, "kid": AES, **line})
+    began = datetime.now(UTC)
+    done = here(settings, "restore", file, *BY_ITSELF, "--force", "--encryptions", "0")
+    assert listed(done.stdout, "taken away again") == [f"{AES}: {each}" for each in deletion.taken]
+    assert listed(done.stdout, "to be done again") == [f"{AES}: {each}" for each in deletion.to_do]
+    (key,) = [row for row in everything(url)["keys"] if row.kid == AES]
+    assert (key.state, key.state_before) == deletion.states
+    assert bool(key.deactivated_at) is ("compromised" in deletion.states)
+    if key.state == "destroying":
+        destroy_at = datetime.fromisoformat(key.destroy_at).replace(tzinfo=UTC)
+        assert destroy_at >= began + timedelta(days=1)
+        was_said = f"destroy_at {LATER}" in deletion.taken
+        assert (destroy_at == datetime.fromisoformat(LATER)) is was_said
+
+
 def test_lines_of_several_hosts_count_in_the_order_of_their_times(here, settings, tmp_path):
     fill(url_in(settings))
     file = write(here, settings, tmp_path / "file")
@@ -532,13 +614,15 @@ def test_without_a_line_the_janitor_leaves_the_row(saved, local, clear_away, mon
 
 
 def test_a_command_that_loses_the_token_has_destroyed_the_key(
-    saved, environment, here, monkeypatch
+    saved, environment, here, monkeypatch, clear_away
 ):
     monkeypatch.setattr(keys, "keyring_of", lambda _config: saved.keyring)
     with monkeypatch.context() as patch:
         patch.setattr(Hsm, "destroy", lost)
         here(environment, "keys", "destroy", "--yes", saved.kid, status=2)
     assert saved.is_left_out
+    clear_away()
+    assert not saved.has_row
 
 
 def test_an_aes_gcm_key_counts_as_used_as_often_as_it_can_have_been(here, settings, tmp_path):

@@ -6,11 +6,13 @@ import pty
 import subprocess
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from app.audit import verify
+from app.config import Config
+from app.registry import Registry
 from scripts.throwaway import ROOT
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS, token_for
@@ -67,6 +69,26 @@ def test_a_destroyed_key_is_gone_at_once_and_in_the_audit_log(run, callers, sett
     [line] = audited(settings)
     assert (line["principal"], line["endpoint"]) == ("operator", "cli.keys.destroy")
     assert line["kid"] == key["kid_public"]
+
+
+def test_a_deleted_key_is_restored_by_the_operator_or_not_waited_for(run, callers, settings):
+    kid = callers.alice.create(kty="oct", alg="HS256", destroy_after="P1D")["kid"]
+    gone = json.loads(run("keys", "destroy", "--yes", "--json", kid).stdout)
+    assert (gone["kid"], gone["state"]) == (kid, "destroying")
+    assert kid in run("keys", "list", "--state", "destroying").stdout
+    restored = json.loads(run("keys", "restore", "--json", kid).stdout)
+    assert restored == callers.alice.get(f"/keys/{kid}").body
+    assert restored["state"] == "active"
+    refused = run("keys", "restore", kid, status=2)
+    assert refused.stderr == "jose-hsm: The key is active, and there is nothing to restore\n"
+    assert callers.alice.delete(kid).status == 204
+    assert "destroyed" in run("keys", "destroy", "--yes", "--now", kid).stdout
+    assert callers.alice.get(f"/keys/{kid}").status == 404
+    deleted, back, destroyed = audited(settings)
+    assert (deleted["endpoint"], deleted["destroy_at"]) == ("cli.keys.destroy", gone["destroys"])
+    assert (back["endpoint"], back["kid"], back["destroy_at"]) == ("cli.keys.restore", kid, None)
+    assert (destroyed["endpoint"], destroyed["destroyed"]) == ("cli.keys.destroy", kid)
+    assert UUID(kid) not in Registry(Config.from_env(settings).registry_url, host="").specs()
 
 
 def test_a_key_is_destroyed_after_a_yes_only(settings, run, callers):

@@ -1,4 +1,4 @@
-"""Keys: create, import, unwrap, list, read, change, tag, destroy."""
+"""Keys: create, import, unwrap, list, read, change, tag, destroy, restore."""
 
 from dataclasses import replace
 from http import HTTPStatus
@@ -33,7 +33,7 @@ from app.schemas.catalogue import (
 from app.schemas.keys import CreateKeyRequest, KeyResponse, UnwrapRequest
 
 resource: Final = Resource(
-    "keys", "Create, import, unwrap, list, read, change, tag and destroy keys.", prefix=API
+    "keys", "Create, import, unwrap, list, read, change, tag, destroy and restore keys.", prefix=API
 )
 
 _CREATE: Final = CreateKeyRequest()
@@ -193,10 +193,32 @@ def change(kid: str) -> ResponseReturnValue:
 def destroy(kid: str) -> ResponseReturnValue:
     """Destroy a key, both halves of a pair.
 
-    Whichever half `kid` names. From then on both kids are 404.
+    Whichever half `kid` names. From then on both kids are 404. If the key has `destroy_after`, or
+    the service a default of it, the key is `destroying` until then, of no use, and `restore` brings
+    it back; only GET and lists still show it.
     """
     keyring().creation.destroy(principal(), kid)
     return "", HTTPStatus.NO_CONTENT
+
+
+@resource.serves(
+    Endpoint(
+        "POST",
+        "/keys/<kid>/restore",
+        answers=(_DESCRIPTION,),
+        says="The key as it is now",
+        needs=(Right.MANAGE,),
+        kind=Kind.MANAGE,
+        audit=Audit.CHANGE,
+        failures=STATE,
+    )
+)
+def restore(kid: str) -> ResponseReturnValue:
+    """Bring back a key that is `destroying`, as it was before.
+
+    With its state, alias, tags and grants, until `destroys`. From then on it is destroyed.
+    """
+    return dict(_DESCRIPTION.dump(catalogue().restore(principal(), kid)))
 
 
 @resource.serves(

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import IO, Any, Final
 
 import click
 
 from app import current_request
 from app.config import Config
+from app.errors import RegistryUnavailable
 from app.keys.adoption import adopt
 from app.kid import is_kid
 from app.operator.cli.command import CommandFailed, as_json, configured
@@ -23,7 +25,7 @@ from app.operator.cli.service import (
 from app.pkcs11_uri import path_of
 from app.registry import State
 from app.rights import GRANTABLE, Right
-from app.schemas.catalogue import MOST_KEYS, STATES, DescriptionResponse
+from app.schemas.catalogue import MOST_KEYS, SHOWN_STATES, DescriptionResponse
 
 _DESCRIPTION: Final = DescriptionResponse()
 _COLUMNS: Final = ("kid", "kty", "alg", "state", "owner", "name", "alias", "tags", "expires")
@@ -32,13 +34,13 @@ _kid: Final = click.argument("kid")
 
 @click.group()
 def keys() -> None:
-    """List, show, grant, deactivate, destroy and adopt keys."""
+    """List, show, grant, deactivate, destroy, restore and adopt keys."""
 
 
 @keys.command("list")
 @click.option("--kty", help="Only those with this kty.")
 @click.option("--alg", help="Only those with this alg.")
-@click.option("--state", type=click.Choice(STATES), help="Only those with this state.")
+@click.option("--state", type=click.Choice(SHOWN_STATES), help="Only those with this state.")
 @click.option("--tag", help="Only those with this tag.")
 @click.option("--owner", help="Only those with this owner.")
 @as_json
@@ -105,20 +107,40 @@ def _change(config: Config, command: str, kid: str, state: State, *, as_json: bo
 @as_json
 @_kid
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--now", is_flag=True, help="Even if it could be restored.")
 @configured
-def destroy(config: Config, *, kid: str, yes: bool, as_json: bool) -> int:
-    """Destroy a key for ever, both halves of a pair."""
+def destroy(config: Config, *, kid: str, yes: bool, now: bool, as_json: bool) -> int:
+    """Destroy a key for ever, both halves of a pair; one with destroy_after only after that."""
     if not yes:
         _ask(f"Destroy {kid} for ever?")
     kid = _kid_of(config, kid)
     current = current_request.begin()
+    creation = keyring_of(config).creation
     try:
-        keyring_of(config).creation.destroy(OPERATOR, kid)
+        (creation.destroy_at_once if now else creation.destroy)(OPERATOR, kid)
     finally:
         if current.change:  # it is destroyed, even if the token has gone away meanwhile
             record(config, "keys.destroy", kid=kid, **current.change)
         current_request.end()
-    _print({"kid": kid, "state": "destroyed"}, as_json=as_json)
+    if current.when_audited:
+        with suppress(RegistryUnavailable):  # then the janitor removes the row
+            current.when_audited()
+    destroys = current.change.get("destroy_at")
+    gone = {"state": "destroying", "destroys": destroys} if destroys else {"state": "destroyed"}
+    _print({"kid": kid, **gone}, as_json=as_json)
+    return 0
+
+
+@keys.command()
+@as_json
+@_kid
+@configured
+def restore(config: Config, *, kid: str, as_json: bool) -> int:
+    """Bring back a key that is to be destroyed, as it was before."""
+    kid = _kid_of(config, kid)
+    described = catalogue_of(config).restore(OPERATOR, kid)
+    record(config, "keys.restore", kid=kid, destroy_at=None)
+    _print(dict(_DESCRIPTION.dump(described)), as_json=as_json)
     return 0
 
 

@@ -33,7 +33,12 @@ def catalogue_of(config: Config) -> Catalogue:
 
 def keyring_of(config: Config) -> Keyring:
     """Return the keyring; raise ``TokenUnavailable`` if the token does not become ready."""
-    return Keyring.of(registry_of(config), opened(config), state_dir=config.state_dir)
+    return Keyring.of(
+        registry_of(config),
+        opened(config),
+        state_dir=config.state_dir,
+        destroy_after=config.destroy_after,
+    )
 
 
 def opened(config: Config) -> Hsm:

@@ -12,7 +12,7 @@ from app.config import Config
 from app.operator.doctor import checks
 from app.operator.doctor.check import Check, check_of
 from app.operator.doctor.verdict import Result
-from app.registry import VISIBLE, Registry
+from app.registry import LASTING, Registry
 from app.settings import PREFIX
 from hsm import ALGORITHMS, RATES, Examination, Finding, KeySpec, TokenUnavailable, is_whole
 
@@ -177,7 +177,7 @@ class Doctor:
 
     def _specs(self) -> dict[UUID, KeySpec]:
         """Return what the keys are that are neither being made nor destroyed."""
-        return dict(Registry(self._config.registry_url, host="").specs(VISIBLE))
+        return dict(Registry(self._config.registry_url, host="").specs(LASTING))
 
     def _needed(self) -> frozenset[str]:
         """Return the algorithms that keys of the registry are bound to."""
