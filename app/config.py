@@ -86,7 +86,7 @@ class Config:
     generations: int = setting(
         whole,
         "RSA pairs that each worker generates, or checks to import, at a time, in a lane of their "
-        "own; seven more may wait, others get 503",
+        "own; seven more may wait, for 15 s, others get 503",
         default=1,
     )
     call_seconds: float = setting(

@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 import hsm
-from hsm import Hsm, KeyRef, KeySpec
+from hsm import Hsm, KeyRef, KeySpec, TokenUnavailable
 from hsm.life.rsa_lane import Generations
 from hsm.life.watchdog import EXIT_STATUS
 from hsm.software import verify
@@ -305,6 +307,28 @@ def test_generations_beyond_the_few_that_may_wait_are_refused_at_once():
     for thread in threads:
         thread.join()
     assert outcomes.count("done") == 8
+
+
+def test_a_generation_whose_turn_does_not_come_in_time_is_refused_and_never_begins():
+    lane, free, begun = Generations(1, wait_seconds=0.01), threading.Event(), list[str]()
+
+    def generate(name: str) -> None:
+        begun.append(name)
+        free.wait(PATIENCE_SECONDS)
+
+    def begin_first() -> None:
+        while not begun:  # a busy machine may take longer to begin than anybody waits
+            with suppress(TokenUnavailable):
+                lane.run(partial(generate, "first"))
+
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(begin_first)
+        until(lambda: begun)
+        assert _outcome(lambda: lane.run(partial(generate, "second"))) == "TokenUnavailable"
+        assert not first.done()  # who has begun is waited for
+        free.set()
+    until(lambda: _outcome(lambda: lane.run(int)) == "done")
+    assert begun == ["first"]
 
 
 MOST_NICE = 19  # of Linux, which gives that to whoever wants more: tests too may be run nicely
