@@ -9,7 +9,7 @@ from pkcs11 import PKCS11Error, Token, TokenFlag
 
 from hsm.cryptoki.attributes import attribute_mapper
 from hsm.cryptoki.faults import Fault, fault_of, name_of
-from hsm.cryptoki.module import FunctionList
+from hsm.cryptoki.module import FunctionList, serial_of
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import SessionPool
 from hsm.errors import Cause, TokenUnavailable
@@ -44,10 +44,10 @@ def log_in(
     Raises ``TokenUnavailable`` with the cause ``pin`` if there is no PIN to try or the token
     refuses it, which ``latch`` remembers for all processes; ``PKCS11Error`` for all else.
     """
-    pin = read_pin(settings)
-    if latch.is_closed(token.serial, pin, was_wrong=was_wrong(token)):
+    pin, serial = read_pin(settings), serial_of(token, settings.parameters)
+    if latch.is_closed(serial, pin, was_wrong=was_wrong(token)):
         raise TokenUnavailable("the PIN was refused and has not changed since", cause=Cause.PIN)
-    latch.begin(token.serial, pin)
+    latch.begin(serial, pin)
     try:
         pool = SessionPool(
             token,

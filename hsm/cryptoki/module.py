@@ -259,6 +259,16 @@ class Module:
         return found[0]
 
 
+def serial_of(token: Token, parameters: str | None) -> bytes:
+    """Return the serial number of ``token``, or what else tells it from others if that is zeros.
+
+    Then its label and the ``parameters`` of its library, which say where it is, go with it.
+    """
+    if token.serial.strip(b"\0 0"):
+        return token.serial
+    return b"\0".join((token.serial, token.label.encode(), os.fsencode(parameters or "")))
+
+
 def _text(padded: bytes) -> str:
     """Return a text of PKCS#11: UTF-8, filled up with spaces."""
     return padded.decode("utf-8", "replace")

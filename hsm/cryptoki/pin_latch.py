@@ -20,7 +20,7 @@ class PinLatch:
     Tokens lock after a few wrong PINs, some for good. So a refused PIN is never tried again on the
     same token until it changes, or somebody removes the file. That a PIN is being tried is on the
     disk before the token gets it, so that a process that is killed over it has said so. Only a
-    salted scrypt hash of PIN and serial number is kept.
+    salted scrypt hash of PIN and serial number (``serial_of``) is kept.
     """
 
     def __init__(self, path: Path) -> None:

@@ -23,7 +23,7 @@ from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.faults import described, name_of
 from hsm.cryptoki.login import REFUSALS, log_in, read_pin, was_wrong
-from hsm.cryptoki.module import Module
+from hsm.cryptoki.module import Module, serial_of
 from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.owner import owner_of
 from hsm.cryptoki.pin_latch import PinLatch
@@ -105,6 +105,7 @@ class Examination:
         self._pool: SessionPool
         self._templates: Templates
         self._canary: Canary
+        self._proof_cache: ProofCache
         self._token: Token
 
     @property
@@ -168,7 +169,9 @@ class Examination:
     def latch(self) -> Finding:
         """See whether the PIN has been refused before; it is not tried."""
         is_closed = self._latch.is_closed(
-            self._found.serial, read_pin(self._settings), was_wrong=was_wrong(self._found)
+            serial_of(self._found, self._settings.parameters),
+            read_pin(self._settings),
+            was_wrong=was_wrong(self._found),
         )
         return Finding("closed" if is_closed else "")
 
@@ -230,9 +233,9 @@ class Examination:
     @_answered
     def proof(self) -> Finding:
         """Try every algorithm, as the service does when it opens the token."""
-        proof_cache = ProofCache(None, self._found)
+        self._proof_cache = ProofCache(None, self._found)
         self._token = Token.prove(
-            self._pool, self._templates, self._canary, self._policy, proof_cache
+            self._pool, self._templates, self._canary, self._policy, self._proof_cache
         )
         offers = self._token.offers.values()
         offered = sum(offer.is_offered for offer in offers)
@@ -247,7 +250,8 @@ class Examination:
             symptoms = dict.fromkeys(reasons, "switched_off") | _LACKS
             if row.family is not Family.KEY_MANAGEMENT:  # there a refusal looks like bad padding
                 symptoms[WRONG_RESULT] = "wrong"
-            return Finding(symptoms.get(offer.reason, "lacking"), {"reason": offer.reason})
+            details = self._details(name, offer.reason)
+            return Finding(symptoms.get(offer.reason, "lacking"), {"reason": details})
         chosen = [example for example in examples().get(name, ()) if self._is_offered(example)]
         try:
             self._compare(chosen)
@@ -255,7 +259,7 @@ class Examination:
             return Finding("not_imported", {"answer": str(error)})
         facts = {"compared_with": ", ".join(example.source for example in chosen)}
         if refused := self._refused_curves(name):
-            reason = next(iter(refused.values()))
+            reason = self._details(name, next(iter(refused.values())))
             return Finding("some_curves", facts | {"curves": ", ".join(refused), "reason": reason})
         symptom = {"token": "", "process": "in_process"}[offer.residency]
         return Finding(symptom if chosen else "no_example", facts)
@@ -323,6 +327,12 @@ class Examination:
             for curve in row.curves
             if curve.crv in refused and not self._policy.refusal(row, curve)
         }
+
+    def _details(self, name: str, reason: str) -> str:
+        """Return what was answered when a trial of ``name`` was refused for ``reason``."""
+        found = self._proof_cache.details.items()
+        of_name = (details for trial, details in found if trial.split()[0] == name)
+        return next((details for details in of_name if details.startswith(reason)), reason)
 
     def _compare(self, chosen: Iterable[Example]) -> None:
         known = KnownAnswers(self._token)

@@ -215,7 +215,7 @@ class Connection:
             self._product, self.places = module.product(token), module.places(token)
             pool = log_in(token, settings, self._latch, module.functions)
             self._first_aid.save()
-            proof_cache = ProofCache(settings.shared_dir, pool.token)
+            proof_cache = ProofCache(settings.shared_dir, pool.token, settings.parameters)
             with proof_cache.shared(believe=not self._state.epoch):
                 templates = found_templates(pool, proof_cache)
                 canary = Canary(pool.anchor, templates)

@@ -10,7 +10,9 @@ from typing import Final
 
 from pkcs11 import Token
 
+from hsm.cryptoki.module import serial_of
 from hsm.files import file_lock, replace
+from hsm.life.refusal import Refusal
 
 _VALID_SECONDS: Final = 3600.0
 
@@ -20,12 +22,13 @@ class ProofCache:
 
     They are kept in ``directory``, which lives as long as the service whose processes share it,
     and believed for an hour of the same token with the same mechanism list. Without a
-    ``directory`` a process is on its own.
+    ``directory`` a process is on its own. ``details`` are those of what it has tried itself.
     """
 
-    def __init__(self, directory: Path | None, token: Token) -> None:
-        self._path = directory and directory / f"proofs-{_identity(token)}.json"
+    def __init__(self, directory: Path | None, token: Token, parameters: str | None = None) -> None:
+        self._path = directory and directory / f"proofs-{_identity(token, parameters)}.json"
         self._known: dict[str, str | None] = {}
+        self.details: dict[str, str] = {}
 
     @contextmanager
     def shared(self, *, believe: bool) -> Iterator[None]:
@@ -50,6 +53,16 @@ class ProofCache:
             self._known[name] = trial()
         return self._known[name]
 
+    def refusal(self, name: str, trial: Callable[[], Refusal | None]) -> str | None:
+        """Return the reason that is known against ``name``, or what ``trial`` finds."""
+        return self.of(name, lambda: self._noted(name, trial()))
+
+    def _noted(self, name: str, refusal: Refusal | None) -> str | None:
+        if refusal is None:
+            return None
+        self.details[name] = refusal.details
+        return refusal.reason
+
 
 def _read(path: Path) -> dict[str, str | None]:
     with suppress(OSError, ValueError):
@@ -63,9 +76,10 @@ def _write(path: Path, known: Mapping[str, str | None]) -> None:
         replace(path, json.dumps(known).encode("ascii"), synced=False)
 
 
-def _identity(token: Token) -> str:
+def _identity(token: Token, parameters: str | None) -> str:
     """Return a name of the token, its versions, and what it says of its mechanisms."""
+    serial = serial_of(token, parameters)
     versions = token.hardware_version, token.firmware_version
     mechanisms = sorted(map(int, token.slot.get_mechanisms()))
-    identity = token.serial, token.manufacturer_id, token.model, versions, mechanisms
+    identity = serial, token.manufacturer_id, token.model, versions, mechanisms
     return hashlib.sha256(repr(identity).encode()).hexdigest()[:16]

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from pkcs11 import PKCS11Error
 
-from hsm.cryptoki.faults import Fault, fault_of, name_of
+from hsm.cryptoki.faults import Fault, described, fault_of, name_of
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
 from hsm.errors import HsmError, TokenUnavailable
@@ -22,25 +22,38 @@ _OF_ITSELF: Final = (*_PASSES, Fault.DOWN, Fault.SESSION_LOST)
 """What a token in trouble answers, and some a vendor's code for what they only lack."""
 
 
+class Refusal(NamedTuple):
+    """Why something is not offered: a ``reason`` for callers, ``details`` for who mends the token.
+
+    The details name the function that failed, too.
+    """
+
+    reason: str
+    details: str
+
+
+_WRONG: Final = Refusal(WRONG_RESULT, WRONG_RESULT)
+
+
 def refusal_of(
     pool: SessionPool, trial: Callable[[Session], object], control: Callable[[Session], bool]
-) -> str | None:
+) -> Refusal | None:
     """Return why ``trial`` fails on this token, or ``None`` if it succeeds.
 
     A token in trouble lacks nothing: a wrong result, or an error that passes, is believed only of
     one that gives it for seconds, and a refusal only if ``control`` succeeds after it. Else
     ``TokenUnavailable`` is raised, or the ``PKCS11Error`` that says so by itself.
     """
-    reason, errors = None, 0
+    refusal, errors = None, 0
     for _ in range(_TRIES_OVER_SECONDS):
         try:
             with pool.operations.session() as session:
                 trial(session)
         except HsmError:
-            reason = WRONG_RESULT
+            refusal = _WRONG
             time.sleep(_PAUSE_SECONDS)
         except PKCS11Error as error:
-            fault, reason = fault_of(error), f"the token answers {name_of(error)}"
+            fault, refusal = fault_of(error), _refusal(error)
             if fault is Fault.PIN:
                 raise
             if fault in _OF_ITSELF:
@@ -51,7 +64,12 @@ def refusal_of(
         else:
             return None
     _require_well(pool, control)
-    return reason
+    return refusal
+
+
+def _refusal(error: PKCS11Error) -> Refusal:
+    name, details = name_of(error), described(error)
+    return Refusal(f"the token answers {name}", f"the token answers {details}")
 
 
 def _require_well(pool: SessionPool, control: Callable[[Session], bool]) -> None:

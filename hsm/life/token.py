@@ -277,7 +277,8 @@ class _Trials:
 
     def _transport(self, row: KeyManagement, encs: Sequence[ContentEncryption]) -> Offer:
         if self._kek_refusal is not None:
-            return Offer(self._kek_refusal)
+            self._proof_cache.details[row.name] = self._kek_refusal.details
+            return Offer(self._kek_refusal.reason)
         reason = None
         for path in map(self._path, row.cek_paths):
             if path.carries(encs[0]):
@@ -303,7 +304,7 @@ class _Trials:
         return {crv: reason for crv, reason in found.items() if reason is not None}
 
     def _refusal(self, attempt: Attempt, name: str, curve: Curve | None) -> str | None:
-        return self._proof_cache.of(
+        return self._proof_cache.refusal(
             f"{name} {curve.crv}" if curve else name,
             lambda: refusal_of(self._pool, partial(attempt, curve), self._canary.works),
         )

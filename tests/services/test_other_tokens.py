@@ -8,6 +8,7 @@ import pytest
 from pkcs11 import Attribute, ObjectClass, PKCS11Error
 
 import hsm
+from hsm.examination.examination import Examination
 from hsm.life.work import Errand
 from scripts.throwaway import make_token
 from scripts.tokens import TOKENS
@@ -19,7 +20,7 @@ from tests.shared.drivers import result_of
 from tests.shared.forks import server
 from tests.shared.waiting import until
 from tests.shared.workers import kill_a_worker
-from tests.token.test_connection import _started
+from tests.token.test_connection import _settings, _started
 
 OTHERS = [name for name in TOKENS if name != "softhsm"]
 OPT_IN = {name for name, row in hsm.ALGORITHMS.items() if row.is_opt_in}
@@ -109,6 +110,22 @@ def own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return name, make_token(tmp_path_factory.mktemp(name) / "state", name)
 
 
+def latch() -> str:
+    """Return what the doctor sees of the PIN, which is not tried."""
+    examination = Examination(_settings(parameters=_parameters()))
+    looks = [examination.module(), examination.token(), examination.latch()]
+    examination.close()
+    return looks[-1].symptom
+
+
+def log_in() -> str:
+    """Return how the token takes the PIN."""
+    examination = Examination(_settings(parameters=_parameters()))
+    looks = [examination.module(), examination.token(), examination.login()]
+    examination.close()
+    return looks[-1].symptom
+
+
 def test_it_offers_all_but_what_it_is_known_to_lack(own):
     name, environment = own
     assert result_of(environment, lacking) == sorted(TOKENS[name].lacks | OPT_IN)
@@ -133,3 +150,16 @@ def test_every_key_works_through_restart_and_kill_and_is_gone_when_destroyed(own
             assert api.get(f"/keys/{key['kid']}").status == 404
         objects, *_ = result_of(environment, violations)
         assert int(objects.split()[0]) <= 2  # the canary, and the key of backups
+
+
+def test_a_pin_that_one_token_refuses_is_tried_on_another_of_the_same_state_directory(
+    own, tmp_path
+):
+    name, environment = own
+    pin_file = tmp_path / "wrong"
+    pin_file.write_text("not-the-pin")
+    other = make_token(tmp_path / "state", name)
+    state_dir = {"JOSE_HSM_STATE_DIR": str(tmp_path), "JOSE_HSM_PIN_FILE": str(pin_file)}
+    assert result_of(environment | state_dir, log_in) == "refused"
+    assert result_of(environment | state_dir, latch) == "closed"
+    assert result_of(other | state_dir, latch) == ""

@@ -142,8 +142,10 @@ def _believing(proofs: dict[str, Any]) -> type[ProofCache]:
     """Return caches that begin with ``proofs`` when a token of the same abilities is opened."""
 
     class OfAnyToken(ProofCache):
-        def __init__(self, directory: Path | None, token: Token) -> None:
-            super().__init__(directory, token)
+        def __init__(
+            self, directory: Path | None, token: Token, parameters: str | None = None
+        ) -> None:
+            super().__init__(directory, token, parameters)
             self._is_of_those = _abilities(token) == proofs["of"]
 
         @contextmanager

@@ -55,14 +55,17 @@ def said(symptom: str, facts: dict[str, str]) -> str:
 
 def test_that_a_curve_is_refused_is_said(found):
     assert said(*found["EdDSA"]) == (
-        "agrees with RFC 8037 A.4; not offered on Ed448: the token answers 0x140"
+        "agrees with RFC 8037 A.4; not offered on Ed448: the token answers "
+        "0x140 to C_GenerateKeyPair"
     )
     assert found["Ed448"][0] == "lacking"
     assert [found[name][0] for name in ("Ed25519", "ES256")] == ["", ""]
 
 
 def test_a_function_that_is_missing_is_no_mechanism_to_be_switched_on(found):
-    assert said(*found["RS256"]) == "not offered: the token answers FunctionNotSupported"
+    assert said(*found["RS256"]) == (
+        "not offered: the token answers FunctionNotSupported to C_GenerateKeyPair"
+    )
     assert "switch" not in ADVICE["algorithm"]["no_function"].advice
 
 
