@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from types import MappingProxyType
-from typing import Any, Final, overload
+from typing import Any, Final, TypeVar, overload
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, rsa, x25519
 from pkcs11 import KeyType, Mechanism
@@ -29,12 +30,29 @@ PublicKey = (
     | mldsa.MLDSA87PublicKey
 )
 
+Numbers = TypeVar("Numbers", bound=IntEnum)
+
+
+def _unnamed(numbers: type[Numbers], name: str, number: int) -> Numbers:
+    """Return a number of PKCS#11 v3.0 that python-pkcs11 does not name yet, as one of its own.
+
+    It refuses those that are not.
+    """
+    member = int.__new__(numbers, number)
+    member._name_, member._value_ = name, number
+    return member
+
+
+EC_MONTGOMERY: Final = _unnamed(KeyType, "EC_MONTGOMERY", 0x41)
+EC_MONTGOMERY_KEY_PAIR_GEN: Final = _unnamed(Mechanism, "EC_MONTGOMERY_KEY_PAIR_GEN", 0x1056)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyKind:
     """Keys that PKCS#11 makes alike; ``ktys`` are their JWK names, the preferred one first.
 
-    Where all that they do is of one family, ``has_one_family`` says so.
+    Where all that they do is of one family, ``has_one_family`` says so. ``others`` are the same
+    keys under numbers that other tokens have for them.
     """
 
     name: str
@@ -43,6 +61,12 @@ class KeyKind:
     generation: Mechanism
     is_pair: bool = True
     has_one_family: bool = False
+    others: tuple["KeyKind", ...] = ()
+
+    @property
+    def ways(self) -> tuple["KeyKind", ...]:
+        """The same kind under each of its numbers."""
+        return (self, *self.others)
 
 
 AES: Final = KeyKind(
@@ -77,12 +101,18 @@ EDWARDS: Final = KeyKind(
     key_type=KeyType.EC_EDWARDS,
     generation=Mechanism.EC_EDWARDS_KEY_PAIR_GEN,
 )
-MONTGOMERY: Final = KeyKind(
+_MONTGOMERY: Final = KeyKind(
     name="Montgomery",
     ktys=("OKP",),
-    key_type=KeyType.EC_EDWARDS,  # so SoftHSM has it; PKCS#11 v3.0 also has CKK_EC_MONTGOMERY
-    generation=Mechanism.EC_EDWARDS_KEY_PAIR_GEN,
+    key_type=EC_MONTGOMERY,
+    generation=EC_MONTGOMERY_KEY_PAIR_GEN,
     has_one_family=True,
+)
+MONTGOMERY: Final = replace(
+    _MONTGOMERY,
+    key_type=KeyType.EC_EDWARDS,  # so SoftHSM has it
+    generation=Mechanism.EC_EDWARDS_KEY_PAIR_GEN,
+    others=(_MONTGOMERY,),
 )
 ML_DSA: Final = KeyKind(
     name="ML-DSA",

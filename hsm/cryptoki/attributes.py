@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 from uuid import UUID
 
-from pkcs11 import Attribute, Mechanism, MechanismFlag
+from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag
 from pkcs11.attributes import AttributeMapper
 
 from hsm.algorithms.families import CEK_WRAPPING, Algorithm
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.kinds import HMAC, Curve, PrivateKey, PublicKey
+from hsm.algorithms.kinds import EC_MONTGOMERY, HMAC, Curve, KeyKind, PrivateKey, PublicKey
 from hsm.cryptoki.material import CONVERSIONS, Attributes
 
+_ULONG: Final = struct.Struct("L")
 LABEL_PREFIX: Final = "jose-hsm:"
 PUBLIC_KEY_INFO: Final = cast(Attribute, 0x129)
 """CKA_PUBLIC_KEY_INFO (PKCS#11 v2.40), which python-pkcs11 does not name."""
@@ -39,9 +40,12 @@ _FIXED: Final = {
 def attribute_mapper() -> AttributeMapper:
     """Return a mapper that also knows CKA_ALLOWED_MECHANISMS, an array of CK_MECHANISM_TYPE.
 
-    And CKA_PUBLIC_KEY_INFO.
+    And CKA_PUBLIC_KEY_INFO, and CKK_EC_MONTGOMERY among the key types.
     """
     mapper = AttributeMapper()
+    mapper.register_handler(
+        Attribute.KEY_TYPE, _ULONG.pack, lambda packed: _key_type(*_ULONG.unpack(packed))
+    )
     mapper.register_handler(PUBLIC_KEY_INFO, bytes, bytes)
     mapper.register_handler(
         Attribute.ALLOWED_MECHANISMS,
@@ -49,6 +53,10 @@ def attribute_mapper() -> AttributeMapper:
         lambda packed: {mechanism for (mechanism,) in struct.iter_unpack("L", packed)},
     )
     return mapper
+
+
+def _key_type(number: int) -> KeyType:
+    return EC_MONTGOMERY if number == EC_MONTGOMERY else KeyType(number)
 
 
 _MAPPER: Final = attribute_mapper()
@@ -67,6 +75,7 @@ class Templates:
     its pairs take. ``public_is_private`` is CKA_PRIVATE of public keys, if they are to have one.
     ``in_process`` names the algorithms whose padding is decoded in the process, which takes the
     bare RSA operation, and ``otherwise`` those that take another of their ``ways`` than the first.
+    ``kinds`` are those kinds that the token makes under other numbers than the first.
     """
 
     of_secrets: frozenset[Attribute] = frozenset(OPTIONAL)
@@ -74,6 +83,11 @@ class Templates:
     public_is_private: bool | None = False
     in_process: frozenset[str] = frozenset()
     otherwise: frozenset[str] = frozenset()
+    kinds: tuple[KeyKind, ...] = ()
+
+    def kind(self, spec: KeySpec) -> KeyKind:
+        """Return the kind of that key under the numbers that the token has for it."""
+        return next((kind for kind in self.kinds if kind.name == spec.kind.name), spec.kind)
 
     def usages(self, rows: Iterable[Algorithm]) -> MechanismFlag:
         """Return the usage attributes that ``rows`` need; those not named are set false."""
@@ -147,7 +161,7 @@ class Templates:
     def pair_generation(self, spec: KeySpec) -> dict[str, Any]:
         """Return the arguments of ``Session.generate_keypair``."""
         return {
-            "mechanism": spec.kind.generation,
+            "mechanism": self.kind(spec).generation,
             "capabilities": self.usages(spec.algorithms),
             "public_template": self.public(spec.algorithms)
             | _curve(spec.curve)
@@ -171,13 +185,13 @@ class Templates:
     def imported_private(self, kid: UUID | None, spec: KeySpec, key: PrivateKey) -> Attributes:
         """Return a whole private key for C_CreateObject; a session object without ``kid``."""
         rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].private(key)
-        own = _kind(spec) | material | self.private(spec)
+        own = self._kind(spec) | material | self.private(spec)
         return self._imported(_MAPPER.private_key_template, kid, rows, own)
 
     def imported_public(self, kid: UUID | None, spec: KeySpec, key: PublicKey) -> Attributes:
         """Return the public half of a private key that was not made here, likewise."""
         rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].public(key)
-        own = _kind(spec) | material | self.public(rows)
+        own = self._kind(spec) | material | self.public(rows)
         return self._imported(_MAPPER.public_key_template, kid, rows, own)
 
     def _imported(
@@ -196,6 +210,10 @@ class Templates:
             ),
             **own,
         }
+
+    def _kind(self, spec: KeySpec) -> Attributes:
+        key_type = {Attribute.KEY_TYPE: self.kind(spec).key_type}
+        return key_type | _curve(spec.curve) | _parameter_set(spec)
 
     def _restrictions(
         self, rows: Iterable[Algorithm], more: Iterable[Mechanism] = ()
@@ -222,10 +240,6 @@ def _guards(*, extractable: bool) -> Attributes:
         Attribute.SENSITIVE: True,
         Attribute.EXTRACTABLE: extractable,
     }
-
-
-def _kind(spec: KeySpec) -> Attributes:
-    return {Attribute.KEY_TYPE: spec.kind.key_type} | _curve(spec.curve) | _parameter_set(spec)
 
 
 def _curve(curve: Curve | None) -> Attributes:

@@ -152,7 +152,9 @@ CONVERSIONS: Final[Mapping[str, Conversion]] = MappingProxyType(
 )
 
 _KINDS: Final = MappingProxyType({kind.key_type: kind for kind in (RSA, ML_DSA)})
-_ON_CURVES: Final = frozenset(curve.kind.key_type for curve in CURVES.values())
+_ON_CURVES: Final = frozenset(
+    kind.key_type for curve in CURVES.values() for kind in curve.kind.ways
+)
 
 
 def read_public(found: Object) -> PublicKey:

@@ -154,7 +154,8 @@ def _candidates(key_type: Any, curve: Curve | None, *, is_pair: bool) -> Iterato
     """Give every algorithm for keys of that kind, and on that curve."""
     for row in ALGORITHMS.values():
         for kind, on in row.keys:
-            if (kind.key_type, kind.is_pair, on) == (key_type, is_pair, curve):
+            is_of_type = any(way.key_type == key_type for way in kind.ways)
+            if is_of_type and (kind.is_pair, on) == (is_pair, curve):
                 yield row, kind, on
 
 

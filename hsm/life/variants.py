@@ -5,19 +5,24 @@ public keys to be private objects (AWS CloudHSM), some forbid it (nShield).
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from pkcs11 import Attribute, ObjectClass, PKCS11Error
 
 from hsm.algorithms.keyspec import KeySpec
+from hsm.algorithms.kinds import KeyKind
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, MACS
 from hsm.cryptoki.attributes import OPTIONAL, Templates
 from hsm.cryptoki.faults import Fault, fault_of
+from hsm.cryptoki.handles import bind
+from hsm.cryptoki.material import read_public
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
 from hsm.life.proof_cache import ProofCache
+from hsm.operations import ecdh
 
 Make = Callable[[Templates, Session], Iterable[Any]]
 """Makes objects with templates."""
@@ -30,6 +35,7 @@ _PAIRS: Final = (
     KeySpec(kty="OKP", alg="EdDSA", crv="Ed25519"),
     KeySpec(kty="RSA", alg="RS256", bits=2048),
 )
+_AGREEING: Final = (KeySpec(kty="OKP", alg="ECDH-ES", crv="X25519"),)
 _TRIES: Final = 3
 _NONE: Final[frozenset[Attribute]] = frozenset()
 _WITHOUT: Final = tuple(
@@ -40,6 +46,23 @@ _WITHOUT: Final = tuple(
 
 def found_templates(pool: SessionPool, proof_cache: ProofCache) -> Templates:
     """Return templates of what the token takes; what others have found is not tried again."""
+    templates = _of_attributes(pool, proof_cache)
+    return replace(templates, kinds=tuple(_kinds(pool, templates, proof_cache)))
+
+
+def _kinds(pool: SessionPool, templates: Templates, proof_cache: ProofCache) -> Iterator[KeyKind]:
+    """Give each kind that agrees under other numbers than the first, and not under those."""
+    for spec in _AGREEING:
+        for way in spec.kind.ways:
+            tried = replace(templates, kinds=(way,))
+            trial = partial(_refusal, pool, partial(_agreed, spec), tried)
+            if proof_cache.of(f"{spec.crv} {way.generation.name}", trial) is None:
+                if way is not spec.kind:
+                    yield way
+                break
+
+
+def _of_attributes(pool: SessionPool, proof_cache: ProofCache) -> Templates:
     found = proof_cache.of("attributes", partial(_tried, pool))
     if found is None:
         return Templates()
@@ -91,6 +114,10 @@ def _takes(pool: SessionPool, make: Make, templates: Templates) -> bool:
     return any(_is_made(pool, make, templates) for _ in range(_TRIES))
 
 
+def _refusal(pool: SessionPool, make: Make, templates: Templates) -> str | None:
+    return None if _takes(pool, make, templates) else "refused"
+
+
 def _is_made(pool: SessionPool, make: Make, templates: Templates) -> bool:
     try:
         with pool.operations.session() as session:
@@ -114,6 +141,16 @@ def _pair(spec: KeySpec, templates: Templates, session: Session) -> Iterable[Any
     return session.generate_keypair(
         spec.kind.key_type, spec.bits, **_TRIED, **templates.pair_generation(spec)
     )
+
+
+def _agreed(spec: KeySpec, templates: Templates, session: Session) -> Iterable[Any]:
+    """Make a pair that agrees on a secret with itself."""
+    public, private = session.generate_keypair(
+        spec.kind.key_type, spec.bits, **templates.pair_generation(spec)
+    )
+    own = ecdh.agreement_key(read_public(public))
+    ecdh.shared_secret(bind(session, private), templates, own).destroy()
+    return public, private
 
 
 def _clear(pool: SessionPool) -> None:

@@ -63,7 +63,12 @@ def derived(
 
     The caller has checked ``epk``, and wipes the key.
     """
-    other = agreement_key(agreement.epk)
+    with temporary(shared_secret(private, templates, agreement_key(agreement.epk))) as z:
+        return _concat_kdf(z, agreed_bytes(row, enc), other_info(row, enc, agreement))
+
+
+def shared_secret(private: Key, templates: Templates, other: AgreementKey) -> Key:
+    """Return Z, which ``private`` and ``other`` agree on, as a session object."""
     secret = private.derive_key(
         KeyType.GENERIC_SECRET,
         8 * curve_of(other).coordinate_bytes,
@@ -72,8 +77,7 @@ def derived(
         mechanism_param=(KDF.NULL, None, point_of(other)),
         template=templates.shared_secret(),
     )
-    with temporary(bind(private.lent, secret)) as z:
-        return _concat_kdf(z, agreed_bytes(row, enc), other_info(row, enc, agreement))
+    return bind(private.lent, secret)
 
 
 def _concat_kdf(z: Key, key_bytes: int, info: bytes) -> bytearray:
