@@ -308,6 +308,7 @@ class Config:
             call_seconds=self.call_seconds,
             generation_seconds=self.generation_seconds,
             results_checked=self.check_results,
+            plaintext_bytes=MAX_BODY_BYTES // 4 * 3,  # in base64url
             fips=self.fips,
             process_allowed=self.cek == "process",
             opted_in=frozenset({"RSA1_5"} if self.rsa1_5 else ()),

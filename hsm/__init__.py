@@ -44,8 +44,8 @@ from hsm.examination.adoption import Adoptable, OtherName
 from hsm.examination.examination import Examination, Finding
 from hsm.examination.rates import RATES
 from hsm.files import file_lock, replace, replacing
+from hsm.life.offer import Offer
 from hsm.life.state import Phase, State
-from hsm.life.token import Offer
 from hsm.messages import Agreement, Encrypted, KeyRef, Made, Received, Recipient, Sealed
 from hsm.observer import Observer
 from hsm.periodic import Periodic

@@ -18,11 +18,12 @@ from hsm.errors import CryptoFailure, DecryptionFailed, KeyNotFound, TokenUnavai
 from hsm.examination import adoption
 from hsm.examination.adoption import Adoptable, OtherName
 from hsm.life.connection import Connection
+from hsm.life.offer import Offer
 from hsm.life.rsa_lane import Generations
 from hsm.life.series import series
 from hsm.life.several import Rewrapping, SeveralUse
 from hsm.life.state import State
-from hsm.life.token import Offer, inventory, round_trip
+from hsm.life.token import inventory, round_trip
 from hsm.life.work import Creation, Destruction, Errand, TransportUse, Trial, Unwrapping, Use, keep
 from hsm.messages import (
     NO_AGREEMENT,

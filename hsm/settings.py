@@ -17,7 +17,8 @@ class Settings:
     one service have a ``shared_dir`` too, which ends with it; the first of them tries what the
     token can do. An
     operation that takes longer than ``call_seconds``, or one that generates an RSA pair or opens
-    the token than ``generation_seconds``, ends the process. ``opted_in`` names those opt-in
+    the token than ``generation_seconds``, ends the process. No plaintext is longer than
+    ``plaintext_bytes``. ``opted_in`` names those opt-in
     algorithms that are offered.
     """
 
@@ -33,6 +34,7 @@ class Settings:
     generations: int = 1
     call_seconds: float = 10.0
     generation_seconds: float = 120.0
+    plaintext_bytes: int = 1_572_864
     fips: bool = False
     process_allowed: bool = True
     opted_in: frozenset[str] = frozenset()

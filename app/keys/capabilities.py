@@ -49,7 +49,7 @@ class Capabilities:
                 for name, members in _key_managements(offers)
             },
             "content_encryptions": {
-                name: _bits_of(row) | _status(offers[name])
+                name: _bits_of(row) | _status(offers[name]) | _most_of(offers[name])
                 for name, row in hsm.CONTENT_ENCRYPTIONS.items()
             },
             "limits": self._limits(),
@@ -88,6 +88,10 @@ def _operations(operations: Iterable[Right], offer: hsm.Offer) -> Members:
 
 def _status(offer: hsm.Offer) -> Members:
     return {"offered": True} if offer.is_offered else {"offered": False, "reason": offer.reason}
+
+
+def _most_of(offer: hsm.Offer) -> Members:
+    return {} if offer.most_bytes is None else {"most_bytes": offer.most_bytes}
 
 
 def _keys_of(row: hsm.Algorithm, offer: hsm.Offer) -> Members:

@@ -173,7 +173,8 @@ class ContentEncryption(Algorithm):
     """A JWE ``enc`` (RFC 7518 §5.1).
 
     A CEK with ``mac`` is two objects: the first half of its bytes authenticates, the second
-    encrypts (§5.2.2.1). ``is_counted`` says that IVs are random and must not meet.
+    encrypts (§5.2.2.1). ``is_counted`` says that IVs are random and must not meet. ``most_bytes``
+    is how long a plaintext may be, where the token takes no longer ones.
     """
 
     family: ClassVar[Family] = Family.CONTENT
@@ -185,6 +186,7 @@ class ContentEncryption(Algorithm):
     tag_bytes: int = 16
     mac: MacAlgorithm | None = None
     is_counted: bool = True
+    most_bytes: int | None = None
 
     @property
     def parts(self) -> tuple[Algorithm, ...]:

@@ -77,6 +77,13 @@ class Proof:
             require(round_trip(keys, row, _MESSAGE, _MESSAGE))
             require(not round_trip(keys, row, _MESSAGE, _OTHER_MESSAGE))
 
+    def attempt_size(self, row: ContentEncryption, plaintext_bytes: int, session: Session) -> None:
+        """Seal and open a plaintext of that length."""
+        plaintext = bytes(plaintext_bytes)
+        with self._keys(session, row, None) as cek:
+            sealed = content.seal(cek, row, plaintext, _MESSAGE)
+            content.require_opens(cek, row, sealed, _MESSAGE, plaintext)
+
     def attempt_transport(
         self,
         row: KeyManagement,

@@ -8,7 +8,6 @@ from typing import TypeVar
 from pkcs11 import PKCS11Error
 
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.tables import CONTENT_ENCRYPTIONS
 from hsm.cryptoki.faults import Fault, fault_of, translate
 from hsm.cryptoki.objects import KeyObject, decrypting, encrypting
 from hsm.cryptoki.session import Session
@@ -44,7 +43,7 @@ class SeveralUse(WorkOfSeveral[list[Encrypted]]):
     def run(self, token: Token, session: Session, attempt: int) -> list[Encrypted]:
         """See ``Work``."""
         plaintext, aad = self.arguments
-        message = Message(enc=CONTENT_ENCRYPTIONS[self.enc], plaintext=plaintext, aad=aad)
+        message = Message(enc=token.content_encryption(self.enc), plaintext=plaintext, aad=aad)
         with ExitStack() as stack:
             lender = Lender(token, session, stack)
             receivers = [self._receiver(lender, one) for one in self.to]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple
+from typing import Final
 from uuid import UUID
 
 from hsm.algorithms.families import (
@@ -18,7 +18,6 @@ from hsm.algorithms.families import (
 from hsm.algorithms.kinds import Curve
 from hsm.algorithms.tables import (
     ALGORITHMS,
-    CONTENT_ENCRYPTIONS,
     CONTENT_FAMILIES,
     KEY_MANAGEMENTS,
 )
@@ -30,9 +29,11 @@ from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
 from hsm.errors import UnsupportedAlgorithm
+from hsm.life.offer import Offer, offer_of
 from hsm.life.proof import Proof
 from hsm.life.proof_cache import ProofCache
 from hsm.life.refusal import refusal_of
+from hsm.life.sizes import most_bytes
 from hsm.messages import Storage
 from hsm.operations import jwe
 from hsm.operations.cek import CekPath, generate_kek
@@ -48,44 +49,19 @@ FORBIDDEN: Final = "its CEKs would pass through the process, which is forbidden"
 
 _TRIED_ENC: Final = "A256GCM"
 Attempt = Callable[[Curve | None, Session], object]
-Residence = Literal["token", "process"]
-
-
-class Offer(NamedTuple):
-    """Whether an algorithm is offered: ``reason`` says why not, ``residency`` where a CEK is.
-
-    ``refused_crvs`` says why not with keys on these curves, where it is with others. Key management
-    answers all this for each ``enc`` too, by name.
-    """
-
-    reason: str | None = None
-    residency: Residence = "token"
-    refused_crvs: Mapping[str, str] = MappingProxyType({})
-    by_enc: Mapping[str, "Offer"] = MappingProxyType({})
-
-    @property
-    def is_offered(self) -> bool:
-        """Nothing speaks against it."""
-        return self.reason is None
-
-    def refusal(self, crv: str | None) -> str | None:
-        """Return why it is not offered with keys on ``crv``, or ``None`` if it is."""
-        return self.reason or self.refused_crvs.get(crv or "")
-
-    def with_enc(self, enc: str) -> "Offer":
-        """Return whether it is offered together with ``enc``."""
-        return self.by_enc.get(enc, self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What is decided outside of the token.
 
+    ``plaintext_bytes`` is what callers may send at most;
     ``process_allowed`` lets a CEK pass through the process; ``opted_in`` names those opt-in
     algorithms that are offered; ``announce_change`` makes the library look anew for what other
     processes have stored.
     """
 
+    plaintext_bytes: int
     fips: bool
     process_allowed: bool
     opted_in: frozenset[str]
@@ -95,6 +71,7 @@ class Policy:
     def of(cls, settings: Settings, announce_change: Callable[[], None]) -> "Policy":
         """Return what ``settings`` decide."""
         return cls(
+            plaintext_bytes=settings.plaintext_bytes,
             fips=settings.fips,
             process_allowed=settings.process_allowed,
             opted_in=settings.opted_in,
@@ -148,7 +125,13 @@ class Token:
         reason = self.offers[alg].with_enc(enc).reason
         if reason is not None:
             raise UnsupportedAlgorithm.not_offered(f"{alg} with {enc}", reason)
-        return Transport(self.paths[alg, enc], KEY_MANAGEMENTS[alg], CONTENT_ENCRYPTIONS[enc])
+        return Transport(self.paths[alg, enc], KEY_MANAGEMENTS[alg], self.content_encryption(enc))
+
+    def content_encryption(self, enc: str) -> ContentEncryption:
+        """Return ``enc`` as the token performs it."""
+        row = self.rows[enc]
+        assert isinstance(row, ContentEncryption)  # noqa: S101  # as in the table of its name
+        return row
 
     def transport_showing(self, alg: str, enc: str) -> Transport:
         """Return how they travel so that they are shown; raise ``UnsupportedAlgorithm``.
@@ -179,11 +162,15 @@ class Token:
         """
         trials = _Trials(pool, templates, canary, policy, proof_cache)
         offers = {name: trials.offer(row) for name, row in ALGORITHMS.items()}
+        for encs in CONTENT_FAMILIES:
+            trials.limit([enc for enc in encs if offers[enc.name].is_offered], offers)
         trials.close()
         _log(offers)
         in_process = {alg for (alg, _), path in trials.taken.items() if path.takes_bare_rsa}
         rows = trials.rows
-        otherwise = {name for name, row in ALGORITHMS.items() if rows[name] is not row}
+        otherwise = {
+            name for name, row in ALGORITHMS.items() if rows[name].mechanism is not row.mechanism
+        }
         templates = replace(
             templates, in_process=frozenset(in_process), otherwise=frozenset(otherwise)
         )
@@ -262,13 +249,30 @@ class _Trials:
         """Destroy what was made to try with."""
         self._proof.close()
 
+    def limit(self, encs: Sequence[ContentEncryption], offers: dict[str, Offer]) -> None:
+        """Note in ``rows`` and ``offers`` of ``encs`` how long a plaintext may be, if limited."""
+        for enc in encs[-1:]:
+            most = most_bytes(self._policy.plaintext_bytes, partial(self._size_refusal, enc))
+            if most is not None:
+                self.rows.update((each.name, replace(each, most_bytes=most)) for each in encs)
+                offers.update(
+                    (each.name, offers[each.name]._replace(most_bytes=most)) for each in encs
+                )
+
+    def _size_refusal(self, enc: ContentEncryption, plaintext_bytes: int) -> str | None:
+        trial = partial(self._proof.attempt_size, enc, plaintext_bytes)
+        return self._proof_cache.refusal(
+            f"{enc.mechanism.name} {plaintext_bytes} bytes",
+            lambda: refusal_of(self._pool, trial, self._canary.works),
+        )
+
     def _way(self, row: Algorithm) -> Offer:
         """Return what is offered of the first way that works; if none does, why the first not."""
         refused = []
         for way in row.ways:
             attempt = partial(self._proof.attempt, way)
             name = row.name if way is row else f"{row.name} {way.mechanism.name}"
-            offer = _offer(way, self._refusals(way, attempt, name), "token")
+            offer = offer_of(way, self._refusals(way, attempt, name), "token")
             if offer.is_offered:
                 self.rows[row.name] = way
                 return offer
@@ -284,7 +288,7 @@ class _Trials:
             if path.carries(encs[0]):
                 attempt = partial(self._proof.attempt_transport, row, path, encs)
                 name = f"{row.name} {encs[0].name} {type(path).__name__}"
-                found = _offer(row, self._refusals(row, attempt, name), path.residency)
+                found = offer_of(row, self._refusals(row, attempt, name), path.residency)
                 if found.is_offered and self._policy.permits(path):
                     self.taken.update(((row.name, enc.name), path) for enc in encs)
                     return found
@@ -308,13 +312,6 @@ class _Trials:
             f"{name} {curve.crv}" if curve else name,
             lambda: refusal_of(self._pool, partial(attempt, curve), self._canary.works),
         )
-
-
-def _offer(row: Algorithm, refusals: Mapping[str, str], residency: Residence) -> Offer:
-    """Return the offer of ``row``: there is none if it is refused with all of its keys."""
-    if len(refusals) == len(row.keys):
-        return Offer(next(iter(refusals.values())))
-    return Offer(None, residency, MappingProxyType(dict(refusals)))
 
 
 def _log(offers: Mapping[str, Offer]) -> None:

@@ -10,7 +10,7 @@ from pkcs11 import GCMParams, Mechanism, PKCS11Error
 from hsm.algorithms.families import ContentEncryption, MacAlgorithm
 from hsm.cryptoki.handles import Key
 from hsm.cryptoki.keys import Keys
-from hsm.errors import DecryptionFailed, WrongResult
+from hsm.errors import CryptoFailure, DecryptionFailed, WrongResult
 from hsm.messages import Sealed, authenticated
 from hsm.operations import mac
 
@@ -18,19 +18,33 @@ _BLOCK_BYTES: Final = 16
 
 
 def seal(cek: Keys, row: ContentEncryption, plaintext: bytes, aad: bytes) -> Sealed:
-    """Encrypt under a fresh random IV of the token (NIST SP 800-38A appendix C, 800-38D §8.2.2)."""
+    """Encrypt under a fresh random IV of the token (NIST SP 800-38A appendix C, 800-38D §8.2.2).
+
+    Raises ``CryptoFailure`` for more than the token takes.
+    """
+    _require_fits(row, len(plaintext))
     iv = cek.session.generate_random(8 * row.iv_bytes)
     return _SCHEMES[row.mechanism].seal(cek, row, iv, plaintext, aad)
 
 
 def unseal(cek: Keys, row: ContentEncryption, sealed: Sealed, aad: bytes) -> bytes:
-    """Return the plaintext; raise ``DecryptionFailed`` if the tag does not match."""
+    """Return the plaintext; raise ``DecryptionFailed`` if the tag does not match.
+
+    Raises ``CryptoFailure`` for more than the token takes.
+    """
+    padding_bytes = _BLOCK_BYTES if row.mac else 0
+    _require_fits(row, len(sealed.ciphertext) - padding_bytes)
     try:
         return _SCHEMES[row.mechanism].open(cek, row, sealed, aad)
     except PKCS11Error as error:
         if cek.canary.blames_input(error, cek.session):
             raise DecryptionFailed from None
         raise
+
+
+def _require_fits(row: ContentEncryption, plaintext_bytes: int) -> None:
+    if row.most_bytes is not None and plaintext_bytes > row.most_bytes:
+        raise CryptoFailure(f"The token takes at most {row.most_bytes} bytes with {row.name}")
 
 
 def opens(cek: Keys, row: ContentEncryption, sealed: Sealed, aad: bytes, plaintext: bytes) -> bool:

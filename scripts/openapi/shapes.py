@@ -239,7 +239,11 @@ def own() -> dict[str, JsonSchema]:
             enc=_map(_object("cek", operations=_OPERATIONS, cek=_TEXT)),
         ),
         "OfferedContentEncryption": _object(
-            *("bits", "reason"), bits=reference("Sizes"), offered=_FLAG, reason=_TEXT
+            *("bits", "reason", "most_bytes"),
+            bits=reference("Sizes"),
+            offered=_FLAG,
+            reason=_TEXT,
+            most_bytes=_INTEGER,
         ),
         "Capabilities": _object(
             fips=_FLAG,

@@ -29,7 +29,11 @@ FUNCTIONS = (
     *(f"C_{verb}Key" for verb in ("Generate", "Wrap", "Unwrap", "Derive", "Digest")),
 )
 POLICY = Policy(
-    fips=False, process_allowed=True, opted_in=frozenset(), announce_change=lambda: None
+    plaintext_bytes=1_572_864,
+    fips=False,
+    process_allowed=True,
+    opted_in=frozenset(),
+    announce_change=lambda: None,
 )
 
 
@@ -81,7 +85,8 @@ def odd(chaos: Injector, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_vendors_code_in_one_trial_refuses_what_was_tried_and_nothing_else(trials, odd):
     reason = f"the token answers {VENDOR_DEFINED:#x}"
-    good = [name for name, refusal in trials.known.items() if refusal is None]
+    of_algorithms = (name for name in trials.known if name.split()[0] in hsm.ALGORITHMS)
+    good = [name for name in of_algorithms if trials.known[name] is None]
     assert len(good) > 40
     for name in good:
         offers = trials.offers(
