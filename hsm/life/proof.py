@@ -6,9 +6,10 @@ The mechanism list of a token says what it would like to do; only a trial says w
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from pkcs11 import Object
+from pkcs11 import Object, PKCS11Error
 
 from hsm.algorithms.families import (
     Algorithm,
@@ -20,6 +21,7 @@ from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import RSA, Curve
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
+from hsm.cryptoki.faults import Fault, fault_of
 from hsm.cryptoki.handles import Handle, Key, PublicHandle, PublicObject
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
@@ -37,6 +39,9 @@ _MESSAGE: Final = b"jose-hsm"
 _OTHER_MESSAGE: Final = b"jose-hsn"
 _RSA_BITS: Final = 2048
 _ODD_BYTES: Final = 40
+
+_REFUSALS: Final = (Fault.POLICY, Fault.BUG, Fault.REJECTED)
+Pair = tuple[PublicHandle, Handle]
 
 
 class _Recipient(NamedTuple):
@@ -65,9 +70,10 @@ class Proof:
     def __init__(self, anchor: Session, templates: Templates, canary: Canary) -> None:
         self._anchor = anchor
         self._templates = templates
+        self._plain = replace(templates, in_process=frozenset())
         self._canary = canary
         self._session_keys = SessionKeys(templates, canary)
-        self._pairs: dict[KeySpec, tuple[PublicHandle, Handle]] = {}
+        self._pairs: dict[tuple[KeySpec, Templates], Pair] = {}
         self._made: list[Object] = []
 
     def attempt(self, row: Algorithm, curve: Curve | None, session: Session) -> None:
@@ -97,7 +103,7 @@ class Proof:
         ``encs`` differ in size; the longest is the last.
         """
         require(path.works(session))
-        with self._recipient(row, curve, session) as recipient:
+        with self._recipient(row, path, curve, session) as recipient:
             require(jwe.round_trip(recipient.keys, Transport(path, row, encs[-1]), _MESSAGE))
             for message in _messages(row, encs, recipient.known):
                 _receive(recipient.keys, Transport(path, row, message.enc), message)
@@ -109,10 +115,10 @@ class Proof:
 
     @contextmanager
     def _recipient(
-        self, row: KeyManagement, curve: Curve | None, session: Session
+        self, row: KeyManagement, path: CekPath, curve: Curve | None, session: Session
     ) -> Iterator[_Recipient]:
         if row.kind.is_pair:
-            keys = self._pair(session, row, curve)
+            keys = self._pair(session, row, curve, is_bare=path.takes_bare_rsa)
             yield _Recipient(keys, keys.public.numbers)
             return
         value = os.urandom(row.key_bytes)
@@ -126,19 +132,36 @@ class Proof:
             return nullcontext(self._pair(session, row, curve))
         return self._session_keys.generated(session, row, row.smallest_bytes)
 
-    def _pair(self, session: Session, row: Algorithm, curve: Curve | None) -> Keys:
+    def _pair(
+        self, session: Session, row: Algorithm, curve: Curve | None, *, is_bare: bool = False
+    ) -> Keys:
         kind = curve.kind if curve else row.kind
         alg = row.name if row.is_bound_only else None
         spec = KeySpec(kty=kind.ktys[0], alg=alg, crv=curve.crv if curve else None)
-        if spec not in self._pairs:
-            self._pairs[spec] = self._generate(spec)
-        public, private = self._pairs[spec]
+        public, private = (self._whole if is_bare else self._whole_or_plain)(spec)
         return Keys.pair(self._canary, PublicObject(session, public), Key(session, private))
 
-    def _generate(self, spec: KeySpec) -> tuple[PublicHandle, Handle]:
+    def _whole_or_plain(self, spec: KeySpec) -> Pair:
+        """Return a pair without the bare RSA operation, if the token makes none with it."""
+        try:
+            return self._whole(spec)
+        except PKCS11Error as error:
+            if fault_of(error) not in _REFUSALS:
+                raise
+            return self._made_once(spec, self._plain)
+
+    def _whole(self, spec: KeySpec) -> Pair:
+        return self._made_once(spec, self._templates)
+
+    def _made_once(self, spec: KeySpec, templates: Templates) -> Pair:
+        if (spec, templates) not in self._pairs:
+            self._pairs[spec, templates] = self._generate(spec, templates)
+        return self._pairs[spec, templates]
+
+    def _generate(self, spec: KeySpec, templates: Templates) -> Pair:
         bits = _RSA_BITS if spec.kind is RSA else None
         pair = self._anchor.generate_keypair(
-            spec.kind.key_type, bits, **self._templates.pair_generation(spec)
+            spec.kind.key_type, bits, **templates.pair_generation(spec)
         )
         self._made.extend(pair)
         public, private = pair

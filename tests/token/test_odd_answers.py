@@ -2,27 +2,31 @@
 
 import ctypes
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
-from pkcs11 import Mechanism, PKCS11Error
+from pkcs11 import Attribute, Mechanism, ObjectClass, PKCS11Error
 
 import hsm
 from app.service import service_of
-from hsm import Hsm
+from hsm import Hsm, KeySpec
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.faults import name_of
 from hsm.life.proof import Proof
 from hsm.life.proof_cache import ProofCache
 from hsm.life.token import Policy, Token
+from hsm.life.work import Errand
 from scripts.throwaway import make_token
 from tests.shared import injector
 from tests.shared.drivers import result_of
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
 from tests.token.test_connection import ES256, _injector, _outcome, _started
+from tests.token.test_variants import TEMPLATE_INCONSISTENT, is_true, template_at
 
 VENDOR_DEFINED = 0x80000001
+OAEP = KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048)
 VERBS = ("Encrypt", "Decrypt", "Sign", "Verify")
 FUNCTIONS = (
     *(f"C_{verb}{step}" for verb in VERBS for step in ("Init", "")),
@@ -161,6 +165,45 @@ def test_a_token_that_makes_no_aes_keys_does_what_needs_none(tmp_path):
     assert not {*hsm.CONTENT_ENCRYPTIONS, *hsm.KEY_MANAGEMENTS} & set(found["offered"])
     assert found["reason"] == "the token answers MechanismInvalid"
     assert found["used"] == found["destroyed"] == "done"
+
+
+def make_no_pairs_that_decrypt() -> dict[str, Any]:
+    """Refuse RSA pairs that decrypt from the start, as a token may that unwraps by itself."""
+    chaos = _injector()
+
+    def refuse(original: Any, *words: int) -> int:
+        decrypts = is_true(template_at(*words[4:6]), Attribute.DECRYPT)
+        return TEMPLATE_INCONSISTENT if decrypts else int(original(*words))
+
+    chaos.replace("C_GenerateKeyPair", refuse)
+    token, key = _started(), new_ref(OAEP)
+    token.generate(key)
+    made = token.encrypt(key, "RSA-OAEP", "A256GCM", b"plain", lambda _: b"aad")
+    parts = made.encrypted_key, made.sealed
+    offers = token.offers()
+    found = {
+        "offered": [name for name in offers if offers[name].is_offered],
+        "reason": offers["RSA-OAEP-256"].reason,
+        "opened": token.decrypt(key, "RSA-OAEP", "A256GCM", *parts, b"aad").decode(),
+        "usages": token._connection.perform(Errand(verb=partial(_usages, key))),
+    }
+    token.destroy(key)
+    return found
+
+
+def _usages(key: hsm.KeyRef, _token: Any, session: Any) -> list[bool]:
+    named = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.ID: key.kid.bytes}
+    (found,) = session.find(named)
+    return [found[usage] for usage in (Attribute.UNWRAP, Attribute.DECRYPT)]
+
+
+def test_a_token_that_makes_no_rsa_pairs_that_decrypt_signs_and_unwraps_by_itself(environment):
+    found = result_of(environment, make_no_pairs_that_decrypt, proves=True)
+    assert {"RS256", "PS512", "RSA-OAEP", "ES256", "ECDH-ES"} <= set(found["offered"])
+    assert "RSA-OAEP-256" not in found["offered"]
+    assert found["reason"] == "the token answers TemplateInconsistent"
+    assert found["opened"] == "plain"
+    assert found["usages"] == [True, False]
 
 
 def test_an_answer_without_class_or_number_is_named_by_what_is_said_of_it():
