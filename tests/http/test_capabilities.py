@@ -130,6 +130,7 @@ def test_while_the_token_is_away_nothing_is_said(environment, serve):
     assert "Retry-After" in answer.headers
 
 
+@pytest.mark.softhsm
 def test_the_table_of_the_readme_is_made_of_it(application, config):
     offers = service_of(application).hsm.offers()
     assert algorithm_table(describe(config, offers)) in (ROOT / "README.md").read_text("utf-8")

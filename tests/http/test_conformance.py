@@ -30,6 +30,7 @@ def exchanges(server: str) -> list[dict[str, Any]]:
     return play(server)
 
 
+@pytest.mark.softhsm
 def test_everything_can_be_asked_as_the_examples_do(exchanges):
     """The scenario of the examples, played again: the same answers, and as documented."""
     assert {told["operation"] for told in exchanges} == OPERATIONS.keys() - {"openapi_document"}

@@ -21,6 +21,7 @@ def keys(live: Api) -> Keys:
     return Keys(lambda path, body: live.post(path, body).body)
 
 
+@pytest.mark.softhsm
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_says_what_a_library_and_the_service_make_of_one_another(
     name: str, live: Api, keys: Any

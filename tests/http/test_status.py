@@ -150,6 +150,7 @@ def test_keys_are_counted_by_type_and_state(application, database_url):
     registry._database.engine.dispose()
 
 
+@pytest.mark.softhsm
 def test_it_says_which_versions_there_are(application):
     versions = dict(service_of(application).status.describe()["versions"])
     assert versions["jose-hsm"]

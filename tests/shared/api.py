@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -48,11 +48,24 @@ class Answer:
 
 
 class NotOffered(AssertionError):
-    """The token does not offer the algorithm ``name``."""
+    """The token does not offer the algorithm ``name``, or not with one of these ``crvs``."""
 
-    def __init__(self, name: str, answer: Answer) -> None:
+    def __init__(self, name: str, crvs: Iterable[str], answer: object) -> None:
         super().__init__(answer)
-        self.name = name
+        self.names = frozenset({name, *crvs})
+
+
+def require_offered(answer: Answer, body: Any) -> None:
+    """Raise ``NotOffered`` if ``answer`` says that the token lacks what ``body`` asks for."""
+    lacking = answer.status == 422 and NOT_AVAILABLE.match(answer.body["description"])
+    if lacking:
+        raise NotOffered(lacking[1], _crvs(body), answer)
+
+
+def leave_out_if_lacking(lacks: frozenset[str], *names: str) -> None:
+    """Have the test left out if the token is known to lack one of ``names``."""
+    for name in lacks.intersection(names):
+        raise NotOffered(name, (), "it is not asked for")
 
 
 class Api:
@@ -113,9 +126,7 @@ class Api:
         ``NotOffered`` where that is why.
         """
         answer = until(lambda: _unless_opening(self.post(path, body)))
-        lacking = answer.status == 422 and NOT_AVAILABLE.match(answer.body["description"])
-        if lacking:
-            raise NotOffered(lacking[1], answer)
+        require_offered(answer, body)
         assert answer.status == 200, answer
         return answer.body
 
@@ -136,6 +147,15 @@ class Api:
         if name not in self._shared:
             self._shared[name] = self.create(**members)
         return self._shared[name]
+
+
+def _crvs(body: Any) -> Iterator[str]:
+    """The curves that a request names."""
+    members = body.values() if isinstance(body, dict) else body if isinstance(body, list) else ()
+    if isinstance(body, dict) and isinstance(body.get("crv"), str):
+        yield body["crv"]
+    for member in members:
+        yield from _crvs(member)
 
 
 def _unless_opening(answer: Answer) -> Answer | None:

