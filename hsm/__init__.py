@@ -38,6 +38,7 @@ from hsm.errors import (
     KeyNotFound,
     TokenUnavailable,
     UnsupportedAlgorithm,
+    WrappedKeyRefused,
     WrongResult,
 )
 from hsm.examination.adoption import Adoptable, OtherName
@@ -45,6 +46,7 @@ from hsm.examination.examination import Examination, Finding
 from hsm.examination.rates import RATES
 from hsm.files import file_lock, replace, replacing
 from hsm.life.offer import Offer
+from hsm.importing.wrapped_imports import secret_bits
 from hsm.life.state import Phase, State
 from hsm.messages import Agreement, Encrypted, KeyRef, Made, Received, Recipient, Sealed
 from hsm.observer import Observer
@@ -52,6 +54,7 @@ from hsm.periodic import Periodic
 from hsm.settings import Settings
 from hsm.software.brought_keys import encrypt_to, encrypt_to_all, is_valid
 from hsm.software.certificates import certificates_of, is_certificate_of, is_chain
+from hsm.software.key_wrapping import wrap_key
 from hsm.software.requests import REQUESTING, SUBJECT_NAMES, certificate_request
 
 __all__ = [
@@ -103,6 +106,7 @@ __all__ = [
     "State",
     "TokenUnavailable",
     "UnsupportedAlgorithm",
+    "WrappedKeyRefused",
     "WrongResult",
     "algorithms_by_crv",
     "certificate_request",
@@ -116,4 +120,6 @@ __all__ = [
     "is_whole",
     "replace",
     "replacing",
+    "secret_bits",
+    "wrap_key",
 ]

@@ -17,6 +17,7 @@ from hsm.cryptoki.pool import Sessions
 from hsm.errors import CryptoFailure, DecryptionFailed, KeyNotFound, TokenUnavailable
 from hsm.examination import adoption
 from hsm.examination.adoption import Adoptable, OtherName
+from hsm.importing.wrapped_imports import WrappedImports
 from hsm.life.connection import Connection
 from hsm.life.offer import Offer
 from hsm.life.rsa_lane import Generations
@@ -62,6 +63,7 @@ class Hsm:
         self._generations = Generations(settings.generations)
         self._failure_delay = FailureDelay()
         self._are_results_checked = settings.results_checked
+        self.imports: Final = WrappedImports(self._connection, self._failure_delay)
 
     def start(self) -> None:
         """Connect to the token in the background. Call after fork, never before."""

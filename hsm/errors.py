@@ -72,6 +72,13 @@ class DecryptionFailed(HsmError):
     template = "Decryption failed"
 
 
+class WrappedKeyRefused(HsmError):
+    """A wrapped key that cannot be imported; one text, whatever the cause, as for decryption."""
+
+    code = "crypto_failure"
+    template = "The wrapped key cannot be imported"
+
+
 class TokenUnavailable(HsmError):
     """The token cannot answer now; the same request may succeed later."""
 

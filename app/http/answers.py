@@ -61,6 +61,7 @@ STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
         hsm.UnsupportedAlgorithm: HTTPStatus.UNPROCESSABLE_ENTITY,
         hsm.CryptoFailure: HTTPStatus.UNPROCESSABLE_ENTITY,
         hsm.DecryptionFailed: HTTPStatus.UNPROCESSABLE_ENTITY,
+        hsm.WrappedKeyRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
         hsm.TokenUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
         hsm.WrongResult: HTTPStatus.INTERNAL_SERVER_ERROR,
         hsm.HsmError: HTTPStatus.INTERNAL_SERVER_ERROR,

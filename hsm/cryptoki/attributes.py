@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 from uuid import UUID
 
-from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag
+from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 from pkcs11.attributes import AttributeMapper
+from pkcs11.constants import DEFAULT
 
 from hsm.algorithms.families import CEK_WRAPPING, Algorithm
 from hsm.algorithms.keyspec import KeySpec
@@ -35,6 +36,12 @@ _FIXED: Final = {
     # Last: when SoftHSM unwraps, it sets one attribute after the other.
     Attribute.MODIFIABLE: False,
 }
+
+
+_NOT_OF_PRIVATE: Final[Attributes] = dict.fromkeys(
+    (Attribute.ENCRYPT, Attribute.VERIFY, Attribute.WRAP), DEFAULT
+)
+"""What python-pkcs11 says of every unwrapped key, and SoftHSM refuses of private ones: left out."""
 
 
 def attribute_mapper() -> AttributeMapper:
@@ -110,6 +117,11 @@ class Templates:
     def kek(self) -> Attributes:
         """Return what guards the key under which CEKs are measured and kept."""
         restrictions = _restricted_to({CEK_WRAPPING})
+        return _guards(extractable=False) | _known(self.of_secrets, restrictions)
+
+    def unwrapping(self, mechanism: Mechanism) -> Attributes:
+        """Return what guards the AES key of an import: it unwraps one key and nothing else."""
+        restrictions = _restricted_to({mechanism})
         return _guards(extractable=False) | _known(self.of_secrets, restrictions)
 
     def shared_secret(self) -> Attributes:
@@ -193,6 +205,20 @@ class Templates:
         rows, material = spec.algorithms, CONVERSIONS[spec.kind.name].public(key)
         own = self._kind(spec) | material | self.public(rows)
         return self._imported(_MAPPER.public_key_template, kid, rows, own)
+
+    def unwrapped(self, spec: KeySpec, kid: UUID | None = None) -> dict[str, Any]:
+        """Return the arguments of ``Key.unwrap_key`` for a key that comes in wrapped.
+
+        It is a session object without ``kid``.
+        """
+        is_pair, rows = spec.kind.is_pair, spec.algorithms
+        return {
+            "object_class": ObjectClass.PRIVATE_KEY if is_pair else ObjectClass.SECRET_KEY,
+            "key_type": spec.kind.key_type,
+            "capabilities": self.usages(rows),
+            "template": _NOT_OF_PRIVATE | self.private(spec) if is_pair else self.secret(rows),
+            **(identity(kid) if kid else {}),
+        }
 
     def _imported(
         self,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from pkcs11 import PKCS11Error
@@ -22,6 +23,7 @@ from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import Loan, Sessions
 from hsm.errors import Cause, HsmError, TokenUnavailable, WrongResult
 from hsm.files import file_lock
+from hsm.importing.proof import found_imports
 from hsm.life.proof_cache import ProofCache
 from hsm.life.state import Phase, State
 from hsm.life.token import Policy, Token
@@ -211,9 +213,9 @@ class Connection:
             self._first_aid.require_readable()
             self._first_aid.restore()
             module.initialize()
-            token = module.find_token(label=settings.token_label, serial=settings.token_serial)
-            self._product, self.places = module.product(token), module.places(token)
-            pool = log_in(token, settings, self._latch, module.functions)
+            found = module.find_token(label=settings.token_label, serial=settings.token_serial)
+            self._product, self.places = module.product(found), module.places(found)
+            pool = log_in(found, settings, self._latch, module.functions)
             self._first_aid.save()
             proof_cache = ProofCache(settings.shared_dir, pool.token, settings.parameters)
             with proof_cache.shared(believe=not self._state.epoch):
@@ -225,7 +227,8 @@ class Connection:
             self._watchdog.watching("the proof of the algorithms", seconds),
             proof_cache.shared(believe=not self._state.epoch),
         ):
-            self._token = Token.prove(pool, templates, canary, policy, proof_cache)
+            token = Token.prove(pool, templates, canary, policy, proof_cache)
+            self._token = replace(token, imports=found_imports(token, proof_cache))
         self._state = State(Phase.READY, epoch=self._state.epoch + 1)
         settings.observer.connected(self._state.epoch)
         logger.info("the token is ready")

@@ -15,6 +15,7 @@ from hsm.algorithms.families import (
     Family,
     KeyManagement,
 )
+from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import Curve
 from hsm.algorithms.tables import (
     ALGORITHMS,
@@ -30,6 +31,7 @@ from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
 from hsm.errors import UnsupportedAlgorithm
 from hsm.life.offer import Offer, offer_of
+from hsm.importing.imports import NO_IMPORTS, Imports
 from hsm.life.proof import Proof
 from hsm.life.proof_cache import ProofCache
 from hsm.life.refusal import refusal_of
@@ -105,6 +107,7 @@ class Token:
     offers: Mapping[str, Offer]
     rows: Mapping[str, Algorithm]
     paths: Mapping[tuple[str, str], CekPath]
+    imports: Imports = NO_IMPORTS
 
     def is_well(self, session: Session, *, finds: bool = True) -> bool:
         """Tell whether keys are used, the key-encryption key too, and whether they are found.
@@ -140,6 +143,11 @@ class Token:
         """
         split = CONTENT_FAMILIES[-1][-1].name
         return self.transport(alg, enc)._replace(path=self.transport(alg, split).path.showing())
+
+    def first_offered(self, spec: KeySpec) -> Algorithm:
+        """Return the first algorithm that keys of ``spec`` perform on this token."""
+        refusals = ((row, self.offers[row.name].refusal(spec.crv)) for row in spec.algorithms)
+        return next(row for row, reason in refusals if reason is None)
 
     def require_offered(self, name: str) -> None:
         """Raise ``UnsupportedAlgorithm`` with the reason if the algorithm is not offered."""

@@ -22,7 +22,7 @@ from hsm.storage.store import Material, Store
 Result = TypeVar("Result")
 
 ATTEMPTS: Final = 2
-_CREATION_ATTEMPTS: Final = 4
+CREATION_ATTEMPTS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +155,7 @@ def keep(  # noqa: PLR0913, PLR0917  # the parts of a JWE, and what becomes of i
 class Creation(Work[Made]):
     """The key ``ref``, generated or created from ``material``."""
 
-    attempts: ClassVar[int] = _CREATION_ATTEMPTS
+    attempts: ClassVar[int] = CREATION_ATTEMPTS
 
     ref: KeyRef
     material: Material | None = field(default=None, repr=False)

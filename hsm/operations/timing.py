@@ -1,4 +1,4 @@
-"""Delays failed decryptions: their time must not depend on the cause."""
+"""Delays failed decryptions and imports: their time must not depend on the cause."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from hsm.errors import DecryptionFailed
+from hsm.errors import DecryptionFailed, WrappedKeyRefused
 
 FAILURE_SECONDS: Final = 0.025
 _SLOT_SECONDS: Final = 0.005
@@ -59,7 +59,7 @@ class FailureDelay(threading.local):
         started = time.monotonic()
         try:
             yield
-        except DecryptionFailed:
+        except (DecryptionFailed, WrappedKeyRefused):
             self._fail(time.monotonic() - started, encrypted_key)
             raise
 

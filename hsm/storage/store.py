@@ -5,11 +5,12 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 from uuid import UUID
 
-from hsm.algorithms.kinds import PrivateKey
+from hsm.algorithms.kinds import PrivateKey, PublicKey
 from hsm.cryptoki.handles import Cek, Key
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.session import Session
+from hsm.importing.ways import Unwrap
 from hsm.messages import KeyRef, Made
 
 Material = PrivateKey | bytes | bytearray
@@ -29,6 +30,14 @@ class Store(Protocol):
         """Keep the session objects ``cek`` as the key ``ref``, never extractable again.
 
         They cross as an AES key wrap (RFC 3394) under ``kek``, which is a session object too.
+        """
+
+    def keep_unwrapped(
+        self, session: Session, ref: KeyRef, unwrap: Unwrap, public: PublicKey | None
+    ) -> Made:
+        """Keep what ``unwrap`` unwraps as the key ``ref``; ``public`` is the public half of a pair.
+
+        Whether the halves belong together has been tried.
         """
 
     def lent(

@@ -10,7 +10,7 @@ from pkcs11 import Attribute, Object, ObjectClass, PKCS11Error
 from pkcs11.exceptions import FunctionFailed
 
 from hsm.algorithms.families import CEK_WRAPPING
-from hsm.algorithms.kinds import PrivateKey
+from hsm.algorithms.kinds import PrivateKey, PublicKey
 from hsm.cryptoki.attributes import LABEL_PREFIX, Templates, identity
 from hsm.cryptoki.canary import CANARY_IDS, Canary
 from hsm.cryptoki.faults import Fault, fault_of
@@ -27,6 +27,7 @@ from hsm.cryptoki.objects import (
 )
 from hsm.cryptoki.session import Session
 from hsm.errors import Cause, KeyNotFound, TokenUnavailable
+from hsm.importing.ways import Unwrap
 from hsm.messages import OWN_KEY, KeyRef, Made
 from hsm.storage.store import Material, Store
 
@@ -79,6 +80,16 @@ class TokenStore(Store):
             for key_object, part, made in zip(secrets_of(row), row.parts, cek, strict=True)
         ]
         return self._made_secret(ref, stored)
+
+    def keep_unwrapped(
+        self, session: Session, ref: KeyRef, unwrap: Unwrap, public: PublicKey | None
+    ) -> Made:
+        """See ``Store``."""
+        arguments = self._templates.unwrapped(ref.spec, ref.kid)
+        if public is None:
+            return self._made_secret(ref, [unwrap(**arguments)])
+        template = self._templates.imported_public(ref.kid, ref.spec, public)
+        return self._made_pair(ref, session.create_object(template), unwrap(**arguments))
 
     @contextmanager
     def lent(self, session: Session, ref: KeyRef, objects: Iterable[KeyObject]) -> Iterator[Keys]:

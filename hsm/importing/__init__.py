@@ -1,0 +1,1 @@
+"""Keys that come in wrapped, and are unwrapped in the token: nobody else sees them."""

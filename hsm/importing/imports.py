@@ -1,0 +1,58 @@
+"""What is imported wrapped on one token, and how."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from hsm.algorithms.keyspec import KeySpec
+from hsm.errors import UnsupportedAlgorithm
+from hsm.importing.ways import TwoSteps
+
+Target = tuple[str, str | None]
+"""Keys that are unwrapped alike: the kind, and the curve if they are on one."""
+
+SUBJECT: Final = "wrapped import"
+_NOT_TRIED: Final = "keys of its kind are not imported wrapped"
+_NO_OAEP: Final = "the token does not unwrap keys by RSA-OAEP"
+
+
+def target_of(spec: KeySpec) -> Target:
+    """Return what keys of ``spec`` are to who unwraps them."""
+    return spec.kind.name, spec.crv
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imports:
+    """The ways that work, and why there is none for other keys.
+
+    ``alg`` is that of wrapping keys, ``None`` if the token unwraps nothing by RSA-OAEP.
+    """
+
+    alg: str | None = None
+    ways: Mapping[Target, TwoSteps] = field(default_factory=lambda: MappingProxyType({}))
+    refusals: Mapping[Target, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def way(self, spec: KeySpec) -> TwoSteps:
+        """Return how such keys are unwrapped; raise ``UnsupportedAlgorithm`` if they are not."""
+        reason = self.refusal(spec)
+        if reason is not None:
+            raise UnsupportedAlgorithm.not_offered(SUBJECT, reason)
+        return self.ways[target_of(spec)]
+
+    def refusal(self, spec: KeySpec) -> str | None:
+        """Return why no such key is imported wrapped, or ``None`` if it is."""
+        target = target_of(spec)
+        if target in self.ways and len(spec.algorithms[0].parts) == 1:
+            return None
+        return self.refusals.get(target, _NOT_TRIED) if self.alg else _NO_OAEP
+
+    def require_any(self) -> str:
+        """Return ``alg``; raise ``UnsupportedAlgorithm`` if nothing is imported wrapped."""
+        if self.alg is None:
+            raise UnsupportedAlgorithm.not_offered(SUBJECT, _NO_OAEP)
+        return self.alg
+
+
+NO_IMPORTS: Final = Imports()
+"""What is known before it has been tried."""

@@ -1,0 +1,151 @@
+"""Proofs that a token imports wrapped keys: one of each kind is wrapped for it and tried."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, cast
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from pkcs11 import Mechanism, Object, PKCS11Error
+
+from hsm.algorithms.keyspec import KeySpec
+from hsm.algorithms.kinds import AES, EC, EDWARDS, HMAC, MONTGOMERY, RSA
+from hsm.algorithms.tables import ALGORITHMS, KEY_MANAGEMENTS
+from hsm.cryptoki.faults import Fault, fault_of, name_of
+from hsm.cryptoki.handles import Handle, Key, PublicHandle, PublicObject
+from hsm.cryptoki.keys import Keys
+from hsm.cryptoki.session import Session
+from hsm.errors import HsmError, TokenUnavailable, require
+from hsm.importing.imports import Imports, Target, target_of
+from hsm.importing.unwrapping import is_that_key
+from hsm.importing.ways import TwoSteps, WrappedKey
+from hsm.life.proof_cache import ProofCache
+from hsm.life.token import Token
+from hsm.software.key_wrapping import wrap_key
+
+WAYS: Final = (
+    TwoSteps(mechanism=Mechanism.AES_KEY_WRAP_KWP),
+    TwoSteps(mechanism=Mechanism.AES_KEY_WRAP_PAD),
+)
+"""The best first."""
+
+_ALGS: Final = ("RSA-OAEP-256", "RSA-OAEP")
+_ENC: Final = "A256GCM"
+_RSA_BITS: Final = 2048
+_TRIES: Final = 3
+_REFUSED: Final = "the token does not unwrap such keys"
+_PASSES: Final = (Fault.DOWN, Fault.SESSION_LOST, Fault.BUSY, Fault.PIN, Fault.KEY_GONE)
+
+_SAMPLES: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
+    {
+        RSA.name: lambda _: rsa.generate_private_key(65537, _RSA_BITS),
+        EC.name: lambda spec: ec.generate_private_key(spec.curve.weierstrass),
+        EDWARDS.name: lambda spec: spec.curve.private_class.generate(),
+        MONTGOMERY.name: lambda spec: spec.curve.private_class.generate(),
+        AES.name: lambda spec: os.urandom(spec.algorithms[0].smallest_bytes),
+        HMAC.name: lambda spec: os.urandom(spec.algorithms[0].smallest_bytes),
+    }
+)
+"""A key of each kind that may come in wrapped, made in software."""
+
+
+def found_imports(token: Token, proof_cache: ProofCache) -> Imports:
+    """Return what the token imports wrapped; what others have found is not tried again.
+
+    A mechanism that it does not even list is not tried either, nor believed because it is listed.
+
+    Raises ``PKCS11Error`` or ``TokenUnavailable`` if it fails in a way that says nothing of that.
+    """
+    alg = next((name for name in _ALGS if _unwraps_within(token, name)), None)
+    if alg is None:
+        return Imports()
+    listed = token.pool.token.slot.get_mechanisms()
+    ways: dict[Target, TwoSteps] = {}
+    refusals: dict[Target, str] = {}
+    with _trials(token, alg) as refusal:
+        for target, spec in _specs(token).items():
+            for way in (each for each in WAYS if each.mechanism in listed):
+                name = f"import {spec.kind.name} {spec.crv} {alg} {way.name}"
+                reason = proof_cache.of(name, partial(refusal, spec, way))
+                if reason is None:
+                    ways.setdefault(target, way)
+                else:
+                    refusals[target] = reason
+    return Imports(alg=alg, ways=MappingProxyType(ways), refusals=MappingProxyType(refusals))
+
+
+def _unwraps_within(token: Token, name: str) -> bool:
+    """Tell whether what RSA-OAEP unwraps stays in the token."""
+    offer = token.offers[name].with_enc(_ENC)
+    return offer.is_offered and offer.residency == "token"
+
+
+def _specs(token: Token) -> Mapping[Target, KeySpec]:
+    """Return one key to try for each kind and curve that the token has an algorithm for."""
+    found: dict[Target, KeySpec] = {}
+    for row in ALGORITHMS.values():
+        for kind, curve in row.keys:
+            crv = curve.crv if curve else None
+            is_usable = token.offers[row.name].refusal(crv) is None and len(row.parts) == 1
+            if kind.name in _SAMPLES and is_usable:
+                spec = KeySpec(kty=kind.ktys[0], alg=row.name, crv=crv)
+                found.setdefault(target_of(spec), spec)
+    return found
+
+
+@contextmanager
+def _trials(token: Token, alg: str) -> Iterator[Callable[[KeySpec, TwoSteps], str | None]]:
+    """Give what tries a key in a way; the pair to wrap for is made when it is needed."""
+    made: list[Object] = []
+
+    def pair() -> tuple[PublicHandle, Handle]:
+        if not made:
+            spec = KeySpec(kty="RSA", alg=alg, bits=_RSA_BITS)
+            arguments = token.templates.pair_generation(spec)
+            pair = token.pool.anchor.generate_keypair(spec.kind.key_type, spec.bits, **arguments)
+            made.extend(pair)
+        public, private = made
+        return PublicHandle.of(public), Handle.of(private)
+
+    def attempt(session: Session, spec: KeySpec, way: TwoSteps) -> None:
+        public, private = pair()
+        keys = Keys.pair(token.canary, PublicObject(session, public), Key(session, private))
+        sample = _SAMPLES[spec.kind.name](spec)
+        octets = wrap_key(cast(rsa.RSAPublicKey, public.numbers), KEY_MANAGEMENTS[alg], sample)
+        wrapped = WrappedKey.of(octets, _RSA_BITS // 8)
+        half = sample.public_key() if spec.kind.is_pair else None
+        with way.opened(keys, KEY_MANAGEMENTS[alg], token.templates, wrapped) as unwrap:
+            require(is_that_key(keys, token, spec, unwrap, half))
+
+    def refusal(spec: KeySpec, way: TwoSteps) -> str | None:
+        return _refusal(token, partial(attempt, spec=spec, way=way))
+
+    try:
+        yield refusal
+    finally:
+        for each in made:
+            token.pool.anchor.destroy(each)
+
+
+def _refusal(token: Token, attempt: Callable[[Session], None]) -> str | None:
+    """Return why ``attempt`` fails each time, on a token that is well."""
+    reason = _REFUSED
+    for _ in range(_TRIES):
+        with token.pool.operations.session() as session:
+            try:
+                attempt(session)
+            except PKCS11Error as error:
+                if fault_of(error) in _PASSES:
+                    raise
+                reason = f"the token answers {name_of(error)}"
+            except TokenUnavailable:
+                raise
+            except HsmError:
+                reason = _REFUSED
+            else:
+                return None
+            if not token.canary.works(session):
+                raise TokenUnavailable("the token does not answer")
+    return reason
