@@ -110,6 +110,12 @@ class Config:
     rsa1_5: bool = setting(
         flag, "1 offers RSA1_5; read the warning in the README first", default=False
     )
+    import_: Literal["any", "wrapped"] = setting(
+        choice("any", "wrapped"),
+        "`wrapped` imports no key that the service would see: only those that were wrapped for the "
+        "token (`POST /wrapping-keys`)",
+        default="any",
+    )
     cek: Literal["process", "token"] = setting(
         choice("process", "token"),
         "`token` refuses algorithms whose CEK would pass through the process",

@@ -69,6 +69,7 @@ def _service(config: Config) -> Service:
         publication=publication,
         keys_per_owner=config.keys_per_owner,
         destroy_after=config.destroy_after,
+        takes_plain=config.import_ == "any",
     )
     capabilities = Capabilities(config=config)
     last_hour = LastHour(

@@ -89,12 +89,17 @@ def setting(
     return field(default=default, metadata=metadata, repr=not is_secret)
 
 
+def name_of(setting: Field[Any]) -> str:
+    """Return what a setting is called in the environment; a word of Python's ends with ``_``."""
+    return f"{PREFIX}{setting.name.rstrip('_').upper()}"
+
+
 def read(settings: Iterable[Field[Any]], env: Mapping[str, str]) -> dict[str, Any]:
     """Return the values of ``settings`` that are set in ``env``, by name; empty is not set.
 
     Raises ``ConfigError`` for one that is unknown, missing or malformed.
     """
-    known = {f"{PREFIX}{one.name.upper()}": one for one in settings}
+    known = {name_of(one): one for one in settings}
     given = {name: value for name, value in env.items() if name.startswith(PREFIX) and value}
     for name in given.keys() - known.keys():
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]

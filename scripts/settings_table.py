@@ -7,14 +7,13 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from app.config import Config
-from app.settings import PREFIX
+from app.settings import name_of
 
 
 def settings_table() -> str:
     """Return the rows of the table in docs/operating.md: variable, default, meaning."""
     return "\n".join(
-        f"| `{PREFIX}{setting.name.upper()}` | {_shown(setting.default)} | "
-        f"{setting.metadata['meaning']} |"
+        f"| `{name_of(setting)}` | {_shown(setting.default)} | {setting.metadata['meaning']} |"
         for setting in fields(Config)
     )
 

@@ -53,6 +53,7 @@ PUBLICATION: Final[Failures] = (hsm.CryptoFailure("50 keys are published, and no
 PUBLIC_HALF: Final[Failures] = (hsm.CryptoFailure("The key has no public half"),)
 AWAY: Final[Failures] = (hsm.TokenUnavailable("the token is being opened"),)
 DECRYPTION: Final[Failures] = (hsm.DecryptionFailed(),)
+WRAPPED: Final[Failures] = (hsm.WrappedKeyRefused(), hsm.KeyNotFound())
 ONCE: Final[Failures] = (
     errors.RequestReused(),
     errors.RequestInProgress(),

@@ -10,6 +10,7 @@ from app.jose import encoding
 from app.jwk.akp import AKP
 from app.jwk.ec import EC
 from app.jwk.key_type import KeyType, PairType
+from app.jwk.members import Octets
 from app.jwk.oct import OCT
 from app.jwk.okp import OKP
 from app.jwk.rsa import RSA
@@ -43,10 +44,14 @@ def require_sound(key: PublicKey) -> None:
     """Raise ``BadRequest`` for a public key that would not be taken from a caller either."""
     jwk = write_public(key)
     row, crv = PAIR_TYPES[jwk["kty"]], jwk.get("crv", "")
-    octets = {name: encoding.decode(jwk[name]) for name in row.public_members}
+    read_sound(row, crv, {name: encoding.decode(jwk[name]) for name in row.public_members})
+
+
+def read_sound(row: PairType, crv: str, octets: Octets) -> PublicKey:
+    """Return the public key of such octets, checked; raise ``BadRequest``."""
     signs = not row.crvs or crv in row.signing_crvs
     read = row.read_public if signs or row.read_epk is None else row.read_epk
-    read(crv, octets)
+    return read(crv, octets)
 
 
 def load_public(jwk: Mapping[str, str]) -> PublicKey:

@@ -157,8 +157,8 @@ class KeyCreation:
         self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None = None
     ) -> dict[str, Any]:
         """Generate or import a key; return its description, or what the first request got."""
-        _require_creator(principal)
-        return self._once(idempotent, partial(self._create, principal, request, idempotent))
+        require_creator(principal)
+        return self.once(idempotent, partial(self._create, principal, request, idempotent))
 
     def unwrap(
         self,
@@ -191,8 +191,8 @@ class KeyCreation:
         encrypted_key: bytes,
         idempotent: IdempotentRequest | None,
     ) -> dict[str, Any]:
-        _require_creator(principal)
-        return self._once(
+        require_creator(principal)
+        return self.once(
             idempotent, partial(self._unwrap, principal, key, header, encrypted_key, idempotent)
         )
 
@@ -233,7 +233,7 @@ class KeyCreation:
 
     def take_back(self, kid: UUID) -> None:
         """Undo the creation of a key that nobody has been told of, nor will be."""
-        key = self.registry.find(kid)
+        key = self.registry.whole(kid, (*VISIBLE, State.WRAPPING))
         if key is not None:
             with self.phases.under_way():
                 self.registry.idempotency.forget(key.kid)
@@ -259,14 +259,14 @@ class KeyCreation:
         self.hsm.offers()  # fail before inserting a row if the token is unavailable
         if request.prove is not None:
             self.hsm.in_lane(request.prove)
-        with self.phases.creation(key, self._tagging(key, request.labels), idempotent) as answer:
+        with self.phases.creation(key, self.tagging(key, request.labels), idempotent) as answer:
             made = self._make(key.ref, material)
             if material is not None and not self.hsm.works(key.ref):
                 raise BadRequest("The key material is refused: a trial of it in the token failed")
             self.registry.activate(made.ref, write_public(made.public) if made.public else None)
         return answer
 
-    def _tagging(self, key: Key, labels: Labels) -> "Tagging":
+    def tagging(self, key: Key, labels: Labels) -> "Tagging":
         """Return how to tag a new key; a pair that signs is published, if there is room."""
         tags, publication = frozenset(labels.tags), self.publication
         if publication is None:
@@ -280,9 +280,7 @@ class KeyCreation:
         )
 
     def _make(self, ref: KeyRef, material: bytes | PrivateKey | None) -> Made:
-        if material is None:
-            return self.hsm.generate(ref)
-        return self.hsm.import_key(ref, material)
+        return self.hsm.generate(ref) if material is None else self.hsm.import_key(ref, material)
 
     def _unwrap(
         self,
@@ -312,7 +310,7 @@ class KeyCreation:
             self.registry.activate(made.ref, None)
         return answer
 
-    def _once(
+    def once(
         self, idempotent: IdempotentRequest | None, create: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         """Return what was answered to the same request before, or what ``create`` returns."""
@@ -345,6 +343,7 @@ class KeyCreation:
         return None
 
 
-def _require_creator(principal: Principal) -> None:
+def require_creator(principal: Principal) -> None:
+    """Raise ``Forbidden`` unless ``principal`` may make keys."""
     if not principal.may_create:
         raise Forbidden

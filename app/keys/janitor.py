@@ -28,7 +28,7 @@ class Janitor(Periodic):
         """Destroy, finish or undo what can be now."""
         recovery = self._recovery
         for end, message in (
-            (recovery.destroy_overdue, "key %s, deleted and not restored in time, is destroyed"),
+            (recovery.destroy_overdue, "key %s, whose time is over, is destroyed"),
             (recovery.settle, "key %s, begun and not ended, is cleared away"),
         ):
             try:

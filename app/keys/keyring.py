@@ -10,6 +10,7 @@ from app.keys.creation import KeyCreation, TwoPhases
 from app.keys.quota import Quota
 from app.keys.recovery import Recovery
 from app.keys.use import KeyUse
+from app.keys.wrapped.imports import KeyImports
 from app.registry import Publication, Registry
 from hsm import Hsm
 
@@ -20,6 +21,7 @@ class Keyring:
 
     use: KeyUse
     creation: KeyCreation
+    imports: KeyImports
     recovery: Recovery
 
     @classmethod
@@ -32,22 +34,26 @@ class Keyring:
         publication: Publication | None = None,
         keys_per_owner: int | None = None,
         destroy_after: timedelta | None = None,
+        takes_plain: bool = True,
     ) -> Self:
         """Return them; keys are published as ``publication`` has it, if there is one.
 
-        Deleted keys can be had back for ``destroy_after``.
+        Deleted keys can be had back for ``destroy_after``. Unless it ``takes_plain`` ones, keys are
+        only imported wrapped.
         """
         phases = TwoPhases(registry=registry, hsm=hsm, lock=state_dir / "unfinished.lock")
         budget = EncryptionBudget(registry)
+        creation = KeyCreation(
+            registry=registry,
+            hsm=hsm,
+            phases=phases,
+            publication=publication,
+            quota=Quota(registry=registry, most=keys_per_owner),
+            destroy_after=destroy_after,
+        )
         return cls(
             use=KeyUse(registry=registry, rows=registry, hsm=hsm, budget=budget),
-            creation=KeyCreation(
-                registry=registry,
-                hsm=hsm,
-                phases=phases,
-                publication=publication,
-                quota=Quota(registry=registry, most=keys_per_owner),
-                destroy_after=destroy_after,
-            ),
+            creation=creation,
+            imports=KeyImports(creation=creation, takes_plain=takes_plain),
             recovery=Recovery(registry=registry, hsm=hsm, phases=phases),
         )

@@ -16,7 +16,7 @@ class Quota:
     registry: Registry
     most: int | None
 
-    def require(self, owner: str) -> None:
-        """Raise ``TooManyKeys`` if ``owner`` has as many as he may."""
-        if self.most is not None and self.registry.census.owned_by(owner) >= self.most:
+    def require(self, owner: str, *, freed: int = 0) -> None:
+        """Raise ``TooManyKeys`` if ``owner`` has as many as he may, without those ``freed``."""
+        if self.most is not None and self.registry.census.owned_by(owner) - freed >= self.most:
             raise TooManyKeys(self.most)

@@ -29,6 +29,7 @@ STATES: Final[Mapping[State, str]] = MappingProxyType(
         State.DESTROYING: "To be destroyed",
         State.PENDING: "Being made",
         State.DESTROYED: "Being destroyed",
+        State.WRAPPING: "To wrap for",
     }
 )
 PLACES: Final[Mapping[str, str]] = MappingProxyType(

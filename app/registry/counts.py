@@ -43,9 +43,12 @@ class Census:
             ]
 
     def owned_by(self, owner: str) -> int:
-        """Return how many keys ``owner`` has, with those that are being made or can be had back."""
+        """Return how many keys ``owner`` has, with those that are being made or can be had back.
+
+        Wrapping keys are keys, too.
+        """
         query = select(func.count()).where(
-            keys.c.owner == owner, keys.c.state.in_([State.PENDING, *LASTING])
+            keys.c.owner == owner, keys.c.state.in_([State.PENDING, State.WRAPPING, *LASTING])
         )
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())

@@ -32,7 +32,7 @@ class Filters:
 
 _PLAIN: Final = ("kty", "alg", "owner")
 # Conditions that no index is wanted for: they would bring the rows in another order.
-_HIDDEN: Final = (State.PENDING, State.DESTROYED)
+_HIDDEN: Final = (State.PENDING, State.WRAPPING, State.DESTROYED)
 _INACTIVE: Final = tuple(state for state in State if state is not State.ACTIVE)
 
 

@@ -1,4 +1,4 @@
-"""Keys that were deleted and can be had back, until their time is over.
+"""Keys that are there until their time is over: deleted ones, and those that unwrap one import.
 
 Each step is one update that asks for the state before it, so that of all who try, on however many
 hosts, one succeeds.
@@ -9,19 +9,21 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from app.registry.databases.database import Database
 from app.registry.reading import readable
-from app.registry.records import DESTROYED, VISIBLE, State, ref_of
+from app.registry.records import DESTROYED, VISIBLE, State, activation_of, ref_of
 from app.registry.tables import SPEC, keys
 from hsm import KeyRef
 
+_IS_PENDING: Final = keys.c.state == State.PENDING
+_IS_WRAPPING: Final = keys.c.state == State.WRAPPING
 _IS_DELETED: Final = keys.c.state == State.DESTROYING
 
 
 class Postponed:
-    """Destructions that are put off."""
+    """Destructions that are put off, or wait for an import."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -42,10 +44,33 @@ class Postponed:
 
     def end(self, kid: UUID) -> bool:
         """Bring a key back, as it was; return whether it was this call that did, and in time."""
-        is_in_time = and_(_IS_DELETED, keys.c.destroy_at > datetime.now(UTC))
         return self._change(
-            kid, is_in_time, state=keys.c.state_before, state_before=None, destroy_at=None
+            kid,
+            _is_in_time(_IS_DELETED),
+            state=keys.c.state_before,
+            state_before=None,
+            destroy_at=None,
         )
+
+    def begin_wrapping(self, ref: KeyRef, public_jwk: Mapping[str, str]) -> bool:
+        """Have a pending key wait for one import; return whether it was still there."""
+        values = activation_of(ref, public_jwk) | {"state": State.WRAPPING}
+        return self._change(condition=_IS_PENDING, **values)
+
+    def end_wrapping(
+        self, wrapping: UUID, imported: KeyRef, public_jwk: Mapping[str, str] | None
+    ) -> bool:
+        """Make a pending key visible that came in by ``wrapping``, which is gone for ever by that.
+
+        Returns whether it was this call that did: of imports by one wrapping key one succeeds.
+        """
+        with self._database.writing() as connection:
+            is_first = _changed(connection, wrapping, _is_in_time(_IS_WRAPPING), **DESTROYED)
+            values = activation_of(imported, public_jwk)
+            is_made = is_first and _changed(connection, condition=_IS_PENDING, **values)
+            if not is_made:
+                connection.rollback()
+            return is_made
 
     def overdue(self) -> Mapping[UUID, KeyRef]:
         """Return the keys whose time is over."""
@@ -61,14 +86,24 @@ class Postponed:
         return self._change(kid, _is_overdue(), **DESTROYED)
 
     def _change(self, kid: UUID, condition: ColumnElement[bool], **values: Any) -> bool:
-        update = (
-            keys.update()
-            .where(keys.c.kid == str(kid), condition)
-            .values(changed_at=datetime.now(UTC), **values)
-        )
         with self._database.writing() as connection:
-            return connection.execute(update).rowcount == 1
+            return _changed(connection, kid, condition, **values)
+
+
+def _changed(
+    connection: Connection, kid: UUID, condition: ColumnElement[bool], **values: Any
+) -> bool:
+    update = (
+        keys.update()
+        .where(keys.c.kid == str(kid), condition)
+        .values(changed_at=datetime.now(UTC), **values)
+    )
+    return connection.execute(update).rowcount == 1
+
+
+def _is_in_time(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    return and_(condition, keys.c.destroy_at > datetime.now(UTC))
 
 
 def _is_overdue() -> ColumnElement[bool]:
-    return and_(_IS_DELETED, keys.c.destroy_at <= datetime.now(UTC))
+    return and_(or_(_IS_DELETED, _IS_WRAPPING), keys.c.destroy_at <= datetime.now(UTC))

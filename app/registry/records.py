@@ -16,6 +16,8 @@ class State(StrEnum):
     """Where a key is in its life (NIST SP 800-57 part 1 §7); pending ones exist for nobody."""
 
     PENDING = "pending"
+    WRAPPING = "wrapping"
+    """For one import: others wrap a key for it. It is no key that anybody uses or sees."""
     ACTIVE = "active"
     DEACTIVATED = "deactivated"
     COMPROMISED = "compromised"
@@ -42,6 +44,7 @@ class Origin(StrEnum):
 
     GENERATED = "generated"
     IMPORTED = "imported"
+    IMPORTED_WRAPPED = "imported_wrapped"
     UNWRAPPED = "unwrapped"
 
 
@@ -59,7 +62,7 @@ class Key:
     ``alias`` is what its owner calls the key; there is no other key with that one.
     ``state`` is that of the moment of reading: an active key is deactivated once it has expired.
     ``destroy_after`` is how long it can be had back after a DELETE, if it has a rule of its own;
-    ``destroy_at`` is when that is over, of a key in state ``destroying``.
+    ``destroy_at`` is when that is over, of a key in state ``destroying`` or ``wrapping``.
     ``certificates`` are in base64 (RFC 7517 §4.7), its own first; only a whole row has them.
     """
 
@@ -169,6 +172,7 @@ def values_of(key: Key) -> dict[str, Any]:
         "name": key.name,
         "expires_at": key.expires_at,
         "destroy_after": key.destroy_after and int(key.destroy_after.total_seconds()),
+        "destroy_at": key.destroy_at,
     }
 
 

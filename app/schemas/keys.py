@@ -10,8 +10,9 @@ from marshmallow import fields, post_load, validates_schema
 
 import hsm
 from app.errors import BadRequest
-from app.jwk import KEY_TYPES, type_of
+from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, read_sound, type_of
 from app.jwk.key_type import Material
+from app.jwk.members import require_given
 from app.jwk.purpose import Purpose
 from app.schemas.fields import (
     CONTENT_ENCRYPTION,
@@ -30,7 +31,8 @@ from app.schemas.messages.addressed import RecipientsField
 from app.schemas.messages.encryption import jwe_members, require_encrypted_key
 from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.schema import Foreign, RequestSchema
-from hsm import KeySpec
+from app.schemas.wrapped import WrappedField, WrappedKey
+from hsm import KeySpec, PublicKey
 
 _IMPORTS: Final = frozenset(row.private_members[0] for row in KEY_TYPES.values())
 """Members that make a body an import."""
@@ -52,14 +54,25 @@ Members = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrappedMaterial:
+    """A key that nobody but the token is to see, and the public half of a pair, checked."""
+
+    wrapped: WrappedKey
+    public: PublicKey | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRequest:
     """A key to generate or, with ``material``, to import: checked, and never shown.
+
+    With ``wrapped`` it comes in so that the token alone sees it.
 
     What takes a processor for long is left to ``prove``, which raises ``BadRequest``.
     """
 
     spec: KeySpec
     material: Material | None = None
+    wrapped: WrappedMaterial | None = None
     prove: Callable[[], None] | None = None
     labels: Labels = field(default_factory=Labels)
 
@@ -97,7 +110,8 @@ class CreateKeyRequest(RequestSchema):
     pub = _material()
     priv = _material()
     name = Name(load_default=None, allow_none=True)
-    alias = AliasOfNew(*_IMPORTS, load_default=None, allow_none=True)
+    wrapped = WrappedField(load_default=None, allow_none=True)
+    alias = AliasOfNew(*_IMPORTS, "wrapped", load_default=None, allow_none=True)
     tags = TagsField(load_default=None, allow_none=True)
     expires = Instant(load_default=None, allow_none=True)
     destroy_after = Duration(load_default=None, allow_none=True)
@@ -110,7 +124,7 @@ class CreateKeyRequest(RequestSchema):
         given = dict.fromkeys(name for name in members if body[name] is not None).keys()
         if body["digest"]:
             spec = _signing_digests(spec)
-        request = _import(spec, body) if _is_import(given) else _generation(spec, body)
+        request = _request(spec, body, given)
         _require_offered(spec)
         labels = Labels(
             name=body["name"],
@@ -206,6 +220,12 @@ def _crv(kty: str, crv: str | None, crvs: list[str | None]) -> str | None:
     return crv
 
 
+def _request(spec: KeySpec, body: Members, given: Set[str]) -> KeyRequest:
+    if body["wrapped"] is not None:
+        return _wrapped(spec, body, given)
+    return _import(spec, body) if _is_import(given) else _generation(spec, body)
+
+
 def _is_import(given: Set[str]) -> bool:
     if given and given.isdisjoint(_IMPORTS):
         raise BadRequest(
@@ -230,6 +250,23 @@ def _import(spec: KeySpec, body: Members) -> KeyRequest:
         spec=replace(spec, bits=key_type.bits_of(material)),
         material=material,
         prove=partial(key_type.prove_private, material) if key_type.prove_private else None,
+    )
+
+
+def _wrapped(spec: KeySpec, body: Members, given: Set[str]) -> KeyRequest:
+    for name in PRIVATE_MEMBERS:
+        if name in given:
+            raise BadRequest(f"Field '{name}' does not go with 'wrapped'")
+    key_type, row = type_of(spec), PAIR_TYPES.get(type_of(spec).kty)
+    spec = Purpose.of(body["use"], body["key_ops"]).of_key(spec, key_type.encryption_alg)
+    if row is None:
+        return KeyRequest(spec=spec, wrapped=WrappedMaterial(wrapped=body["wrapped"]))
+    kind = f"a wrapped key of type '{spec.kty}'"
+    octets = {name: require_given(body, name, kind) for name in row.public_members}
+    public = read_sound(row, spec.crv or "", octets)
+    return KeyRequest(
+        spec=replace(spec, bits=key_type.bits_of(public)),
+        wrapped=WrappedMaterial(wrapped=body["wrapped"], public=public),
     )
 
 

@@ -73,8 +73,14 @@ def _creation(kty: str) -> JsonSchema:
             **({"crv": crv if needs_crv else nullable(crv)} if crvs else {}),
         },
         "required": ["kty", *(["alg"] if needs_alg else ()), *(["crv"] if needs_crv else ())],
-        "dependentRequired": _together(kty),
+        "anyOf": [{"dependentRequired": _together(kty)}, _wrapped(kty)],
     }
+
+
+def _wrapped(kty: str) -> JsonSchema:
+    """Return what a wrapped key has: its public members, and no private ones."""
+    public = [*KEY_TYPES[kty].public_members, "wrapped"]
+    return {"required": public, "not": _any_of(KEY_TYPES[kty].private_members)}
 
 
 def _together(kty: str) -> dict[str, list[str]]:
@@ -324,6 +330,8 @@ def members() -> dict[str, JsonSchema]:
             "items": {"oneOf": [_part(op) for op in operations.OPERATIONS]},
         },
         "TagsRequest.tags": {"maxItems": labels.MOST_TAGS, "items": tag},
+        "ByokRequest.header": reference("ByokHeaderRequest"),
+        "WrappingKeyResponse.jwk": reference("Jwk"),
         "CreateKeyRequest.tags": {"maxItems": labels.MOST_TAGS, "items": tag},
         "GrantRequest.operations": {"minItems": 1, **operations_of_grants},
         "GrantResponse.operations": operations_of_grants,

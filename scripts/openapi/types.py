@@ -34,6 +34,7 @@ from app.schemas.messages.rewrapping import TargetField
 from app.schemas.messages.several import MOST
 from app.schemas.messages.signers import SignersField
 from app.schemas.public_jwk import RECIPIENT, SIGNER, Party, PublicJwkField
+from app.schemas.wrapped import WrappedField
 
 JsonSchema = dict[str, Any]
 
@@ -141,6 +142,7 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
         apv=nullable(dict(BASE64URL)),
     ),
     TargetField: reference("TargetRequest"),
+    WrappedField: {"oneOf": [reference("WrappedRequest"), reference("ByokRequest")]},
     SignersField: _several(
         *("kid", "alg"),
         kid={"type": "string"},

@@ -114,6 +114,7 @@ OAEP = {"alg": "RSA-OAEP", "enc": "A128GCM"}
 CALLS = [
     call("keys.create", body=_new()),
     replace(call("keys.create", body=_new(k="A" * 22)), key="an import"),
+    call("keys.wrapping_key", body=_just()),
     call("keys.page"),
     call("keys.page", query="?owner=token:owner"),
     call("keys.read", key="EC"),

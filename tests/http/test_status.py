@@ -130,6 +130,7 @@ def test_keys_are_counted_by_type_and_state(application, database_url):
         key("EC", State.ACTIVE, crv="P-256"),
         key("EC", State.COMPROMISED, crv="P-256"),
         key("RSA", State.PENDING, bits=3072),
+        key("RSA", State.WRAPPING, bits=3072),
         key("RSA", State.ACTIVE, bits=2048),
         key("oct", State.ACTIVE, bits=256),
         key("oct", State.DEACTIVATED, bits=256),
@@ -141,10 +142,10 @@ def test_keys_are_counted_by_type_and_state(application, database_url):
     assert registry.change(late, expires_at=datetime.now(UTC) - timedelta(days=1))
     shown = replace(service_of(application).status, registry=registry).describe()
     assert [(line.title, list(line.numbers), line.total) for line in shown["keys"]] == [
-        ("EC P-256", [2, 0, 1, 0, 0, 0], 3),
-        ("RSA 2048", [1, 0, 0, 0, 0, 0], 1),
-        ("RSA 3072", [0, 0, 0, 0, 1, 0], 1),
-        ("oct 256", [1, 2, 0, 1, 0, 0], 4),
+        ("EC P-256", [2, 0, 1, 0, 0, 0, 0], 3),
+        ("RSA 2048", [1, 0, 0, 0, 0, 0, 0], 1),
+        ("RSA 3072", [0, 0, 0, 0, 1, 0, 1], 2),
+        ("oct 256", [1, 2, 0, 1, 0, 0, 0], 4),
     ]
     assert dict(shown["versions"])["Registry schema"] == revision_at(database_url).newest
     registry._database.engine.dispose()

@@ -33,6 +33,11 @@ def test_an_empty_setting_is_not_set():
     assert Config.from_env(GOOD | {"JOSE_HSM_TOKEN_SERIAL": "", "JOSE_HSM_FIPS": ""}).fips is False
 
 
+def test_a_setting_may_be_called_like_a_word_of_python():
+    assert Config.from_env(GOOD).import_ == "any"
+    assert Config.from_env(GOOD | {"JOSE_HSM_IMPORT": "wrapped"}).import_ == "wrapped"
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
@@ -47,6 +52,7 @@ def test_an_empty_setting_is_not_set():
         (GOOD | {"JOSE_HSM_SESSIONS": "0"}, "JOSE_HSM_SESSIONS must be a whole number"),
         (GOOD | {"JOSE_HSM_SESSION_WAIT_SECONDS": "inf"}, "must be a number of seconds"),
         (GOOD | {"JOSE_HSM_CEK": "hsm"}, "must be one of: process, token"),
+        (GOOD | {"JOSE_HSM_IMPORT": "none"}, "JOSE_HSM_IMPORT must be one of: any, wrapped"),
         (GOOD | {"JOSE_HSM_AUTH": "password"}, "JOSE_HSM_AUTH must be a comma list of"),
         (GOOD | {"JOSE_HSM_BIND": "0.0.0.0:8000"}, "must be a loopback.* set JOSE_HSM_AUTH"),
         (GOOD | {"JOSE_HSM_BIND": "[::]:8000"}, "must be a loopback address"),

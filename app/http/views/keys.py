@@ -18,6 +18,7 @@ from app.http.failures import (
     QUOTA,
     STATE,
     TOKEN,
+    WRAPPED,
 )
 from app.http.request import catalogue, idempotent, keyring, load, load_query
 from app.observability.kinds import Kind
@@ -31,12 +32,15 @@ from app.schemas.catalogue import (
     TagsResponse,
 )
 from app.schemas.keys import CreateKeyRequest, KeyResponse, UnwrapRequest
+from app.schemas.wrapped import WrappingKeyRequest, WrappingKeyResponse
 
 resource: Final = Resource(
     "keys", "Create, import, unwrap, list, read, change, tag, destroy and restore keys.", prefix=API
 )
 
 _CREATE: Final = CreateKeyRequest()
+_WRAPPING: Final = WrappingKeyRequest()
+_WRAPPING_KEY: Final = WrappingKeyResponse()
 _UNWRAP: Final = UnwrapRequest()
 _KEY: Final = KeyResponse()
 _QUERY: Final = ListQuery()
@@ -57,20 +61,49 @@ _TAGS: Final = TagsResponse()
         needs=(Role.CREATOR,),
         kind=Kind.MAKE,
         audit=Audit.CHANGE,
-        failures=(*ALGORITHM, *TOKEN, *QUOTA, *ALIAS),
+        failures=(*ALGORITHM, *TOKEN, *WRAPPED, *QUOTA, *ALIAS),
         is_idempotent=True,
     )
 )
 def create() -> ResponseReturnValue:
     """Generate a key, or import one if the body holds key material.
 
-    A body with `k` or `d` imports that key, any other has the token generate one. A key made with
-    an `alg` does that and nothing else. RSA pairs are generated, and checked to be imported, in a
-    lane of their own: 503 while it is full. Generated pairs that sign are published, but none when
-    as many are published as may be.
+    A body with `k` or `d` imports that key. One with `wrapped` has the token unwrap a key that
+    nobody else sees, and all that is wrong with it is one answer; a pair is described by its public
+    members then. `wrapped` is the key wrapped for one of `POST /wrapping-keys`, which is of no use
+    afterwards, or a `.byok` file of Azure's tools as it is. Any other body has the token generate
+    one. A key made with an `alg` does that and nothing else. RSA pairs are generated, and checked
+    to be imported, in a lane of their own: 503 while it is full. Generated pairs that sign are
+    published, but none when as many are published as may be.
     """
     body = load(_CREATE)
-    return dict(_KEY.dump(keyring().creation.create(principal(), body, idempotent())))
+    return dict(_KEY.dump(keyring().imports.create(principal(), body, idempotent())))
+
+
+@resource.serves(
+    Endpoint(
+        "POST",
+        "/wrapping-keys",
+        body=_WRAPPING,
+        answers=(_WRAPPING_KEY,),
+        says="The key to wrap for",
+        needs=(Role.CREATOR,),
+        kind=Kind.MAKE,
+        audit=Audit.CHANGE,
+        failures=(*ALGORITHM, *TOKEN, *QUOTA),
+    )
+)
+def wrapping_key() -> ResponseReturnValue:
+    """Make a key to wrap another one for, to import that.
+
+    An RSA pair of 3072 bits, whose private half unwraps in the token and does nothing else, for one
+    import, of the caller alone, or a day. A key is wrapped for it as PKCS#11 v2.40 §2.1.21 has it
+    (CKM_RSA_AES_KEY_WRAP): a new AES key, encrypted by `alg` to `jwk`, and behind it AES-KWP (RFC
+    5649), under that key, of the PKCS#8 of a private key or of the bytes of a secret one.
+    `jose-hsm keys wrap` does it.
+    """
+    load(_WRAPPING)
+    return dict(_WRAPPING_KEY.dump(keyring().imports.wrapping_key(principal())))
 
 
 @resource.serves(

@@ -1,0 +1,138 @@
+"""Imports of all forms: keys that come in wrapped, and those that the service may be shown."""
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import hsm
+from app import current_request
+from app.errors import Forbidden, RegistryUnavailable
+from app.idempotency import IdempotentRequest
+from app.jwk import type_of, write_public
+from app.keys.creation import KeyCreation, Tagging, no_record, require_creator
+from app.kid import is_kid
+from app.registry import Key, Origin, Residency, State
+from app.rights import Principal
+from app.schemas.keys import KeyRequest, WrappedMaterial
+from app.schemas.wrapped import WrappedKey
+from hsm import CryptoFailure, HsmError, KeyNotFound, KeySpec, WrappedKeyRefused
+
+_LIFETIME: Final = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyImports:
+    """How principals have keys imported, wrapped or, if the service ``takes_plain`` ones, as JWKs.
+
+    Errors are those of ``KeyCreation``.
+    """
+
+    creation: KeyCreation
+    takes_plain: bool
+
+    def wrapping_key(self, principal: Principal) -> dict[str, Any]:
+        """Make a key to wrap for, which is there for one import or a day; return what it is."""
+        require_creator(principal)
+        creation, expires = self.creation, datetime.now(UTC) + _LIFETIME
+        spec = creation.hsm.imports.wrapping_spec()
+        key = Key(
+            kid=uuid4(),
+            kid_public=None,
+            owner=principal,
+            spec=spec,
+            origin=Origin.GENERATED,
+            residency=Residency.TOKEN,
+            destroy_at=expires,
+        )
+        creation.quota.require(principal)
+        with creation.phases.creation(key, Tagging(), None):
+            made = creation.hsm.generate(key.ref)
+            assert made.public is not None  # noqa: S101  # it is a pair
+            jwk = write_public(made.public)
+            if not creation.registry.postponed.begin_wrapping(made.ref, jwk):
+                raise RegistryUnavailable
+        named = {"kid": str(key.kid), "use": "enc", "alg": spec.alg}
+        return {"kid": key.kid, "alg": spec.alg, "jwk": jwk | named, "expires": expires}
+
+    def create(
+        self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None = None
+    ) -> dict[str, Any]:
+        """Import a key, or generate one; see ``KeyCreation.create``."""
+        require_creator(principal)
+        if request.wrapped is not None:
+            make = partial(self._unwrap, principal, request, request.wrapped, idempotent)
+            return self.creation.once(idempotent, make)
+        if request.material is not None and not self.takes_plain:
+            raise CryptoFailure("Keys are only imported wrapped here: see POST /wrapping-keys")
+        return self.creation.create(principal, request, idempotent)
+
+    def _unwrap(
+        self,
+        principal: Principal,
+        request: KeyRequest,
+        material: WrappedMaterial,
+        idempotent: IdempotentRequest | None,
+    ) -> dict[str, Any]:
+        creation, wrapped = self.creation, material.wrapped
+        creation.hsm.imports.require(request.spec)
+        wrapping = self._wrapping_key(principal, wrapped)
+        key = _imported(principal, request, _measured(request.spec, wrapping, wrapped.ciphertext))
+        creation.quota.require(principal, freed=1)
+        tagging = creation.tagging(key, request.labels)
+        with creation.phases.creation(key, tagging, idempotent) as answer:
+            self._keep(key, wrapping, material)
+        return answer
+
+    def _keep(self, key: Key, wrapping: Key, material: WrappedMaterial) -> None:
+        """Have the token unwrap ``key``; it is active, and then ``wrapping`` is gone."""
+        registry, octets = self.creation.registry, material.wrapped.ciphertext
+        imports = self.creation.hsm.imports
+        made = imports.take(wrapping.ref, key.ref, octets, material.public)
+        jwk = write_public(made.public) if made.public else None
+        if not registry.postponed.end_wrapping(wrapping.kid, made.ref, jwk):
+            raise KeyNotFound  # another import has used it, or its time is over
+        with suppress(HsmError, RegistryUnavailable):  # then the janitor will
+            self.creation.phases.finish(wrapping.ref, no_record)
+
+    def _wrapping_key(self, principal: Principal, wrapped: WrappedKey) -> Key:
+        """Return the key that it was wrapped for, which is of whoever had that one made."""
+        kid, states = wrapped.kid, (State.WRAPPING,)
+        current_request.name(kid=kid)
+        key = self.creation.registry.whole(UUID(kid), states) if is_kid(kid) else None
+        if key is None or key.destroy_at is None or key.destroy_at <= datetime.now(UTC):
+            raise KeyNotFound
+        if key.owner != principal:
+            raise Forbidden
+        if wrapped.alg not in {None, key.spec.alg}:
+            raise CryptoFailure(f"The wrapping key is for {key.spec.alg}")
+        return key
+
+
+def _imported(principal: Principal, request: KeyRequest, spec: KeySpec) -> Key:
+    labels = request.labels
+    return Key(
+        kid=uuid4(),
+        kid_public=None,
+        owner=principal,
+        spec=spec,
+        origin=Origin.IMPORTED_WRAPPED,
+        residency=Residency.TOKEN,
+        alias=labels.alias,
+        name=labels.name,
+        expires_at=labels.expires_at,
+        destroy_after=labels.destroy_after,
+    )
+
+
+def _measured(spec: KeySpec, wrapping: Key, ciphertext: bytes) -> KeySpec:
+    """Return ``spec`` with the length of a secret key, as the wrapping tells it."""
+    sizes = None if spec.kind.is_pair else type_of(spec).sizes(spec.alg)
+    if sizes is None:
+        return spec
+    bits = hsm.secret_bits(wrapping.spec, ciphertext)
+    if bits not in sizes.imported:
+        raise WrappedKeyRefused
+    return replace(spec, bits=bits)
