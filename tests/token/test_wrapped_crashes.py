@@ -1,0 +1,235 @@
+"""Keys that come in wrapped: whoever dies over one leaves nothing that anybody could use."""
+
+# fixtures
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from app.config import Config
+from app.keys import recovery
+from app.keys.creation import TwoPhases
+from app.operator.cli.service import opened
+from app.registry import Registry, State, migrate
+from app.registry.postponed import Postponed
+from app.schemas.keys import CreateKeyRequest
+from hsm import Hsm, KeyNotFound, KeyRef
+from hsm.cryptoki.handles import Key
+from hsm.importing import unwrapping
+from hsm.importing.wrapped_imports import WrappedImports
+from hsm.storage.token_store import TokenStore
+from tests.http.test_wrapped_imports import body_of, der, public_of, wrapped_for
+from tests.shared.forks import completed
+from tests.token.test_destroy_after import OWNER, Host, killed
+
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.fixture
+def host(database_url: str, token: Hsm, tmp_path: Path, monkeypatch: Any) -> Iterator[Host]:
+    """A service on a registry of its own, with wrapping keys that are quickly made."""
+    monkeypatch.setattr("hsm.importing.wrapped_imports._BITS", 2048)
+    migrate(database_url)
+    host = Host.of(database_url, token, tmp_path)
+    yield host
+    for kid, spec in host.registry.specs().items():
+        token.destroy(KeyRef(kid=kid, spec=spec))
+    host.registry._database.engine.dispose()
+
+
+def wrapping_key(host: Host) -> dict[str, Any]:
+    """A wrapping key, as its owner is told of it."""
+    made = host.keyring.imports.wrapping_key(OWNER)
+    return made | {"kid": str(made["kid"]), "expires": None}
+
+
+def body_for(wrapping: Mapping[str, Any]) -> dict[str, Any]:
+    octets = wrapped_for(wrapping, der(KEY))
+    return body_of(wrapping, octets, **public_of(KEY), alg="ES256")
+
+
+def bring_in(host: Host, body: Mapping[str, Any]) -> UUID:
+    return UUID(host.keyring.imports.create(OWNER, CreateKeyRequest().load(body))["kid"])
+
+
+def kept(host: Host, before: Mapping[UUID, Any]) -> tuple[set[UUID], set[UUID]]:
+    """The rows, and the keys of the token that there were not ``before``."""
+    found = host.keyring.recovery.hsm.inventory()
+    return set(host.registry.specs()), found.keys() - before.keys()
+
+
+@pytest.fixture
+def before(token: Hsm) -> Mapping[UUID, Any]:
+    """The keys of the token."""
+    return token.inventory()
+
+
+# --- Time ---
+
+
+def test_a_wrapping_key_that_nobody_uses_is_gone_after_a_day(host, before):
+    kid = UUID(wrapping_key(host)["kid"])
+    host.janitor.settle()
+    assert kept(host, before) == ({kid}, {kid})
+    left = host.registry.whole(kid, (State.WRAPPING,)).destroy_at - datetime.now(UTC)
+    assert timedelta(hours=23) < left <= timedelta(hours=24)
+    host.set(kid, destroy_at=datetime.now(UTC))
+    host.janitor.settle()
+    assert kept(host, before) == (set(), set())
+    assert host.destroyed == [str(kid)]
+
+
+def test_a_wrapping_key_whose_time_is_over_imports_nothing(host, before):
+    wrapping = wrapping_key(host)
+    host.set(UUID(wrapping["kid"]), destroy_at=datetime.now(UTC))
+    with pytest.raises(KeyNotFound):
+        bring_in(host, body_for(wrapping))
+    host.janitor.settle()
+    assert kept(host, before) == (set(), set())
+
+
+# --- Several at once ---
+
+
+def test_of_imports_by_one_wrapping_key_one_succeeds(host, before):
+    body = body_for(wrapping_key(host))
+    together = threading.Barrier(3)
+
+    def attempt(_: int) -> UUID | None:
+        together.wait()
+        with suppress(KeyNotFound):
+            return bring_in(host, body)
+        return None
+
+    with ThreadPoolExecutor(3) as threads:
+        imported = [kid for kid in threads.map(attempt, range(3)) if kid]
+    assert len(imported) == 1
+    assert kept(host, before) == (set(imported), set(imported))
+
+
+# --- Whoever dies over it ---
+
+
+def _after(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Be killed once it is done."""
+
+    def method(*arguments: Any, **named: Any) -> None:
+        original(*arguments, **named)
+        killed()
+
+    return method
+
+
+def _storing(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Be killed before an unwrapped object is stored; those that live with a session are made."""
+
+    def method(*arguments: Any, **named: Any) -> Any:
+        return killed() if named.get("store") else original(*arguments, **named)
+
+    return method
+
+
+MAKING: dict[str, tuple[Any, str, Any]] = {
+    "before the wrapping key is made": (Hsm, "generate", killed),
+    "when the wrapping key is made": (Hsm, "generate", _after(Hsm.generate)),
+    "before the wrapping key is told": (Postponed, "begin_wrapping", killed),
+}
+UNUSED: dict[str, tuple[Any, str, Any]] = {
+    "before the key is unwrapped": (WrappedImports, "take", killed),
+    "while the key is tried": (unwrapping, "_works", killed),
+    "before the key is stored": (TokenStore, "keep_unwrapped", killed),
+    "between the halves": (Key, "unwrap_key", _storing(Key.unwrap_key)),
+    "when the key is stored": (TokenStore, "keep_unwrapped", _after(TokenStore.keep_unwrapped)),
+    "before the row is active": (Postponed, "end_wrapping", killed),
+}
+USED: dict[str, tuple[Any, str, Any]] = {
+    "when the row is active": (Postponed, "end_wrapping", _after(Postponed.end_wrapping)),
+    "before the wrapping key goes": (TwoPhases, "finish", killed),
+    "before the row of the wrapping key goes": (Registry, "remove", killed),
+}
+
+
+def die(step: str, url: str, state_dir: str, body: Mapping[str, Any] | None) -> None:
+    """Be the worker that is killed at ``step``, making a wrapping key or importing ``body``."""
+    host = Host.of(url, opened(Config.from_env()), Path(state_dir))
+    owner, name, method = (MAKING | UNUSED | USED)[step]
+    setattr(owner, name, method)
+    if body is None:
+        host.keyring.imports.wrapping_key(OWNER)
+    else:
+        bring_in(host, body)
+
+
+@pytest.fixture
+def dies(environment: Mapping[str, str], database_url: str, tmp_path: Path) -> Any:
+    """What has another worker of the host die."""
+
+    def dies(step: str, body: Mapping[str, Any] | None = None) -> None:
+        command = [__name__, die.__name__, json.dumps([step, database_url, str(tmp_path), body])]
+        done = completed("driver", command, environment)
+        assert abs(done.returncode) == signal.SIGKILL, done
+
+    return dies
+
+
+def settle(host: Host, monkeypatch: Any) -> None:
+    """Let the janitor believe that whoever began something is dead."""
+    monkeypatch.setattr(recovery, "GRACE", timedelta(0))
+    host.janitor.settle()
+
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@on_sqlite
+@pytest.mark.parametrize("step", MAKING)
+def test_a_wrapping_key_of_which_nobody_was_told_is_cleared_away(
+    step, host, before, dies, monkeypatch
+):
+    dies(step)
+    ((kid,), _) = kept(host, before)
+    assert host.registry.whole(kid, (State.WRAPPING,)) is None
+    settle(host, monkeypatch)
+    assert kept(host, before) == (set(), set())
+
+
+@on_sqlite
+@pytest.mark.parametrize("step", UNUSED)
+def test_what_was_not_imported_is_cleared_away_and_can_be_imported_still(
+    step, host, before, dies, monkeypatch
+):
+    wrapping = wrapping_key(host)
+    body = body_for(wrapping)
+    dies(step, body)
+    (kid,) = kept(host, before)[0] - {UUID(wrapping["kid"])}
+    assert host.registry.find(kid) is None
+    settle(host, monkeypatch)
+    assert kept(host, before) == ({UUID(wrapping["kid"])}, {UUID(wrapping["kid"])})
+    imported = bring_in(host, body)
+    assert kept(host, before) == ({imported}, {imported})
+
+
+@on_sqlite
+@pytest.mark.parametrize("step", USED)
+def test_what_was_imported_is_whole_and_the_wrapping_key_goes(
+    step, host, before, dies, monkeypatch
+):
+    wrapping = wrapping_key(host)
+    body = body_for(wrapping)
+    dies(step, body)
+    settle(host, monkeypatch)
+    ((kid,), objects) = kept(host, before)
+    assert objects == {kid}
+    assert host.keyring.recovery.hsm.works(host.registry.find(kid).ref)
+    with pytest.raises(KeyNotFound):
+        bring_in(host, body)
