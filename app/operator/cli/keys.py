@@ -22,6 +22,7 @@ from app.operator.cli.service import (
     record,
     registry_of,
 )
+from app.operator.cli.wrapping import wrap
 from app.pkcs11_uri import path_of
 from app.registry import State
 from app.rights import GRANTABLE, Right
@@ -34,7 +35,10 @@ _kid: Final = click.argument("kid")
 
 @click.group()
 def keys() -> None:
-    """List, show, grant, deactivate, destroy, restore and adopt keys."""
+    """List, show, grant, deactivate, destroy, restore, adopt and wrap keys."""
+
+
+keys.add_command(wrap)
 
 
 @keys.command("list")

@@ -1,0 +1,145 @@
+"""``jose-hsm keys wrap``: for whoever has a key that only a token is to see. It needs no token."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    load_der_private_key,
+    load_pem_private_key,
+    pkcs12,
+)
+
+import hsm
+from app.errors import BadRequest
+from app.instants import is_to_come
+from app.jose import encoding
+from app.jwk import load_public, require_sound, write_public
+from app.operator.cli.command import CommandFailed
+from app.operator.cli.output import print_json
+from app.schemas.wrapped import ENC
+
+Load = Callable[[bytes, bytes | None], Any]
+"""Reads a private key; raises ``ValueError`` for what is none, ``TypeError`` for a password."""
+
+_SEQUENCE: Final = b"\x30"  # with it every file in DER begins
+_ADVICE: Final = """\
+Send this as the body of POST /v1/crypto/keys, whoever may see it: only the token can unwrap it.
+{file} still holds the key itself. The token gives no key out: keep a copy offline if there has to
+be one. When the import is answered and the key has been tried, destroy all others, this file too,
+as by `shred -u` where the file system overwrites in place.
+"""
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--for",
+    "wrapping",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    metavar="WRAPPING.json",
+    help="What POST /wrapping-keys has answered.",
+)
+@click.option("--alg", help="What the key is for; of a secret key, whose bytes are the file.")
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Where the password of the file is, if it has one; else it is asked for.",
+)
+def wrap(file: Path, wrapping: Path, alg: str | None, password_file: Path | None) -> int:
+    """Wrap a key in PEM, PKCS#8 or PKCS#12 for a token, to be imported."""
+    target = _target(wrapping)
+    key = _key(file, alg, _Password(password_file))
+    row = hsm.KEY_MANAGEMENTS[target["alg"]]
+    to: Any = load_public(target["jwk"])
+    ciphertext = encoding.encode(hsm.wrap_key(to, row, key))
+    wrapped = {"kid": target["kid"], "alg": target["alg"], "enc": ENC, "ciphertext": ciphertext}
+    print_json(_described(key, alg) | {"wrapped": wrapped})
+    print(_ADVICE.format(file=file), end="", file=sys.stderr)
+    return 0
+
+
+def _target(file: Path) -> Mapping[str, Any]:
+    """Return the wrapping key; raise ``CommandFailed`` if ``file`` holds none, or an old one."""
+    try:
+        target: Mapping[str, Any] = json.loads(file.read_bytes())
+        is_rsa = target["alg"] in {"RSA-OAEP", "RSA-OAEP-256"} and target["jwk"]["kty"] == "RSA"
+        is_late = not is_to_come(datetime.fromisoformat(target["expires"]))
+        require_sound(load_public(target["jwk"]))
+    except (ValueError, KeyError, TypeError, BadRequest) as error:
+        raise CommandFailed(f"{file} is no answer of POST /wrapping-keys") from error
+    if not is_rsa:
+        raise CommandFailed(f"{file} is no answer of POST /wrapping-keys")
+    if is_late:
+        raise CommandFailed(f"{file} has expired: ask for another wrapping key")
+    return target
+
+
+class _Password:
+    """The password of a file, asked for when it is needed."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+
+    def read(self) -> bytes:
+        """Return it; raise ``CommandFailed`` where nobody is there to ask."""
+        if self._file:
+            return self._file.read_bytes().rstrip(b"\r\n")
+        if not sys.stdin.isatty():
+            raise CommandFailed("the file has a password: add --password-file")
+        return str(click.prompt("Password", hide_input=True, err=True)).encode()
+
+
+def _key(file: Path, alg: str | None, password: _Password) -> Any:
+    """Return the private key of ``file``, or the bytes of a secret key."""
+    octets = file.read_bytes()
+    if alg and hsm.algorithms_by_crv("oct", alg):
+        return octets
+    loads = (load_pem_private_key,) if octets.startswith(b"-----") else _BINARY
+    for load in loads:
+        with suppress(ValueError, UnsupportedAlgorithm):
+            return _supported(_loaded(load, octets, password))
+    raise CommandFailed(f"{file} is no private key in PEM, PKCS#8 or PKCS#12, or its password is")
+
+
+def _loaded(load: Load, octets: bytes, password: _Password) -> Any:
+    try:
+        return load(octets, None)
+    except TypeError:
+        return load(octets, password.read())
+
+
+def _load_pkcs12(octets: bytes, password: bytes | None) -> Any:
+    """Return the private key; where there is no password, an empty one is one, too."""
+    try:
+        return pkcs12.load_key_and_certificates(octets, password)[0]
+    except ValueError:
+        if password is None and octets.startswith(_SEQUENCE):
+            raise TypeError from None
+        raise
+
+
+_BINARY: Final[tuple[Load, ...]] = (load_der_private_key, _load_pkcs12)
+
+
+def _supported(key: Any) -> Any:
+    if not isinstance(key, hsm.PrivateKey):
+        raise CommandFailed("the key is of no type that the service has")
+    return key
+
+
+def _described(key: Any, alg: str | None) -> dict[str, Any]:
+    """Return what the request says of the key; raise ``CommandFailed`` if ``alg`` is not its."""
+    members: dict[str, Any] = (
+        {"kty": "oct"} if isinstance(key, bytes) else write_public(key.public_key())
+    )
+    if members.get("crv") not in hsm.algorithms_by_crv(members["kty"], alg):
+        raise CommandFailed(f"a key of this kind is not for {alg}")
+    return members | ({"alg": alg} if alg else {})
