@@ -22,6 +22,7 @@ from tests.shared.waiting import COMMAND
 EXAMPLES = ROOT / "examples"
 ALONE = {
     "curl/jwt.sh": "verified: true",
+    "curl/wrap.sh": "verified: true",
     "python/decrypt.py": "decrypted: for your eyes only",
     "python/dpop.py": "proven: POST https://server.example.com/token",
     "python/sd_jwt_vc.py": "verified: given_name is Alice",
