@@ -21,6 +21,8 @@ from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject
 from hsm.cryptoki.session import Session
 from hsm.life.work import Errand
 from scripts.tokens import OAEP_BY_ITSELF
+from tests.http.test_wrapped_imports import body_of as body_of_wrapped
+from tests.http.test_wrapped_imports import der, public_of, wrapped_for
 from tests.shared.api import b64u, header, leave_out_if_lacking, unb64u
 from tests.shared.bodies import ML_DSA, RSA_TRANSPORTS, TRANSPORTS, body_of, crvs_of
 from tests.shared.sealing import CEK_BYTES, TAG_BYTES
@@ -201,6 +203,11 @@ BODIES = {
     **{name: body_of(*name.split(" on ")) for name in EXPECTED if name not in UNBOUND},
     **UNBOUND,
 }
+WRAPPED = (
+    *("RS256", "any RSA", "RSA-OAEP-256", "ES256", "any P-384", "ECDH-ES on P-521"),
+    *("HS512", "A256GCM", "A128KW", "A256GCMKW"),
+)
+"""Of those that come in wrapped one or more of each kind."""
 CURVES = {
     "P-256": ec.SECP256R1(),
     "P-384": ec.SECP384R1(),
@@ -211,6 +218,7 @@ CURVES = {
 CASES = [
     *(("generated", name) for name in BODIES),
     *(("imported", name) for name in BODIES if name not in ML_DSA),
+    *(("imported wrapped", name) for name in WRAPPED),
     *(
         ("unwrapped", f"{enc} by {alg}")
         for alg in TRANSPORTS
@@ -270,9 +278,33 @@ def _unwrap(local: Any, enc: str, alg: str) -> str:
     return str(local.ok("/keys/unwrap", body)["kid"])
 
 
+@functools.cache
+def _private_key(kind: str) -> Any:
+    """A key to wrap, made once."""
+    if kind == "RSA":
+        return rsa.generate_private_key(65537, 2048)
+    return ec.generate_private_key(CURVES[kind])
+
+
+def _wrap(local: Any, body: Mapping[str, str]) -> str:
+    """Import a key of ``body``, wrapped for a key that is quickly made."""
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr("hsm.importing.wrapped_imports._BITS", 2048)
+        wrapping = local.ok("/wrapping-keys", {})
+    if body["kty"] == "oct":
+        octets, public = unb64u(_material(body)["k"]), {}
+    else:
+        key = _private_key(body.get("crv", "RSA"))
+        octets, public = der(key), public_of(key)
+    request = body_of_wrapped(wrapping, wrapped_for(wrapping, octets), **public | dict(body))
+    return str(local.create(**request)["kid"])
+
+
 def _make(local: Any, origin: str, name: str) -> str:
     if origin == "unwrapped":
         return _unwrap(local, *name.split(" by "))
+    if origin == "imported wrapped":
+        return _wrap(local, BODIES[name])
     material = _material(BODIES[name]) if origin == "imported" else {}
     return local.create(**BODIES[name], **material)["kid"]
 
