@@ -46,6 +46,7 @@ from hsm.examination.examination import Examination, Finding
 from hsm.examination.rates import RATES
 from hsm.files import file_lock, replace, replacing
 from hsm.life.offer import Offer
+from hsm.importing.imports import WRAPPING_ALGS
 from hsm.importing.wrapped_imports import secret_bits
 from hsm.life.state import Phase, State
 from hsm.messages import Agreement, Encrypted, KeyRef, Made, Received, Recipient, Sealed
@@ -74,6 +75,7 @@ __all__ = [
     "SIGNATURES",
     "SUBJECT_NAMES",
     "WEIERSTRASS_CURVES",
+    "WRAPPING_ALGS",
     "Adoptable",
     "Agreement",
     "AgreementKey",

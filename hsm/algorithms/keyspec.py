@@ -45,7 +45,8 @@ def algorithms_by_crv(kty: str, alg: str | None) -> ByCrv:
 class KeySpec:
     """What a key is, as its JWK says. ``bits`` is the length of an RSA modulus or an oct key.
 
-    With ``signs_digests`` the token lets it sign digests that somebody else has taken, too.
+    With ``signs_digests`` the token lets it sign digests that somebody else has taken, too, and
+    with ``unwraps_keys`` unwrap in one step those that are imported.
     """
 
     kty: str
@@ -53,6 +54,7 @@ class KeySpec:
     crv: str | None = None
     bits: int | None = None
     signs_digests: bool = False
+    unwraps_keys: bool = False
 
     @property
     def algorithms(self) -> tuple[Algorithm, ...]:

@@ -16,9 +16,19 @@ from hsm.algorithms.kinds import EC_MONTGOMERY, HMAC, Curve, KeyKind, PrivateKey
 from hsm.cryptoki.material import CONVERSIONS, Attributes
 
 _ULONG: Final = struct.Struct("L")
+
+def _mechanism(value: int, name: str) -> Mechanism:
+    """Return a mechanism that python-pkcs11 does not name, and takes as one of its class."""
+    mechanism = int.__new__(Mechanism, value)
+    mechanism._name_, mechanism._value_ = name, value
+    return mechanism
+
+
 LABEL_PREFIX: Final = "jose-hsm:"
 PUBLIC_KEY_INFO: Final = cast(Attribute, 0x129)
 """CKA_PUBLIC_KEY_INFO (PKCS#11 v2.40), which python-pkcs11 does not name."""
+RSA_AES_KEY_WRAP: Final = _mechanism(0x1054, "RSA_AES_KEY_WRAP")
+"""CKM_RSA_AES_KEY_WRAP (PKCS#11 v2.40 §2.1.21), likewise."""
 _LABEL_BYTES: Final = 32
 """Longer ones cost an object more on small tokens, as on the YubiHSM."""
 
@@ -149,7 +159,9 @@ class Templates:
     def private(self, spec: KeySpec) -> Attributes:
         """Return what guards the private half of a pair."""
         digests = spec.digest_algorithms if spec.signs_digests else ()
-        more = (row.digest_mechanism for row in digests if row.digest_mechanism)
+        more = [row.digest_mechanism for row in digests if row.digest_mechanism]
+        if spec.unwraps_keys:
+            more.append(RSA_AES_KEY_WRAP)
         restrictions = self._restrictions(spec.algorithms, more)
         own = {Attribute.SIGN_RECOVER: False} | restrictions
         return _guards(extractable=False) | _known(self.of_pairs, own)

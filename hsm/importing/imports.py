@@ -7,10 +7,13 @@ from typing import Final
 
 from hsm.algorithms.keyspec import KeySpec
 from hsm.errors import UnsupportedAlgorithm
-from hsm.importing.ways import TwoSteps
+from hsm.importing.ways import Way
 
 Target = tuple[str, str | None]
 """Keys that are unwrapped alike: the kind, and the curve if they are on one."""
+
+WRAPPING_ALGS: Final = ("RSA-OAEP-256", "RSA-OAEP")
+"""Those of wrapping keys, the best first."""
 
 SUBJECT: Final = "wrapped import"
 _NOT_TRIED: Final = "keys of its kind are not imported wrapped"
@@ -30,10 +33,10 @@ class Imports:
     """
 
     alg: str | None = None
-    ways: Mapping[Target, TwoSteps] = field(default_factory=lambda: MappingProxyType({}))
+    ways: Mapping[Target, Way] = field(default_factory=lambda: MappingProxyType({}))
     refusals: Mapping[Target, str] = field(default_factory=lambda: MappingProxyType({}))
 
-    def way(self, spec: KeySpec) -> TwoSteps:
+    def way(self, spec: KeySpec) -> Way:
         """Return how such keys are unwrapped; raise ``UnsupportedAlgorithm`` if they are not."""
         reason = self.refusal(spec)
         if reason is not None:
@@ -47,11 +50,12 @@ class Imports:
             return None
         return self.refusals.get(target, _NOT_TRIED) if self.alg else _NO_OAEP
 
-    def require_any(self) -> str:
-        """Return ``alg``; raise ``UnsupportedAlgorithm`` if nothing is imported wrapped."""
+    def wrapping_spec(self, bits: int) -> KeySpec:
+        """Return what wrapping keys are; ``UnsupportedAlgorithm`` if nothing can be imported."""
         if self.alg is None:
             raise UnsupportedAlgorithm.not_offered(SUBJECT, _NO_OAEP)
-        return self.alg
+        is_one_step = any(way.is_one_step for way in self.ways.values())
+        return KeySpec(kty="RSA", alg=self.alg, bits=bits, unwraps_keys=is_one_step)
 
 
 NO_IMPORTS: Final = Imports()

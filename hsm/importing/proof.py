@@ -3,13 +3,14 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pkcs11 import Mechanism, Object, PKCS11Error
 
+from hsm.algorithms.families import RsaOaep
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import AES, EC, EDWARDS, HMAC, MONTGOMERY, RSA
 from hsm.algorithms.tables import ALGORITHMS, KEY_MANAGEMENTS
@@ -18,20 +19,20 @@ from hsm.cryptoki.handles import Handle, Key, PublicHandle, PublicObject
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
 from hsm.errors import HsmError, TokenUnavailable, require
-from hsm.importing.imports import Imports, Target, target_of
+from hsm.importing.imports import WRAPPING_ALGS, Imports, Target, target_of
 from hsm.importing.unwrapping import is_that_key
-from hsm.importing.ways import TwoSteps, WrappedKey
+from hsm.importing.ways import OneStep, TwoSteps, Way, WrappedKey
 from hsm.life.proof_cache import ProofCache
 from hsm.life.token import Token
 from hsm.software.key_wrapping import wrap_key
 
-WAYS: Final = (
+WAYS: Final[tuple[Way, ...]] = (
+    OneStep(),
     TwoSteps(mechanism=Mechanism.AES_KEY_WRAP_KWP),
     TwoSteps(mechanism=Mechanism.AES_KEY_WRAP_PAD),
 )
 """The best first."""
 
-_ALGS: Final = ("RSA-OAEP-256", "RSA-OAEP")
 _ENC: Final = "A256GCM"
 _RSA_BITS: Final = 2048
 _TRIES: Final = 3
@@ -58,22 +59,26 @@ def found_imports(token: Token, proof_cache: ProofCache) -> Imports:
 
     Raises ``PKCS11Error`` or ``TokenUnavailable`` if it fails in a way that says nothing of that.
     """
-    alg = next((name for name in _ALGS if _unwraps_within(token, name)), None)
+    alg = next((name for name in WRAPPING_ALGS if _unwraps_within(token, name)), None)
     if alg is None:
         return Imports()
-    listed = token.pool.token.slot.get_mechanisms()
-    ways: dict[Target, TwoSteps] = {}
+    listed = _listed(token)
+    ways: dict[Target, Way] = {}
     refusals: dict[Target, str] = {}
     with _trials(token, alg) as refusal:
         for target, spec in _specs(token).items():
-            for way in (each for each in WAYS if each.mechanism in listed):
-                name = f"import {spec.kind.name} {spec.crv} {alg} {way.name}"
+            for way in (each for each in WAYS if int(each.mechanism) in listed):
+                name = f"import {spec.kind.name} {spec.crv} {alg} {way.mechanism.name}"
                 reason = proof_cache.of(name, partial(refusal, spec, way))
                 if reason is None:
                     ways.setdefault(target, way)
                 else:
                     refusals[target] = reason
     return Imports(alg=alg, ways=MappingProxyType(ways), refusals=MappingProxyType(refusals))
+
+
+def _listed(token: Token) -> frozenset[int]:
+    return frozenset(map(int, token.pool.token.slot.get_mechanisms()))
 
 
 def _unwraps_within(token: Token, name: str) -> bool:
@@ -96,30 +101,31 @@ def _specs(token: Token) -> Mapping[Target, KeySpec]:
 
 
 @contextmanager
-def _trials(token: Token, alg: str) -> Iterator[Callable[[KeySpec, TwoSteps], str | None]]:
-    """Give what tries a key in a way; the pair to wrap for is made when it is needed."""
+def _trials(token: Token, alg: str) -> Iterator[Callable[[KeySpec, Way], str | None]]:
+    """Give what tries a key in a way; a pair to wrap for is made when it is needed."""
     made: list[Object] = []
 
-    def pair() -> tuple[PublicHandle, Handle]:
-        if not made:
-            spec = KeySpec(kty="RSA", alg=alg, bits=_RSA_BITS)
-            arguments = token.templates.pair_generation(spec)
-            pair = token.pool.anchor.generate_keypair(spec.kind.key_type, spec.bits, **arguments)
-            made.extend(pair)
-        public, private = made
+    @cache
+    def pair(*, is_one_step: bool) -> tuple[PublicHandle, Handle]:
+        spec = KeySpec(kty="RSA", alg=alg, bits=_RSA_BITS, unwraps_keys=is_one_step)
+        arguments = token.templates.pair_generation(spec)
+        pair = token.pool.anchor.generate_keypair(spec.kind.key_type, spec.bits, **arguments)
+        made.extend(pair)
+        public, private = pair
         return PublicHandle.of(public), Handle.of(private)
 
-    def attempt(session: Session, spec: KeySpec, way: TwoSteps) -> None:
-        public, private = pair()
+    def attempt(session: Session, spec: KeySpec, way: Way) -> None:
+        public, private = pair(is_one_step=way.is_one_step)
         keys = Keys.pair(token.canary, PublicObject(session, public), Key(session, private))
         sample = _SAMPLES[spec.kind.name](spec)
-        octets = wrap_key(cast(rsa.RSAPublicKey, public.numbers), KEY_MANAGEMENTS[alg], sample)
+        row = cast(RsaOaep, KEY_MANAGEMENTS[alg])
+        octets = wrap_key(cast(rsa.RSAPublicKey, public.numbers), row, sample)
         wrapped = WrappedKey.of(octets, _RSA_BITS // 8)
         half = sample.public_key() if spec.kind.is_pair else None
-        with way.opened(keys, KEY_MANAGEMENTS[alg], token.templates, wrapped) as unwrap:
+        with way.opened(keys, row, token.templates, wrapped) as unwrap:
             require(is_that_key(keys, token, spec, unwrap, half))
 
-    def refusal(spec: KeySpec, way: TwoSteps) -> str | None:
+    def refusal(spec: KeySpec, way: Way) -> str | None:
         return _refusal(token, partial(attempt, spec=spec, way=way))
 
     try:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Final
 from pkcs11 import PKCS11Error
 from pkcs11.exceptions import FunctionFailed
 
-from hsm.algorithms.families import KeyManagement
+from hsm.algorithms.families import RsaOaep
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import PublicKey
 from hsm.cryptoki.faults import Fault, fault_of
@@ -52,7 +52,7 @@ class WrappedImport(Use[Made]):
 def keep(  # noqa: PLR0913, PLR0917  # what is unwrapped, and what becomes of it
     keys: Keys,
     token: Token,
-    row: KeyManagement,
+    row: RsaOaep,
     new: KeyRef,
     wrapped: WrappedKey,
     public: PublicKey | None,

@@ -23,8 +23,7 @@ class WrappedImports:
 
     def wrapping_spec(self) -> KeySpec:
         """Return what wrapping keys are; ``UnsupportedAlgorithm`` if nothing can be imported."""
-        alg = self._connection.token.imports.require_any()
-        return KeySpec(kty="RSA", alg=alg, bits=_BITS)
+        return self._connection.token.imports.wrapping_spec(_BITS)
 
     def require(self, spec: KeySpec) -> None:
         """Raise ``UnsupportedAlgorithm`` if the token does not unwrap keys of ``spec``."""

@@ -70,7 +70,7 @@ def _target(file: Path) -> Mapping[str, Any]:
     """Return the wrapping key; raise ``CommandFailed`` if ``file`` holds none, or an old one."""
     try:
         target: Mapping[str, Any] = json.loads(file.read_bytes())
-        is_rsa = target["alg"] in {"RSA-OAEP", "RSA-OAEP-256"} and target["jwk"]["kty"] == "RSA"
+        is_rsa = target["alg"] in hsm.WRAPPING_ALGS and target["jwk"]["kty"] == "RSA"
         is_late = not is_to_come(datetime.fromisoformat(target["expires"]))
         require_sound(load_public(target["jwk"]))
     except (ValueError, KeyError, TypeError, BadRequest) as error:
