@@ -18,6 +18,7 @@ from app.schemas.messages.serializations import (
     JWS_PARTS,
 )
 from app.schemas.public_jwk import AGREEMENT_CRVS
+from scripts.openapi.examples import EXCHANGES
 from scripts.openapi.operations import OPERATIONS, Operation
 from scripts.openapi.responses import statuses
 from scripts.openapi.types import (
@@ -81,6 +82,11 @@ def _wrapped(kty: str) -> JsonSchema:
     """Return what a wrapped key has: its public members, and no private ones."""
     public = [*KEY_TYPES[kty].public_members, "wrapped"]
     return {"required": public, "not": _any_of(KEY_TYPES[kty].private_members)}
+
+
+_WRAPPING_KIDS: Final = [
+    one["response"]["kid"] for one in EXCHANGES if one["operation"] == "keys_wrapping_key"
+]
 
 
 def _together(kty: str) -> dict[str, list[str]]:
@@ -331,6 +337,9 @@ def members() -> dict[str, JsonSchema]:
         },
         "TagsRequest.tags": {"maxItems": labels.MOST_TAGS, "items": tag},
         "ByokRequest.header": reference("ByokHeaderRequest"),
+        "ByokHeaderRequest.kid": {"examples": _WRAPPING_KIDS},
+        "WrappedRequest.kid": {"examples": _WRAPPING_KIDS},
+        "WrappedRequest.alg": {"enum": list(hsm.WRAPPING_ALGS)},
         "WrappingKeyResponse.jwk": reference("Jwk"),
         "CreateKeyRequest.tags": {"maxItems": labels.MOST_TAGS, "items": tag},
         "GrantRequest.operations": {"minItems": 1, **operations_of_grants},
