@@ -111,6 +111,13 @@ def lacks(request: pytest.FixtureRequest) -> frozenset[str]:
 
 
 @pytest.fixture(scope="session")
+def softhsm(request: pytest.FixtureRequest) -> None:
+    """Skip what is claimed of SoftHSM, as which kinds of keys it unwraps."""
+    if request.config.getoption("--token") != "softhsm":
+        pytest.skip("another token unwraps other kinds of keys: see test_other_tokens.py")
+
+
+@pytest.fixture(scope="session")
 def vectors() -> Path:
     """Where the published test vectors are: JOSE_TEST_VECTORS, else beside the checkout."""
     path = Path(os.environ.get("JOSE_TEST_VECTORS", ROOT.parent / "shared" / "vectors"))

@@ -23,6 +23,7 @@ from hsm.importing.imports import WRAPPING_ALGS, Imports, Target, target_of
 from hsm.importing.unwrapping import is_that_key
 from hsm.importing.ways import OneStep, TwoSteps, Way, WrappedKey
 from hsm.life.proof_cache import ProofCache
+from hsm.life.refusal import require_well
 from hsm.life.token import Token
 from hsm.software.key_wrapping import wrap_key
 
@@ -37,9 +38,8 @@ _ENC: Final = "A256GCM"
 _RSA_BITS: Final = 2048
 _TRIES: Final = 3
 _REFUSED: Final = "the token does not unwrap such keys"
-_PASSES: Final = (Fault.DOWN, Fault.SESSION_LOST, Fault.BUSY, Fault.PIN, Fault.KEY_GONE)
 
-_SAMPLES: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
+SAMPLES: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {
         RSA.name: lambda _: rsa.generate_private_key(65537, _RSA_BITS),
         EC.name: lambda spec: ec.generate_private_key(spec.curve.weierstrass),
@@ -56,7 +56,6 @@ def found_imports(token: Token, proof_cache: ProofCache) -> Imports:
     """Return what the token imports wrapped; what others have found is not tried again.
 
     A mechanism that it does not even list is not tried either, nor believed because it is listed.
-
     Raises ``PKCS11Error`` or ``TokenUnavailable`` if it fails in a way that says nothing of that.
     """
     alg = next((name for name in WRAPPING_ALGS if _unwraps_within(token, name)), None)
@@ -66,14 +65,14 @@ def found_imports(token: Token, proof_cache: ProofCache) -> Imports:
     ways: dict[Target, Way] = {}
     refusals: dict[Target, str] = {}
     with _trials(token, alg) as refusal:
-        for target, spec in _specs(token).items():
+        for target, spec in specs(token).items():
             for way in (each for each in WAYS if int(each.mechanism) in listed):
                 name = f"import {spec.kind.name} {spec.crv} {alg} {way.mechanism.name}"
                 reason = proof_cache.of(name, partial(refusal, spec, way))
                 if reason is None:
-                    ways.setdefault(target, way)
-                else:
-                    refusals[target] = reason
+                    ways[target] = way
+                    break
+                refusals[target] = reason
     return Imports(alg=alg, ways=MappingProxyType(ways), refusals=MappingProxyType(refusals))
 
 
@@ -87,14 +86,14 @@ def _unwraps_within(token: Token, name: str) -> bool:
     return offer.is_offered and offer.residency == "token"
 
 
-def _specs(token: Token) -> Mapping[Target, KeySpec]:
+def specs(token: Token) -> Mapping[Target, KeySpec]:
     """Return one key to try for each kind and curve that the token has an algorithm for."""
     found: dict[Target, KeySpec] = {}
     for row in ALGORITHMS.values():
         for kind, curve in row.keys:
             crv = curve.crv if curve else None
             is_usable = token.offers[row.name].refusal(crv) is None and len(row.parts) == 1
-            if kind.name in _SAMPLES and is_usable:
+            if kind.name in SAMPLES and is_usable:
                 spec = KeySpec(kty=kind.ktys[0], alg=row.name, crv=crv)
                 found.setdefault(target_of(spec), spec)
     return found
@@ -117,7 +116,7 @@ def _trials(token: Token, alg: str) -> Iterator[Callable[[KeySpec, Way], str | N
     def attempt(session: Session, spec: KeySpec, way: Way) -> None:
         public, private = pair(is_one_step=way.is_one_step)
         keys = Keys.pair(token.canary, PublicObject(session, public), Key(session, private))
-        sample = _SAMPLES[spec.kind.name](spec)
+        sample = SAMPLES[spec.kind.name](spec)
         row = cast(RsaOaep, KEY_MANAGEMENTS[alg])
         octets = wrap_key(cast(rsa.RSAPublicKey, public.numbers), row, sample)
         wrapped = WrappedKey.of(octets, _RSA_BITS // 8)
@@ -136,22 +135,25 @@ def _trials(token: Token, alg: str) -> Iterator[Callable[[KeySpec, Way], str | N
 
 
 def _refusal(token: Token, attempt: Callable[[Session], None]) -> str | None:
-    """Return why ``attempt`` fails each time, on a token that is well."""
+    """Return why ``attempt`` fails each time, on a token that is well.
+
+    What it answers is not waited out, as in ``refusal_of``: SoftHSM has one error for what it lacks
+    and for what has gone wrong, and there are kinds that it always refuses.
+    """
     reason = _REFUSED
     for _ in range(_TRIES):
-        with token.pool.operations.session() as session:
-            try:
+        try:
+            with token.pool.operations.session() as session:
                 attempt(session)
-            except PKCS11Error as error:
-                if fault_of(error) in _PASSES:
-                    raise
-                reason = f"the token answers {name_of(error)}"
-            except TokenUnavailable:
+        except TokenUnavailable:
+            raise
+        except HsmError:
+            reason = _REFUSED
+        except PKCS11Error as error:
+            if fault_of(error) is Fault.PIN:
                 raise
-            except HsmError:
-                reason = _REFUSED
-            else:
-                return None
-            if not token.canary.works(session):
-                raise TokenUnavailable("the token does not answer")
+            reason = f"the token answers {name_of(error)}"
+        else:
+            return None
+        require_well(token.pool, token.canary.works)
     return reason

@@ -92,7 +92,7 @@ class OneStep(Way):
         """See ``Way``."""
         assert row.param is not None  # noqa: S101  # see ``RsaOaep``
         hash_, mgf, _ = row.param
-        oaep = _OaepParams(hash_, mgf, _DATA_SPECIFIED, None, 0)  # lives as long as the block
+        oaep = _OaepParams(hash_, mgf, _DATA_SPECIFIED, None, 0)  # kept as long as the block takes
         parameters = bytes(_RsaAesParams(_AES_BITS, ctypes.addressof(oaep)))
         yield partial(
             keys.private.unwrap_key,
@@ -100,7 +100,6 @@ class OneStep(Way):
             mechanism=self.mechanism,
             mechanism_param=parameters,
         )
-        del oaep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

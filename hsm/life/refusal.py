@@ -57,13 +57,13 @@ def refusal_of(
             if fault is Fault.PIN:
                 raise
             if fault in _OF_ITSELF:
-                _require_well(pool, control)
+                require_well(pool, control)
                 time.sleep(_PAUSE_SECONDS)
             if fault not in _PASSES and (errors := errors + 1) == _TRIES:
                 break
         else:
             return None
-    _require_well(pool, control)
+    require_well(pool, control)
     return refusal
 
 
@@ -72,7 +72,8 @@ def _refusal(error: PKCS11Error) -> Refusal:
     return Refusal(f"the token answers {name}", f"the token answers {details}")
 
 
-def _require_well(pool: SessionPool, control: Callable[[Session], bool]) -> None:
+def require_well(pool: SessionPool, control: Callable[[Session], bool]) -> None:
+    """Raise ``TokenUnavailable`` unless ``control`` succeeds."""
     with pool.operations.session() as session:
         if not control(session):
             raise TokenUnavailable("the token does not answer")

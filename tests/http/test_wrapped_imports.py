@@ -17,6 +17,8 @@ from app.keys.wrapped.imports import KeyImports
 from app.service import service_of
 from tests.shared.api import Answer, Api, b64u, unb64u
 
+pytestmark = pytest.mark.usefixtures("softhsm")
+
 UNKNOWN = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
 REFUSED = {"error": "crypto_failure", "description": "The wrapped key cannot be imported"}
 CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}

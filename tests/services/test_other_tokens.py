@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pkcs11 import Attribute, ObjectClass, PKCS11Error
 import hsm
 from hsm.cryptoki.attributes import OPTIONAL
 from hsm.examination.examination import Examination
+from hsm.importing.proof import SAMPLES, specs
 from hsm.life.work import Errand
 from scripts.throwaway import make_token
 from scripts.tokens import ANY_SIZE, OAEP_BY_ITSELF, TOKENS
@@ -19,6 +21,7 @@ from tests.shared.api import Api, b64u
 from tests.shared.bodies import body_of, crvs_of
 from tests.shared.drivers import result_of
 from tests.shared.forks import server
+from tests.shared.refs import new_ref
 from tests.shared.waiting import until
 from tests.shared.workers import kill_a_worker
 from tests.token.test_connection import _settings, _started
@@ -141,6 +144,39 @@ def test_it_offers_all_but_what_it_is_known_to_lack(own):
     name, environment = own
     known = (TOKENS[name].lacks | OPT_IN) - SEEN_IN_USE
     assert result_of(environment, lacking) == sorted(known)
+
+
+UNWRAPPED = {
+    "nss": {"RSA", "AES", "HMAC"},
+    "kryoptic": {"RSA", "P-256", "P-384", "P-521", "AES", "HMAC"},
+}
+"""What comes in wrapped; NSS unwraps no private key of EC."""
+
+
+def wrapped_in() -> list[str]:
+    """Return what comes in wrapped, of that which is offered, and works then."""
+    token = _started(parameters=_parameters())
+    imports = token._connection.token.imports
+    wrapping = new_ref(imports.wrapping_spec(2048))
+    public: Any = token.generate(wrapping).public
+    row = hsm.KEY_MANAGEMENTS[str(wrapping.spec.alg)]
+    found = []
+    for (kind, crv), spec in specs(token._connection.token).items():
+        if (kind, crv) in imports.ways:
+            key = SAMPLES[kind](spec)
+            half = key.public_key() if spec.kind.is_pair else None
+            new = new_ref(replace(spec, bits=None if half else 8 * len(key)))
+            token.imports.take(wrapping, new, hsm.wrap_key(public, row, key), half)
+            assert token.works(new)
+            token.destroy(new)
+            found.append(crv or kind)
+    token.destroy(wrapping)
+    return found
+
+
+def test_keys_come_in_wrapped_of_the_kinds_that_it_unwraps(own):
+    name, environment = own
+    assert set(result_of(environment, wrapped_in)) == UNWRAPPED[name]
 
 
 def test_every_key_works_through_restart_and_kill_and_is_gone_when_destroyed(own):

@@ -20,6 +20,8 @@ from tests.shared.injector import MECHANISM_PARAM_INVALID, Injector
 from tests.shared.refs import new_ref
 from tests.token.test_wrapped_imports import MESSAGE, Wrapping, der
 
+pytestmark = pytest.mark.usefixtures("softhsm")
+
 ES256 = KeySpec(kty="EC", alg="ES256", crv="P-256")
 KEY = ec.generate_private_key(ec.SECP256R1())
 MODULUS_BYTES = 256

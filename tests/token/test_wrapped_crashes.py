@@ -32,6 +32,8 @@ from tests.http.test_wrapped_imports import body_of, der, public_of, wrapped_for
 from tests.shared.forks import completed
 from tests.token.test_destroy_after import OWNER, Host, killed
 
+pytestmark = pytest.mark.usefixtures("softhsm")
+
 KEY = ec.generate_private_key(ec.SECP256R1())
 
 

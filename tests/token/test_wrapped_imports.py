@@ -20,6 +20,8 @@ from hsm import Hsm, KeyRef, KeySpec, Made
 from hsm.operations.timing import FAILURE_SECONDS
 from tests.shared.refs import new_ref
 
+pytestmark = pytest.mark.usefixtures("softhsm")
+
 MESSAGE = b"message"
 OAEP_SHA1 = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)  # RSA-OAEP
 
