@@ -84,6 +84,15 @@ class AliasTaken(AppError):
         super().__init__("Field 'alias' is that of another key")
 
 
+class KeySetTaken(AppError):
+    """There is a key set of that name already, of other keys or of somebody else."""
+
+    code = "conflict"
+
+    def __init__(self) -> None:
+        super().__init__("There is another key set of that name")
+
+
 class TooManyKeys(AppError):
     """The owner of a key to be has as many as one may have."""
 

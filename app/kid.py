@@ -1,12 +1,31 @@
 """The forms of the names of keys: kids are of our choosing, aliases of callers'."""
 
 import re
-from typing import Final
+from typing import Final, Self
 
 _KID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _ALIAS: Final = re.compile(r"[A-Za-z0-9._~:-]{1,128}", re.ASCII)
 _NO_SEGMENT: Final = (".", "..")
 """What a path cannot hold (RFC 3986 §3.3)."""
+
+
+class KeySetName(str):
+    """Names the current version of a key set wherever a kid names a key.
+
+    As a text it is none that a caller could send for a kid or an alias of a key.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, name: str) -> Self:
+        """Return it for the key set ``name``."""
+        return cls(f"/{name}")
+
+    @property
+    def name(self) -> str:
+        """What the key set is called."""
+        return self[1:]
 
 
 def is_kid(text: str) -> bool:
@@ -22,4 +41,4 @@ def is_alias(text: str) -> bool:
 
 def names_key(text: str) -> bool:
     """Tell whether ``text`` can name a key."""
-    return is_kid(text) or is_alias(text)
+    return is_kid(text) or is_alias(text) or isinstance(text, KeySetName)

@@ -4,6 +4,9 @@ Neither PIN nor key bytes are ever in it. The row says which keys exist, the tok
 """
 
 from app.registry.counts import Group
+from app.registry.keysets.keysets import KeySets
+from app.registry.keysets.records import KeySet, Policy, Version, VersionState
+from app.registry.keysets.steps import Overtaken
 from app.registry.pages import Filters
 from app.registry.records import LASTING, VISIBLE, Found, Key, Origin, Residency, State
 from app.registry.registry import AlreadyRequested, Registry, migrate
@@ -23,12 +26,18 @@ __all__ = [
     "Found",
     "Group",
     "Key",
+    "KeySet",
+    "KeySets",
     "Origin",
+    "Overtaken",
+    "Policy",
     "Publication",
     "Registry",
     "Residency",
     "Revision",
     "State",
+    "Version",
+    "VersionState",
     "Watch",
     "compared",
     "migrate",

@@ -8,12 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import (
     and_,
-    bindparam,
     delete,
-    exists,
     func,
     insert,
-    literal_column,
     or_,
     select,
 )
@@ -21,11 +18,20 @@ from sqlalchemy.exc import IntegrityError
 
 from app.errors import AliasTaken, RegistryCause, RegistryUnavailable
 from app.idempotency import IdempotentRequest
-from app.kid import is_kid
+from app.kid import KeySetName, is_kid
 from app.registry.counts import Census
 from app.registry.databases.database import Database, engine_for, instant, translated
+from app.registry.databases.queries import (
+    FIND,
+    FIND_ALL_CURRENT_FOR,
+    FIND_ALL_FOR,
+    FIND_CALLED_FOR,
+    FIND_CURRENT_FOR,
+    FIND_FOR,
+)
 from app.registry.grants import Grants
 from app.registry.idempotency import IdempotentAnswers, forget, remember
+from app.registry.keysets.keysets import KeySets
 from app.registry.pages import Pages
 from app.registry.postponed import Postponed
 from app.registry.reading import legible, readable
@@ -42,39 +48,13 @@ from app.registry.records import (
     values_of,
 )
 from app.registry.revisions import alembic_config, is_old, require_known, revision_at
-from app.registry.tables import SPEC, grants, identity, keys, tags
+from app.registry.tables import SPEC, grants, identity, keys, tags, versions
 from app.registry.tags import Publication, Tags, publish
 from app.registry.tokens import Credentials
 from hsm import KeyNotFound, KeyRef, KeySpec
 
 _BATCH: Final = 1000
 _NOBODY: Final = UUID(int=0)
-# What operations need of a key; every request reads it.
-_HOT: Final = (
-    *("kid", "kid_public", "owner", "kty", "alg", "crv", "bits", "origin", "residency"),
-    *("state", "public_jwk", "expires_at", "alias", "signs_digests"),
-)
-_IS_GRANT: Final = and_(
-    grants.c.kid == keys.c.kid,
-    or_(grants.c.principal == bindparam("principal"), grants.c.principal == literal_column("'*'")),
-)
-_IS_ASKED: Final = grants.c.operation == bindparam("operation")
-_GRANTED: Final = (
-    exists(grants).where(_IS_GRANT, _IS_ASKED).label("is_granted"),
-    exists(grants).where(_IS_GRANT).label("is_known"),
-)
-_NAMED: Final = or_(keys.c.kid == bindparam("kid"), keys.c.kid_public == bindparam("kid"))
-_CALLED: Final = keys.c.alias == bindparam("kid")
-_SELECT: Final = select(*(keys.c[name] for name in _HOT))
-_FIND: Final = _SELECT.where(_NAMED)
-_FIND_FOR: Final = _FIND.add_columns(*_GRANTED)
-_FIND_CALLED_FOR: Final = _SELECT.where(_CALLED).add_columns(*_GRANTED)
-_KIDS: Final[Any] = bindparam("kids", expanding=True)
-_FIND_ALL_FOR: Final = (
-    select(*(keys.c[name] for name in _HOT), grants.c.operation)
-    .select_from(keys.outerjoin(grants, _IS_GRANT))
-    .where(or_(keys.c.kid.in_(_KIDS), keys.c.kid_public.in_(_KIDS), keys.c.alias.in_(_KIDS)))
-)
 
 
 def _visible(row: Any) -> Key | None:
@@ -85,6 +65,11 @@ def _lasting_and_granted(row: Any) -> Found | None:
     if row.state not in LASTING:
         return None
     return Found(record_of(row), bool(row.is_granted), bool(row.is_known))
+
+
+def _names(row: Any) -> tuple[str | None, ...]:
+    is_of_set = hasattr(row, "keyset")
+    return (KeySetName.of(row.keyset),) if is_of_set else (row.kid, row.kid_public, row.alias)
 
 
 def _no_answer(_is_published: bool) -> Mapping[str, Any]:
@@ -118,9 +103,10 @@ class Registry:
         self, url: str, *, host: str, observe: Callable[[float], None] = lambda _seconds: None
     ) -> None:
         database = self._database = Database(url, observe)
-        self._lookup = database.lookup(_FIND, _visible)
-        self._lookup_for = database.lookup(_FIND_FOR, _lasting_and_granted)
-        self._lookup_called_for = database.lookup(_FIND_CALLED_FOR, _lasting_and_granted)
+        self._lookup = database.lookup(FIND, _visible)
+        self._lookup_for = database.lookup(FIND_FOR, _lasting_and_granted)
+        self._lookup_called_for = database.lookup(FIND_CALLED_FOR, _lasting_and_granted)
+        self._lookup_current_for = database.lookup(FIND_CURRENT_FOR, _lasting_and_granted)
         self._host = host
         self.grants = Grants(database)
         self.tags = Tags(database)
@@ -129,6 +115,7 @@ class Registry:
         self.credentials = Credentials(database)
         self.idempotency = IdempotentAnswers(database)
         self.postponed = Postponed(database)
+        self.keysets = KeySets(database, host)
 
     def guard(self, require: Callable[[], None]) -> None:
         """Have ``require`` called before each use, but for ``identity`` and ``is_new``."""
@@ -169,6 +156,8 @@ class Registry:
     def find_lasting_for(self, principal: str, operation: str, kid: str) -> Found | None:
         """Return the same of a key that is visible, or that can be had back."""
         lookup = self._lookup_for if is_kid(kid) else self._lookup_called_for
+        if isinstance(kid, KeySetName):
+            lookup, kid = self._lookup_current_for, kid.name
         with self._database.translated(), legible():
             found: Found | None = lookup.one(
                 kid=kid, principal=str(principal), operation=str(operation)
@@ -179,18 +168,24 @@ class Registry:
         self, principal: str, kids: Collection[str]
     ) -> Mapping[str, tuple[Key, frozenset[str]]]:
         """Return visible keys by the ``kids`` and aliases that name them, and what is granted."""
+        named = {"principal": str(principal), "kids": list(kids)}
+        called = named | {"kids": [kid.name for kid in kids if isinstance(kid, KeySetName)]}
+        names: defaultdict[str, set[str | None]] = defaultdict(set)
         rows: dict[str, Any] = {}
         granted: defaultdict[str, set[str]] = defaultdict(set)
         with self._database.reading() as connection, legible():
-            given = {"principal": str(principal), "kids": list(kids)}
-            for row in connection.execute(_FIND_ALL_FOR, given):
+            found = connection.execute(FIND_ALL_FOR, named).all()
+            if called["kids"]:
+                found = [*found, *connection.execute(FIND_ALL_CURRENT_FOR, called)]
+            for row in found:
                 rows[row.kid] = row
                 granted[row.kid].update({row.operation} - {None})
+                names[row.kid].update(_names(row))
         return {
             name: (record_of(row), frozenset(granted[kid]))
             for kid, row in rows.items()
             if row.state in VISIBLE
-            for name in (row.kid, row.kid_public, row.alias)
+            for name in names[kid]
             if name in kids
         }
 
@@ -278,7 +273,7 @@ class Registry:
     def remove(self, kid: UUID) -> None:
         """Delete a row and all that hangs on it; absence is success."""
         with self._database.writing() as connection:
-            for table in (grants, tags, keys):
+            for table in (grants, tags, versions, keys):
                 connection.execute(delete(table).where(table.c.kid == str(kid)))
 
     def reserve_encryptions(self, kid: UUID, count: int, *, most: int) -> tuple[int, int]:

@@ -80,6 +80,47 @@ tags: Final = Table(
     Index("tags_by_time", "tag", "tagged_at", "kid"),
 )
 
+keysets: Final = Table(
+    "keysets",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("id", String(36), nullable=False, unique=True),
+    Column("owner", String(512), nullable=False, index=True),
+    Column("kty", String(8), nullable=False),
+    Column("alg", String(32)),
+    Column("crv", String(16)),
+    Column("bits", Integer),
+    Column("signs_digests", Boolean, nullable=False, server_default=false()),
+    Column("destroy_after", BigInteger),
+    Column("is_published", Boolean, nullable=False),
+    Column("every", BigInteger),
+    Column("publish_ahead", BigInteger),
+    Column("retain", BigInteger),
+    Column("current_kid", String(36), nullable=False, unique=True),
+    Column("next_kid", String(36)),
+    Column("rotates_at", DateTime(timezone=True)),
+    Column("due_at", DateTime(timezone=True), index=True),
+    Column("step", Integer, nullable=False, server_default="0"),
+    Column("unaudited", JSON(none_as_null=True)),
+    Column("host", String(255), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
+)
+
+versions: Final = Table(
+    "versions",
+    metadata,
+    Column("kid", String(36), primary_key=True),
+    Column("keyset", String(36), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("published_at", DateTime(timezone=True)),
+    Column("current_at", DateTime(timezone=True)),
+    Column("retires_at", DateTime(timezone=True), index=True),
+    Index("versions_by_set", "keyset", "number", unique=True),
+)
+
 tokens: Final = Table(
     "tokens",
     metadata,

@@ -27,7 +27,7 @@ from prometheus_client import CollectorRegistry, Counter, metrics, multiprocess,
 
 from app.observability.multiprocess import Buffer
 from app.registry import Registry, migrate
-from app.registry.registry import _FIND
+from app.registry.databases.queries import FIND
 from app.server.intake import Intake
 from app.server.refusals import write_error
 from app.server.worker import Worker
@@ -226,8 +226,8 @@ def test_sqlalchemy_reads_a_row_as_our_lookup_does(database_url):
     registry = Registry(database_url, host="host")
     registry.insert(PAIR)
     with registry._database.reading() as connection:
-        theirs = connection.execute(_FIND, {"kid": str(PAIR.kid)}).one()
-    assert registry._database.lookup(_FIND, tuple).one(kid=str(PAIR.kid)) == tuple(theirs)
+        theirs = connection.execute(FIND, {"kid": str(PAIR.kid)}).one()
+    assert registry._database.lookup(FIND, tuple).one(kid=str(PAIR.kid)) == tuple(theirs)
     registry._database.engine.dispose()
 
 

@@ -1,0 +1,42 @@
+"""The queries of keys that requests make, with what is granted to whoever asks."""
+
+from typing import Any, Final
+
+from sqlalchemy import and_, bindparam, exists, literal_column, or_, select
+
+from app.registry.tables import grants, keys, keysets
+
+# What operations need of a key; every request reads it.
+_HOT: Final = (
+    *("kid", "kid_public", "owner", "kty", "alg", "crv", "bits", "origin", "residency"),
+    *("state", "public_jwk", "expires_at", "alias", "signs_digests"),
+)
+_IS_GRANT: Final = and_(
+    grants.c.kid == keys.c.kid,
+    or_(grants.c.principal == bindparam("principal"), grants.c.principal == literal_column("'*'")),
+)
+_IS_ASKED: Final = grants.c.operation == bindparam("operation")
+_GRANTED: Final = (
+    exists(grants).where(_IS_GRANT, _IS_ASKED).label("is_granted"),
+    exists(grants).where(_IS_GRANT).label("is_known"),
+)
+_NAMED: Final = or_(keys.c.kid == bindparam("kid"), keys.c.kid_public == bindparam("kid"))
+_CALLED: Final = keys.c.alias == bindparam("kid")
+_SELECT: Final = select(*(keys.c[name] for name in _HOT))
+FIND: Final = _SELECT.where(_NAMED)
+FIND_FOR: Final = FIND.add_columns(*_GRANTED)
+_IS_CURRENT: Final = keys.c.kid == keysets.c.current_kid
+_CURRENT_FOR: Final = _SELECT.where(_IS_CURRENT, keysets.c.name == bindparam("kid"))
+FIND_CURRENT_FOR: Final = _CURRENT_FOR.add_columns(*_GRANTED)
+FIND_CALLED_FOR: Final = _SELECT.where(_CALLED).add_columns(*_GRANTED)
+_KIDS: Final[Any] = bindparam("kids", expanding=True)
+FIND_ALL_FOR: Final = (
+    select(*(keys.c[name] for name in _HOT), grants.c.operation)
+    .select_from(keys.outerjoin(grants, _IS_GRANT))
+    .where(or_(keys.c.kid.in_(_KIDS), keys.c.kid_public.in_(_KIDS), keys.c.alias.in_(_KIDS)))
+)
+FIND_ALL_CURRENT_FOR: Final = (
+    select(*(keys.c[name] for name in _HOT), grants.c.operation, keysets.c.name.label("keyset"))
+    .select_from(keysets.join(keys, _IS_CURRENT).outerjoin(grants, _IS_GRANT))
+    .where(keysets.c.name.in_(_KIDS))
+)

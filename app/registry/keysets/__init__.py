@@ -1,0 +1,1 @@
+"""Key sets: names whose keys follow one another."""

@@ -1,0 +1,125 @@
+"""Key sets by name."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, exists, func, or_, select
+
+from app.registry.databases.database import Database, instant
+from app.registry.keysets.records import KeySet, Version, VersionState, keyset_of, version_of
+from app.registry.keysets.steps import Steps
+from app.registry.records import VISIBLE, Key, record_of
+from app.registry.tables import grants, keys, keysets, tags, versions
+
+
+class KeySets:
+    """What is known of key sets; ``steps`` change them."""
+
+    def __init__(self, database: Database, host: str) -> None:
+        self._database = database
+        self.steps = Steps(database, host)
+
+    def find(self, name: str) -> KeySet | None:
+        """Return the key set of that name."""
+        return next(iter(self._found(select(keysets).where(keysets.c.name == name))), None)
+
+    def find_for(self, principal: str, operation: str, name: str) -> tuple[KeySet, bool, bool]:
+        """Return a key set, and whether ``operation`` is granted on it, or anything.
+
+        Raises ``KeyError`` if there is none.
+        """
+        keyset = self.find(name)
+        if keyset is None:
+            raise KeyError(name)
+        query = select(grants.c.operation).where(
+            grants.c.kid == str(keyset.id), grants.c.principal.in_([str(principal), "*"])
+        )
+        with self._database.reading() as connection:
+            granted = set(connection.scalars(query))
+        return keyset, str(operation) in granted, bool(granted)
+
+    def page(self, reader: str | None, *, after: str, limit: int) -> Sequence[KeySet]:
+        """Return the key sets that ``reader`` may read, or all for ``None``, by their names."""
+        query = select(keysets).where(keysets.c.name > after)
+        if reader is not None:
+            is_granted = exists(grants).where(
+                grants.c.kid == keysets.c.id,
+                grants.c.principal.in_([reader, "*"]),
+                grants.c.operation == "read",
+            )
+            query = query.where(or_(keysets.c.owner == reader, is_granted))
+        return self._found(query.order_by(keysets.c.name).limit(limit))
+
+    def due(self, now: datetime, *, most_encryptions: int) -> Sequence[KeySet]:
+        """Return those with which something is to be done now.
+
+        That is a step whose time has come, a line that the audit log lacks, or a current key that
+        has encrypted ``most_encryptions`` times.
+        """
+        retiring = select(versions.c.keyset).where(
+            versions.c.retires_at <= now, versions.c.state == VersionState.PREVIOUS
+        )
+        is_spent = exists(keys).where(
+            keys.c.kid == keysets.c.current_kid, keys.c.encryptions >= most_encryptions
+        )
+        query = select(keysets).where(
+            or_(
+                keysets.c.unaudited.is_not(None),
+                keysets.c.due_at <= now,
+                keysets.c.id.in_(retiring),
+                is_spent,
+            )
+        )
+        return self._found(query.order_by(keysets.c.due_at))
+
+    def is_spent(self, keyset: KeySet, most_encryptions: int) -> bool:
+        """Tell whether the current key has encrypted ``most_encryptions`` times."""
+        query = select(keys.c.encryptions).where(keys.c.kid == str(keyset.current_kid))
+        with self._database.reading() as connection:
+            return (connection.scalar(query) or 0) >= most_encryptions
+
+    def next_rotation(self) -> datetime | None:
+        """Return when the first of all key sets is to rotate."""
+        with self._database.reading() as connection:
+            return instant(connection.scalar(select(func.min(keysets.c.rotates_at))))
+
+    def name_of(self, kid: UUID) -> tuple[str, VersionState] | None:
+        """Return the name of the key set that a key is a version of, and the version's state."""
+        query = (
+            select(keysets.c.name, versions.c.state)
+            .join_from(versions, keysets, keysets.c.id == versions.c.keyset)
+            .where(versions.c.kid == str(kid))
+        )
+        with self._database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else (row.name, VersionState(row.state))
+
+    def keys_of(self, keyset: KeySet) -> Sequence[Key]:
+        """Return the keys of all versions that are of use, the newest first."""
+        query = (
+            select(keys)
+            .join_from(versions, keys, keys.c.kid == versions.c.kid)
+            .where(versions.c.keyset == str(keyset.id), keys.c.state.in_(VISIBLE))
+            .order_by(versions.c.number.desc())
+        )
+        with self._database.reading() as connection:
+            return [record_of(row) for row in connection.execute(query)]
+
+    def tags_of(self, keyset: KeySet) -> list[str]:
+        """Return the tags of a key set, sorted."""
+        query = select(tags.c.tag).where(tags.c.kid == str(keyset.id))
+        with self._database.reading() as connection:
+            return sorted(connection.scalars(query))
+
+    def _found(self, query: Select[Any]) -> list[KeySet]:
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+            ids = [row.id for row in rows]
+            by_set: defaultdict[str, list[Version]] = defaultdict(list)
+            its = select(versions).where(versions.c.keyset.in_(ids)).order_by(versions.c.number)
+            for row in connection.execute(its) if ids else ():
+                by_set[row.keyset].append(version_of(row))
+        return [keyset_of(row, by_set[row.id]) for row in rows]
