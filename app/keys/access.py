@@ -14,7 +14,7 @@ from app import current_request
 from app.errors import BadRequest, Forbidden, RegistryUnavailable
 from app.jwk import write_public
 from app.kid import is_kid, names_key
-from app.registry import Found, Key, Registry, State
+from app.registry import Found, Key, Registry, State, VersionState
 from app.rights import Principal, Right
 from app.schemas.messages.received_header import Header
 from hsm import CryptoFailure, Hsm, HsmError, KeyNotFound, TokenUnavailable, UnsupportedAlgorithm
@@ -300,3 +300,16 @@ def require_active(key: Key) -> None:
     """Raise ``CryptoFailure`` if the key makes nothing new any more."""
     if key.state is not State.ACTIVE:
         raise CryptoFailure(f"The key is {key.state}")
+
+
+def require_alone(registry: Registry, key: Key) -> None:
+    """Raise ``CryptoFailure`` for a version of a key set, which has all that can be changed."""
+    if (found := registry.keysets.name_of(key.kid)) is not None:
+        raise CryptoFailure(f"The key is a version of the key set {found[0]}; change that")
+
+
+def require_not_needed(registry: Registry, key: Key) -> None:
+    """Raise ``CryptoFailure`` for the version of a key set that signs, or that will."""
+    found = registry.keysets.name_of(key.kid)
+    if found is not None and found[1] in {VersionState.CURRENT, VersionState.NEXT}:
+        raise CryptoFailure(f"The key is the {found[1]} version of the key set {found[0]}")

@@ -10,7 +10,7 @@ import hsm
 from app import current_request
 from app.errors import BadRequest, RegistryUnavailable
 from app.jwk import load_public, public_pem
-from app.keys.access import find, find_lasting
+from app.keys.access import find, find_lasting, require_alone
 from app.keys.description import describe_fully, public_jwk, thumbprint
 from app.keys.quota import Quota
 from app.registry import LASTING, VISIBLE, Filters, Key, Publication, Registry, State
@@ -91,7 +91,7 @@ class Catalogue:
         if not is_principal(values.get("owner", "anonymous")):
             raise BadRequest("Field 'owner' must be the name of a principal, like token:ci")
         for _ in range(_ATTEMPTS):  # somebody else may change its state meanwhile
-            key = self._whole(self._find(principal, kid, Right.MANAGE))
+            key = self._whole(self._find_alone(principal, kid, Right.MANAGE))
             if values.get("owner", key.owner) != key.owner:
                 self._quota.require(values["owner"])
             if self._registry.change(key, **_columns(key, values)):
@@ -110,7 +110,7 @@ class Catalogue:
 
         Raises ``CryptoFailure``, and adds none, if one would publish a key too many.
         """
-        key = self._find(principal, kid, Right.TAG)
+        key = self._find_alone(principal, kid, Right.TAG)
         is_to_publish = self._publication.tag in names
         if is_to_publish and not self._registry.tags.publish(key.kid, self._publication):
             raise self._publication.refusal()
@@ -120,7 +120,7 @@ class Catalogue:
 
     def untag(self, principal: Principal, kid: str, names: Collection[str]) -> list[str]:
         """Remove tags; return all that are left."""
-        key = self._find(principal, kid, Right.TAG)
+        key = self._find_alone(principal, kid, Right.TAG)
         self._registry.tags.remove(key.kid, names)
         current_request.change(untagged=sorted(names))
         return self._registry.tags.of(key.kid)
@@ -157,15 +157,15 @@ class Catalogue:
         self, principal: Principal, kid: str, grantee: str, operations: Iterable[Right]
     ) -> None:
         """Let ``grantee`` do these operations with a key, and no others."""
-        _require_grantee(grantee)
-        key = self._find(principal, kid, Right.MANAGE)
+        require_grantee(grantee)
+        key = self._find_alone(principal, kid, Right.MANAGE)
         self._registry.grants.put(key.kid, grantee, operations)
         current_request.change(grantee=grantee, operations=sorted(operations))
 
     def revoke(self, principal: Principal, kid: str, grantee: str) -> None:
         """Let ``grantee`` do nothing with a key any more."""
-        _require_grantee(grantee)
-        key = self._find(principal, kid, Right.MANAGE)
+        require_grantee(grantee)
+        key = self._find_alone(principal, kid, Right.MANAGE)
         self._registry.grants.delete(key.kid, grantee)
         current_request.change(grantee=grantee, operations=[])
 
@@ -176,6 +176,12 @@ class Catalogue:
 
     def _find(self, principal: Principal, kid: str, right: Right) -> Key:
         return find(self._registry, principal, kid, right)
+
+    def _find_alone(self, principal: Principal, kid: str, right: Right) -> Key:
+        """Return the key, which no key set has."""
+        key = self._find(principal, kid, right)
+        require_alone(self._registry, key)
+        return key
 
     def _whole(self, key: Key, states: Collection[State] = VISIBLE) -> Key:
         whole = self._registry.whole(key.kid, states)
@@ -191,7 +197,8 @@ def _audited(value: Any) -> str | None:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def _require_grantee(name: str) -> None:
+def require_grantee(name: str) -> None:
+    """Raise ``BadRequest`` unless ``name`` is that of a principal, or of everybody."""
     if not (name == EVERYBODY or is_principal(name)):
         raise BadRequest("The path must name a principal, like token:ci, or '*' for everybody")
 

@@ -33,6 +33,7 @@ from app.keys.access import (
     find_lasting,
     find_of_message,
     require_fit,
+    require_not_needed,
     require_on_curve,
 )
 from app.keys.description import describe_new, signs
@@ -48,6 +49,7 @@ from app.registry import (
     Registry,
     Residency,
     State,
+    Tagging,
 )
 from app.rights import Principal, Right
 from app.schemas.keys import KeyRequest
@@ -68,20 +70,6 @@ def no_record(_kid: UUID) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tagging:
-    """The tags of a new key, and whether it is to be published: if there is room, or if asked."""
-
-    tags: frozenset[str] = frozenset()
-    publication: Publication | None = None
-    is_asked: bool = False
-
-    def require(self, *, is_published: bool) -> None:
-        """Raise ``CryptoFailure`` for a key that was to be published, and is not."""
-        if self.publication and self.is_asked and not is_published:
-            raise self.publication.refusal()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TwoPhases:
     """The registry and the token, which cannot be changed in one transaction.
 
@@ -95,7 +83,7 @@ class TwoPhases:
 
     @contextmanager
     def creation(
-        self, key: Key, tagging: "Tagging", request: IdempotentRequest | None
+        self, key: Key, tagging: Tagging, request: IdempotentRequest | None
     ) -> Iterator[dict[str, Any]]:
         """Add ``key`` as pending for one ``with`` block, which activates it; undo after errors.
 
@@ -117,7 +105,6 @@ class TwoPhases:
                 with suppress(HsmError, RegistryUnavailable):  # then ``reconcile`` will
                     self.undo(key.ref)
                 raise
-            current_request.made(key.kid)
 
     def under_way(self) -> AbstractContextManager[None]:
         """Keep ``recovery`` out for one ``with`` block; 503 while it is at work."""
@@ -202,6 +189,7 @@ class KeyCreation:
         A key that can be had back until then is only hidden: the token is not asked.
         """
         key = find(self.registry, principal, kid, Right.DESTROY)
+        require_not_needed(self.registry, key)
         whole = self.registry.whole(key.kid)
         if whole is None:  # it has been deleted meanwhile, and may be had back
             raise KeyNotFound
@@ -213,7 +201,9 @@ class KeyCreation:
 
     def destroy_at_once(self, principal: Principal, kid: str) -> None:
         """Destroy every object of a key now, even if it could be had back."""
-        self._destroy(find_lasting(self.registry, principal, kid, Right.DESTROY), LASTING)
+        key = find_lasting(self.registry, principal, kid, Right.DESTROY)
+        require_not_needed(self.registry, key)
+        self._destroy(key, LASTING)
 
     def _postpone(self, key: Key, after: timedelta) -> None:
         destroy_at = datetime.now(UTC) + after
@@ -264,9 +254,10 @@ class KeyCreation:
             if material is not None and not self.hsm.works(key.ref):
                 raise BadRequest("The key material is refused: a trial of it in the token failed")
             self.registry.activate(made.ref, write_public(made.public) if made.public else None)
+        current_request.made(key.kid)
         return answer
 
-    def tagging(self, key: Key, labels: Labels) -> "Tagging":
+    def tagging(self, key: Key, labels: Labels) -> Tagging:
         """Return how to tag a new key; a pair that signs is published, if there is room."""
         tags, publication = frozenset(labels.tags), self.publication
         if publication is None:
@@ -308,6 +299,7 @@ class KeyCreation:
             with existing(self.registry, key):
                 made = self.hsm.unwrap(key.ref, alg, enc, encrypted_key, cek.ref, header.agreement)
             self.registry.activate(made.ref, None)
+        current_request.made(cek.kid)
         return answer
 
     def once(

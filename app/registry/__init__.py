@@ -11,7 +11,7 @@ from app.registry.pages import Filters
 from app.registry.records import LASTING, VISIBLE, Found, Key, Origin, Residency, State
 from app.registry.registry import AlreadyRequested, Registry, migrate
 from app.registry.revisions import Age, Revision, compared, revision_at
-from app.registry.tags import Publication
+from app.registry.tags import Publication, Tagging
 from app.registry.tokens import ApiToken, Credentials
 from app.registry.watch import Watch
 
@@ -36,6 +36,7 @@ __all__ = [
     "Residency",
     "Revision",
     "State",
+    "Tagging",
     "Version",
     "VersionState",
     "Watch",

@@ -186,7 +186,7 @@ class Registry:
             for kid, row in rows.items()
             if row.state in VISIBLE
             for name in names[kid]
-            if name in kids
+            if name is not None and name in kids
         }
 
     def whole(self, kid: UUID, states: Collection[State] = VISIBLE) -> Key | None:

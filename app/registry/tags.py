@@ -46,6 +46,20 @@ class Publication:
         return CryptoFailure(f"{self.most} keys are published, and no more may be")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tagging:
+    """The tags of a new key, and whether it is to be published: if there is room, or if asked."""
+
+    tags: frozenset[str] = frozenset()
+    publication: Publication | None = None
+    is_asked: bool = False
+
+    def require(self, *, is_published: bool) -> None:
+        """Raise ``CryptoFailure`` for a key that was to be published, and is not."""
+        if self.publication and self.is_asked and not is_published:
+            raise self.publication.refusal()
+
+
 class Tags:
     """Tags by key, keys by tag."""
 

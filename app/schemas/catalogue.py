@@ -60,7 +60,7 @@ class ListQuery(RequestSchema):
     @post_load
     def make(self, query: dict[str, Any], **_kwargs: Any) -> Mapping[str, Any]:
         """Return the filters."""
-        filters = query | {"limit": _limit(query["limit"])}
+        filters = query | {"limit": limit_of(query["limit"])}
         return filters | {"after": _kid_of(query["after"])} if "after" in query else filters
 
 
@@ -71,7 +71,8 @@ class JwksQuery(RequestSchema):
     tag = Name()
 
 
-def _limit(text: str) -> int:
+def limit_of(text: str) -> int:
+    """Return how many are asked for; raise ``BadRequest``."""
     if not (text.isascii() and text.isdigit() and len(text) < LONGEST):
         raise BadRequest("Field 'limit' must be a whole number")
     if not 1 <= int(text) <= MOST_KEYS:

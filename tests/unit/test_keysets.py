@@ -69,14 +69,14 @@ def again(registry: Registry, name: str = NAME) -> KeySet:
 def published(registry: Registry) -> KeySet:
     """Return a key set with a next version, of which the audit log knows."""
     registry.keysets.steps.add_next(made(registry), pending(registry).ref, None, EVENT)
-    assert registry.keysets.steps.tell(again(registry))
+    assert registry.keysets.steps.tell(again(registry), now=datetime.now(UTC))
     return again(registry)
 
 
 def rotated(registry: Registry, now: datetime) -> KeySet:
     """Return a key set that has rotated, of which the audit log knows."""
     registry.keysets.steps.rotate(published(registry), EVENT, now=now, rotates_at=None, due_at=None)
-    registry.keysets.steps.tell(again(registry))
+    registry.keysets.steps.tell(again(registry), now=datetime.now(UTC))
     return again(registry)
 
 
@@ -163,7 +163,7 @@ def test_nothing_more_is_done_before_the_audit_log_has_a_line(registry):
     with pytest.raises(Overtaken):
         steps.rotate(untold, EVENT, now=now, rotates_at=None, due_at=None)
     assert [one.name for one in registry.keysets.due(now, most_encryptions=MOST)] == [NAME]
-    assert [steps.tell(untold), steps.tell(untold)] == [True, False]
+    assert [steps.tell(untold, now=now), steps.tell(untold, now=now)] == [True, False]
     assert again(registry).unaudited is None
     steps.rotate(again(registry), EVENT, now=now, rotates_at=None, due_at=None)
 
@@ -173,7 +173,7 @@ def test_a_version_is_published_when_that_is_told(registry):
     registry.keysets.steps.add_next(keyset, pending(registry).ref, None, EVENT)
     assert again(registry).versions[1].published_at is None
     before = datetime.now(UTC)
-    registry.keysets.steps.tell(again(registry))
+    registry.keysets.steps.tell(again(registry), now=datetime.now(UTC))
     told = again(registry).versions[1].published_at
     assert told is not None
     assert told >= before
@@ -212,7 +212,7 @@ def test_grants_and_tags_are_those_of_all_versions_that_ever_will_be(registry):
     steps = registry.keysets.steps
     steps.grant(keyset, "token:a", ["sign", "read"])
     steps.add_next(again(registry), pending(registry).ref, None, EVENT)
-    steps.tell(again(registry))
+    steps.tell(again(registry), now=datetime.now(UTC))
     for version in again(registry).versions:
         assert registry.grants.of(version.kid) == {"token:a": ["read", "sign"]}
         assert registry.tags.of(version.kid) == ["red"]

@@ -78,12 +78,11 @@ class Steps:
             connection.execute(insert(versions).values(row))
             _activate(connection, keyset, ref, public_jwk, State.DEACTIVATED)
 
-    def tell(self, keyset: KeySet, **values: Any) -> bool:
+    def tell(self, keyset: KeySet, *, now: datetime, **values: Any) -> bool:
         """Note that the audit log has a line of the last step; return whether none had noted it.
 
-        ``values`` are columns to set with it. A version that is published by now is so since now.
+        ``values`` are columns to set with it. A version that has come is published since ``now``.
         """
-        now = datetime.now(UTC)
         noted = (
             keysets.update()
             .where(

@@ -1,0 +1,1 @@
+"""Key sets: rotation that no verifier notices (wire contract §15)."""

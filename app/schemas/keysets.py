@@ -1,0 +1,138 @@
+"""Bodies of key sets (wire contract §15)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from marshmallow import Schema, fields, post_load
+
+from app.errors import BadRequest
+from app.schemas.catalogue import DEFAULT_KEYS, limit_of
+from app.schemas.fields import Text, fail
+from app.schemas.keys import CreateKeyRequest, KeyRequest
+from app.schemas.labels import Alias, Duration, Instant
+from app.schemas.schema import RequestSchema, ResponseSchema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySetRequest:
+    """What the keys of a set are, and when they follow one another; ``tags`` if any are given."""
+
+    key: KeyRequest
+    policy: Mapping[str, timedelta] | None
+    tags: Sequence[str] | None
+
+
+class RotationRequest(RequestSchema):
+    """When versions follow one another."""
+
+    every = Duration(required=True)
+    publish_ahead = Duration(required=True)
+    retain = Duration(required=True)
+
+
+_ROTATION: Final = RotationRequest()
+
+
+class RotationField(fields.Field[Any]):
+    """An object of durations."""
+
+    default_error_messages = {"invalid": "must be an object"}  # noqa: RUF012  # marshmallow's
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> Any:
+        if not isinstance(value, dict):
+            raise self.make_error("invalid")
+        try:
+            return _ROTATION.load(value)
+        except BadRequest as error:
+            fail(BadRequest(f"Field '{attr}': {error}"))
+
+
+class PutKeySetRequest(CreateKeyRequest):
+    """PUT /keysets/{name}: a key as it is generated, and when others follow it."""
+
+    rotation = RotationField(load_default=None, allow_none=True)
+
+    @post_load
+    def make(self, body: dict[str, Any], **kwargs: Any) -> Any:
+        """Return the request; raise ``BadRequest`` for what a version cannot have."""
+        for name in ("alias", "name", "expires"):
+            if body[name] is not None:
+                raise BadRequest(f"Field '{name}' is not for key sets")
+        request = super().make(body, **kwargs)
+        if request.material is not None:
+            raise BadRequest("A key set makes its keys itself; leave key material out")
+        return KeySetRequest(key=request, policy=body["rotation"], tags=body["tags"])
+
+
+class RotateRequest(RequestSchema):
+    """POST /keysets/{name}/rotate."""
+
+    at = Instant(load_default=None, allow_none=True)
+
+
+class RevokeRequest(RequestSchema):
+    """POST /keysets/{name}/revoke."""
+
+    kid = Text(required=True)
+
+
+class KeySetsQuery(RequestSchema):
+    """GET /keysets."""
+
+    limit = Text(load_default=str(DEFAULT_KEYS))
+    after = Alias(load_default="")
+
+    @post_load
+    def make(self, query: dict[str, Any], **_kwargs: Any) -> Mapping[str, Any]:
+        """Return the page that is asked for."""
+        return query | {"limit": limit_of(query["limit"])}
+
+
+class VersionResponse(Schema):
+    """One key of a set."""
+
+    kid = fields.String(required=True)
+    version = fields.Integer(required=True)
+    state = fields.String(required=True)
+    created = Instant(required=True)
+    published = Instant(required=True, allow_none=True)
+    current = Instant(required=True, allow_none=True)
+    retires = Instant(required=True, allow_none=True)
+
+
+class RotationResponse(Schema):
+    """When versions follow one another."""
+
+    every = fields.String(required=True)
+    publish_ahead = fields.String(required=True)
+    retain = fields.String(required=True)
+
+
+class KeySetResponse(ResponseSchema):
+    """A key set with its versions."""
+
+    name = fields.String(required=True)
+    kty = fields.String(required=True)
+    alg = fields.String()
+    crv = fields.String()
+    bits = fields.Integer()
+    digest = fields.Boolean()
+    destroy_after = Duration()
+    owner = fields.String(required=True)
+    tags = fields.List(fields.String(), required=True)
+    published = fields.Boolean(required=True)
+    rotation = fields.Nested(RotationResponse, required=True, allow_none=True)
+    current = fields.String(required=True)
+    next = fields.String(required=True, allow_none=True)
+    rotates = Instant(required=True, allow_none=True)
+    created = Instant(required=True)
+    versions = fields.List(fields.Nested(VersionResponse), required=True)
+
+
+class KeySetsResponse(Schema):
+    """A page of key sets; ``after`` is null on the last one."""
+
+    keysets = fields.List(fields.Nested(KeySetResponse), required=True)
+    after = fields.String(required=True, allow_none=True)
