@@ -199,6 +199,12 @@ class Config:
         "most keys in `/.well-known/jwks.json`; then new pairs are made unpublished",
         default=50,  # of RSA-4096 keys less than 50 KiB, the most that Nimbus reads
     )
+    jwks_max_age: float = setting(
+        seconds,
+        "how long the JWKS may be kept by those who fetch it; the next version of a key set is "
+        "published for as long, at least, before it signs",
+        default=60.0,
+    )
     log_level: str = setting(
         choice("debug", "info", "warning", "error"),
         "`debug`, `info` (a line for each request), `warning` or `error`",

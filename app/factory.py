@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -24,13 +25,14 @@ from app.keys.catalogue import Catalogue
 from app.keys.janitor import Janitor
 from app.keys.keyring import Keyring
 from app.keys.owning import TokenOwner
+from app.keys.sets.catalogue import KeySetCatalogue
 from app.observability import LastHour, Metrics, Requests, Stream
 from app.observability.multiprocess import shared_directory, started_at
 from app.operator.restoration import serving_lock
 from app.operator.status import Status
 from app.registry import Publication, Registry, Watch
 from app.service import Service
-from hsm import Hsm, file_lock
+from hsm import Hsm, Periodic, file_lock
 
 _STDOUT: Final = 1
 _RESTORATION_SECONDS: Final = 30.0
@@ -81,6 +83,12 @@ def _service(config: Config) -> Service:
     proxy = Proxy.of(config)
     address = ClientAddress(proxy)
     audit_log = AuditLog(config.audit_path) if config.audit_path else None
+    keysets = KeySetCatalogue.of(
+        keyring.creation,
+        audit_log,
+        max_age=timedelta(seconds=config.jwks_max_age),
+        publication=publication,
+    )
     return Service(
         config=config,
         hsm=hsm,
@@ -88,7 +96,9 @@ def _service(config: Config) -> Service:
         watch=watch,
         keyring=keyring,
         catalogue=Catalogue(registry, publication, keys_per_owner=config.keys_per_owner),
+        keysets=keysets,
         capabilities=capabilities,
+        rotation=Periodic("rotation", keysets.rotation.settle, pause_seconds=1.0, is_jittered=True),
         janitor=Janitor(keyring.recovery, audit_log),
         authenticator=Authenticator(config, registry.credentials, proxy, address, AUDIENCE),
         audit_log=audit_log,
@@ -151,6 +161,7 @@ def _start(service: Service) -> None:
     service.stream.start()
     service.hsm.start()
     service.janitor.start()
+    service.rotation.start()
     service.watch.start()
     service.metrics.start(service.hsm)
     if service.config.pages:

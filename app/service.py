@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from app.keys.catalogue import Catalogue
     from app.keys.janitor import Janitor
     from app.keys.keyring import Keyring
+    from app.keys.sets.catalogue import KeySetCatalogue
     from app.observability import LastHour, Metrics, Stream
     from app.operator.status import Status
     from app.registry import Registry, Watch
-    from hsm import Hsm
+    from hsm import Hsm, Periodic
 
 _NAME: Final = "jose_hsm"
 
@@ -36,8 +37,10 @@ class Service:
     watch: Watch
     keyring: Keyring
     catalogue: Catalogue
+    keysets: KeySetCatalogue
     capabilities: Capabilities
     janitor: Janitor
+    rotation: Periodic
     authenticator: Authenticator
     audit_log: AuditLog | None
     audit_hook: AuditHook

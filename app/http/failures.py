@@ -60,5 +60,6 @@ ONCE: Final[Failures] = (
     hsm.KeyNotFound(),
 )
 ALIAS: Final[Failures] = (errors.AliasTaken(),)
+KEYSET: Final[Failures] = (errors.KeySetTaken(),)
 QUOTA: Final[Failures] = (errors.TooManyKeys(1000),)
 READINESS: Final[Failures] = (errors.NotReady("unavailable", "pin", "the token refuses the PIN"),)

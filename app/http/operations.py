@@ -12,8 +12,9 @@ from app.jose import encoding
 from app.keys.batch.series import Made, decrypt_all, encrypt_all, mac_all, sign_all, verify_all
 from app.keys.general.encryption import encrypt_general, encrypt_to
 from app.keys.general.signing import sign_general
+from app.keys.sets.use import mac_by_set, verify_mac_by_set
 from app.keys.use import KeyUse
-from app.kid import is_kid
+from app.kid import KeySetName, is_kid
 from app.observability.kinds import Kind
 from app.rights import Principal, Right
 from app.schemas.fields import Offers
@@ -210,10 +211,22 @@ def _mac(keys: KeyUse, principal: Principal, body: Body) -> Any:
     if body.pop("serialization", None) is not None:
         return _compact_jws(keys.sign_with_mac(principal, **body), body)
     kid, mac = body["kid"], body["mac"]
+    if isinstance(kid, KeySetName):
+        return _mac_by_set(keys, principal, body)
     if mac is not None:
         return _VALID.dump({"kid": kid, "valid": keys.verify_mac(principal, **body)})
     del body["mac"]
     return _MAC_VALUE.dump({"kid": kid, "mac": keys.mac(principal, **body)})
+
+
+def _mac_by_set(keys: KeyUse, principal: Principal, body: Body) -> Any:
+    """Do the same by the name of a key set; the answer names the version."""
+    if body["mac"] is not None:
+        kid, is_valid = verify_mac_by_set(keys, principal, **body)
+        return _VALID.dump({"kid": kid, "valid": is_valid})
+    del body["mac"]
+    kid, mac = mac_by_set(keys, principal, **body)
+    return _MAC_VALUE.dump({"kid": kid, "mac": mac})
 
 
 def _row(

@@ -16,6 +16,7 @@ from app.idempotency import IdempotentRequest
 from app.jose import strict_json
 from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
+from app.keys.sets.catalogue import KeySetCatalogue
 from app.schemas import loading
 from app.schemas.fields import Offers
 from app.schemas.schema import RequestSchema
@@ -39,6 +40,11 @@ def keyring() -> Keyring:
 def catalogue() -> Catalogue:
     """Return its catalogue."""
     return service().catalogue
+
+
+def keysets() -> KeySetCatalogue:
+    """Return its key sets."""
+    return service().keysets
 
 
 def perform(operation: MessageOperation) -> dict[str, Any]:

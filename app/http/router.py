@@ -29,13 +29,15 @@ from app.http.views import (
     signing,
     status,
 )
+from app.http.views.sets import keysets, versions
 from app.observability.kinds import Kind
 from app.observability.requests import NO_ENDPOINT
 
 API: Final[tuple[Resource, ...]] = tuple(
     view.resource
     for view in (
-        *(keys, grants, certificates, encryption, signing, random, batch, capabilities),
+        *(keys, grants, certificates, keysets, versions, encryption, signing, random),
+        *(batch, capabilities),
         *(jwks, index, health, openapi),
     )
 )

@@ -9,6 +9,7 @@ from datetime import timedelta
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import pytest
 
@@ -62,12 +63,20 @@ NEEDS: dict[Right | Role, str] = {Role.CREATOR: CREATE, Role.AUDITOR: EVERY_KEY}
 def call(name: str, method: str | None = None, *, query: str = "", **members: Any) -> Call:
     """A request to the endpoint ``name``, which has one method or this one."""
     (endpoint,) = (one for one in ENDPOINTS if one.name == name and method in {None, one.method})
-    path = PATHS.get(endpoint.path, endpoint.path.replace("<kid>", "{kid}")) + query
+    path = (
+        PATHS.get(
+            endpoint.path, endpoint.path.replace("<kid>", "{kid}").replace("<keyset>", "{kid}")
+        )
+        + query
+    )
     return Call(endpoint=endpoint, path=path, method=endpoint.method, **members)
 
 
 PATHS = {
     f"{PREFIX}/keys/<kid>/grants/<name:grantee>": f"{PREFIX}/keys/{{kid}}/grants/token:somebody",
+    f"{PREFIX}/keysets/<keyset>/grants/<name:grantee>": (
+        f"{PREFIX}/keysets/{{kid}}/grants/token:somebody"
+    ),
     "/docs/<path:filename>": "/docs/docs.js",
 }
 
@@ -148,6 +157,16 @@ CALLS = [
     message("signing.verify", "EC public", alg="ES256"),
     use("signing.mac", "HMAC", alg="HS256"),
     call("signing.mac", key="HMAC", body=_mac),
+    replace(call("keysets.put", body=_new()), path=f"{PREFIX}/keysets/{{new}}"),
+    call("keysets.page"),
+    call("keysets.read", key="set"),
+    call("keysets.grants", key="set"),
+    call("keysets.grant", key="set", body=_just(operations=["read"])),
+    call("keysets.ungrant", key="set"),
+    call("keysets.destroy", key="final set", is_final=True),
+    call("versions.rotate", key="set", body=_just()),
+    call("versions.revoke", key="set", body=lambda made, _kid: {"kid": made["retired"]}),
+    call("versions.csr", key="set", body=_just(subject={"CN": "x"})),
     call("random.generate", body=_just(bytes=16)),
     call("capabilities.show"),
     call("batch.answer", body=_batch),
@@ -178,6 +197,7 @@ TRUSTED: dict[str, frozenset[str]] = {
     "JWT of an admin": frozenset({CREATE, "read", "destroy", MANAGE, EVERY_KEY}),
     "unrelated certificate": frozenset(),
 }
+SETS = ("set", "final set")
 UNTRUSTED = ["anonymous", "expired token", "revoked token", "unknown token"]
 BAD_JWTS = [f"JWT: {name}" for name in BAD]
 STRANGERS = ["rogue", "expired"]
@@ -192,7 +212,8 @@ def expected(who: str, call: Call, *, is_known: bool = True) -> int | str:
         return call.endpoint.status
     if who not in TRUSTED:
         return 401
-    if not is_known:
+    is_shown = call.key not in SETS or not TRUSTED[who].isdisjoint({*GRANTABLE, MANAGE})
+    if not (is_known and is_shown):  # nobody has been told of a name that he can guess
         return 404
     return call.endpoint.status if call.needs <= TRUSTED[who] else 403
 
@@ -212,12 +233,24 @@ class Site:
     def create(self, **members: str) -> dict[str, Any]:
         """Make a key of the owner's, with the grants that the principals have."""
         key: dict[str, Any] = self.owner.create(**members)
+        self.grant(f"/keys/{key['kid']}")
+        return key
+
+    def create_set(self, **members: str) -> dict[str, Any]:
+        """Make a key set of the owner's, with the same grants."""
+        path = f"/keysets/set-{uuid4().hex}"
+        made = self.owner.request("PUT", path, json=members)
+        assert made.status == 200
+        self.grant(path)
+        return dict(made.body)
+
+    def grant(self, path: str) -> None:
+        """Grant what the principals have."""
         for who, rights in TRUSTED.items():
             if who.startswith("granted "):
-                path = f"/keys/{key['kid']}/grants/token:{who}"
                 body = {"operations": sorted(rights - {CREATE})}
-                assert self.owner.request("PUT", path, json=body).status == 200
-        return key
+                granted = self.owner.request("PUT", f"{path}/grants/token:{who}", json=body)
+                assert granted.status == 200
 
     def prepare(self) -> None:
         """Make the keys, and messages for those that are named in headers."""
@@ -231,9 +264,12 @@ class Site:
                 "RSA public": rsa["kid_public"],
                 "AES": self.create(kty="oct", alg="A128GCM")["kid"],
                 "HMAC": self.create(kty="oct", alg="HS256")["kid"],
-                **{key: self.anew(key) for key in ("final", "deleted")},
+                **{key: self.anew(key) for key in ("final", "deleted", "final set")},
             }
         )
+        first = self.create_set(kty="EC", crv="P-256", alg="ES256")
+        self.made.update({"set": first["name"], "retired": first["current"]})
+        self.owner.ok(f"/keysets/{first['name']}/revoke", {"kid": first["current"]})
         ok, made = self.owner.ok, self.made
         made["chain"] = x5c(chain_for(public_key(self.owner, ec["kid"])))
         signed = ok("/sign", {"kid": made["EC"], "alg": "ES256", "data": "AAAA"})
@@ -243,6 +279,8 @@ class Site:
 
     def anew(self, key: str) -> str:
         """Return the kid of a key to be destroyed, or of one that is to be restored."""
+        if key in SETS:
+            return str(self.create_set(kty="oct", alg="HS256")["name"])
         kid: str = self.create(kty="oct", alg="HS256", destroy_after="P1D")["kid"]
         if key == "deleted":
             assert self.owner.delete(kid).status == 204
@@ -289,7 +327,7 @@ class Site:
     def ask(self, client: "Client", call: Call, *, is_known: bool) -> int | str:
         """Return the status of the answer, or that there is no connection."""
         kid = self.made.get(call.key or "", "") if is_known else UNKNOWN_KID
-        path = call.path.replace("{kid}", kid)
+        path = call.path.replace("{kid}", kid).replace("{new}", f"set-{uuid4().hex}")
         body = None if call.body is None else json.dumps(call.body(self.made, kid))
         media = {} if body is None else {"Content-Type": "application/json"}
         try:

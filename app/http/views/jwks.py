@@ -8,14 +8,13 @@ from flask.typing import ResponseReturnValue
 from app import compact_json
 from app.http.endpoint import Endpoint, Resource
 from app.http.failures import REGISTRY
-from app.http.request import catalogue, load_query
+from app.http.request import catalogue, load_query, service
 from app.schemas.catalogue import JwksQuery
 
 resource: Final = Resource("jwks", "Published public keys, for everybody.", is_public=True)
 
 JWK_SET: Final = "application/jwk-set+json"
 
-_MAX_AGE_SECONDS: Final = 60
 _QUERY: Final = JwksQuery()
 
 
@@ -41,7 +40,7 @@ def jwks() -> ResponseReturnValue:
     body = compact_json.dumps({"keys": catalogue().published(load_query(_QUERY))})
     response = Response(body, mimetype=JWK_SET)
     response.cache_control.public = True
-    response.cache_control.max_age = _MAX_AGE_SECONDS
+    response.cache_control.max_age = int(service().config.jwks_max_age)
     response.access_control_allow_origin = "*"
     response.add_etag(weak=True)
     return response.make_conditional(request)

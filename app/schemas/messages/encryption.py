@@ -22,6 +22,7 @@ from app.schemas.messages.addressed import RecipientsField
 from app.schemas.messages.caller_header import WRITTEN_IN_JWE, AddedHeader
 from app.schemas.messages.extensions import refuse_extensions
 from app.schemas.messages.header_parts import with_parts
+from app.schemas.messages.named import NamingRequest
 from app.schemas.messages.received_header import ProtectedHeader
 from app.schemas.messages.receivers import ReceiversField
 from app.schemas.messages.serializations import (
@@ -39,7 +40,7 @@ from app.schemas.public_jwk import RECIPIENT, PublicJwkField
 from app.schemas.schema import RequestSchema, ResponseSchema
 
 
-class EncryptRequest(RequestSchema):
+class EncryptRequest(NamingRequest):
     """POST /encrypt, for a key of the service."""
 
     kid = Text(required=True)

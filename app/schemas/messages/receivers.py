@@ -15,6 +15,7 @@ from app.schemas.fields import (
     require,
     require_one,
 )
+from app.schemas.messages.named import with_keyset
 from app.schemas.messages.several import SeveralField
 from app.schemas.public_jwk import RECIPIENT, PublicJwk, PublicJwkField
 from app.schemas.schema import RequestSchema
@@ -72,4 +73,4 @@ class ReceiversField(SeveralField):
     """The recipients, in the order in which the message has them."""
 
     def _read(self, one: Mapping[str, Any], _data: Mapping[str, Any]) -> Any:
-        return _RECEIVER.load(one)
+        return _RECEIVER.load(with_keyset(dict(one)))

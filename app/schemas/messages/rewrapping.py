@@ -23,6 +23,7 @@ from app.schemas.messages.encryption import (
     jwe_members,
 )
 from app.schemas.messages.header_parts import HeaderParts, Members, given, names_in
+from app.schemas.messages.named import with_keyset
 from app.schemas.messages.serializations import JWE_OTHERS, JWE_PARTS, refuse_beside
 from app.schemas.schema import RequestSchema, ResponseSchema
 from hsm import HsmError
@@ -152,7 +153,7 @@ class TargetField(fields.Field[Any]):
         if not isinstance(value, dict):
             raise self.make_error("invalid")
         try:
-            target: Target = _TARGET.load(value)
+            target: Target = _TARGET.load(with_keyset(value))
         except BadRequest as error:
             fail(BadRequest(f"Field '{attr}': {error}"))
         except HsmError as error:

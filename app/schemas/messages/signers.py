@@ -7,6 +7,7 @@ from typing import Any, Final
 from marshmallow import post_load
 
 from app.schemas.fields import SIGNATURE, AlgorithmName, Text
+from app.schemas.messages.named import with_keyset
 from app.schemas.messages.several import SeveralField
 from app.schemas.schema import RequestSchema
 
@@ -38,4 +39,4 @@ class SignersField(SeveralField):
     """The signers, in the order of their signatures."""
 
     def _read(self, one: Mapping[str, Any], _data: Mapping[str, Any]) -> Any:
-        return _SIGNER.load(one)
+        return _SIGNER.load(with_keyset(dict(one)))

@@ -31,6 +31,7 @@ from app.schemas.messages.caller_header import (
     read_strictly,
 )
 from app.schemas.messages.header_parts import with_parts
+from app.schemas.messages.named import NamingRequest
 from app.schemas.messages.received_header import SignedHeader
 from app.schemas.messages.serializations import (
     COMPACT,
@@ -56,7 +57,7 @@ _OF_DIGESTS: Final = MappingProxyType(
 )
 
 
-class SignRequest(RequestSchema):
+class SignRequest(NamingRequest):
     """POST /sign, with a header of ours, to which the caller may add."""
 
     foreign = _OF_DIGESTS
@@ -281,7 +282,7 @@ def _require_encoded(payload: str) -> None:
         fail(error, "payload")
 
 
-class MacRequest(RequestSchema):
+class MacRequest(NamingRequest):
     """POST /mac; with ``mac`` it is a verification."""
 
     kid = Text(required=True)

@@ -1,0 +1,1 @@
+"""Endpoints of key sets (wire contract §15)."""

@@ -1,0 +1,310 @@
+"""Key sets over HTTP: made, used by name, rotated, revoked, destroyed; by whom."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.shared.api import Api, unb64u
+
+NOT_FOUND, FORBIDDEN, REFUSED = (404, "not_found"), (403, "forbidden"), (422, "crypto_failure")
+BAD_REQUEST, CONFLICT = (400, "bad_request"), (409, "conflict")
+EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
+WRAPPING = {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A128KW"}
+AES = {"kty": "oct", "alg": "A128GCM"}
+HMAC = {"kty": "oct", "alg": "HS256"}
+ROTATION = {"every": "P30D", "publish_ahead": "P1D", "retain": "P7D"}
+DATA = {"data": "AAAA"}
+KID = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
+
+
+def put(api: Api, name: str, /, **members: Any) -> Any:
+    return api.request("PUT", f"/keysets/{name}", json=members)
+
+
+def made(api: Api, rotation: Any = ROTATION, **members: Any) -> dict[str, Any]:
+    """Make a key set of a new name."""
+    answer = put(api, f"set-{uuid4().hex}", rotation=rotation, **members)
+    assert answer.status == 200, answer
+    return dict(answer.body)
+
+
+def read(api: Api, keyset: Mapping[str, Any]) -> dict[str, Any]:
+    answer = api.get(f"/keysets/{keyset['name']}")
+    assert answer.status == 200, answer
+    return dict(answer.body)
+
+
+def rotated(api: Api, keyset: Mapping[str, Any]) -> dict[str, Any]:
+    """Have the current version make room for another one, now."""
+    return dict(api.ok(f"/keysets/{keyset['name']}/revoke", {"kid": keyset["current"]}))
+
+
+def kid_of(message: Mapping[str, Any]) -> str:
+    """Return the kid that a protected header names."""
+    return str(json.loads(unb64u(message["protected"]))["kid"])
+
+
+def public_kid(api: Api, kid: str) -> str:
+    return str(api.get(f"/keys/{kid}").body["kid_public"])
+
+
+def published(api: Api) -> set[str]:
+    keys = api.get("/.well-known/jwks.json", params={"owner": "token:alice"}).body["keys"]
+    return {jwk["kid"] for jwk in keys}
+
+
+def test_a_key_set_is_made_with_its_first_version(callers_of_each):
+    alice = callers_of_each.alice
+    keyset = made(alice, **EC, tags=["red"])
+    assert read(alice, keyset) == keyset
+    [first] = keyset["versions"]
+    assert (first["state"], first["version"], first["kid"]) == ("current", 1, keyset["current"])
+    assert keyset["rotation"] == ROTATION
+    assert (keyset["tags"], keyset["owner"], keyset["published"]) == (
+        ["red"],
+        "token:alice",
+        True,
+    )
+    assert public_kid(alice, keyset["current"]) in published(alice)
+    key = alice.get(f"/keys/{keyset['current']}").body
+    assert (key["state"], key["tags"]) == ("active", ["jwks", "red"])
+
+
+def test_a_jws_by_the_name_of_a_set_names_the_version_and_verifies_ever_after(callers_of_each):
+    alice = callers_of_each.alice
+    keyset = made(alice, **EC)
+    sign = {"keyset": keyset["name"], "alg": "ES256"} | DATA
+    first = alice.ok("/sign", sign)
+    assert kid_of(first) == public_kid(alice, keyset["current"])
+    after = rotated(alice, keyset)
+    second = alice.ok("/sign", sign)
+    assert kid_of(second) == public_kid(alice, after["current"])
+    assert after["current"] != keyset["current"]
+    for jws in (first, second):
+        assert alice.ok("/verify", jws | DATA)["valid"] is True
+    assert kid_of(first) not in published(alice)
+    assert kid_of(second) in published(alice)
+
+
+def test_a_jwe_by_the_name_of_a_set_opens_ever_after(callers_of_each):
+    alice = callers_of_each.alice
+    for members, names in (
+        (AES, {"alg": "dir", "enc": "A128GCM"}),
+        (WRAPPING, {"alg": "ECDH-ES+A128KW", "enc": "A128GCM"}),
+    ):
+        keyset = made(alice, **members)
+        encrypt = {"keyset": keyset["name"]} | names | DATA
+        first = alice.ok("/encrypt", encrypt)
+        assert kid_of(first) == keyset["current"]
+        after = rotated(alice, keyset)
+        second = alice.ok("/encrypt", encrypt)
+        assert kid_of(second) == after["current"]
+        for jwe in (first, second):
+            assert alice.ok("/decrypt", jwe)["data"] == "AAAA"
+
+
+def test_a_mac_is_verified_by_any_version(callers_of_each):
+    alice = callers_of_each.alice
+    keyset = made(alice, **HMAC)
+    mac = {"keyset": keyset["name"], "alg": "HS256"} | DATA
+    first = alice.ok("/mac", mac)
+    assert first["kid"] == keyset["current"]
+    after = rotated(alice, keyset)
+    second = alice.ok("/mac", mac)
+    assert second["kid"] == after["current"]
+    for made_ in (first, second):
+        answer = alice.ok("/mac", mac | {"mac": made_["mac"]})
+        assert answer == {"kid": made_["kid"], "valid": True}
+    answer = alice.ok("/mac", mac | {"mac": "A" * 43})
+    assert answer == {"kid": after["current"], "valid": False}
+    jws = alice.ok("/mac", mac | {"serialization": "compact"})["jws"]
+    assert kid_of({"protected": jws.split(".")[0]}) == after["current"]
+
+
+def test_messages_of_several_keys_may_name_sets(callers_of_each):
+    alice = callers_of_each.alice
+    signing, wrapping, other = made(alice, **EC), made(alice, **WRAPPING), made(alice, **WRAPPING)
+    signers = [{"keyset": signing["name"], "alg": "ES256"}]
+    jws = alice.ok("/sign", {"signers": signers, "serialization": "general"} | DATA)
+    assert kid_of(jws["signatures"][0]) == public_kid(alice, signing["current"])
+    recipients = [{"keyset": wrapping["name"], "alg": WRAPPING["alg"]}]
+    jwe = alice.ok(
+        "/encrypt", {"recipients": recipients, "enc": "A128GCM", "serialization": "general"} | DATA
+    )
+    assert jwe["recipients"][0]["header"]["kid"] == wrapping["current"]
+    to = {"keyset": other["name"], "alg": WRAPPING["alg"]}
+    again = alice.ok("/rewrap", {"jwe": jwe, "to": to})["jwe"]
+    assert again["recipients"][0]["header"]["kid"] == other["current"]
+    assert alice.ok("/decrypt", again)["data"] == "AAAA"
+
+
+def test_a_batch_may_name_sets(callers_of_each):
+    alice = callers_of_each.alice
+    signing, secret = made(alice, **EC), made(alice, **HMAC)
+    requests = [
+        {"op": "sign", "body": {"keyset": signing["name"], "alg": "ES256"} | DATA},
+        {"op": "sign", "body": {"kid": signing["current"], "alg": "ES256"} | DATA},
+        {"op": "mac", "body": {"keyset": secret["name"], "alg": "HS256"} | DATA},
+        {"op": "mac", "body": {"keyset": secret["name"], "alg": "HS256"} | DATA},
+        {"op": "sign", "body": {"keyset": "set-of-nobody", "alg": "ES256"} | DATA},
+    ]
+    answers = alice.ok("/batch", {"requests": requests})["responses"]
+    assert [one["status"] for one in answers] == [200, 200, 200, 200, 404]
+    assert kid_of(answers[0]["body"]) == kid_of(answers[1]["body"])
+    assert answers[2]["body"]["kid"] == secret["current"]
+
+
+def test_a_request_for_a_certificate_is_signed_by_the_current_version(callers_of_each):
+    alice = callers_of_each.alice
+    keyset = made(alice, **EC)
+    csr = alice.ok(f"/keysets/{keyset['name']}/csr", {"subject": {"CN": "x"}})["csr"]
+    assert csr.startswith("-----BEGIN CERTIFICATE REQUEST-----")
+
+
+def test_what_is_granted_on_a_set_is_granted_on_each_version(callers_of_each):
+    alice, bob = callers_of_each.alice, callers_of_each.bob
+    keyset = made(alice, **EC)
+    path = f"/keysets/{keyset['name']}"
+    sign = {"keyset": keyset["name"], "alg": "ES256"} | DATA
+    assert bob.post("/sign", sign).refusal == NOT_FOUND
+    assert bob.get(path).refusal == NOT_FOUND
+    granted = {"operations": ["sign"]}
+    answer = alice.request("PUT", f"{path}/grants/token:bob", json=granted)
+    assert answer.body == {"principal": "token:bob"} | granted
+    assert bob.get(path).refusal == FORBIDDEN
+    assert bob.post("/sign", sign).status == 200
+    rotated(alice, keyset)
+    jws = bob.ok("/sign", sign)
+    assert bob.post("/verify", jws | DATA).refusal == FORBIDDEN
+    listed = alice.get(f"{path}/grants").body
+    assert listed == {
+        "keyset": keyset["name"],
+        "grants": [{"principal": "token:bob"} | granted],
+    }
+    assert alice.request("DELETE", f"{path}/grants/token:bob").status == 204
+    assert bob.post("/sign", sign).refusal == NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("members", "refusal"),
+    [
+        (EC | {"rotation": ROTATION | {"publish_ahead": "PT59S"}}, BAD_REQUEST),
+        (EC | {"rotation": ROTATION | {"every": "P1D"}}, BAD_REQUEST),
+        (EC | {"rotation": ROTATION | {"retain": "P1M"}}, BAD_REQUEST),
+        (EC | {"rotation": {"every": "P30D"}}, BAD_REQUEST),
+        (EC | {"rotation": "P30D"}, BAD_REQUEST),
+        (EC | {"alias": "x"}, BAD_REQUEST),
+        (EC | {"name": "x"}, BAD_REQUEST),
+        (EC | {"expires": "2099-12-31T00:00:00Z"}, BAD_REQUEST),
+        (AES | {"k": "A" * 22}, BAD_REQUEST),
+        ({"kty": "EC"}, BAD_REQUEST),
+    ],
+    ids=str,
+)
+def test_what_no_key_set_can_be_is_refused(members, refusal, callers):
+    name = f"set-{uuid4().hex}"
+    assert put(callers.alice, name, **members).refusal == refusal
+    assert callers.alice.get(f"/keysets/{name}").refusal == NOT_FOUND
+
+
+@pytest.mark.parametrize("name", [KID, "a" * 129, "a b"], ids=["kid", "long", "blank"])
+def test_a_name_is_like_an_alias(name, callers):
+    assert put(callers.alice, name, **EC).refusal == BAD_REQUEST
+
+
+@pytest.mark.parametrize("value", ["a b", "/x", KID, 7, ["x"]], ids=str)
+def test_what_cannot_be_the_name_of_a_set_is_refused(value, callers):
+    body = {"keyset": value, "alg": "ES256"} | DATA
+    assert callers.alice.post("/sign", body).refusal == BAD_REQUEST
+
+
+def test_a_set_is_named_in_place_of_a_key_and_not_beside_or_as_one(callers):
+    alice = callers.alice
+    keyset = made(alice, **EC)
+    sign = {"alg": "ES256"} | DATA
+    beside = {"keyset": keyset["name"], "kid": keyset["current"]}
+    assert alice.post("/sign", sign | beside).refusal == BAD_REQUEST
+    for kid in (keyset["name"], f"/{keyset['name']}"):
+        assert alice.post("/sign", sign | {"kid": kid}).refusal == NOT_FOUND
+
+
+def test_a_set_and_a_key_may_have_one_name(callers):
+    alice = callers.alice
+    keyset = made(alice, **EC)
+    key = alice.create(**EC, alias=keyset["name"])
+    sign = {"alg": "ES256"} | DATA
+    by_set = alice.ok("/sign", sign | {"keyset": keyset["name"]})
+    by_key = alice.ok("/sign", sign | {"kid": key["kid"]})
+    assert kid_of(by_set) == public_kid(alice, keyset["current"])
+    assert kid_of(by_key) == keyset["name"]
+
+
+def test_a_name_is_taken_once(callers):
+    keyset = made(callers.alice, **EC)
+    assert put(callers.bob, keyset["name"], **EC).refusal == CONFLICT
+    assert put(callers.alice, keyset["name"], **AES).refusal == CONFLICT
+    assert read(callers.alice, keyset) == keyset
+
+
+def test_a_policy_and_tags_are_changed_by_another_put(callers_of_each):
+    alice = callers_of_each.alice
+    keyset = made(alice, **EC, tags=["red"])
+    slower = ROTATION | {"every": "P60D"}
+    changed = put(alice, keyset["name"], **EC, rotation=slower).body
+    assert (changed["rotation"], changed["tags"]) == (slower, ["red"])
+    assert changed["rotates"] > keyset["rotates"]
+    changed = put(alice, keyset["name"], **EC, tags=["blue"]).body
+    assert (changed["rotation"], changed["rotates"], changed["tags"]) == (None, None, ["blue"])
+    assert changed["versions"] == keyset["versions"]
+    assert alice.get(f"/keys/{keyset['current']}").body["tags"] == ["blue", "jwks"]
+
+
+def test_a_rotation_is_asked_for(callers_of_each):
+    alice = callers_of_each.alice
+    keyset = made(alice, **EC)
+    at = "2030-01-31T12:00:00Z"
+    path = f"/keysets/{keyset['name']}/rotate"
+    assert alice.ok(path, {"at": at})["rotates"] == at
+    assert alice.ok(path, {})["rotates"] < keyset["rotates"]
+
+
+def test_only_a_version_of_the_set_is_revoked(callers):
+    alice = callers.alice
+    keyset = made(alice, **EC)
+    path = f"/keysets/{keyset['name']}/revoke"
+    for kid in (str(uuid4()), "x", made(alice, **EC)["current"]):
+        assert alice.post(path, {"kid": kid}).refusal == REFUSED
+    assert read(alice, keyset) == keyset
+
+
+def test_with_a_set_go_its_versions(callers_of_each):
+    alice = callers_of_each.alice
+    keyset = made(alice, **EC)
+    after = rotated(alice, keyset)
+    path = f"/keysets/{keyset['name']}"
+    assert alice.request("DELETE", path).status == 204
+    assert alice.get(path).refusal == NOT_FOUND
+    assert alice.request("DELETE", path).refusal == NOT_FOUND
+    for version in after["versions"]:
+        assert alice.get(f"/keys/{version['kid']}").refusal == NOT_FOUND
+    assert not published(alice) & {keyset["current"], after["current"]}
+
+
+def test_sets_are_listed_a_page_at_a_time(callers_of_each):
+    alice = callers_of_each.alice
+    names = sorted(made(alice, **HMAC)["name"] for _ in range(3))
+    found: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        query = {"limit": "2"} | ({"after": after} if after else {})
+        page = alice.get("/keysets", params=query).body
+        assert len(page["keysets"]) <= 2
+        found += [keyset["name"] for keyset in page["keysets"]]
+        after = page["after"]
+    assert set(names) <= set(found)
+    assert found == sorted(found)
+    ours = callers_of_each.bob.get("/keysets").body["keysets"]
+    assert not set(names) & {keyset["name"] for keyset in ours}
