@@ -3,16 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Final
 
 from marshmallow import Schema, fields, post_load
 
+from app.duration import read_duration
 from app.errors import BadRequest
 from app.schemas.catalogue import DEFAULT_KEYS, limit_of
-from app.schemas.fields import Text, fail
+from app.schemas.fields import Text, fail, require
 from app.schemas.keys import CreateKeyRequest, KeyRequest
 from app.schemas.labels import Alias, Duration, Instant
-from app.schemas.schema import RequestSchema, ResponseSchema
+from app.schemas.schema import Foreign, RequestSchema, ResponseSchema
+
+DURATIONS: Final = ("every", "publish_ahead", "retain")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,45 +28,53 @@ class KeySetRequest:
     tags: Sequence[str] | None
 
 
-class RotationRequest(RequestSchema):
-    """When versions follow one another."""
-
-    every = Duration(required=True)
-    publish_ahead = Duration(required=True)
-    retain = Duration(required=True)
-
-
-_ROTATION: Final = RotationRequest()
-
-
 class RotationField(fields.Field[Any]):
-    """An object of durations."""
+    """An object of durations: when versions follow one another."""
 
     default_error_messages = {"invalid": "must be an object"}  # noqa: RUF012  # marshmallow's
 
-    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> Any:
+    def _deserialize(
+        self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any
+    ) -> dict[str, timedelta]:
         if not isinstance(value, dict):
             raise self.make_error("invalid")
-        try:
-            return _ROTATION.load(value)
-        except BadRequest as error:
-            fail(BadRequest(f"Field '{attr}': {error}"))
+        return {name: _duration(value.get(name), f"{attr}.{name}") for name in DURATIONS}
+
+
+def _duration(text: Any, name: str) -> timedelta:
+    require(isinstance(text, str), name, "is required, and a string")
+    try:
+        return read_duration(text)
+    except ValueError as error:
+        fail(BadRequest(f"Field '{name}' {error}"))
+
+
+_OF_IMPORTS: Final = ("k", "n", "e", "d", "p", "q", "dp", "dq", "qi", "x", "y", "pub", "priv")
+_OF_ONE_KEY: Final = ("name", "alias", "expires")
 
 
 class PutKeySetRequest(CreateKeyRequest):
     """PUT /keysets/{name}: a key as it is generated, and when others follow it."""
 
+    class Meta(RequestSchema.Meta):
+        """A set makes its keys itself, and is called by its own name."""
+
+        exclude = (*_OF_IMPORTS, *_OF_ONE_KEY, "use", "key_ops")
+
+    foreign = MappingProxyType(
+        {
+            **CreateKeyRequest.foreign,
+            **dict.fromkeys(_OF_IMPORTS, Foreign("a key set makes its keys itself")),
+            **dict.fromkeys(_OF_ONE_KEY, Foreign("it is of one key, and not of a key set")),
+        }
+    )
+
     rotation = RotationField(load_default=None, allow_none=True)
 
     @post_load
     def make(self, body: dict[str, Any], **kwargs: Any) -> Any:
-        """Return the request; raise ``BadRequest`` for what a version cannot have."""
-        for name in ("alias", "name", "expires"):
-            if body[name] is not None:
-                raise BadRequest(f"Field '{name}' is not for key sets")
-        request = super().make(body, **kwargs)
-        if request.material is not None:
-            raise BadRequest("A key set makes its keys itself; leave key material out")
+        """Return the request; raise ``BadRequest`` for what does not go together."""
+        request = super().make(dict.fromkeys(self.Meta.exclude) | body, **kwargs)
         return KeySetRequest(key=request, policy=body["rotation"], tags=body["tags"])
 
 
@@ -102,14 +114,6 @@ class VersionResponse(Schema):
     retires = Instant(required=True, allow_none=True)
 
 
-class RotationResponse(Schema):
-    """When versions follow one another."""
-
-    every = fields.String(required=True)
-    publish_ahead = fields.String(required=True)
-    retain = fields.String(required=True)
-
-
 class KeySetResponse(ResponseSchema):
     """A key set with its versions."""
 
@@ -123,7 +127,7 @@ class KeySetResponse(ResponseSchema):
     owner = fields.String(required=True)
     tags = fields.List(fields.String(), required=True)
     published = fields.Boolean(required=True)
-    rotation = fields.Nested(RotationResponse, required=True, allow_none=True)
+    rotation = fields.Dict(required=True, allow_none=True)
     current = fields.String(required=True)
     next = fields.String(required=True, allow_none=True)
     rotates = Instant(required=True, allow_none=True)

@@ -13,7 +13,7 @@ from marshmallow import Schema
 from app.config import MAX_BODY_BYTES
 from app.http import router
 from app.http.endpoint import JSON
-from app.schemas import batch, catalogue, certificates, keys, random, wrapped
+from app.schemas import batch, catalogue, certificates, keys, keysets, random, wrapped
 from app.schemas.messages import encryption, rewrapping, signing
 from scripts.openapi import shapes
 from scripts.openapi.examples import EXCHANGES, Exchange, slug
@@ -29,8 +29,8 @@ Members = dict[str, Any]
 SCHEMAS: Final[tuple[type[Schema], ...]] = tuple(
     one
     for module in (
-        *(keys, wrapped, catalogue, certificates, encryption, rewrapping, signing, random),
-        batch,
+        *(keys, wrapped, catalogue, keysets, certificates, encryption, rewrapping, signing),
+        *(random, batch),
     )
     for one in vars(module).values()
     if isinstance(one, type) and issubclass(one, Schema) and one.__module__ == module.__name__

@@ -8,7 +8,7 @@ from scripts.openapi import shapes
 from scripts.openapi.examples import Exchange
 from scripts.openapi.operations import OPERATIONS
 from scripts.openapi.texts import meaning
-from scripts.openapi.types import BASE64URL, nullable, one_of
+from scripts.openapi.types import ALIAS, BASE64URL, nullable, one_of
 
 Members = dict[str, Any]
 
@@ -22,6 +22,8 @@ def finished(document: Members, exchanges: Sequence[Exchange]) -> Members:
         schemas[schema] |= more
     for name, parts in shapes.PARTS.items():
         _add_parts(schemas[name], parts)
+    for name in shapes.NAMING:
+        _add_keyset(schemas[name])
     for name in shapes.SHARED_PARTS:
         shared = {"protected": dict(BASE64URL), "unprotected": nullable({"type": "object"})}
         schemas[name]["properties"] |= shared
@@ -43,6 +45,13 @@ def _add_parts(schema: Members, parts: tuple[str, ...]) -> None:
     schema["properties"] |= {part: nullable({"type": "object"}) for part in parts}
     schema["required"].remove("protected")
     schema["anyOf"] = [{"required": [part]} for part in ("protected", *parts)]
+
+
+def _add_keyset(schema: Members) -> None:
+    """Have the key be named by its kid, or as that of a key set."""
+    schema["properties"]["keyset"] = nullable(ALIAS) | {"examples": ["orders"]}
+    schema["required"].remove("kid")
+    schema["anyOf"] = [{"required": ["kid"]}, {"required": ["keyset"]}]
 
 
 def _show_all(document: Members, told: Exchange) -> None:

@@ -7,9 +7,9 @@ import hsm
 from app.http import operations
 from app.http.views import index
 from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, rsa
-from app.registry import Origin, Residency
+from app.registry import Origin, Residency, VersionState
 from app.rights import GRANTABLE
-from app.schemas import batch, catalogue, labels, random
+from app.schemas import batch, catalogue, keysets, labels, random
 from app.schemas.messages.serializations import (
     COMPACT,
     JWE_OTHERS,
@@ -24,6 +24,7 @@ from scripts.openapi.responses import statuses
 from scripts.openapi.types import (
     BASE64URL,
     DETACHED,
+    DURATION,
     JsonSchema,
     compact,
     nullable,
@@ -234,6 +235,8 @@ def own() -> dict[str, JsonSchema]:
         ),
         "CompactEncryptResponse": _object(jwe=compact(len(JWE_PARTS))),
         "CompactSignResponse": _object(jws=compact(len(JWS_PARTS))),
+        "Rotation": _object(**dict.fromkeys(keysets.DURATIONS, DURATION)),
+        "KeySetGrantsResponse": _object(keyset=_TEXT, grants=_array(reference("GrantResponse"))),
         "GrantsResponse": _object(kid=_TEXT, grants=_array(reference("GrantResponse"))),
         "BatchResponse": _batch_response(),
         "Jwk": _jwk(),
@@ -285,6 +288,12 @@ PARTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The parts of a header that are not protected, in the JSON Serializations."""
 
+NAMING: Final = (
+    *("SignRequest", "ProtectedSignRequest", "EncryptRequest", "MacRequest", "CompactMacRequest"),
+    "TargetRequest",
+)
+"""Requests that name a key: by its kid, or as the current version of a key set."""
+
 SHARED_PARTS: Final = ("GeneralDecryptRequest", "GeneralRewrapRequest", "GeneralUnwrapRequest")
 """Messages whose recipients share the parts of the header but one."""
 
@@ -296,6 +305,7 @@ def demands() -> dict[str, JsonSchema]:
     """Return what schemas demand beyond the types of their members, by name."""
     return {
         "CreateKeyRequest": {"oneOf": [_creation(kty) for kty in KEY_TYPES]},
+        "PutKeySetRequest": {"oneOf": [_creation(kty) for kty in KEY_TYPES]},
         "DecryptRequest": {"not": _any_of(("jwe", "recipients"))},
         "RewrapRequest": {"not": _any_of(("jwe", "recipients"))},
         "UnwrapRequest": {"not": _any_of(("jwe", "recipients"))},
@@ -312,10 +322,10 @@ def demands() -> dict[str, JsonSchema]:
         "MacRequest": {"not": _any_of(("serialization",))},
         "CompactMacRequest": {"not": _any_of(("mac",))},
         "SignRequest": {"not": _any_of(("protected", "signers"))},
-        "GeneralSignRequest": {"not": _any_of(("kid", "alg", "protected"))},
+        "GeneralSignRequest": {"not": _any_of(("kid", "keyset", "alg", "protected"))},
         "EncryptRequest": {"not": _any_of(("jwk", "recipients"))},
-        "JwkEncryptRequest": {"not": _any_of(("kid", "recipients"))},
-        "GeneralEncryptRequest": {"not": _any_of(("kid", "jwk", "alg", "apu", "apv"))},
+        "JwkEncryptRequest": {"not": _any_of(("kid", "keyset", "recipients"))},
+        "GeneralEncryptRequest": {"not": _any_of(("kid", "keyset", "jwk", "alg", "apu", "apv"))},
         "CertificateRequest": {"oneOf": [{"required": ["chain"]}, {"required": ["x5c"]}]},
         "RawSignRequest": {"oneOf": [{"required": ["data"]}, {"required": ["digest"]}]},
         "ProtectedSignRequest": {"not": _any_of(("header", "typ", "cty", "signers"))},
@@ -335,6 +345,16 @@ def members() -> dict[str, JsonSchema]:
             "maxItems": batch.MOST_REQUESTS,
             "items": {"oneOf": [_part(op) for op in operations.OPERATIONS]},
         },
+        "PutKeySetRequest.kty": {"enum": list(KEY_TYPES)},
+        "PutKeySetRequest.bits": {"enum": [*sizes, None], "default": sizes[0]},
+        "PutKeySetRequest.tags": {"maxItems": labels.MOST_TAGS, "items": tag},
+        "PutKeySetRequest.rotation": nullable(reference("Rotation")),
+        "KeySetResponse.rotation": nullable(reference("Rotation")),
+        "KeySetResponse.next": {"examples": ["0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"]},
+        "KeySetsResponse.after": {"examples": ["orders"]},
+        "VersionResponse.retires": {"examples": ["2030-01-31T12:00:00Z"]},
+        "KeySetsQuery.limit": {"type": "integer", **limit},
+        "VersionResponse.state": {"enum": [str(state) for state in VersionState]},
         "TagsRequest.tags": {"maxItems": labels.MOST_TAGS, "items": tag},
         "ByokRequest.header": reference("ByokHeaderRequest"),
         "ByokHeaderRequest.kid": {"examples": _WRAPPING_KIDS},

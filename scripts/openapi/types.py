@@ -46,7 +46,13 @@ BASE64URL: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
-_ALIAS: Final[JsonSchema] = {"type": "string", "pattern": "^[A-Za-z0-9._~:-]{1,128}$"}
+DURATION: Final[JsonSchema] = {
+    "type": "string",
+    "format": "duration",
+    "pattern": f"^{PATTERN}$",
+    "examples": ["P30D"],
+}
+ALIAS: Final[JsonSchema] = {"type": "string", "pattern": "^[A-Za-z0-9._~:-]{1,128}$"}
 
 
 def compact(parts: int) -> JsonSchema:
@@ -136,6 +142,7 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
     ReceiversField: _several(
         "alg",
         kid=nullable({"type": "string"}),
+        keyset=nullable(ALIAS) | {"examples": ["orders"]},
         jwk=nullable(reference(JWKS[RECIPIENT])),
         alg={"type": "string", "enum": _in_order(KEY_TRANSPORT.names)},
         apu=nullable(dict(BASE64URL)),
@@ -144,8 +151,9 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
     TargetField: reference("TargetRequest"),
     WrappedField: {"oneOf": [reference("WrappedRequest"), reference("ByokRequest")]},
     SignersField: _several(
-        *("kid", "alg"),
+        "alg",
         kid={"type": "string"},
+        keyset=nullable(ALIAS) | {"examples": ["orders"]},
         alg={"type": "string", "enum": _in_order(SIGNATURE.names)},
     ),
     AddedHeader: {
@@ -162,16 +170,11 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
     Flag: {"type": "boolean"},
     WholeNumber: {"type": "integer"},
     KeyOperations: {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
-    labels.Alias: _ALIAS,
-    labels.AliasOfNew: {"anyOf": [_ALIAS, {"const": True}]},
+    labels.Alias: ALIAS,
+    labels.AliasOfNew: {"anyOf": [ALIAS, {"const": True}]},
     labels.Name: {"type": "string", "minLength": 1, "maxLength": labels.LONGEST},
     catalogue.State: lambda field: {"type": "string", "enum": list(field.states)},
-    labels.Duration: {
-        "type": "string",
-        "format": "duration",
-        "pattern": f"^{PATTERN}$",
-        "examples": ["P30D"],
-    },
+    labels.Duration: DURATION,
     labels.Instant: {"type": "string", "format": "date-time"},
     labels.NamesField: {"type": "array", "items": {"type": "string"}},
     labels.TagsField: {"type": "array", "items": {"type": "string"}},

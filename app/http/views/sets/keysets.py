@@ -112,7 +112,7 @@ def destroy(keyset: str) -> ResponseReturnValue:
     Endpoint(
         "GET",
         "/keysets/<keyset>/grants",
-        answers=("GrantsResponse",),
+        answers=("KeySetGrantsResponse",),
         says="All grants of the key set",
         needs=(Right.MANAGE,),
         kind=Kind.MANAGE,
