@@ -88,6 +88,7 @@ def _service(config: Config) -> Service:
         audit_log,
         max_age=timedelta(seconds=config.jwks_max_age),
         publication=publication,
+        counts=metrics,
     )
     return Service(
         config=config,

@@ -1,6 +1,7 @@
 """Metrics in the Prometheus format. No label ever names a key or a principal."""
 
 import atexit
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -22,6 +23,9 @@ _PREFIX: Final = "jose_hsm_"
 _ANSWERED: Final = (f"{_PREFIX}requests", f"{_PREFIX}batch_requests")
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0)
 
+
+TRANSITIONS: Final = ("published", "rotated", "retired")
+"""The steps of key sets that the service makes by itself."""
 
 Answers = Iterable[tuple[str, int]]
 """Endpoints, each with a status."""
@@ -91,6 +95,12 @@ class Metrics(Observer):
         self._lost = Children(self._counter("token_losses", "Losses of the token", "cause"))
         self._registry_use = self._histogram("registry_seconds", "Use of a registry connection")
         self._dropped = self._counter("log_lines_dropped", "Log lines that nobody took")
+        self._transitions = Children(
+            self._counter("keyset_transitions", "Steps of key sets", "transition")
+        )
+        self._rotation = self._gauge(
+            "keyset_days_until_rotation", "Until the next one of any, below 0 if late", "livemin"
+        )
         self._audit = Children(self._counter("audit_lines", "Lines for the audit log", "outcome"))
         self._up.set(0)
         self._bear(answers, parts)
@@ -101,6 +111,8 @@ class Metrics(Observer):
         self._parts.bear((endpoint, str(status)) for endpoint, status in parts)
         self._audit.bear([("written",), ("failed",)])
         self._lost.bear([(Cause.LOST,)])
+        self._transitions.bear((transition,) for transition in TRANSITIONS)
+        self._rotation.set(math.inf)
 
     def start(self, hsm: Hsm) -> None:
         """Begin to share what is counted. Call after fork, never before."""
@@ -194,6 +206,14 @@ class Metrics(Observer):
     def dropped(self, number: int) -> None:
         """Count log lines that were dropped."""
         self._dropped.inc(number)
+
+    def stepped(self, transition: str) -> None:
+        """Count a step of a key set."""
+        self._transitions[transition,].inc()
+
+    def rotates_in(self, days: float) -> None:
+        """Show when the next key set rotates; infinite if none does."""
+        self._rotation.set(days)
 
     def _note(self, count: Callable[[float], None], amount: float) -> None:
         """Count later, many at a time: between other work each would cost several times as much."""

@@ -15,7 +15,7 @@ from app.errors import Forbidden, RegistryUnavailable
 from app.keys.capabilities import AlgorithmRow, Capabilities, algorithm_rows
 from app.observability import KINDS, LastHour, Metrics, Outcomes
 from app.operator.plots import Plot
-from app.registry import Group, Registry, State, Watch
+from app.registry import Group, KeySet, Registry, State, VersionState, Watch
 from app.rights import Principal, Right
 from hsm import Hsm, Phase, TokenUnavailable
 
@@ -35,7 +35,9 @@ STATES: Final[Mapping[State, str]] = MappingProxyType(
 PLACES: Final[Mapping[str, str]] = MappingProxyType(
     {"token": "token", "process": "key: token, CEK: process"}
 )
+PUBLISHED: Final = (VersionState.NEXT, VersionState.CURRENT, VersionState.PREVIOUS)
 _ALL: Final = "All requests"
+_MOST_KEYSETS: Final = 50
 _PACKAGES: Final = ("python-pkcs11", "cryptography", "gunicorn")
 
 
@@ -49,6 +51,16 @@ class KeysOfType(NamedTuple):
     def total(self) -> int:
         """All of them."""
         return sum(self.numbers)
+
+
+class KeySetRow(NamedTuple):
+    """A key set: its current version, what is published, and when it rotates."""
+
+    name: str
+    keys: str
+    version: int | None
+    published: int
+    rotates: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +95,7 @@ class Status:
             "plots": list(_plots(self.history.hour())),
             "keys": keys,
             "states": list(STATES.values()),
+            "keysets": self._keysets(),
             "algorithms": self._algorithms(),
             "places": PLACES,
             "versions": list(self._versions()),
@@ -94,6 +107,15 @@ class Status:
             return _by_type(self.registry.census.groups())
         except RegistryUnavailable:
             return None
+
+    def _keysets(self) -> Sequence[KeySetRow] | None:
+        """Return those that come first by name, or ``None`` while the registry does not answer."""
+        try:
+            found = self.registry.keysets.page(None, after="", limit=_MOST_KEYSETS)
+        except RegistryUnavailable:
+            return None
+        now = datetime.now(UTC)
+        return [_row_of(keyset, now) for keyset in found]
 
     def _algorithms(self) -> Sequence[AlgorithmRow]:
         """Return what is offered; nothing is known while the token is away."""
@@ -122,6 +144,25 @@ class Status:
             return self.registry.census.revision()
         except RegistryUnavailable:
             return None
+
+
+def _row_of(keyset: KeySet, now: datetime) -> KeySetRow:
+    current = keyset.version(keyset.current_kid)
+    states = [version.state for version in keyset.versions]
+    left = None if keyset.rotates_at is None else keyset.rotates_at - now
+    return KeySetRow(
+        name=keyset.name,
+        keys=" ".join(filter(None, (keyset.spec.kty, keyset.spec.alg))),
+        version=None if current is None else current.number,
+        published=sum(state in PUBLISHED for state in states) if keyset.is_published else 0,
+        rotates=_rotates(left),
+    )
+
+
+def _rotates(left: timedelta | None) -> str:
+    if left is None:
+        return "on request"
+    return "overdue" if left < timedelta(0) else f"in {_in_words(left)}"
 
 
 def _by_type(groups: Iterable[Group]) -> list[KeysOfType]:

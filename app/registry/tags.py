@@ -23,7 +23,7 @@ from sqlalchemy.exc import IntegrityError
 from app.registry.databases.database import Database
 from app.registry.reading import readable
 from app.registry.records import Key, State, record_of
-from app.registry.tables import keys, tags
+from app.registry.tables import keys, keysets, tags, versions
 from hsm import CryptoFailure
 
 _PUBLIC: Final = (State.ACTIVE, State.DEACTIVATED)
@@ -109,14 +109,26 @@ class Tags:
             connection.execute(query)
 
     def published(
-        self, publication: Publication, *, owner: str | None = None, tag: str | None = None
+        self,
+        publication: Publication,
+        *,
+        owner: str | None = None,
+        tag: str | None = None,
+        keyset: str | None = None,
     ) -> Sequence[Key]:
-        """Return pairs with the tag, those tagged last first; of ``owner`` and with ``tag`` too."""
+        """Return pairs with the tag, those tagged last first; of ``owner`` and with ``tag`` too.
+
+        With the name of a ``keyset`` they are its versions.
+        """
         query = _tagged(select(keys), publication.tag, keys.c.state.in_(_PUBLIC))
         if owner is not None:
             query = query.where(keys.c.owner == owner)
         if tag is not None:
             query = query.where(keys.c.kid.in_(select(tags.c.kid).where(tags.c.tag == tag)))
+        if keyset is not None:
+            of_set = versions.join(keysets, keysets.c.id == versions.c.keyset)
+            its = select(versions.c.kid).select_from(of_set).where(keysets.c.name == keyset)
+            query = query.where(keys.c.kid.in_(its))
         query = query.order_by(tags.c.tagged_at.desc(), tags.c.kid.desc()).limit(publication.most)
         with self._database.reading() as connection:
             return readable(connection, query, record_of)

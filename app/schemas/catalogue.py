@@ -69,6 +69,7 @@ class JwksQuery(RequestSchema):
 
     owner = Owner()
     tag = Name()
+    keyset = Alias()
 
 
 def limit_of(text: str) -> int:

@@ -271,6 +271,16 @@ def test_a_rotation_is_asked_for(callers_of_each):
     assert alice.ok(path, {})["rotates"] < keyset["rotates"]
 
 
+def test_the_jwks_of_a_set_has_its_versions_alone(callers_of_each):
+    alice = callers_of_each.alice
+    keyset = made(alice, **EC)
+    answer = alice.get("/.well-known/jwks.json", params={"keyset": keyset["name"]})
+    assert [jwk["kid"] for jwk in answer.body["keys"]] == [public_kid(alice, keyset["current"])]
+    assert answer.headers["Cache-Control"] == "public, max-age=60"
+    other = alice.get("/.well-known/jwks.json", params={"keyset": "set-of-nobody"})
+    assert other.body == {"keys": []}
+
+
 def test_only_a_version_of_the_set_is_revoked(callers):
     alice = callers.alice
     keyset = made(alice, **EC)

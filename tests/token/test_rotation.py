@@ -3,6 +3,7 @@
 # ruff: noqa: PLR0913, PLR0917  # fixtures
 
 import json
+import math
 import os
 import signal
 import threading
@@ -25,6 +26,7 @@ from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
 from app.keys.sets.catalogue import KeySetCatalogue
 from app.kid import KeySetName
+from app.observability.metrics import TRANSITIONS
 from app.operator.cli.service import opened
 from app.registry import KeySet, Publication, Registry, State, VersionState, migrate
 from app.registry.keysets.steps import Steps
@@ -450,6 +452,40 @@ def test_keys_of_a_destroyed_set_can_be_had_back_if_that_was_said(host, token):
     host.sets.destroy(OWNER, NAME)
     assert host.registry.specs([State.DESTROYING]).keys() == kids
     assert kids <= set(token.inventory())
+
+
+# --- What is counted ---
+
+
+class Counted:
+    """Who counts."""
+
+    def __init__(self) -> None:
+        self.transitions: list[str] = []
+        self.days = 0.0
+
+    def stepped(self, transition: str) -> None:
+        self.transitions.append(transition)
+
+    def rotates_in(self, days: float) -> None:
+        self.days = days
+
+
+def test_each_transition_is_counted_and_the_days_to_the_next_are_known(host):
+    counted = Counted()
+    rotation = replace(host.sets.rotation, counts=counted)
+    rotation.settle()
+    assert counted.days == math.inf
+    host.make()
+    rotation.settle()
+    assert 29.9 < counted.days <= 30
+    host.move(due_at=past())
+    rotation.settle()
+    host.move(rotates_at=past(), due_at=past())
+    rotation.settle()
+    host.retire_at(host.now.versions[0].kid, past())
+    rotation.settle()
+    assert counted.transitions == ["published", "rotated", "retired"] == list(TRANSITIONS)
 
 
 # --- Several ---

@@ -1,6 +1,7 @@
 """Managing key sets: make, change, list, read, rotate, revoke, grant, destroy."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,13 +17,13 @@ from app.keys.creation import KeyCreation, require_creator
 from app.keys.description import signs
 from app.keys.quota import Quota
 from app.keys.sets.description import describe_set
-from app.keys.sets.rotation import Rotation
+from app.keys.sets.rotation import Counts, Rotation
 from app.keys.sets.versions import VersionCreation
 from app.kid import is_alias, is_kid
 from app.registry import KeySet, Overtaken, Policy, Publication, Registry, VersionState
 from app.rights import Principal, Right
 from app.schemas.keysets import KeySetRequest
-from hsm import CryptoFailure, KeyNotFound, KeyRef
+from hsm import CryptoFailure, KeyNotFound, KeyRef, TokenUnavailable
 
 _ATTEMPTS: Final = 5
 
@@ -56,6 +57,7 @@ class KeySetCatalogue:
         *,
         max_age: timedelta,
         publication: Publication,
+        counts: Counts | None = None,
     ) -> Self:
         """Return one whose keys are made as all others; see ``Rotation``."""
         phases = creation.phases
@@ -67,6 +69,7 @@ class KeySetCatalogue:
                 audit_log=audit_log,
                 lock=phases.lock.with_name("rotation.lock"),
                 max_age=max_age,
+                counts=counts,
             ),
             quota=creation.quota,
             destroy_after=creation.destroy_after,
@@ -179,12 +182,14 @@ class KeySetCatalogue:
         self._step(principal, name, Right.MANAGE, rotate)
         return self._described(name)
 
-    def revoke(self, principal: Principal, name: str, kid: UUID) -> dict[str, Any]:
+    def revoke(
+        self, principal: Principal, name: str, kid: UUID, *, is_followed: bool = True
+    ) -> dict[str, Any]:
         """Say that others may have a version: it is not published any more, and makes nothing new.
 
         If it is the current one, the next takes its place at once; if there is none, it is made.
-        Raises ``CryptoFailure`` if it is none of the set, ``TokenUnavailable`` if another one is
-        needed and cannot be made now: the janitor goes on then.
+        What cannot be done now, or is not ``is_followed`` here, the service does when it can.
+        Raises ``CryptoFailure`` if it is none of the set.
         """
 
         def revoke(keyset: KeySet) -> None:
@@ -199,7 +204,9 @@ class KeySetCatalogue:
 
         current_request.change(keyset=name, revoked=str(kid))
         self._step(principal, name, Right.MANAGE, revoke)
-        self.rotation.go_on(name)
+        if is_followed:
+            with suppress(TokenUnavailable):  # whoever is at it goes on
+                self.rotation.go_on(name)
         return self._described(name)
 
     def destroy(self, principal: Principal, name: str) -> None:

@@ -6,12 +6,13 @@ published for ``publish_ahead``; then it is current, and the one before it is pu
 """
 
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import hsm
 from app.audit import AuditLog
@@ -24,13 +25,22 @@ from hsm import HsmError, TokenUnavailable
 logger = logging.getLogger(__name__)
 
 _TURN_SECONDS: Final = 0.0
-_PATIENCE_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 10.0
 _MOST_STEPS: Final = 8
 OTHER_HOST_GRACE: Final = timedelta(seconds=30)
 """How long a line may be missing that another host is about to write."""
 
-Tell = Callable[[str], None]
-"""Called with the name of each transition that was made."""
+_DAY: Final = timedelta(days=1)
+
+
+class Counts(Protocol):
+    """Who counts what is done."""
+
+    def stepped(self, transition: str) -> None:
+        """Count a transition."""
+
+    def rotates_in(self, days: float) -> None:
+        """Show when the next set rotates; infinite if none does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +48,7 @@ class Rotation:
     """Makes the transitions of key sets, and writes each into ``audit_log``.
 
     ``lock`` has the workers of a host take turns. ``max_age`` is how long the JWKS may be kept by
-    those who fetch it: no version signs that has been published for less. ``tell`` counts.
+    those who fetch it: no version signs that has been published for less.
     """
 
     registry: Registry
@@ -46,12 +56,13 @@ class Rotation:
     audit_log: AuditLog | None
     lock: Path
     max_age: timedelta
-    tell: Tell = lambda _transition: None
+    counts: Counts | None = None
     most_encryptions: int = WARNING_AT
 
     def settle(self) -> None:
         """Make all steps whose time has come; what cannot be done now is left for the next time."""
         try:
+            self._show_next()
             if not self._due():
                 return
             with hsm.file_lock(self.lock, wait_seconds=_TURN_SECONDS):
@@ -67,6 +78,12 @@ class Rotation:
         """
         with hsm.file_lock(self.lock, wait_seconds=_PATIENCE_SECONDS):
             self._advance(name)
+
+    def _show_next(self) -> None:
+        if self.counts is not None:
+            rotates_at = self.registry.keysets.next_rotation()
+            now = datetime.now(UTC)
+            self.counts.rotates_in(math.inf if rotates_at is None else (rotates_at - now) / _DAY)
 
     def _due(self) -> list[KeySet]:
         now = datetime.now(UTC)
@@ -155,7 +172,8 @@ class Rotation:
 
     def _went_on(self, keyset: KeySet, transition: str) -> None:
         logger.info("a version of the key set %s is %s", keyset.name, transition)
-        self.tell(transition)
+        if self.counts is not None:
+            self.counts.stepped(transition)
 
     def _write(self, keyset: KeySet, now: datetime) -> bool:
         """Write the line of the last step; another host has time to write its own."""

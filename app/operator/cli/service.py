@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import timedelta
 from typing import Any, Final
 
 from app.audit import AuditLog
@@ -10,6 +11,7 @@ from app.errors import AuditUnavailable
 from app.host import host_name
 from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
+from app.keys.sets.catalogue import KeySetCatalogue
 from app.operator.cli.output import spinner
 from app.registry import Publication, Registry
 from app.rights import Principal, Role
@@ -29,6 +31,18 @@ def registry_of(config: Config) -> Registry:
 def catalogue_of(config: Config) -> Catalogue:
     """Return the catalogue."""
     return Catalogue(registry_of(config), Publication(most=config.jwks_keys))
+
+
+def keysets_of(config: Config) -> KeySetCatalogue:
+    """Return the key sets, whose versions the service makes: the token is not opened here."""
+    publication = Publication(most=config.jwks_keys)
+    keyring = Keyring.of(registry_of(config), Hsm(config.hsm_settings), state_dir=config.state_dir)
+    return KeySetCatalogue.of(
+        keyring.creation,
+        AuditLog(config.audit_path) if config.audit_path else None,
+        max_age=timedelta(seconds=config.jwks_max_age),
+        publication=publication,
+    )
 
 
 def keyring_of(config: Config) -> Keyring:

@@ -1,0 +1,104 @@
+"""``jose-hsm keysets``: what an operator sees and does of all key sets, whoever owns them."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import click
+
+from app.config import Config
+from app.keys.sets.catalogue import kid_of
+from app.operator.cli.command import as_json, configured
+from app.operator.cli.output import print_json, print_table
+from app.operator.cli.service import OPERATOR, keysets_of, record
+from app.schemas.catalogue import MOST_KEYS
+from app.schemas.keysets import KeySetResponse, RotateRequest
+
+_KEYSET: Final = KeySetResponse()
+_ROTATE: Final = RotateRequest()
+_COLUMNS: Final = ("name", "kty", "alg", "owner", "current", "next", "rotates")
+_VERSION: Final = ("version", "kid", "state", "created", "published", "current", "retires")
+_name: Final = click.argument("name")
+
+
+@click.group()
+def keysets() -> None:
+    """List, show, rotate and revoke versions of key sets."""
+
+
+@keysets.command("list")
+@as_json
+@configured
+def list_(config: Config, *, as_json: bool) -> int:
+    """List key sets."""
+    found = list(_all(config))
+    if as_json:
+        print_json(found)
+    else:
+        print_table(_COLUMNS, ([keyset.get(name) for name in _COLUMNS] for keyset in found))
+    return 0
+
+
+def _all(config: Config) -> Iterator[dict[str, Any]]:
+    catalogue, after = keysets_of(config), ""
+    while True:
+        page = catalogue.page(OPERATOR, after=after, limit=MOST_KEYS)
+        yield from map(_KEYSET.dump, page.keysets)
+        if page.after is None:
+            return
+        after = page.after
+
+
+@keysets.command()
+@as_json
+@_name
+@configured
+def show(config: Config, *, name: str, as_json: bool) -> int:
+    """Show everything that is known of a key set, and its versions."""
+    _print(keysets_of(config).read(OPERATOR, name), as_json=as_json)
+    return 0
+
+
+@keysets.command()
+@as_json
+@_name
+@click.option("--at", help="When, as 2030-01-31T12:00:00Z; by default as soon as it may.")
+@configured
+def rotate(config: Config, *, name: str, at: str | None, as_json: bool) -> int:
+    """Have the service rotate a key set; its next version is published for a time before."""
+    told = keysets_of(config).rotate(OPERATOR, name, _ROTATE.load({"at": at})["at"])
+    record(config, "keysets.rotate", keyset=name, rotates_at=told["rotates"].isoformat())
+    _print(told, as_json=as_json)
+    return 0
+
+
+@keysets.command()
+@as_json
+@_name
+@click.argument("kid")
+@configured
+def revoke(config: Config, *, name: str, kid: str, as_json: bool) -> int:
+    """Say, for ever, that others may have a version; the service has another one take over."""
+    told = keysets_of(config).revoke(OPERATOR, name, kid_of(kid), is_followed=False)
+    record(config, "keysets.revoke", keyset=name, revoked=kid)
+    _print(told, as_json=as_json)
+    return 0
+
+
+def _print(told: dict[str, Any], *, as_json: bool) -> None:
+    keyset = _KEYSET.dump(told)
+    if as_json:
+        print_json(keyset)
+        return
+    versions = keyset.pop("versions")
+    print_table(("member", "value"), ((name, _cell(keyset[name])) for name in keyset))
+    print_table(_VERSION, ([version[name] for name in _VERSION] for version in versions))
+
+
+def _cell(value: Any) -> Any:
+    match value:
+        case list():
+            return " ".join(value)
+        case dict():
+            return " ".join(f"{name}={value[name]}" for name in value)
+        case _:
+            return value
