@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -354,8 +354,7 @@ def test_another_version_than_the_current_is_revoked_too(place, host):
 
 def sign(host: Host) -> str:
     """Sign by the name of the key set; return the kid in the header."""
-    data = {"alg": "ES256", "data": "AAAA"}
-    jws = host.keyring.use.sign(OWNER, kid=KeySetName.of(NAME), **data)
+    jws = host.keyring.use.sign(OWNER, kid=KeySetName.of(NAME), alg="ES256", data="AAAA")
     return str(json.loads(encoding.decode(jws["protected"]))["kid"])
 
 
@@ -374,7 +373,7 @@ def test_what_is_of_the_set_is_not_changed_for_one_version(host):
     keyset = host.make()
     kid = str(keyset.current_kid)
     catalogue = Catalogue(host.registry, PUBLICATION)
-    for change in (
+    changes: tuple[Callable[[], object], ...] = (
         lambda: catalogue.change(OWNER, kid, {"state": "deactivated"}),
         lambda: catalogue.tag(OWNER, kid, ["x"]),
         lambda: catalogue.untag(OWNER, kid, ["x"]),
@@ -382,7 +381,8 @@ def test_what_is_of_the_set_is_not_changed_for_one_version(host):
         lambda: catalogue.revoke(OWNER, kid, "token:a"),
         lambda: host.keyring.creation.destroy(OWNER, kid),
         lambda: host.keyring.creation.destroy_at_once(OWNER, kid),
-    ):
+    )
+    for change in changes:
         with pytest.raises(CryptoFailure, match="of the key set orders"):
             change()
     assert host.states == ["current"]
@@ -427,12 +427,13 @@ def test_a_name_is_taken_by_other_keys_and_by_others(host):
         host.sets.put(OWNER, NAME, request(AES))
     with pytest.raises(KeySetTaken):
         host.sets.put(OTHER, NAME, request())
-    for ask in (
+    asks: tuple[Callable[[], object], ...] = (
         lambda: host.sets.read(OTHER, NAME),
         lambda: host.sets.destroy(OTHER, NAME),
         lambda: host.sets.rotate(OTHER, NAME, None),
         lambda: host.sets.revoke(OTHER, NAME, host.now.current_kid),
-    ):
+    )
+    for ask in asks:
         with pytest.raises(KeyNotFound):
             ask()
 
