@@ -19,6 +19,7 @@ _COMMANDS: Final = frozenset(
     {
         *("cli.keys.grant", "cli.keys.deactivate", "cli.keys.compromise", "cli.keys.adopt"),
         *("cli.keys.destroy", "cli.keys.restore", "cli.token.create"),
+        *("cli.keysets.rotate", "cli.keysets.revoke"),
     }
 )
 _VALUES: Final = (
@@ -32,7 +33,7 @@ _VALUES: Final = (
     "tagged",
     "untagged",
 )
-_NAMES: Final = ("kid", "new_kid", "owner", "token", "bearer")
+_NAMES: Final = ("kid", "new_kid", "keyset", "owner", "token", "bearer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ def since(paths: Iterable[Path], instant: datetime, changing: Set[str]) -> Chang
 def _add(history: ChangesSince, entry: dict[str, Any], changing: Set[str]) -> None:
     endpoint = entry.get("endpoint")
     if "destroyed" in entry:  # whatever was answered
-        history.destroyed.add(str(entry["destroyed"]))
+        history.destroyed.update(_each(entry["destroyed"]))
     elif entry.get("status", HTTPStatus.OK) >= HTTPStatus.BAD_REQUEST:
         return
     elif endpoint in _DESTRUCTIONS_BEFORE and "destroy_at" not in entry:
@@ -88,6 +89,11 @@ def _add(history: ChangesSince, entry: dict[str, Any], changing: Set[str]) -> No
         history.revoked.add(str(entry["token"]))
     elif endpoint in changing:
         _add_change(history, entry)
+
+
+def _each(destroyed: Any) -> Iterator[str]:
+    """Give the kid of a key, or those of the versions of a key set."""
+    yield from map(str, destroyed if isinstance(destroyed, list) else [destroyed])
 
 
 def _add_change(history: ChangesSince, entry: dict[str, Any]) -> None:

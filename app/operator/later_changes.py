@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from app.audit import Change
-from app.registry import State
+from app.registry import State, VersionState
 from app.registry.transfer import Row, TableRow
 
 _SEVERITY: Final = tuple(State)  # a later one permits less
@@ -110,8 +110,19 @@ def _reduced_tag(row: Row, later: Key) -> Row | None:
     return row if later.tags.get(row["tag"], True) else None
 
 
+def _reduced_version(row: Row, later: Key) -> Row:
+    """Return a version of a key set, ``compromised`` if its key is: another one has to follow."""
+    is_compromised = later.columns.get("state") == State.COMPROMISED
+    return row | {"state": VersionState.COMPROMISED} if is_compromised else row
+
+
 _REDUCED: Final[Mapping[str, Callable[[Row, Key], Row | None]]] = MappingProxyType(
-    {"keys": _reduced_key, "grants": _reduced_grant, "tags": _reduced_tag}
+    {
+        "keys": _reduced_key,
+        "grants": _reduced_grant,
+        "tags": _reduced_tag,
+        "versions": _reduced_version,
+    }
 )
 
 

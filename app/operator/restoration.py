@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
@@ -29,7 +30,13 @@ FASTEST_A_SECOND: Final = 50_000
 """More encryptions than any service of ours has made with one key, in batches and on all cores."""
 
 _TO_THINK: Final = timedelta(days=1)
-_OF_KEYS: Final = ("keys", "grants", "tags", "repetitions")
+_KID: Final = MappingProxyType(
+    {
+        **dict.fromkeys(("keys", "grants", "tags", "repetitions", "versions"), "kid"),
+        "keysets": "current_kid",
+    }
+)
+"""The columns that name the key without which a row is nothing."""
 
 
 @contextmanager
@@ -100,7 +107,7 @@ class Plan:
             self.contents.revision, backup.rows_of(self.path)
         ) as newest:
             for table, row in newest:
-                if not (table in _OF_KEYS and row["kid"] in gone):
+                if not (table in _KID and row[_KID[table]] in gone):
                     yield table, row
 
     def specs(self) -> Mapping[UUID, KeySpec]:

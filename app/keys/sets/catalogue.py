@@ -20,7 +20,7 @@ from app.keys.sets.description import describe_set
 from app.keys.sets.rotation import Counts, Rotation
 from app.keys.sets.versions import VersionCreation
 from app.kid import is_alias, is_kid
-from app.registry import KeySet, Overtaken, Policy, Publication, Registry, VersionState
+from app.registry import KeySet, Overtaken, Policy, Publication, Registry, State, VersionState
 from app.rights import Principal, Right
 from app.schemas.keysets import KeySetRequest
 from hsm import CryptoFailure, KeyNotFound, KeyRef, TokenUnavailable
@@ -202,7 +202,8 @@ class KeySetCatalogue:
             steps = self.registry.keysets.steps
             steps.compromise(keyset, version, tag, now=datetime.now(UTC))
 
-        current_request.change(keyset=name, revoked=str(kid))
+        current_request.name(kid=str(kid))
+        current_request.change(keyset=name, state=State.COMPROMISED)
         self._step(principal, name, Right.MANAGE, revoke)
         if is_followed:
             with suppress(TokenUnavailable):  # whoever is at it goes on
@@ -221,7 +222,8 @@ class KeySetCatalogue:
                 steps = self.registry.keysets.steps
                 gone.extend(steps.destroy(keyset, self.destroy_after))
                 kids = [str(version.kid) for version in keyset.versions]
-                current_request.change(keyset=name, versions=kids)  # whatever is answered
+                # Whatever is answered; keys that can be had back have lines of their own later.
+                current_request.change(keyset=name, **{"destroyed" if gone else "versions": kids})
 
             self._step(principal, name, Right.DESTROY, destroy)
             for ref in gone:

@@ -10,6 +10,7 @@ from app.keys.sets.catalogue import kid_of
 from app.operator.cli.command import as_json, configured
 from app.operator.cli.output import print_json, print_table
 from app.operator.cli.service import OPERATOR, keysets_of, record
+from app.registry import State
 from app.schemas.catalogue import MOST_KEYS
 from app.schemas.keysets import KeySetResponse, RotateRequest
 
@@ -79,7 +80,7 @@ def rotate(config: Config, *, name: str, at: str | None, as_json: bool) -> int:
 def revoke(config: Config, *, name: str, kid: str, as_json: bool) -> int:
     """Say, for ever, that others may have a version; the service has another one take over."""
     told = keysets_of(config).revoke(OPERATOR, name, kid_of(kid), is_followed=False)
-    record(config, "keysets.revoke", keyset=name, revoked=kid)
+    record(config, "keysets.revoke", keyset=name, kid=kid, state=State.COMPROMISED)
     _print(told, as_json=as_json)
     return 0
 

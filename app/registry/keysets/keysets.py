@@ -56,8 +56,8 @@ class KeySets:
     def due(self, now: datetime, *, most_encryptions: int) -> Sequence[KeySet]:
         """Return those with which something is to be done now.
 
-        That is a step whose time has come, a line that the audit log lacks, or a current key that
-        has encrypted ``most_encryptions`` times.
+        That is a step whose time has come, a line that the audit log lacks, or a current version
+        that is compromised, or has encrypted ``most_encryptions`` times.
         """
         retiring = select(versions.c.keyset).where(
             versions.c.retires_at <= now, versions.c.state == VersionState.PREVIOUS
@@ -65,11 +65,16 @@ class KeySets:
         is_spent = exists(keys).where(
             keys.c.kid == keysets.c.current_kid, keys.c.encryptions >= most_encryptions
         )
+        is_urgent = exists(versions).where(
+            versions.c.kid == keysets.c.current_kid,
+            versions.c.state == VersionState.COMPROMISED,
+        )
         query = select(keysets).where(
             or_(
                 keysets.c.unaudited.is_not(None),
                 keysets.c.due_at <= now,
                 keysets.c.id.in_(retiring),
+                is_urgent,
                 is_spent,
             )
         )
