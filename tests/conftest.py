@@ -164,6 +164,7 @@ def application(config: Config) -> Any:
     application = create_app(config)
     wait_for(service_of(application).hsm)
     service_of(application).janitor.stop()  # tests look at what it would clear away
+    service_of(application).rotation.stop()  # and make the steps of key sets themselves
     return application
 
 

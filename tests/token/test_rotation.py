@@ -19,7 +19,7 @@ import pytest
 
 from app.audit import AuditLog
 from app.config import Config
-from app.errors import BadRequest, KeySetTaken
+from app.errors import BadRequest, KeySetTaken, RegistryUnavailable
 from app.jose import encoding
 from app.keys import recovery
 from app.keys.catalogue import Catalogue
@@ -295,6 +295,11 @@ def test_a_set_does_not_rotate_while_there_is_no_room_for_its_next_version(
 # --- Revocation ---
 
 
+def unable(*_arguments: object, **_members: object) -> None:
+    """Fail here."""
+    raise RegistryUnavailable
+
+
 def test_the_next_version_takes_the_place_of_a_compromised_one(host):
     host.make()
     keyset = host.published()
@@ -331,6 +336,18 @@ def test_what_cannot_be_made_now_is_made_later_and_a_compromised_key_signs_no_mo
         sign(host)
     host.settle()
     assert host.states == ["compromised", "current"]
+    sign(host)
+
+
+def test_a_compromised_version_that_is_destroyed_has_a_successor_too(host, monkeypatch):
+    keyset = host.make()
+    with monkeypatch.context() as patch:
+        patch.setattr(Steps, "add_next", unable)
+        host.sets.revoke(OWNER, NAME, keyset.current_kid)
+    host.keyring.creation.destroy(OWNER, str(keyset.current_kid))
+    assert host.states == []
+    host.settle()
+    assert host.states == ["current"]
     sign(host)
 
 

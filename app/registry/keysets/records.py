@@ -87,9 +87,12 @@ class KeySet:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether the current version is compromised, and another one has to take its place."""
+        """Whether the current version is compromised, and another one has to take its place.
+
+        It may have been destroyed since.
+        """
         current = self.version(self.current_kid)
-        return current is not None and current.state is VersionState.COMPROMISED
+        return current is None or current.state is VersionState.COMPROMISED
 
 
 def keyset_of(row: Any, versions: Sequence[Version]) -> KeySet:

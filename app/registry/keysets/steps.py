@@ -71,7 +71,7 @@ class Steps:
         self, keyset: KeySet, ref: KeyRef, public_jwk: Mapping[str, str] | None, event: Event
     ) -> None:
         """Publish a pending key, which is to be the next version."""
-        number = 1 + max(version.number for version in keyset.versions)
+        number = 1 + max((version.number for version in keyset.versions), default=0)
         row = _version_row(keyset, ref.kid, number, VersionState.NEXT, None)
         with self._database.writing() as connection:
             self._step(connection, keyset, event, next_kid=str(ref.kid), due_at=None)
