@@ -45,9 +45,9 @@ from hsm.examination.adoption import Adoptable, OtherName
 from hsm.examination.examination import Examination, Finding
 from hsm.examination.rates import RATES
 from hsm.files import file_lock, replace, replacing
-from hsm.life.offer import Offer
 from hsm.importing.imports import WRAPPING_ALGS
 from hsm.importing.wrapped_imports import secret_bits
+from hsm.life.offer import Offer
 from hsm.life.state import Phase, State
 from hsm.messages import Agreement, Encrypted, KeyRef, Made, Received, Recipient, Sealed
 from hsm.observer import Observer

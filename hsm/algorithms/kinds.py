@@ -33,7 +33,7 @@ PublicKey = (
 Numbers = TypeVar("Numbers", bound=IntEnum)
 
 
-def _unnamed(numbers: type[Numbers], name: str, number: int) -> Numbers:
+def unnamed(numbers: type[Numbers], name: str, number: int) -> Numbers:
     """Return a number of PKCS#11 v3.0 that python-pkcs11 does not name yet, as one of its own.
 
     It refuses those that are not.
@@ -43,8 +43,8 @@ def _unnamed(numbers: type[Numbers], name: str, number: int) -> Numbers:
     return member
 
 
-EC_MONTGOMERY: Final = _unnamed(KeyType, "EC_MONTGOMERY", 0x41)
-EC_MONTGOMERY_KEY_PAIR_GEN: Final = _unnamed(Mechanism, "EC_MONTGOMERY_KEY_PAIR_GEN", 0x1056)
+EC_MONTGOMERY: Final = unnamed(KeyType, "EC_MONTGOMERY", 0x41)
+EC_MONTGOMERY_KEY_PAIR_GEN: Final = unnamed(Mechanism, "EC_MONTGOMERY_KEY_PAIR_GEN", 0x1056)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

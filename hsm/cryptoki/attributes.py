@@ -12,22 +12,23 @@ from pkcs11.constants import DEFAULT
 
 from hsm.algorithms.families import CEK_WRAPPING, Algorithm
 from hsm.algorithms.keyspec import KeySpec
-from hsm.algorithms.kinds import EC_MONTGOMERY, HMAC, Curve, KeyKind, PrivateKey, PublicKey
+from hsm.algorithms.kinds import (
+    EC_MONTGOMERY,
+    HMAC,
+    Curve,
+    KeyKind,
+    PrivateKey,
+    PublicKey,
+    unnamed,
+)
 from hsm.cryptoki.material import CONVERSIONS, Attributes
 
 _ULONG: Final = struct.Struct("L")
 
-def _mechanism(value: int, name: str) -> Mechanism:
-    """Return a mechanism that python-pkcs11 does not name, and takes as one of its class."""
-    mechanism = int.__new__(Mechanism, value)
-    mechanism._name_, mechanism._value_ = name, value
-    return mechanism
-
-
 LABEL_PREFIX: Final = "jose-hsm:"
 PUBLIC_KEY_INFO: Final = cast(Attribute, 0x129)
 """CKA_PUBLIC_KEY_INFO (PKCS#11 v2.40), which python-pkcs11 does not name."""
-RSA_AES_KEY_WRAP: Final = _mechanism(0x1054, "RSA_AES_KEY_WRAP")
+RSA_AES_KEY_WRAP: Final = unnamed(Mechanism, "RSA_AES_KEY_WRAP", 0x1054)
 """CKM_RSA_AES_KEY_WRAP (PKCS#11 v2.40 §2.1.21), likewise."""
 _LABEL_BYTES: Final = 32
 """Longer ones cost an object more on small tokens, as on the YubiHSM."""

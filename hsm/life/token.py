@@ -30,8 +30,8 @@ from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
 from hsm.errors import UnsupportedAlgorithm
-from hsm.life.offer import Offer, offer_of
 from hsm.importing.imports import NO_IMPORTS, Imports
+from hsm.life.offer import Offer, offer_of
 from hsm.life.proof import Proof
 from hsm.life.proof_cache import ProofCache
 from hsm.life.refusal import refusal_of

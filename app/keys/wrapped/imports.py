@@ -12,9 +12,9 @@ from app import current_request
 from app.errors import Forbidden, RegistryUnavailable
 from app.idempotency import IdempotentRequest
 from app.jwk import type_of, write_public
-from app.keys.creation import KeyCreation, Tagging, no_record, require_creator
+from app.keys.creation import KeyCreation, no_record, require_creator
 from app.kid import is_kid
-from app.registry import Key, Origin, Residency, State
+from app.registry import Key, Origin, Residency, State, Tagging
 from app.rights import Principal
 from app.schemas.keys import KeyRequest, WrappedMaterial
 from app.schemas.wrapped import WrappedKey
@@ -54,6 +54,7 @@ class KeyImports:
             jwk = write_public(made.public)
             if not creation.registry.postponed.begin_wrapping(made.ref, jwk):
                 raise RegistryUnavailable
+        current_request.made(key.kid)
         named = {"kid": str(key.kid), "use": "enc", "alg": spec.alg}
         return {"kid": key.kid, "alg": spec.alg, "jwk": jwk | named, "expires": expires}
 
@@ -84,6 +85,7 @@ class KeyImports:
         tagging = creation.tagging(key, request.labels)
         with creation.phases.creation(key, tagging, idempotent) as answer:
             self._keep(key, wrapping, material)
+        current_request.made(key.kid)
         return answer
 
     def _keep(self, key: Key, wrapping: Key, material: WrappedMaterial) -> None:
