@@ -17,9 +17,11 @@ OK = 0x00
 GENERAL_ERROR = 0x05
 FUNCTION_FAILED = 0x06
 DEVICE_ERROR = 0x30
+DEVICE_REMOVED = 0x32
 MECHANISM_INVALID = 0x70
 MECHANISM_PARAM_INVALID = 0x71
 OPERATION_ACTIVE = 0x90
+SESSION_CLOSED = 0xB0
 SESSION_COUNT = 0xB1
 SESSION_HANDLE_INVALID = 0xB3
 USER_NOT_LOGGED_IN = 0x101
@@ -76,6 +78,11 @@ class Injector:
         function = _Function(call)
         _KEPT.append(function)
         slot.value = ctypes.cast(function, ctypes.c_void_p).value
+
+    def function(self, name: str) -> Callable[..., int]:
+        """Return the module's own ``name``, for a replacement that needs another function too."""
+        function = _Function(self._originals.get(name) or self._slot(name).value or 0)
+        return lambda *words: int(function(*words, *repeat(0, _WORDS - len(words))))
 
     def replace_own(self, name: str, replacement: Replacement) -> None:
         """Replace ``name`` for this thread: the one that looks after the token makes keys, too."""

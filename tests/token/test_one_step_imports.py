@@ -1,7 +1,8 @@
 """CKM_RSA_AES_KEY_WRAP unwraps a key in one step, where a token has it. SoftHSM is made to."""
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def _aes_template() -> Any:
     return template
 
 
-def unwrap(original: Any, *words: int) -> int:
+def unwrap(destroy: Callable[..., int], original: Any, *words: int) -> int:
     """Be C_UnwrapKey of a token with the mechanism, out of the two that SoftHSM has."""
     mechanism = CkMechanism.from_address(words[1])
     if mechanism.mechanism != RSA_AES_KEY_WRAP:
@@ -81,13 +82,15 @@ def unwrap(original: Any, *words: int) -> int:
     if answer:
         return int(answer)
     rest = wrapped + MODULUS_BYTES, length - MODULUS_BYTES
-    return int(original(session, ctypes.addressof(kwp), aes.value, *rest, template, count, made))
+    answer = original(session, ctypes.addressof(kwp), aes.value, *rest, template, count, made)
+    destroy(session, aes.value)
+    return int(answer)
 
 
 @pytest.fixture
 def able(chaos: Injector, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let SoftHSM have the mechanism, and say so."""
-    chaos.replace_own("C_UnwrapKey", unwrap)
+    chaos.replace_own("C_UnwrapKey", partial(unwrap, chaos.function("C_DestroyObject")))
     monkeypatch.setattr(proof, "_listed", lambda _token: frozenset({int(RSA_AES_KEY_WRAP)}))
 
 
