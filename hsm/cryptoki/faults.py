@@ -96,7 +96,7 @@ _CLASSES: Final[Mapping[type[ckr.PKCS11Error], Fault]] = MappingProxyType(
 )
 
 # python-pkcs11 has no class for these; it raises PKCS11Error with the number in the text.
-_CODES: Final[Mapping[int, Fault]] = MappingProxyType(
+_CODES: Final[Mapping[int | None, Fault]] = MappingProxyType(
     {
         0x1B: Fault.POLICY,  # CKR_ACTION_PROHIBITED
         0x42: Fault.REJECTED,  # CKR_AEAD_DECRYPT_FAILED
@@ -116,15 +116,24 @@ def fault_of(error: ckr.PKCS11Error) -> Fault:
     """
     if type(error) is not ckr.PKCS11Error:
         return _CLASSES.get(type(error), Fault.BUG)
+    return _CODES.get(_number_of(error), Fault.DOWN)
+
+
+def is_mapped(error: ckr.PKCS11Error) -> bool:
+    """Tell whether ``error`` has a class of its own: it is no vendor's value."""
+    return type(error) is not ckr.PKCS11Error or _number_of(error) in _CODES
+
+
+def _number_of(error: ckr.PKCS11Error) -> int | None:
     number = _UNMAPPED.search(str(error))
-    return _CODES.get(int(number[1], 16), Fault.DOWN) if number else Fault.DOWN
+    return int(number[1], 16) if number else None
 
 
 def name_of(error: ckr.PKCS11Error) -> str:
     """Return a name for logs: the class, or what python-pkcs11 says of a value without one."""
-    number = _UNMAPPED.search(str(error))
-    if number:
-        return f"0x{number[1]}"
+    number = _number_of(error)
+    if number is not None:
+        return f"0x{number:x}"
     said = str(error).partition(".")[0] if type(error) is ckr.PKCS11Error else ""
     return said or type(error).__name__
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from pkcs11 import PKCS11Error
 
-from hsm.cryptoki.faults import Fault, described, fault_of, name_of
+from hsm.cryptoki.faults import Fault, described, fault_of, is_mapped, name_of
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
 from hsm.errors import HsmError, TokenUnavailable
@@ -17,9 +17,8 @@ _TRIES: Final = 3
 _TRIES_OVER_SECONDS: Final = 12
 _PAUSE_SECONDS: Final = 0.25
 
-_PASSES: Final = (Fault.AMBIGUOUS, Fault.BUSY)
-_OF_ITSELF: Final = (*_PASSES, Fault.DOWN, Fault.SESSION_LOST)
-"""What a token in trouble answers, and some a vendor's code for what they only lack."""
+_OF_ITSELF: Final = (Fault.AMBIGUOUS, Fault.BUSY, Fault.DOWN, Fault.SESSION_LOST)
+"""What a token in trouble answers, and some for what they only lack."""
 
 
 class Refusal(NamedTuple):
@@ -40,8 +39,9 @@ def refusal_of(
 ) -> Refusal | None:
     """Return why ``trial`` fails on this token, or ``None`` if it succeeds.
 
-    A token in trouble lacks nothing: a wrong result, or an error that passes, is believed only of
-    one that gives it for seconds, and a refusal only if ``control`` succeeds after it. Else
+    A token in trouble lacks nothing: a wrong result, or an error of the token itself, is believed
+    only of one that gives it for seconds, and a refusal only if ``control`` succeeds after it.
+    Values without a meaning, which vendors give for what they lack, need fewer tries. Else
     ``TokenUnavailable`` is raised, or the ``PKCS11Error`` that says so by itself.
     """
     refusal, errors = None, 0
@@ -59,7 +59,8 @@ def refusal_of(
             if fault in _OF_ITSELF:
                 require_well(pool, control)
                 time.sleep(_PAUSE_SECONDS)
-            if fault not in _PASSES and (errors := errors + 1) == _TRIES:
+            passes = fault in _OF_ITSELF and is_mapped(error)
+            if not passes and (errors := errors + 1) == _TRIES:
                 break
         else:
             return None

@@ -266,8 +266,8 @@ def test_what_was_hidden_when_it_was_looked_for_is_destroyed_all_the_same(token,
     assert key.kid not in token.inventory()
 
 
-def spoil_the_proof(says: int | None) -> list[str]:
-    """Have the token refuse with ``says``, or spoil, what it signs for a second of its opening."""
+def spoil_the_proof(name: str, says: int | None) -> list[str]:
+    """Have ``name`` answer ``says``, or spoil what it makes, for a second of the opening."""
     chaos, spoiled = _injector(), []
 
     def spoil(original: Callable[..., int], *words: int) -> int:
@@ -276,14 +276,24 @@ def spoil_the_proof(says: int | None) -> list[str]:
             return int(original(*words))
         return flip_once(original, 3, *words) if says is None else says
 
-    chaos.replace("C_Sign", spoil)
+    chaos.replace(name, spoil)
     token = _started()
     return sorted(name for name, offer in token.offers().items() if not offer.is_offered)
 
 
-@pytest.mark.parametrize("says", [None, injector.GENERAL_ERROR])
-def test_a_token_that_errs_for_a_second_is_not_believed_to_lack_algorithms(environment, says):
-    assert result_of(environment, spoil_the_proof, says, proves=True) == sorted([*ML_DSA, "RSA1_5"])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("C_Sign", None),
+        ("C_Sign", injector.GENERAL_ERROR),
+        ("C_GenerateKey", injector.SESSION_CLOSED),
+        ("C_GenerateKey", injector.DEVICE_REMOVED),
+    ],
+)
+def test_a_token_that_errs_for_a_second_is_not_believed_to_lack_algorithms(environment, name, says):
+    """The canary signs, so it does not meet what befalls the other functions."""
+    lacking = result_of(environment, spoil_the_proof, name, says, proves=True)
+    assert lacking == sorted([*ML_DSA, "RSA1_5"])
 
 
 def test_generations_beyond_the_few_that_may_wait_are_refused_at_once():
