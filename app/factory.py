@@ -101,6 +101,9 @@ def _service(config: Config) -> Service:
         capabilities=capabilities,
         rotation=Periodic("rotation", keysets.rotation.settle, pause_seconds=1.0, is_jittered=True),
         janitor=Janitor(keyring.recovery, audit_log),
+        uses=Periodic(
+            "uses", registry.uses.write, pause_seconds=60.0, at_end=True, is_jittered=True
+        ),
         authenticator=Authenticator(config, registry.credentials, proxy, address, AUDIENCE),
         audit_log=audit_log,
         audit_hook=AuditHook(audit_log, metrics, address, keyring.creation.take_back, AUDITS),
@@ -163,6 +166,7 @@ def _start(service: Service) -> None:
     service.hsm.start()
     service.janitor.start()
     service.rotation.start()
+    service.uses.start()
     service.watch.start()
     service.metrics.start(service.hsm)
     if service.config.pages:

@@ -41,6 +41,7 @@ class Service:
     capabilities: Capabilities
     janitor: Janitor
     rotation: Periodic
+    uses: Periodic
     authenticator: Authenticator
     audit_log: AuditLog | None
     audit_hook: AuditHook

@@ -15,23 +15,26 @@ _STOP_SECONDS: Final = 5.0
 class Periodic:
     """Does ``work`` in a thread of its own, with a pause of ``pause_seconds`` before each time.
 
-    What ``work`` raises is logged, and it is done again. ``at_once`` leaves the first pause out;
-    ``is_jittered`` makes each shorter, so that the processes of a host do not come all at once.
+    What ``work`` raises is logged, and it is done again. ``at_once`` leaves the first pause out,
+    and ``at_end`` does it once more when it stops; ``is_jittered`` makes each pause shorter, so
+    that the processes of a host do not come all at once.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what is done, and when
         self,
         name: str,
         work: Callable[[], object],
         *,
         pause_seconds: float,
         at_once: bool = False,
+        at_end: bool = False,
         is_jittered: bool = False,
     ) -> None:
         self._name = name
         self._work = work
         self._pause_seconds = pause_seconds
         self._at_once = at_once
+        self._at_end = at_end
         self._is_jittered = is_jittered
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._work_on, name=name, daemon=True)
@@ -50,6 +53,8 @@ class Periodic:
         if self._at_once:
             self._work_once()
         while not self._is_stopping.wait(self._pause()):
+            self._work_once()
+        if self._at_end:
             self._work_once()
 
     def _work_once(self) -> None:

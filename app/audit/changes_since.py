@@ -49,6 +49,7 @@ class Change:
 class ChangesSince:
     """Kids destroyed, API tokens revoked, and changes of keys from the oldest to the newest.
 
+    ``used`` has the last day, like 2026-01-31, on which anything was done with a kid.
     ``others`` are lines, in short, that say of a change no more than that there was one.
     ``is_whole`` says whether the log begins before the instant.
     """
@@ -56,6 +57,7 @@ class ChangesSince:
     destroyed: set[str] = field(default_factory=set)
     revoked: set[str] = field(default_factory=set)
     changes: list[Change] = field(default_factory=list)
+    used: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     is_whole: bool = False
 
@@ -79,9 +81,11 @@ def _add(history: ChangesSince, entry: dict[str, Any], changing: Set[str]) -> No
     endpoint = entry.get("endpoint")
     if "destroyed" in entry:  # whatever was answered
         history.destroyed.update(_each(entry["destroyed"]))
-    elif entry.get("status", HTTPStatus.OK) >= HTTPStatus.BAD_REQUEST:
         return
-    elif endpoint in _DESTRUCTIONS_BEFORE and "destroy_at" not in entry:
+    if entry.get("status", HTTPStatus.OK) >= HTTPStatus.BAD_REQUEST:
+        return
+    _add_use(history, entry)
+    if endpoint in _DESTRUCTIONS_BEFORE and "destroy_at" not in entry:
         history.destroyed.add(str(entry["kid"]))
     elif "settled" in entry:  # of ``reconcile``, which did not say ``destroyed`` yet
         history.destroyed.update(map(str, entry["settled"]))
@@ -89,6 +93,12 @@ def _add(history: ChangesSince, entry: dict[str, Any], changing: Set[str]) -> No
         history.revoked.add(str(entry["token"]))
     elif endpoint in changing:
         _add_change(history, entry)
+
+
+def _add_use(history: ChangesSince, entry: dict[str, Any]) -> None:
+    day = entry["time"][: len("2026-01-31")]
+    for kid in {entry.get("kid"), *entry.get("kids", ())} - {None}:
+        history.used[kid] = max(day, history.used.get(kid, day))
 
 
 def _each(destroyed: Any) -> Iterator[str]:

@@ -190,7 +190,7 @@ def _knows(principal: Principal, found: Found) -> bool:
 
 @contextmanager
 def existing(registry: Registry, key: Key) -> Iterator[None]:
-    """Give the registry the last word on whether ``key`` exists, if the ``with`` block fails.
+    """Use ``key`` in the ``with`` block; if that fails, ask the registry whether it exists.
 
     Whatever a token says of a key that is being destroyed, it is not found; a key that the token
     lacks, and the registry does not, is not available.
@@ -203,11 +203,12 @@ def existing(registry: Registry, key: Key) -> Iterator[None]:
             raise
         logger.warning("key %s is in the registry and not on the token", key.kid)
         raise TokenUnavailable("the token does not hold the key") from None
+    registry.uses.note(key.kid)
 
 
 @contextmanager
 def existing_all(registry: Registry, keys: Iterable[Key]) -> Iterator[None]:
-    """Give the registry the last word on each of ``keys``; see ``existing``."""
+    """Use all ``keys`` in the ``with`` block; see ``existing``."""
     with ExitStack() as stack:
         for key in keys:
             stack.enter_context(existing(registry, key))

@@ -56,8 +56,7 @@ class Catalogue:
         found = self._registry.pages.page(reader, filters)
         keys = found[: filters.limit]
         after = str(keys[-1].kid) if len(found) > len(keys) else None
-        tags = self._registry.tags.of_all([key.kid for key in keys])
-        return Page([describe_fully(key, tags.get(key.kid, [])) for key in keys], after)
+        return Page(self._all_described(keys), after)
 
     def read(self, principal: Principal, kid: str) -> dict[str, Any]:
         """Return everything that is known of a key, also of one that can be had back."""
@@ -190,7 +189,13 @@ class Catalogue:
         return whole
 
     def _described(self, key: Key) -> dict[str, Any]:
-        return describe_fully(self._whole(key, LASTING), self._registry.tags.of(key.kid))
+        [described] = self._all_described([self._whole(key, LASTING)])
+        return described
+
+    def _all_described(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
+        kids = [key.kid for key in keys]
+        tags, used = self._registry.tags.of_all(kids), self._registry.uses.of_all(kids)
+        return [describe_fully(key, tags.get(key.kid, []), used.get(key.kid)) for key in keys]
 
 
 def _audited(value: Any) -> str | None:

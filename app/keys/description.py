@@ -3,6 +3,7 @@
 import hashlib
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
+from datetime import date
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -63,8 +64,8 @@ def _key_ops(spec: hsm.KeySpec) -> list[str]:
     return _SIGN_VERIFY if is_mac or signs(spec) else _ENCRYPT_DECRYPT
 
 
-def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:
-    """Return what those are told who may read a key."""
+def describe_fully(key: Key, tags: Sequence[str], used: date | None) -> dict[str, Any]:
+    """Return what those are told who may read a key; ``used`` is the day of its last use."""
     members = {
         "size": key.spec.bits or _CURVE_BITS.get(key.spec.crv or ""),
         "state": key.state,
@@ -78,6 +79,7 @@ def describe_fully(key: Key, tags: Sequence[str]) -> dict[str, Any]:
         "expires": key.expires_at,
         "origin": key.origin,
         "residency": key.residency,
+        "last_used": used,
     }
     jwk = {} if key.public_jwk is None else {"jwk": public_jwk(key)}
     destroys = {} if key.destroy_at is None else {"destroys": key.destroy_at}

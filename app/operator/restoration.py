@@ -3,8 +3,9 @@
 Between a backup and its restoration keys have been used, changed, destroyed and made, and tokens
 revoked. So what was destroyed, revoked or taken away by the audit log stays so; a key that was
 being made is left out, for whoever finishes what is unfinished would destroy it on the token; one
-that was deleted may have been restored since, and is there for a day at least; and each AES-GCM key
-counts as having encrypted as often as it can have since.
+that was deleted may have been restored since, and is there for a day at least; each AES-GCM key
+counts as having encrypted as often as it can have since; and a key was used last on the latest day
+that the backup, the registry that is there and the audit log know of.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +33,7 @@ FASTEST_A_SECOND: Final = 50_000
 _TO_THINK: Final = timedelta(days=1)
 _KID: Final = MappingProxyType(
     {
-        **dict.fromkeys(("keys", "grants", "tags", "repetitions", "versions"), "kid"),
+        **dict.fromkeys(("keys", "grants", "tags", "repetitions", "versions", "uses"), "kid"),
         "keysets": "current_kid",
     }
 )
@@ -70,7 +71,8 @@ class Plan:
     """What a restoration will do; ``left_out`` are kids of keys that were being made.
 
     ``encryptions`` are added to those of each AES-GCM key; ``counted`` are those of the registry
-    that is there, by kid.
+    that is there, by kid. ``used`` are the days on which keys of the backup were used last, as far
+    as others than the backup know.
     """
 
     path: Path
@@ -81,10 +83,11 @@ class Plan:
     later: LaterChanges
     encryptions: int
     counted: Mapping[str, int]
+    used: Mapping[str, str]
 
     def rows(self) -> Iterator[transfer.TableRow]:
         """Give the rows as they will be."""
-        now = datetime.now(UTC)
+        now, used = datetime.now(UTC), dict(self.used)
         for table, found in self._kept_rows():
             row = self.later.reduced(table, found)
             if row is None:
@@ -94,7 +97,11 @@ class Plan:
                 row["destroy_at"] = _later(row["destroy_at"], now + _TO_THINK)
             elif table == "tokens" and row["id"] in self.revoked:
                 row["revoked_at"] = row["revoked_at"] or now.isoformat()
+            elif table == "uses":
+                row["day"] = max(row["day"], used.pop(row["kid"], row["day"]))
             yield table, row
+        for kid, day in used.items():
+            yield "uses", {"kid": kid, "day": day}
 
     def differences(self) -> Differences:
         """Return what was done to keys since, apart from destroying them."""
@@ -138,17 +145,21 @@ def plan(path: Path, url: str, history: ChangesSince, *, encryptions: int | None
     if age_seconds < 0:
         raise BackupError(f"{path} is of {contents.taken_at}, and that is not yet: set the clock")
     names = _names(path)
-    destroyed = {names.get(name, name) for name in history.destroyed}
-    lasting = [change for change in history.changes if names.get(change.kid) not in destroyed]
+    gone = {names.get(name, name) for name in history.destroyed}
+    lasting = [change for change in history.changes if names.get(change.kid) not in gone]
+    left_out = _kids(path, lambda row: row["state"] == State.PENDING)
+    destroyed = _kids(path, lambda row: row["kid"] in gone)
+    kept = {name: kid for name, kid in names.items() if kid not in left_out | destroyed}
     return Plan(
         path=path,
         contents=contents,
-        left_out=_kids(path, lambda row: row["state"] == State.PENDING),
-        destroyed=_kids(path, lambda row: row["kid"] in destroyed),
+        left_out=left_out,
+        destroyed=destroyed,
         revoked=frozenset(history.revoked),
         later=LaterChanges(lasting, names),
         encryptions=int(age_seconds * FASTEST_A_SECOND) if encryptions is None else encryptions,
         counted=transfer.encryptions(url),
+        used=_last_days(kept, history.used, transfer.days_of_use(url)),
     )
 
 
@@ -165,6 +176,14 @@ def restore(chosen: Plan, url: str, *, force: bool) -> None:
 
 def _later(destroy_at: str | None, least: datetime) -> str | None:
     return destroy_at and max(datetime.fromisoformat(destroy_at), least).isoformat()
+
+
+def _last_days(kept: Mapping[str, str], *known: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the latest day that is known of each key that is ``kept``, by either of its names."""
+    last: dict[str, str] = {}
+    for name, day in (item for days in known for item in days.items() if item[0] in kept):
+        last[kept[name]] = max(day, last.get(kept[name], day))
+    return last
 
 
 def _names(path: Path) -> Mapping[str, str]:

@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -38,14 +39,19 @@ PLACES: Final[Mapping[str, str]] = MappingProxyType(
 PUBLISHED: Final = (VersionState.NEXT, VersionState.CURRENT, VersionState.PREVIOUS)
 _ALL: Final = "All requests"
 _MOST_KEYSETS: Final = 50
+_IDLE_DAYS: Final = 90
 _PACKAGES: Final = ("python-pkcs11", "cryptography", "gunicorn")
 
 
 class KeysOfType(NamedTuple):
-    """The keys of a type, as ``EC P-256`` or ``RSA 2048``, counted in the order of ``STATES``."""
+    """The keys of a type, as ``EC P-256`` or ``RSA 2048``, counted in the order of ``STATES``.
+
+    ``idle`` are those of use that have not been used for long.
+    """
 
     title: str
     numbers: Sequence[int]
+    idle: int
 
     @property
     def total(self) -> int:
@@ -95,6 +101,7 @@ class Status:
             "plots": list(_plots(self.history.hour())),
             "keys": keys,
             "states": list(STATES.values()),
+            "idle_days": _IDLE_DAYS,
             "keysets": self._keysets(),
             "algorithms": self._algorithms(),
             "places": PLACES,
@@ -104,7 +111,8 @@ class Status:
     def _keys(self) -> Sequence[KeysOfType] | None:
         """Return all keys by type, or ``None`` while the registry does not answer."""
         try:
-            return _by_type(self.registry.census.groups())
+            idle_since = datetime.now(UTC).date() - timedelta(days=_IDLE_DAYS)
+            return _by_type(self.registry.census.groups(idle_since=idle_since))
         except RegistryUnavailable:
             return None
 
@@ -167,11 +175,15 @@ def _rotates(left: timedelta | None) -> str:
 
 def _by_type(groups: Iterable[Group]) -> list[KeysOfType]:
     ordered = sorted(groups, key=lambda group: (group.kty, group.crv or "", group.bits or 0))
-    return [
-        KeysOfType(title, [numbers.get(state, 0) for state in STATES])
-        for title, of_type in groupby(ordered, key=_title)
-        for numbers in [{group.state: group.number for group in of_type}]
-    ]
+    return [_keys_of(title, list(of_type)) for title, of_type in groupby(ordered, key=_title)]
+
+
+def _keys_of(title: str, groups: Sequence[Group]) -> KeysOfType:
+    numbers = Counter[State]()
+    for group in groups:
+        numbers[group.state] += group.number
+    idle = sum(group.number for group in groups if group.is_idle)
+    return KeysOfType(title, [numbers[state] for state in STATES], idle)
 
 
 def _title(group: Group) -> str:

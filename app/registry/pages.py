@@ -6,15 +6,16 @@ the page is long: keys of the caller's, keys granted to him, keys granted to eve
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, or_, select, union
 
 from app.registry.databases.database import Database
-from app.registry.reading import readable
+from app.registry.databases.reading import readable
 from app.registry.records import Key, State, record_of
 from app.registry.tables import grants, keys, tags
+from app.registry.uses import is_unused_since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Filters:
     state: State | None = None
     tag: str | None = None
     owner: str | None = None
+    unused_since: date | None = None
     after: str = ""
     limit: int = 50
 
@@ -91,6 +93,8 @@ Part = tuple[Select[Any], ColumnElement[str]]
 def _parts(reader: str | None, filters: Filters, read: str) -> Iterator[Part]:
     """Return selections of ``keys``, each with the column that leads it in order."""
     plain = [keys.c[name] == getattr(filters, name) for name in _PLAIN if getattr(filters, name)]
+    if filters.unused_since is not None:
+        plain.append(is_unused_since(filters.unused_since))
     for part, kid in _visible(reader, read):
         for conditions, order in _states(filters.state, kid):
             yield _tagged(part.where(*plain, *conditions), order, filters.tag)

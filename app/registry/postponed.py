@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from app.registry.databases.database import Database
-from app.registry.reading import readable
+from app.registry.databases.reading import readable
 from app.registry.records import DESTROYED, VISIBLE, State, activation_of, ref_of
 from app.registry.tables import SPEC, keys
 from hsm import KeyRef

@@ -29,12 +29,12 @@ from app.registry.databases.queries import (
     FIND_CURRENT_FOR,
     FIND_FOR,
 )
+from app.registry.databases.reading import legible, readable
 from app.registry.grants import Grants
 from app.registry.idempotency import IdempotentAnswers, forget, remember
 from app.registry.keysets.keysets import KeySets
 from app.registry.pages import Pages
 from app.registry.postponed import Postponed
-from app.registry.reading import legible, readable
 from app.registry.records import (
     DESTROYED,
     LASTING,
@@ -48,9 +48,10 @@ from app.registry.records import (
     values_of,
 )
 from app.registry.revisions import alembic_config, is_old, require_known, revision_at
-from app.registry.tables import SPEC, grants, identity, keys, tags, versions
+from app.registry.tables import SPEC, grants, identity, keys, tags, uses, versions
 from app.registry.tags import Publication, Tags, publish
 from app.registry.tokens import Credentials
+from app.registry.uses import Uses, today, write_use
 from hsm import KeyNotFound, KeyRef, KeySpec
 
 _BATCH: Final = 1000
@@ -116,6 +117,7 @@ class Registry:
         self.idempotency = IdempotentAnswers(database)
         self.postponed = Postponed(database)
         self.keysets = KeySets(database, host)
+        self.uses = Uses(database)
 
     def guard(self, require: Callable[[], None]) -> None:
         """Have ``require`` called before each use, but for ``identity`` and ``is_new``."""
@@ -273,13 +275,14 @@ class Registry:
     def remove(self, kid: UUID) -> None:
         """Delete a row and all that hangs on it; absence is success."""
         with self._database.writing() as connection:
-            for table in (grants, tags, versions, keys):
+            for table in (grants, tags, versions, uses, keys):
                 connection.execute(delete(table).where(table.c.kid == str(kid)))
 
     def reserve_encryptions(self, kid: UUID, count: int, *, most: int) -> tuple[int, int]:
         """Count up to ``count`` encryptions with ``kid`` in advance, so that there are ``most``.
 
-        Returns how many, and the sum of all counted. Raises ``KeyNotFound`` if the row is gone.
+        Returns how many, and the sum of all counted. The key counts as used today. Raises
+        ``KeyNotFound`` if the row is gone.
         """
         update = (
             keys.update()
@@ -292,7 +295,9 @@ class Registry:
             if total is None:
                 raise KeyNotFound
             granted = max(0, count - max(0, total - most))
-            if not granted:
+            if granted:
+                write_use(connection, [str(kid)], today())
+            else:
                 connection.rollback()
             return granted, total
 

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Index,
     Integer,
@@ -79,6 +80,14 @@ tags: Final = Table(
     Index("tags_by_tag", "tag", "kid"),
     Index("tags_by_time", "tag", "tagged_at", "kid"),
 )
+
+uses: Final = Table(
+    "uses",
+    metadata,
+    Column("kid", String(36), primary_key=True),
+    Column("day", Date, nullable=False),
+)
+"""The day of the last use of each key that has been used: a row of ``keys`` is larger to write."""
 
 keysets: Final = Table(
     "keysets",

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from app.registry.databases.database import Database
-from app.registry.reading import readable
+from app.registry.databases.reading import readable
 from app.registry.records import Key, State, record_of
 from app.registry.tables import keys, keysets, tags, versions
 from hsm import CryptoFailure

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import bindparam, insert, select, update
 
 from app.registry.databases.database import Database, instant
-from app.registry.reading import readable
+from app.registry.databases.reading import readable
 from app.registry.tables import tokens
 
 _FIND: Final = select(tokens).where(tokens.c.id == bindparam("id"))

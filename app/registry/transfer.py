@@ -4,7 +4,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     Connection,
+    Date,
     DateTime,
     MetaData,
     Table,
@@ -26,10 +27,10 @@ from sqlalchemy import (
 )
 
 from app.registry.databases.database import engine_for, instant
-from app.registry.reading import readable
+from app.registry.databases.reading import readable
 from app.registry.records import LASTING, spec_of
 from app.registry.revisions import Age, alembic_config, compared, revision_at
-from app.registry.tables import keys
+from app.registry.tables import keys, uses
 from hsm import KeySpec
 
 Row = dict[str, Any]
@@ -94,8 +95,8 @@ def _row_as_json(table: Table, row: Any) -> Row:
 
 
 def _as_json(value: Any) -> Any:
-    found = instant(value) if isinstance(value, datetime) else None
-    return found.isoformat() if found else value
+    found = instant(value) if isinstance(value, datetime) else value
+    return found.isoformat() if isinstance(found, date) else found
 
 
 @contextmanager
@@ -137,8 +138,8 @@ def _batches(rows: Iterable[TableRow]) -> Iterator[tuple[str, list[Row]]]:
 
 def _typed(table: Table, row: Row) -> Row:
     return {
-        name: datetime.fromisoformat(value)
-        if value is not None and isinstance(table.c[name].type, DateTime)
+        name: table.c[name].type.python_type.fromisoformat(value)
+        if value is not None and isinstance(table.c[name].type, (Date, DateTime))
         else value
         for name, value in row.items()
     }
@@ -162,6 +163,14 @@ def encryptions(url: str) -> Mapping[str, int]:
     with engine_for(url, is_maintenance=True) as engine, engine.connect() as connection:
         found = connection.execute(select(keys.c.kid, keys.c.encryptions))
         return {row.kid: row.encryptions for row in found}
+
+
+def days_of_use(url: str) -> Mapping[str, str]:
+    """Return the last day of use of each kid, like 2026-01-31, where a registry is up to date."""
+    if revision_at(url).age is not Age.CURRENT:
+        return {}
+    with engine_for(url, is_maintenance=True) as engine, engine.connect() as connection:
+        return {row.kid: row.day.isoformat() for row in connection.execute(select(uses))}
 
 
 def connections_of_others(url: str) -> int:

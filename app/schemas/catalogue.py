@@ -11,7 +11,7 @@ from app.kid import is_kid
 from app.rights import GRANTABLE, Right
 from app.schemas.fields import Text, fail
 from app.schemas.key_members import KeyMembers
-from app.schemas.labels import LONGEST, Alias, Duration, Instant, Name, NamesField, TagsField
+from app.schemas.labels import LONGEST, Alias, Day, Duration, Instant, Name, NamesField, TagsField
 from app.schemas.schema import RequestSchema
 
 STATES: Final = ("active", "deactivated", "compromised")
@@ -54,6 +54,7 @@ class ListQuery(RequestSchema):
     state = State(*SHOWN_STATES)
     tag = Name()
     owner = Owner()
+    unused_since = Day()
     limit = Text(load_default=str(DEFAULT_KEYS))
     after = Text()
 
@@ -111,6 +112,7 @@ class DescriptionResponse(KeyMembers):
     expires = Instant(required=True, allow_none=True)
     origin = fields.String(required=True)
     residency = fields.String(required=True)
+    last_used = Day(required=True, allow_none=True)
     jwk = fields.Dict()
     digest = fields.Boolean()
     destroy_after = Duration()

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from marshmallow import fields
@@ -94,6 +94,23 @@ class Instant(Text):
 
     def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
         return None if value is None else value.isoformat().replace("+00:00", "Z")
+
+
+class Day(Text):
+    """A day by UTC (RFC 3339 §5.6, full-date)."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> date:
+        text = self._text(value)
+        try:
+            day = date.fromisoformat(text)
+        except ValueError:
+            day = date.min
+        if day.isoformat() != text or day > LAST.date():
+            fail(BadRequest(f"Field '{attr}' must be a day like 2030-01-31"))
+        return day
+
+    def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
+        return None if value is None else value.isoformat()
 
 
 class Duration(Text):

@@ -174,6 +174,7 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
     labels.AliasOfNew: {"anyOf": [ALIAS, {"const": True}]},
     labels.Name: {"type": "string", "minLength": 1, "maxLength": labels.LONGEST},
     catalogue.State: lambda field: {"type": "string", "enum": list(field.states)},
+    labels.Day: {"type": "string", "format": "date", "examples": ["2030-01-31"]},
     labels.Duration: DURATION,
     labels.Instant: {"type": "string", "format": "date-time"},
     labels.NamesField: {"type": "array", "items": {"type": "string"}},

@@ -284,6 +284,7 @@ def test_a_key_is_described_whole(callers):
     assert (key["size"], key["state"], key["owner"]) == (2048, "active", "token:alice")
     assert (key["tags"], key["name"], key["expires"]) == (["jwks"], None, None)
     assert (key["deactivated"], key["origin"], key["residency"]) == (None, "generated", "token")
+    assert key["last_used"] is None
     for name in ("created", "activated"):
         assert before <= datetime.fromisoformat(key[name]) <= datetime.now(UTC)
         assert key[name].endswith("Z")

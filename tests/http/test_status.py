@@ -8,10 +8,12 @@ from uuid import uuid4
 
 import pytest
 import requests
+from sqlalchemy import update
 
 from app.observability import Outcomes
 from app.operator.plots import HEIGHT, Plot
 from app.registry import Key, Origin, Registry, Residency, State, migrate, revision_at
+from app.registry.tables import keys
 from app.rights import Principal, Role
 from app.service import service_of
 from hsm import Hsm, KeySpec
@@ -19,6 +21,7 @@ from tests.shared.api import PREFIX
 from tests.shared.callers import token_for
 from tests.shared.waiting import STATE
 
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
 
 
@@ -125,8 +128,9 @@ def key(kty: str, state: State, *, expired: bool = False, **members: Any) -> Key
 def test_keys_are_counted_by_type_and_state(application, database_url):
     migrate(database_url)
     registry = Registry(database_url, host="host")
+    used = key("EC", State.ACTIVE, crv="P-256")
     for one in (
-        key("EC", State.ACTIVE, crv="P-256"),
+        used,
         key("EC", State.ACTIVE, crv="P-256"),
         key("EC", State.COMPROMISED, crv="P-256"),
         key("RSA", State.PENDING, bits=3072),
@@ -140,12 +144,16 @@ def test_keys_are_counted_by_type_and_state(application, database_url):
     late = key("oct", State.ACTIVE, bits=256)
     registry.insert(late)
     assert registry.change(late, expires_at=datetime.now(UTC) - timedelta(days=1))
+    with registry._database.writing() as connection:
+        connection.execute(update(keys).where(keys.c.kty == "EC").values(created_at=LONG_AGO))
+    registry.uses.note(used.kid)
+    registry.uses.write()
     shown = replace(service_of(application).status, registry=registry).describe()
-    assert [(line.title, list(line.numbers), line.total) for line in shown["keys"]] == [
-        ("EC P-256", [2, 0, 1, 0, 0, 0, 0], 3),
-        ("RSA 2048", [1, 0, 0, 0, 0, 0, 0], 1),
-        ("RSA 3072", [0, 0, 0, 0, 1, 0, 1], 2),
-        ("oct 256", [1, 2, 0, 1, 0, 0, 0], 4),
+    assert [(line.title, list(line.numbers), line.total, line.idle) for line in shown["keys"]] == [
+        ("EC P-256", [2, 0, 1, 0, 0, 0, 0], 3, 2),
+        ("RSA 2048", [1, 0, 0, 0, 0, 0, 0], 1, 0),
+        ("RSA 3072", [0, 0, 0, 0, 1, 0, 1], 2, 0),
+        ("oct 256", [1, 2, 0, 1, 0, 0, 0], 4, 0),
     ]
     assert dict(shown["versions"])["Registry schema"] == revision_at(database_url).newest
     registry._database.engine.dispose()

@@ -85,7 +85,7 @@ def connected(url: str) -> Iterator[Any]:
 
 def everything(url: str) -> dict[str, list[Any]]:
     with connected(url) as connection:
-        tables = ("keys", "grants", "tags", "tokens", "repetitions")
+        tables = ("keys", "grants", "tags", "tokens", "repetitions", "uses")
         return {name: connection.execute(text(f"SELECT * FROM {name}")).all() for name in tables}
 
 
@@ -111,6 +111,7 @@ def fill(url: str) -> None:
                 "INSERT INTO grants VALUES (:kid, 'token:bob', 'encrypt')",
                 "INSERT INTO tags VALUES (:kid, 'tag', :then)",
                 "INSERT INTO repetitions VALUES ('x', :kid, 'f', :kid, '{\"kid\": 1}', :then)",
+                "INSERT INTO uses VALUES (:kid, '2026-01-02')",
             ):
                 connection.execute(text(statement), {"kid": kid, "then": f"{THEN}+00:00"})
         connection.execute(
@@ -211,7 +212,7 @@ def test_all_rows_come_back_as_they_were_and_only_once(here, settings, database_
     fill(url_in(settings))
     with connected(url_in(settings)) as connection:
         connection.execute(text(f"DELETE FROM keys WHERE kid = '{PENDING}'"))
-        for table in ("grants", "tags", "repetitions"):
+        for table in ("grants", "tags", "repetitions", "uses"):
             connection.execute(text(f"DELETE FROM {table} WHERE kid = '{PENDING}'"))
     expected = lines(write(here, settings, tmp_path / "one"))
     target = settings | {"JOSE_HSM_DATABASE_URL": database_url}
@@ -221,7 +222,7 @@ def test_all_rows_come_back_as_they_were_and_only_once(here, settings, database_
     here(target, *arguments, "--force")
     again = lines(write(here, target, tmp_path / "two"))
     assert sorted(map(str, again[1:-1])) == sorted(map(str, expected[1:-1]))
-    assert len(again) == len(expected) == 11
+    assert len(again) == len(expected) == 13
 
 
 def write(here: Any, settings: dict[str, str], path: Path) -> Path:
@@ -638,6 +639,50 @@ def test_an_aes_gcm_key_counts_as_used_as_often_as_it_can_have_been(here, settin
     here(settings, "restore", file, *BY_ITSELF, "--force")
     counted = {row.kid: row.encryptions for row in everything(url_in(settings))["keys"]}
     assert counted[AES] == MOST_ENCRYPTIONS
+
+
+LATE = "2999-01-01T23:00:00.000Z"
+LAST_USES: dict[str, tuple[dict[str, Any] | None, str, str]] = {
+    "nothing": (None, "2026-01-02", "2026-01-02"),
+    "an earlier day": (None, "2026-01-01", "2026-01-02"),
+    "a later day": (None, "2026-01-03", "2026-01-03"),
+    "a use": ({"status": 200, "kid": AES}, "2026-01-03", "2999-01-01"),
+    "a use of several": ({"status": 200, "kids": [GONE, AES]}, "2026-01-03", "2999-01-01"),
+    "a refusal": ({"status": 422, "kid": AES}, "2026-01-02", "2026-01-02"),
+    "a use of another": ({"status": 200, "kid": GONE}, "2026-01-02", "2026-01-02"),
+}
+"""A line of the log after the backup, the day in the registry then, and the one at the end."""
+
+
+@pytest.mark.parametrize("name", LAST_USES)
+def test_a_key_was_used_last_on_the_latest_day_that_anybody_knows_of(
+    name, here, settings, tmp_path
+):
+    line, there, day = LAST_USES[name]
+    url, log = url_in(settings), AuditLog(log_path(settings))
+    fill(url)
+    file = write(here, settings, tmp_path / "file")
+    if line is not None:
+        log.record(endpoint="signing.sign", time=LATE, **line)
+    with connected(url) as connection:
+        connection.execute(text(f"UPDATE uses SET day = '{there}' WHERE kid = '{AES}'"))
+    here(settings, "restore", file, *BY_ITSELF, "--force", "--encryptions", "0")
+    assert {row.day for row in everything(url)["uses"] if row.kid == AES} == {day}
+
+
+def test_a_key_that_was_first_used_after_the_backup_is_a_used_one(here, settings, tmp_path):
+    url, log = url_in(settings), AuditLog(log_path(settings))
+    fill(url)
+    with connected(url) as connection:
+        connection.execute(text("DELETE FROM uses"))
+    file = write(here, settings, tmp_path / "file")
+    for kid in (AES, PENDING, "a key that is not in it"):
+        log.record(endpoint="signing.sign", status=200, kid=kid)
+    began = datetime.now(UTC).date()
+    here(settings, "restore", file, *BY_ITSELF, "--force", "--encryptions", "0")
+    [row] = everything(url)["uses"]
+    assert row.kid == AES
+    assert began.isoformat() <= row.day <= datetime.now(UTC).date().isoformat()
 
 
 def rewrite(path: Path, **changes: Any) -> None:

@@ -49,6 +49,14 @@ def test_the_first_time_is_after_a_pause_or_at_once(done):
     assert done.empty()
 
 
+def test_what_is_done_at_the_end_is_done_once_more(done):
+    last = Periodic("last", lambda: done.put("last"), pause_seconds=NEVER_SECONDS, at_end=True)
+    last.start()
+    last.stop()
+    assert done.get(timeout=PATIENCE_SECONDS) == "last"
+    assert done.empty()
+
+
 def test_to_stop_is_to_wait_for_what_is_being_done(done, monkeypatch):
     monkeypatch.setattr("hsm.periodic._STOP_SECONDS", PATIENCE_SECONDS)
     begun, may_end = threading.Event(), threading.Event()

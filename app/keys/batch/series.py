@@ -111,4 +111,6 @@ def _made(  # noqa: PLR0913, PLR0917  # what each is done with, and what is told
     done: list[Any] = []
     with suppress(Exception):
         use.hsm.each(verb, key.ref, name, data, done)
+    if done:
+        use.registry.uses.note(key.kid)
     return [told(one) for one in done]

@@ -154,7 +154,7 @@ def _warn_of(history: ChangesSince) -> None:
     if not history.is_whole:
         print(
             "jose-hsm: the audit log does not reach back to the backup. What was destroyed, "
-            "revoked or changed before it begins is as it was: look it through, or name older "
-            "files with --audit.",
+            "revoked, changed or used before it begins is as it was: look it through, or name "
+            "older files with --audit.",
             file=sys.stderr,
         )

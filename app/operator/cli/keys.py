@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from typing import IO, Any, Final
 
 import click
@@ -47,11 +48,21 @@ keys.add_command(wrap)
 @click.option("--state", type=click.Choice(SHOWN_STATES), help="Only those with this state.")
 @click.option("--tag", help="Only those with this tag.")
 @click.option("--owner", help="Only those with this owner.")
+@click.option(
+    "--unused-since",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Only those that were there before this day and have not been used since.",
+)
 @as_json
 @configured
-def list_(config: Config, /, *, as_json: bool, **filters: str | None) -> int:
+def list_(
+    config: Config, /, *, as_json: bool, unused_since: datetime | None, **filters: str | None
+) -> int:
     """List keys."""
-    found = list(_all(config, {name: value for name, value in filters.items() if value}))
+    narrowed_to: dict[str, Any] = {name: value for name, value in filters.items() if value}
+    if unused_since is not None:
+        narrowed_to["unused_since"] = unused_since.date()
+    found = list(_all(config, narrowed_to))
     if as_json:
         print_json(found)
     else:
