@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -23,8 +23,10 @@ from typing import Any
 from pkcs11 import Token
 
 from app.config import Config
+from app.errors import RegistryCause
 from app.server import worker
-from hsm import Hsm
+from app.service import service_of
+from hsm import Hsm, Phase
 from hsm.cryptoki import pin_latch
 from hsm.life import connection
 from hsm.life.proof_cache import ProofCache
@@ -105,6 +107,7 @@ def become(
         faulthandler.enable()
     if is_patient:
         _replace(worker, "_OPENING_SECONDS", PATIENCE_SECONDS)
+        _replace(worker, "_is_opening", _is_not_asked(worker._is_opening))
     if proofs is not None:
         _replace(connection, "ProofCache", _believing(proofs))
         _replace(pin_latch, "_hash", _quick_hash)
@@ -158,6 +161,25 @@ def _believing(proofs: dict[str, Any]) -> type[ProofCache]:
                     yield
 
     return OfAnyToken
+
+
+def _is_not_asked(is_opening: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Tell of a service also whether its token is open, and not known yet to be of its registry.
+
+    A token that takes long to open has not answered that when it is asked first; until it is asked
+    again, seconds later, the service says that it is not ready.
+    """
+
+    def is_not_asked(app: Any) -> bool:
+        if is_opening(app):
+            return True
+        with suppress(AttributeError, KeyError):  # any WSGI application
+            service = service_of(app)
+            is_open = service.hsm.state.phase is Phase.READY
+            return is_open and service.watch.cause is RegistryCause.UNCONFIRMED
+        return False
+
+    return is_not_asked
 
 
 def _quick_hash(salt: bytes, serial: bytes, pin: str) -> bytes:
