@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -90,9 +90,15 @@ class Nss(SoftwareToken):
 
 
 class Kryoptic(SoftwareToken):
-    """Kryoptic, built from crates.io on the OpenSSL of the system, once for each Cargo.lock."""
+    """Kryoptic, built from crates.io once for each Cargo.lock.
 
-    lacks = frozenset({"ES256K", *_NEWER_CURVES, *_ML_DSA, ANY_SIZE})  # on OpenSSL 3.0
+    ``features`` are those of the crate that say on which OpenSSL: that of the system, here 3.0, or
+    a newer one that is built with it.
+    """
+
+    def __init__(self, features: str, *, lacks: Iterable[str] = ()) -> None:
+        self._features = features
+        self.lacks = frozenset({"ES256K", ANY_SIZE, *lacks})
 
     @property
     def is_built(self) -> bool:
@@ -126,15 +132,14 @@ class Kryoptic(SoftwareToken):
             "JOSE_HSM_CALL_SECONDS": "120",
         }
 
-    @staticmethod
-    def _library() -> Path:
+    def _library(self) -> Path:
         lock = (_KRYOPTIC / "Cargo.lock").read_bytes()
-        return _CACHE / f"kryoptic-{sha256(lock).hexdigest()[:16]}.so"
+        return _CACHE / f"kryoptic-{self._features}-{sha256(lock).hexdigest()[:16]}.so"
 
-    @staticmethod
-    def _build(library: Path) -> None:
-        build = _CACHE / "kryoptic-build"
+    def _build(self, library: Path) -> None:
+        build = _CACHE / f"kryoptic-{self._features}-build"
         arguments = ["--locked", "--release", "--target-dir", str(build)]
+        arguments += ["--features", self._features]
         manifest = str(_KRYOPTIC / "Cargo.toml")
         _run(["cargo", "build", "--quiet", "--manifest-path", manifest, *arguments])
         shutil.copy(build / "release" / "libkryoptic_token.so", library.with_suffix(".new"))
@@ -142,7 +147,12 @@ class Kryoptic(SoftwareToken):
 
 
 TOKENS: Final[Mapping[str, SoftwareToken]] = MappingProxyType(
-    {"softhsm": SoftHsm(), "nss": Nss(), "kryoptic": Kryoptic()}
+    {
+        "softhsm": SoftHsm(),
+        "nss": Nss(),
+        "kryoptic": Kryoptic("system", lacks=[*_NEWER_CURVES, *_ML_DSA]),
+        "kryoptic-pqc": Kryoptic("pqc", lacks=["Ed448"]),
+    }
 )
 
 

@@ -22,6 +22,7 @@ from tests.shared.bodies import body_of, crvs_of
 from tests.shared.drivers import result_of
 from tests.shared.forks import server
 from tests.shared.refs import new_ref
+from tests.shared.tokens import require
 from tests.shared.waiting import until
 from tests.shared.workers import kill_a_worker
 from tests.token.test_connection import _settings, _started
@@ -116,11 +117,7 @@ class Kept:
 def own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The name of a make of token, and the settings of one."""
     name = request.param
-    missing = TOKENS[name].needs()
-    if missing:
-        pytest.skip(f"{name} needs {missing}")
-    if not TOKENS[name].is_built:
-        pytest.skip(f"{name} is not built here: make token TOKEN={name} does that, in a minute")
+    require(name)
     return name, make_token(tmp_path_factory.mktemp(name) / "state", name)
 
 
@@ -146,9 +143,11 @@ def test_it_offers_all_but_what_it_is_known_to_lack(own):
     assert result_of(environment, lacking) == sorted(known)
 
 
+_KRYOPTIC = {"RSA", "P-256", "P-384", "P-521", "AES", "HMAC"}
 UNWRAPPED = {
     "nss": {"RSA", "AES", "HMAC"},
-    "kryoptic": {"RSA", "P-256", "P-384", "P-521", "AES", "HMAC"},
+    "kryoptic": _KRYOPTIC,
+    "kryoptic-pqc": _KRYOPTIC | {"Ed25519"},
 }
 """What comes in wrapped; NSS unwraps no private key of EC."""
 
