@@ -15,6 +15,7 @@ import secrets
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import requests
@@ -46,13 +47,25 @@ def b64u(value: bytes) -> str:
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode("ascii")
 
 
+def name_of(key: Mapping[str, str]) -> str:
+    """Return what a key is for, and its curve if it has one."""
+    return f"{key['alg']} {key.get('crv', '')}".strip()
+
+
 class Client:
     """One client, which changes its connection, and so its worker, now and then; notes answers."""
 
-    def __init__(self, url: str, shared: "collections.deque[dict[str, Any]]") -> None:
+    def __init__(
+        self,
+        url: str,
+        shared: "collections.deque[dict[str, Any]]",
+        kinds: Sequence[Mapping[str, str]] = KEYS,
+    ) -> None:
         self._url = f"{url}/v1/crypto"
         self._http = requests.Session()
         self._shared = shared
+        self._kinds = kinds
+        self.used: collections.Counter[str] = collections.Counter()
         self.answers: collections.Counter[str] = collections.Counter()
         self.wrong: list[str] = []
 
@@ -76,7 +89,7 @@ class Client:
             self._destroy(key["kid"])
 
     def _create(self) -> Any:
-        return self._post("/keys", random.choice(KEYS))
+        return self._post("/keys", random.choice(self._kinds))
 
     def _use(self, key: dict[str, Any]) -> None:
         data = b64u(secrets.token_bytes(random.randrange(300)))
@@ -85,8 +98,10 @@ class Client:
             return
         path, body, right = uses.check(key, data, made)
         answer = self._post(path, body)
-        if answer is not None and answer != right:
-            self.wrong.append(f"{path}: wrong answer")
+        if answer == right:
+            self.used[name_of(key)] += 1
+        elif answer is not None:
+            self.wrong.append(f"{path}: wrong answer with {name_of(key)}")
 
     def _destroy(self, kid: str) -> None:
         if self._note("DELETE", self._send("DELETE", f"/keys/{kid}"), 204):

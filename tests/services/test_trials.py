@@ -32,6 +32,12 @@ def test_sixteen_clients_create_use_and_destroy_and_nothing_is_wrong(seconds):
 
 
 @pytest.mark.long
+def test_keys_of_each_algorithm_outlive_a_killed_worker_and_a_restart():
+    done = run("scripts.trials.token_load", "--seconds", "20", "--clients", "8")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.long
 def test_while_everything_fails_at_random_nothing_is_wrong_or_lost():
     done = run("scripts.trials.soak", "--minutes", "0.5")
     assert done.returncode == 0, done.stdout + done.stderr

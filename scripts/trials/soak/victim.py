@@ -2,12 +2,13 @@
 
 import collections
 import time
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 import requests
 
-from scripts.trials.mixed_load import Client
+from scripts.trials.mixed_load import KEYS, Client
 from scripts.trials.soak.latencies import Latencies
 
 _CUT_OFF: Final = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
@@ -23,11 +24,13 @@ class Victim(Client):
         url: str,
         shared: "collections.deque[dict[str, Any]]",
         *,
-        bearer: str,
         latencies: Latencies,
+        bearer: str | None = None,
+        kinds: Sequence[Mapping[str, str]] = KEYS,
     ) -> None:
-        super().__init__(url, shared)
-        self._http.headers["Authorization"] = f"Bearer {bearer}"
+        super().__init__(url, shared, kinds)
+        if bearer is not None:
+            self._http.headers["Authorization"] = f"Bearer {bearer}"
         self._latencies = latencies
         self.living: dict[str, dict[str, Any]] = {}
         self.cut_off: list[float] = []
