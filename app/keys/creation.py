@@ -140,13 +140,6 @@ class KeyCreation:
     quota: Quota
     destroy_after: timedelta | None
 
-    def create(
-        self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None = None
-    ) -> dict[str, Any]:
-        """Generate or import a key; return its description, or what the first request got."""
-        require_creator(principal)
-        return self.once(idempotent, partial(self._create, principal, request, idempotent))
-
     def unwrap(
         self,
         principal: Principal,
@@ -154,7 +147,7 @@ class KeyCreation:
         encrypted_key: bytes,
         idempotent: IdempotentRequest | None = None,
     ) -> dict[str, Any]:
-        """Keep the CEK of ``encrypted_key`` as a key; return its description, as ``create``."""
+        """Keep the CEK of ``encrypted_key`` as a key; return its description, or the first one."""
         key = find_of_message(self.registry, principal, header, Right.UNWRAP)
         return self._unwrap_once(principal, key, header, encrypted_key, idempotent)
 
@@ -229,9 +222,10 @@ class KeyCreation:
                 self.registry.idempotency.forget(key.kid)
                 self.phases.undo(key.ref)
 
-    def _create(
+    def make(
         self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None
     ) -> dict[str, Any]:
+        """Generate a key, or import one that the service is shown; return its description."""
         spec, material = request.spec, request.material
         key = Key(
             kid=uuid4(),
@@ -250,7 +244,7 @@ class KeyCreation:
         if request.prove is not None:
             self.hsm.in_lane(request.prove)
         with self.phases.creation(key, self.tagging(key, request.labels), idempotent) as answer:
-            made = self._make(key.ref, material)
+            made = self._objects(key.ref, material)
             if material is not None and not self.hsm.works(key.ref):
                 raise BadRequest("The key material is refused: a trial of it in the token failed")
             self.registry.activate(made.ref, write_public(made.public) if made.public else None)
@@ -270,7 +264,7 @@ class KeyCreation:
             is_asked=is_asked,
         )
 
-    def _make(self, ref: KeyRef, material: bytes | PrivateKey | None) -> Made:
+    def _objects(self, ref: KeyRef, material: bytes | PrivateKey | None) -> Made:
         return self.hsm.generate(ref) if material is None else self.hsm.import_key(ref, material)
 
     def _unwrap(

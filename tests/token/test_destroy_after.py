@@ -62,7 +62,7 @@ class Host:
     def create(self, spec: KeySpec, after: timedelta | None = DAY, **labels: Any) -> UUID:
         """Make a key."""
         request = KeyRequest(spec=spec, labels=Labels(destroy_after=after, **labels))
-        return UUID(self.keyring.creation.create(OWNER, request)["kid"])
+        return UUID(self.keyring.creation.make(OWNER, request, None)["kid"])
 
     def deleted(self, *, ago: timedelta | None = None, **labels: Any) -> UUID:
         """Make a key and delete it; its time was over so long ``ago``."""
@@ -204,10 +204,10 @@ def test_a_deleted_key_counts_for_its_owner_and_keeps_its_place_in_the_set(host,
         host.registry, token, state_dir=tmp_path, publication=one, keys_per_owner=2
     ).creation
     request = KeyRequest(spec=SPECS["pair"], labels=Labels(destroy_after=DAY))
-    first = few.create(OWNER, request)
+    first = few.make(OWNER, request, None)
     few.destroy(OWNER, first["kid"])
     assert host.registry.tags.published(one) == []
-    second = few.create(OWNER, request)
+    second = few.make(OWNER, request, None)
     assert (first["published"], second["published"]) == (True, False)
     assert host.registry.census.owned_by(OWNER) == 2
     host.catalogue.restore(OWNER, first["kid"])

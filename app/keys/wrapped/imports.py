@@ -61,14 +61,15 @@ class KeyImports:
     def create(
         self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None = None
     ) -> dict[str, Any]:
-        """Import a key, or generate one; see ``KeyCreation.create``."""
+        """Import or generate a key; return its description, or what the first request got."""
         require_creator(principal)
         if request.wrapped is not None:
             make = partial(self._unwrap, principal, request, request.wrapped, idempotent)
-            return self.creation.once(idempotent, make)
-        if request.material is not None and not self.takes_plain:
+        elif request.material is not None and not self.takes_plain:
             raise CryptoFailure("Keys are only imported wrapped here: see POST /wrapping-keys")
-        return self.creation.create(principal, request, idempotent)
+        else:
+            make = partial(self.creation.make, principal, request, idempotent)
+        return self.creation.once(idempotent, make)
 
     def _unwrap(
         self,
