@@ -1,7 +1,8 @@
 """What is imported wrapped on one token, and how."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from threading import Lock
 from types import MappingProxyType
 from typing import Final
 
@@ -58,5 +59,20 @@ class Imports:
         return KeySpec(kty="RSA", alg=self.alg, bits=bits, unwraps_keys=is_one_step)
 
 
-NO_IMPORTS: Final = Imports()
-"""What is known before it has been tried."""
+class ImportsOfToken:
+    """What ``find`` finds of the imports of a token, when somebody asks for the first time.
+
+    To try all kinds takes the processor for 0.3 s, and most services never import a wrapped key.
+    """
+
+    def __init__(self, find: Callable[[], Imports]) -> None:
+        self._find: Final = find
+        self._lock: Final = Lock()
+        self.found: Imports | None = None
+
+    def find(self) -> Imports:
+        """Return them; what ``find`` raises says nothing of them, and they are tried again."""
+        with self._lock:
+            if self.found is None:
+                self.found = self._find()
+            return self.found

@@ -63,7 +63,7 @@ def keep(  # noqa: PLR0913, PLR0917  # what is unwrapped, and what becomes of it
     It is tried as a session object: on the token there is never one that has not been.
     """
     session = keys.session
-    way = token.imports.way(new.spec)
+    way = token.imports.find().way(new.spec)
     if public is None and not _is_of_size(new.spec, wrapped):
         raise WrappedKeyRefused
     with way.opened(keys, row, token.templates, wrapped) as unwrap:

@@ -5,13 +5,16 @@ from typing import Final
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import PublicKey
 from hsm.cryptoki.objects import PRIVATE
+from hsm.importing.imports import Imports
 from hsm.importing.unwrapping import WrappedImport, keep
 from hsm.importing.ways import WrappedKey
 from hsm.life.connection import Connection
+from hsm.life.work import Errand
 from hsm.messages import KeyRef, Made
 from hsm.operations.timing import FailureDelay
 
 _BITS: Final = 3072
+_TRIAL: Final = Errand(verb=lambda token, _: token.imports.find(), takes_seconds=True)
 
 
 class WrappedImports:
@@ -23,11 +26,15 @@ class WrappedImports:
 
     def wrapping_spec(self) -> KeySpec:
         """Return what wrapping keys are; ``UnsupportedAlgorithm`` if nothing can be imported."""
-        return self._connection.token.imports.wrapping_spec(_BITS)
+        return self._imports().wrapping_spec(_BITS)
 
     def require(self, spec: KeySpec) -> None:
         """Raise ``UnsupportedAlgorithm`` if the token does not unwrap keys of ``spec``."""
-        self._connection.token.imports.way(spec)
+        self._imports().way(spec)
+
+    def refusal(self, spec: KeySpec) -> str | None:
+        """Return why the token unwraps no key of ``spec``, or ``None`` if it does."""
+        return self._imports().refusal(spec)
 
     def take(self, wrapping: KeyRef, new: KeyRef, octets: bytes, public: PublicKey | None) -> Made:
         """Keep the key that was wrapped for ``wrapping`` as ``new``, with that public half.
@@ -48,6 +55,10 @@ class WrappedImports:
         )
         with self._failure_delay.of(wrapped.encrypted_key):
             return self._connection.perform(use)
+
+    def _imports(self) -> Imports:
+        """Return what the token imports; who asks first waits until it has been tried."""
+        return self._connection.token.imports.found or self._connection.perform(_TRIAL)
 
 
 def secret_bits(wrapping: KeySpec, octets: bytes) -> int:

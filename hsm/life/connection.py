@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from pkcs11 import PKCS11Error
@@ -23,6 +24,7 @@ from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import Loan, Sessions
 from hsm.errors import Cause, HsmError, TokenUnavailable, WrongResult
 from hsm.files import file_lock
+from hsm.importing.imports import Imports, ImportsOfToken
 from hsm.importing.proof import found_imports
 from hsm.life.proof_cache import ProofCache
 from hsm.life.state import Phase, State
@@ -228,7 +230,10 @@ class Connection:
             proof_cache.shared(believe=not self._state.epoch),
         ):
             token = Token.prove(pool, templates, canary, policy, proof_cache)
-            self._token = replace(token, imports=found_imports(token, proof_cache))
+        imports = ImportsOfToken(
+            partial(_imports_of, token, proof_cache, believe=not self._state.epoch)
+        )
+        self._token = replace(token, imports=imports)
         self._state = State(Phase.READY, epoch=self._state.epoch + 1)
         settings.observer.connected(self._state.epoch)
         logger.info("the token is ready")
@@ -285,6 +290,11 @@ class Loans(threading.local):
         """Put back what this thread keeps; a lost token waits for it."""
         if self.own:
             self.own.end()
+
+
+def _imports_of(token: Token, proof_cache: ProofCache, *, believe: bool) -> Imports:
+    with proof_cache.shared(believe=believe):
+        return found_imports(token, proof_cache)
 
 
 def _ask_for_a_new_process() -> None:

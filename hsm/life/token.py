@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from types import MappingProxyType
 from typing import Final
@@ -30,7 +30,7 @@ from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
 from hsm.errors import UnsupportedAlgorithm
-from hsm.importing.imports import NO_IMPORTS, Imports
+from hsm.importing.imports import Imports, ImportsOfToken
 from hsm.life.offer import Offer, offer_of
 from hsm.life.proof import Proof
 from hsm.life.proof_cache import ProofCache
@@ -107,7 +107,7 @@ class Token:
     offers: Mapping[str, Offer]
     rows: Mapping[str, Algorithm]
     paths: Mapping[tuple[str, str], CekPath]
-    imports: Imports = NO_IMPORTS
+    imports: ImportsOfToken = field(default_factory=lambda: ImportsOfToken(Imports))
 
     def is_well(self, session: Session, *, finds: bool = True) -> bool:
         """Tell whether keys are used, the key-encryption key too, and whether they are found.

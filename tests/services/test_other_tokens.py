@@ -155,7 +155,7 @@ UNWRAPPED = {
 def wrapped_in() -> list[str]:
     """Return what comes in wrapped, of that which is offered, and works then."""
     token = _started(parameters=_parameters())
-    imports = token._connection.token.imports
+    imports = token._connection.token.imports.find()
     wrapping = new_ref(imports.wrapping_spec(2048))
     public: Any = token.generate(wrapping).public
     row = hsm.KEY_MANAGEMENTS[str(wrapping.spec.alg)]

@@ -88,8 +88,9 @@ def unwrap(destroy: Callable[..., int], original: Any, *words: int) -> int:
 
 
 @pytest.fixture
-def able(chaos: Injector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let SoftHSM have the mechanism, and say so."""
+def able(chaos: Injector, token: Hsm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let SoftHSM have the mechanism, and say so, after it has been found to lack it."""
+    token.imports.wrapping_spec()
     chaos.replace_own("C_UnwrapKey", partial(unwrap, chaos.function("C_DestroyObject")))
     monkeypatch.setattr(proof, "_listed", lambda _token: frozenset({int(RSA_AES_KEY_WRAP)}))
 

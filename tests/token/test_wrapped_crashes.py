@@ -164,6 +164,7 @@ USED: dict[str, tuple[Any, str, Any]] = {
 def die(step: str, url: str, state_dir: str, body: Mapping[str, Any] | None) -> None:
     """Be the worker that is killed at ``step``, making a wrapping key or importing ``body``."""
     host = Host.of(url, opened(Config.from_env()), Path(state_dir))
+    host.keyring.recovery.hsm.imports.wrapping_spec()  # has been tried
     owner, name, method = (MAKING | UNUSED | USED)[step]
     setattr(owner, name, method)
     if body is None:
