@@ -17,7 +17,8 @@ _LONGEST_EXAMPLE: Final = 76
 _LONGEST_LINE: Final = 120
 _SHARED: Final = (
     *("DescriptionResponse", "GrantResponse", "PublicJwk", "Jwk", "KeyKind", "Sizes", "Offered"),
-    *("OfferedAlgorithm", "OfferedKeyManagement", "OfferedContentEncryption", "Error"),
+    *("OfferedAlgorithm", "OfferedKeyManagement", "OfferedContentEncryption", "OfferedImport"),
+    "Error",
 )
 """Bodies that others refer to."""
 

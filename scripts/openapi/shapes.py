@@ -260,6 +260,14 @@ def own() -> dict[str, JsonSchema]:
             reason=_TEXT,
             most_bytes=_INTEGER,
         ),
+        "OfferedImport": _object(
+            *("crv", "reason"),
+            kty=_TEXT,
+            crv=_TEXT,
+            algs={"type": "array", "items": _TEXT},
+            offered=_FLAG,
+            reason=_TEXT,
+        ),
         "Capabilities": _object(
             fips=_FLAG,
             cek={"type": "string", "enum": ["process", "token"]},
@@ -268,6 +276,7 @@ def own() -> dict[str, JsonSchema]:
             key_managements=_map(reference("OfferedKeyManagement")),
             content_encryptions=_map(reference("OfferedContentEncryption")),
             limits=_object(**dict.fromkeys(_LIMITS, _INTEGER)),
+            wrapped_imports={"type": "array", "items": reference("OfferedImport")},
         ),
         "Index": _object("docs", **dict.fromkeys(index.LINKS, _TEXT), docs=_TEXT),
         "Live": _object(status={"const": "live"}),

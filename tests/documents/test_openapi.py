@@ -103,6 +103,7 @@ def test_every_word_of_readiness_has_its_cause_and_cure():
 NEVER_SHOWN = {
     *("CreateKeyRequest.pub", "CreateKeyRequest.priv", "PublicJwk.pub", "Jwk.pub"),
     *("OfferedContentEncryption.reason", "OfferedContentEncryption.most_bytes"),
+    *("OfferedImport.crv", "OfferedImport.reason"),
     *("WrappedRequest.ciphertext", "ByokRequest.ciphertext"),
 }
 """SoftHSM has no ML-DSA, and all content encryption; what is wrapped is for one key alone."""

@@ -7,6 +7,7 @@ from flask.typing import ResponseReturnValue
 from app.http.endpoint import API, Endpoint, Resource
 from app.http.failures import AWAY
 from app.http.request import service
+from app.keys.wrapped.offered import wrapped_imports
 
 resource: Final = Resource("capabilities", "What is offered.", prefix=API)
 
@@ -22,4 +23,5 @@ resource: Final = Resource("capabilities", "What is offered.", prefix=API)
 )
 def show() -> ResponseReturnValue:
     """Return what is offered, and where the limits are."""
-    return service().capabilities.describe(service().hsm.offers())
+    told, token = service().capabilities, service().hsm
+    return told.describe(token.offers()) | {"wrapped_imports": wrapped_imports(token)}
