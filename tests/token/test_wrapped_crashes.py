@@ -1,6 +1,6 @@
 """Keys that come in wrapped: whoever dies over one leaves nothing that anybody could use."""
 
-# fixtures
+# ruff: noqa: PLR0913, PLR0917  # fixtures
 
 import json
 import signal
@@ -191,31 +191,38 @@ def settle(host: Host, monkeypatch: Any) -> None:
     host.janitor.settle()
 
 
+kills = pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @on_sqlite
+@kills
 @pytest.mark.parametrize("step", MAKING)
-def test_a_wrapping_key_of_which_nobody_was_told_is_cleared_away(
-    step, host, before, dies, monkeypatch
+def test_wrapping_keys_of_which_nobody_was_told_are_cleared_away(
+    step, kills, host, before, dies, monkeypatch
 ):
-    dies(step)
-    ((kid,), _) = kept(host, before)
-    assert host.registry.whole(kid, (State.WRAPPING,)) is None
+    for _ in range(kills):
+        dies(step)
+    rows, _ = kept(host, before)
+    assert len(rows) == kills
+    assert [host.registry.whole(kid, (State.WRAPPING,)) for kid in rows] == [None] * kills
     settle(host, monkeypatch)
     assert kept(host, before) == (set(), set())
 
 
 @on_sqlite
+@kills
 @pytest.mark.parametrize("step", UNUSED)
 def test_what_was_not_imported_is_cleared_away_and_can_be_imported_still(
-    step, host, before, dies, monkeypatch
+    step, kills, host, before, dies, monkeypatch
 ):
     wrapping = wrapping_key(host)
     body = body_for(wrapping)
-    dies(step, body)
-    (kid,) = kept(host, before)[0] - {UUID(wrapping["kid"])}
-    assert host.registry.find(kid) is None
+    for _ in range(kills):
+        dies(step, body)
+    rows = kept(host, before)[0] - {UUID(wrapping["kid"])}
+    assert len(rows) == kills
+    assert [host.registry.find(kid) for kid in rows] == [None] * kills
     settle(host, monkeypatch)
     assert kept(host, before) == ({UUID(wrapping["kid"])}, {UUID(wrapping["kid"])})
     imported = bring_in(host, body)
@@ -223,16 +230,20 @@ def test_what_was_not_imported_is_cleared_away_and_can_be_imported_still(
 
 
 @on_sqlite
+@kills
 @pytest.mark.parametrize("step", USED)
 def test_what_was_imported_is_whole_and_the_wrapping_key_goes(
-    step, host, before, dies, monkeypatch
+    step, kills, host, before, dies, monkeypatch
 ):
-    wrapping = wrapping_key(host)
-    body = body_for(wrapping)
-    dies(step, body)
+    bodies = [body_for(wrapping_key(host)) for _ in range(kills)]
+    for body in bodies:
+        dies(step, body)
     settle(host, monkeypatch)
-    ((kid,), objects) = kept(host, before)
-    assert objects == {kid}
-    assert host.keyring.recovery.hsm.works(host.registry.find(kid).ref)
-    with pytest.raises(KeyNotFound):
-        bring_in(host, body)
+    rows, objects = kept(host, before)
+    assert len(rows) == kills
+    assert objects == rows
+    for kid in rows:
+        assert host.keyring.recovery.hsm.works(host.registry.find(kid).ref)
+    for body in bodies:
+        with pytest.raises(KeyNotFound):
+            bring_in(host, body)

@@ -41,6 +41,7 @@ def der(key: Any) -> bytes:
 PAIRS = {
     "RS256": ("RSA-2048", KeySpec(kty="RSA", alg="RS256", bits=2048)),
     "RSA-OAEP": ("RSA-2048", KeySpec(kty="RSA", alg="RSA-OAEP", bits=2048)),
+    "PS384": ("RSA-3072", KeySpec(kty="RSA", alg="PS384", bits=3072)),
     "any RSA": ("RSA-4096", KeySpec(kty="RSA", bits=4096)),
     "ES256": ("P-256", KeySpec(kty="EC", alg="ES256", crv="P-256")),
     "any P-384": ("P-384", KeySpec(kty="EC", crv="P-384")),
