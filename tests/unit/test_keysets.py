@@ -12,6 +12,7 @@ from app.registry import Key, Origin, Registry, Residency, State, migrate
 from app.registry.keysets.records import KeySet, Policy, VersionState
 from app.registry.keysets.steps import Overtaken
 from hsm import KeySpec
+from tests.shared.reads import reads_of
 
 SPEC = KeySpec(kty="OKP", alg="EdDSA", crv="Ed25519")
 DAY = timedelta(days=1)
@@ -78,6 +79,14 @@ def rotated(registry: Registry, now: datetime) -> KeySet:
     registry.keysets.steps.rotate(published(registry), EVENT, now=now, rotates_at=None, due_at=None)
     registry.keysets.steps.tell(again(registry), now=datetime.now(UTC))
     return again(registry)
+
+
+def due(registry: Registry, now: datetime, most: int = MOST) -> list[str]:
+    """Return the names of the sets with which something is to be done; the outlook knows it."""
+    found = [one.name for one in registry.keysets.due(now, most_encryptions=most)]
+    due_at = registry.keysets.outlook(most_encryptions=most).due_at
+    assert (due_at is not None and due_at <= now) is bool(found)
+    return found
 
 
 def states(registry: Registry) -> list[tuple[VersionState, State]]:
@@ -163,7 +172,7 @@ def test_nothing_more_is_done_before_the_audit_log_has_a_line(registry):
     assert untold.unaudited == EVENT
     with pytest.raises(Overtaken):
         steps.rotate(untold, EVENT, now=now, rotates_at=None, due_at=None)
-    assert [one.name for one in registry.keysets.due(now, most_encryptions=MOST)] == [NAME]
+    assert due(registry, now) == [NAME]
     assert [steps.tell(untold, now=now), steps.tell(untold, now=now)] == [True, False]
     assert again(registry).unaudited is None
     steps.rotate(again(registry), EVENT, now=now, rotates_at=None, due_at=None)
@@ -188,7 +197,7 @@ def test_a_compromised_version_is_used_and_published_no_longer(registry):
     assert registry.tags.of(keyset.current_kid) == ["red"]
     urgent = again(registry)
     assert urgent.is_urgent
-    assert [one.name for one in registry.keysets.due(now, most_encryptions=MOST)] == [NAME]
+    assert due(registry, now) == [NAME]
     registry.keysets.steps.rotate(urgent, EVENT, now=now, rotates_at=None, due_at=None)
     assert states(registry) == [
         (VersionState.COMPROMISED, State.COMPROMISED),
@@ -198,14 +207,38 @@ def test_a_compromised_version_is_used_and_published_no_longer(registry):
 
 def test_a_current_key_that_has_encrypted_often_is_due(registry):
     keyset = made(registry)
-    due = registry.keysets.due
     now = datetime.now(UTC)
     registry.reserve_encryptions(keyset.current_kid, 9, most=MOST)
-    assert due(now, most_encryptions=10) == []
+    assert due(registry, now, 10) == []
     assert not registry.keysets.is_spent(keyset, 10)
     registry.reserve_encryptions(keyset.current_kid, 1, most=MOST)
-    assert [one.name for one in due(now, most_encryptions=10)] == [NAME]
+    assert due(registry, now, 10) == [NAME]
     assert registry.keysets.is_spent(keyset, 10)
+
+
+def test_nothing_is_to_be_done_before_the_first_instant_that_a_set_has(registry):
+    assert registry.keysets.outlook(most_encryptions=MOST) == (None, None)
+    now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    keyset = rotated(registry, now - 7 * DAY - DAY)
+    assert due(registry, now) == [NAME]  # a version is to be retired
+    registry.keysets.steps.retire(keyset, keyset.versions[0], EVENT, "jwks")
+    registry.keysets.steps.tell(again(registry), now=now)
+    assert due(registry, now) == []
+    registry.keysets.steps.schedule(again(registry), rotates_at=now + DAY, due_at=now)
+    assert registry.keysets.outlook(most_encryptions=MOST) == (now + DAY, now)
+    assert due(registry, now) == [NAME]
+    assert due(registry, now - DAY) == []
+
+
+def test_to_look_whether_anything_is_due_is_one_question_and_none_if_nothing_has_changed(
+    registry,
+):
+    """Every worker looks once a second. SQLite says of itself whether anything has changed."""
+    made(registry)
+    outlook = registry.keysets.outlook(most_encryptions=MOST)
+    with reads_of(registry) as asked:
+        assert registry.keysets.outlook(most_encryptions=MOST) == outlook
+    assert len(asked) == (registry._database.engine.dialect.name != "sqlite")
 
 
 def test_grants_and_tags_are_those_of_all_versions_that_ever_will_be(registry):

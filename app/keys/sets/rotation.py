@@ -61,9 +61,11 @@ class Rotation:
 
     def settle(self) -> None:
         """Make all steps whose time has come; what cannot be done now is left for the next time."""
+        now = datetime.now(UTC)
         try:
-            self._show_next()
-            if not self._due():
+            outlook = self.registry.keysets.outlook(most_encryptions=self.most_encryptions)
+            self._show_next(outlook.rotates_at, now)
+            if outlook.due_at is None or outlook.due_at > now:
                 return
             with hsm.file_lock(self.lock, wait_seconds=_TURN_SECONDS):
                 for keyset in self._due():
@@ -79,10 +81,8 @@ class Rotation:
         with hsm.file_lock(self.lock, wait_seconds=_PATIENCE_SECONDS):
             self._advance(name)
 
-    def _show_next(self) -> None:
+    def _show_next(self, rotates_at: datetime | None, now: datetime) -> None:
         if self.counts is not None:
-            rotates_at = self.registry.keysets.next_rotation()
-            now = datetime.now(UTC)
             self.counts.rotates_in(math.inf if rotates_at is None else (rotates_at - now) / _DAY)
 
     def _due(self) -> list[KeySet]:

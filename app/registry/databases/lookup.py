@@ -1,4 +1,4 @@
-"""The one query that every request makes, without what SQLAlchemy spends on any query."""
+"""What is asked again and again, without what SQLAlchemy spends on any query."""
 
 import time
 from collections import namedtuple
@@ -41,7 +41,7 @@ class Lookup:
         self._dialect: Final = dialect
         self._error: Final = dialect.loaded_dbapi.Error
 
-    def one(self, **parameters: str) -> Any:
+    def one(self, **parameters: str | int) -> Any:
         """Return what ``record_of`` makes of the row, ``None`` if there is none.
 
         Raises ``DBAPIError``.
@@ -56,14 +56,14 @@ class Lookup:
         finally:
             self._observe(time.perf_counter() - started)
 
-    def _fetch(self, parameters: dict[str, str]) -> Any:
+    def _fetch(self, parameters: dict[str, str | int]) -> Any:
         reader = self._readers.own
         if reader is not None:
             with suppress(self._error):  # the database may have come back since
                 return self._read(reader, parameters)
         return self._read(self._readers.new(), parameters)
 
-    def _read(self, reader: Reader, parameters: dict[str, str]) -> Any:
+    def _read(self, reader: Reader, parameters: dict[str, str | int]) -> Any:
         kept, name = reader.kept(), (self, *parameters.values())  # before the row is read
         if name in kept:
             return kept[name]
@@ -74,7 +74,7 @@ class Lookup:
             *(convert(value) for convert, value in zip(self._conversions, *rows, strict=True))
         )
         found = self._record_of(row)
-        if row.expires_at is None:
+        if getattr(row, "expires_at", None) is None:
             kept[name] = found
         return found
 

@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, exists, literal_column, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, literal_column, or_, select
 
-from app.registry.tables import grants, keys, keysets
+from app.registry.tables import grants, keys, keysets, versions
 
 # What operations need of a key; every request reads it.
 _HOT: Final = (
@@ -40,3 +40,28 @@ FIND_ALL_CURRENT_FOR: Final = (
     .select_from(keysets.join(keys, _IS_CURRENT).outerjoin(grants, _IS_GRANT))
     .where(keysets.c.name.in_(_KIDS))
 )
+
+_RETIRING: Final = select(func.min(versions.c.retires_at)).where(
+    versions.c.state == literal_column("'previous'")
+)
+_IS_URGENT: Final = and_(
+    versions.c.kid == keysets.c.current_kid, versions.c.state == literal_column("'compromised'")
+)
+_IS_SPENT: Final = and_(_IS_CURRENT, keys.c.encryptions >= bindparam("most_encryptions"))
+
+
+def _is_any_set(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists(select(keysets.c.id).where(condition).correlate(None))
+
+
+OUTLOOK: Final = select(
+    func.min(keysets.c.rotates_at).label("rotates_at"),
+    func.min(keysets.c.due_at).label("due_at"),
+    _RETIRING.scalar_subquery().label("retires_at"),
+    or_(
+        _is_any_set(keysets.c.unaudited.is_not(None)),
+        _is_any_set(_IS_URGENT),
+        _is_any_set(_IS_SPENT),
+    ).label("is_now"),
+)
+"""When something is to be done with a key set: every worker asks, all the time."""

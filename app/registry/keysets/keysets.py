@@ -2,17 +2,27 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, exists, func, or_, select
+from sqlalchemy import Select, exists, or_, select
 
 from app.registry.databases.database import Database, instant
+from app.registry.databases.queries import OUTLOOK
 from app.registry.keysets.records import KeySet, Version, VersionState, keyset_of, version_of
 from app.registry.keysets.steps import Steps
 from app.registry.records import VISIBLE, Key, record_of
 from app.registry.tables import grants, keys, keysets, tags, versions
+
+_AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
+
+
+class Outlook(NamedTuple):
+    """When the first of all key sets rotates, and when something is to be done with one."""
+
+    rotates_at: datetime | None
+    due_at: datetime | None
 
 
 class KeySets:
@@ -20,6 +30,7 @@ class KeySets:
 
     def __init__(self, database: Database, host: str) -> None:
         self._database = database
+        self._lookup = database.lookup(OUTLOOK, _outlook_of)
         self.steps = Steps(database, host)
 
     def find(self, name: str) -> KeySet | None:
@@ -86,10 +97,11 @@ class KeySets:
         with self._database.reading() as connection:
             return (connection.scalar(query) or 0) >= most_encryptions
 
-    def next_rotation(self) -> datetime | None:
-        """Return when the first of all key sets is to rotate."""
-        with self._database.reading() as connection:
-            return instant(connection.scalar(select(func.min(keysets.c.rotates_at))))
+    def outlook(self, *, most_encryptions: int) -> Outlook:
+        """Return when something is to be done next with any key set; see ``due``."""
+        with self._database.translated():
+            found: Outlook = self._lookup.one(most_encryptions=most_encryptions)
+        return found
 
     def name_of(self, kid: UUID) -> tuple[str, VersionState] | None:
         """Return the name of the key set that a key is a version of, and the version's state."""
@@ -128,3 +140,9 @@ class KeySets:
             for row in connection.execute(its) if ids else ():
                 by_set[row.keyset].append(version_of(row))
         return [keyset_of(row, by_set[row.id]) for row in rows]
+
+
+def _outlook_of(row: Any) -> Outlook:
+    due = (instant(row.due_at), instant(row.retires_at), _AT_ONCE if row.is_now else None)
+    first = min((at for at in due if at is not None), default=None)
+    return Outlook(instant(row.rotates_at), first)
