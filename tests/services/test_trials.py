@@ -38,6 +38,12 @@ def test_keys_of_each_algorithm_outlive_a_killed_worker_and_a_restart():
 
 
 @pytest.mark.long
+def test_key_sets_rotate_while_workers_are_killed_and_no_verifier_notices():
+    done = run("scripts.trials.rotation", "--minutes", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.long
 def test_while_everything_fails_at_random_nothing_is_wrong_or_lost():
     done = run("scripts.trials.soak", "--minutes", "0.5")
     assert done.returncode == 0, done.stdout + done.stderr
