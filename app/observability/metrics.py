@@ -2,10 +2,10 @@
 
 import atexit
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
@@ -14,7 +14,13 @@ from prometheus_client.exposition import choose_encoder
 
 from app import current_request
 from app.observability.kinds import Count
-from app.observability.multiprocess import Buffer, metrics_of, registry_of, shared_directory
+from app.observability.multiprocess import (
+    Buffer,
+    metrics_of,
+    observe_all,
+    registry_of,
+    shared_directory,
+)
 from hsm import Cause, Hsm, Observer, Periodic
 
 _FLUSH_SECONDS: Final = 1.0
@@ -63,7 +69,8 @@ class Metrics(Observer):
     def __init__(self, answers: Answers = (), parts: Answers = ()) -> None:
         """Begin at 0 with what may be answered, as requests and as ``parts`` of batches."""
         self._buffer = Buffer()
-        self._noted: deque[tuple[Callable[[float], None], float]] = deque()
+        self._noted: deque[tuple[Counter | Histogram, float]] = deque()
+        self._settling = Lock()
         self._directory = shared_directory()
         self.source: Final = self._directory or str(uuid4())
         """The name of these counters; no others, before or later, have the same."""
@@ -162,28 +169,28 @@ class Metrics(Observer):
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self._note(self._requests[endpoint, str(status)].inc, 1)
-        self._note(self._request_seconds[endpoint,].observe, seconds)
+        self._note(self._requests[endpoint, str(status)], 1)
+        self._note(self._request_seconds[endpoint,], seconds)
 
     def answered_parts(self, endpoint: str, status: int, number: int) -> None:
         """Count requests of a batch."""
-        self._note(self._parts[endpoint, str(status)].inc, number)
+        self._note(self._parts[endpoint, str(status)], number)
 
     def audited(self, outcome: str, number: int = 1) -> None:
         """Count lines of the audit log, written or failed."""
-        self._note(self._audit[outcome,].inc, number)
+        self._note(self._audit[outcome,], number)
 
     def waited(self, seconds: float) -> None:
         """Count a wait for a session."""
         if current := current_request.current():
             current.queue_seconds += seconds
-        self._note(self._queue.observe, seconds)
+        self._note(self._queue, seconds)
 
     def called(self, function: str, seconds: float, code: str | None) -> None:
         """Count a call."""
         if current := current_request.current():
             current.hsm_seconds += seconds
-        self._note(self._calls[function,].observe, seconds)
+        self._note(self._calls[function,], seconds)
         if code is not None:
             self._errors[function, code].inc()
 
@@ -201,7 +208,7 @@ class Metrics(Observer):
 
     def used_registry(self, seconds: float) -> None:
         """Count a use of the registry."""
-        self._note(self._registry_use.observe, seconds)
+        self._note(self._registry_use, seconds)
 
     def dropped(self, number: int) -> None:
         """Count log lines that were dropped."""
@@ -215,17 +222,21 @@ class Metrics(Observer):
         """Show when the next key set rotates; infinite if none does."""
         self._rotation.set(days)
 
-    def _note(self, count: Callable[[float], None], amount: float) -> None:
+    def _note(self, metric: Counter | Histogram, amount: float) -> None:
         """Count later, many at a time: between other work each would cost several times as much."""
-        self._noted.append((count, amount))
+        self._noted.append((metric, amount))
         if len(self._noted) > _MOST_NOTED:
             self._settle()
 
     def _settle(self) -> None:
-        with suppress(IndexError):  # none is left, or somebody else was faster
-            while True:
-                count, amount = self._noted.popleft()
-                count(amount)
+        """Count what has been noted; whoever else comes waits until it is counted."""
+        noted: defaultdict[Counter | Histogram, list[float]] = defaultdict(list)
+        with self._settling:
+            for _ in range(len(self._noted)):
+                metric, amount = self._noted.popleft()
+                noted[metric].append(amount)
+            for metric, amounts in noted.items():
+                _count(metric, amounts)
 
     def _share(self) -> None:
         size, lent = self._hsm.sessions
@@ -246,3 +257,10 @@ class Metrics(Observer):
         return Histogram(
             f"{_PREFIX}{name}", text, labels, registry=self._registry, buckets=_SECONDS
         )
+
+
+def _count(metric: Counter | Histogram, amounts: Sequence[float]) -> None:
+    if isinstance(metric, Histogram):
+        observe_all(metric, amounts)
+    else:
+        metric.inc(sum(amounts))

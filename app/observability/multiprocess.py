@@ -8,13 +8,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Metric, multiprocess, values
+from prometheus_client import CollectorRegistry, Histogram, Metric, multiprocess, values
 
 _DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 _SLOT: Final = "WORKER_SLOT"
@@ -71,6 +73,14 @@ def metrics_of(directory: str, kind: str) -> Iterable[Metric]:
     files = [str(path) for path in Path(directory).glob(f"{kind}_*.db")]
     merged: Iterable[Metric] = multiprocess.MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # it is not
     return merged
+
+
+def observe_all(histogram: Histogram, amounts: Sequence[float]) -> None:
+    """Observe all of ``amounts``: many cost little more than one."""
+    histogram._sum.inc(sum(amounts))  # noqa: SLF001  # as ``observe`` does with each
+    bounds, buckets = histogram._upper_bounds, histogram._buckets  # noqa: SLF001  # as above
+    for place, number in Counter(bisect_left(bounds, amount) for amount in amounts).items():
+        buckets[place].inc(number)
 
 
 def _is_alive(pid: str) -> bool:

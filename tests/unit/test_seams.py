@@ -23,9 +23,16 @@ from gunicorn.workers.gthread import ThreadWorker
 from marshmallow import Schema, fields, post_load, validates_schema
 from marshmallow.decorators import POST_LOAD, VALIDATES_SCHEMA
 from pkcs11 import _pkcs11, types
-from prometheus_client import CollectorRegistry, Counter, metrics, multiprocess, values
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    metrics,
+    multiprocess,
+    values,
+)
 
-from app.observability.multiprocess import Buffer
+from app.observability.multiprocess import Buffer, observe_all
 from app.registry import Registry, migrate
 from app.registry.databases.queries import FIND
 from app.server.intake import Intake
@@ -66,8 +73,9 @@ SOURCES = MappingProxyType(
         "gunicorn policy": (ParsedRequest._apply_header_policy, "ac812cc2fe6b"),
         "gunicorn head": (ParsedRequest.__init__, "f1feb7cdea22"),
         "gunicorn tls": (sock.ssl_context, "069b9e2751d0"),
-        # app/observability/multiprocess.py puts a buffer before it.
+        # app/observability/multiprocess.py puts a buffer before it, and repeats the other.
         "prometheus value": (values.MultiProcessValue, "8077cd2c482f"),
+        "prometheus histogram": (metrics.Histogram.observe, "38beca3be1d1"),
         # hsm/cryptoki binds these to sessions of its own, and makes ``lib`` without its __init__.
         "pkcs11 encrypt": (pyx("EncryptMixin"), "7d843a1af8eb"),
         "pkcs11 decrypt": (pyx("DecryptMixin"), "5d1b071eb170"),
@@ -206,6 +214,26 @@ def sample(files: list[str]) -> float:
     [family] = multiprocess.MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # it is not
     [found] = [sample for sample in family.samples if sample.name == "counted_total"]
     return float(found.value)
+
+
+def test_many_amounts_are_observed_as_one_by_one():
+    amounts = (0.0, 0.5, 0.25, 1.0, 1.5, 2.5, 8.0)
+    together, one_by_one = (CollectorRegistry() for _ in range(2))
+    observe_all(Histogram("h", "x", buckets=(0.5, 1.0, 2.5), registry=together), amounts)
+    histogram = Histogram("h", "x", buckets=(0.5, 1.0, 2.5), registry=one_by_one)
+    for amount in amounts:
+        histogram.observe(amount)
+    assert samples_of(together) == samples_of(one_by_one)
+
+
+def samples_of(registry: CollectorRegistry) -> dict[tuple[str, str | None], float]:
+    """Return values by name and bucket, but for when the histogram was made."""
+    [family] = registry.collect()
+    return {
+        (sample.name, sample.labels.get("le")): sample.value
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
 
 
 def test_prometheus_asks_of_a_value_what_ours_has(counted):
