@@ -5,8 +5,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from gunicorn.http import wsgi
-
 from app.http.request_body import BodyWanted
 from app.http.turns import TURN, TurnAwaited
 from app.server.connection import Connection, Outcome
@@ -61,8 +59,8 @@ def _call(worker: Host, connection: Connection, turns: Turns, sink: Sink) -> boo
     """Have the application answer; tell whether the connection may be used again."""
     started, intake, request = datetime.now(), connection.intake, connection.intake.request
     request.body = intake.body()
-    response, environ = wsgi.create(
-        request, connection.socket, connection.client, connection.server, worker.cfg
+    response, environ = connection.environ.of(
+        request, connection.socket, connection.client, connection.server
     )
     response.sock = sink
     environ["wsgi.multithread"] = True

@@ -1,7 +1,9 @@
-"""The time by which clients have deadlines."""
+"""The time by which clients have deadlines, and the one that they are told."""
 
 import time
 from collections.abc import Callable
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Final
 
 _LONGEST_SECONDS: Final = 1.0
@@ -25,3 +27,13 @@ class Clock:
         """Go on; to be called just before the worker looks."""
         last, self._last = self._last, self._monotonic()
         self.now += min(self._last - last, _LONGEST_SECONDS)
+
+
+def http_date() -> str:
+    """Return the present second for ``Date`` (RFC 9110 §5.6.7), which many answers share."""
+    return _date(int(time.time()))
+
+
+@lru_cache(maxsize=2)
+def _date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)

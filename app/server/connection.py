@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 
 from app.http.turns import Caller
 from app.server.clock import Clock
+from app.server.environ import Environ
 from app.server.intake import Intake
 
 Step = Callable[["Connection"], None]
@@ -59,6 +60,7 @@ class Connection:
         self.client = client
         self.server = server
         self.intake = intake
+        self.environ: Final = Environ()
         self._clock = clock
         self.outgoing = memoryview(b"")
         self.outcome = Outcome.END

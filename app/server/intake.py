@@ -15,8 +15,8 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from app.config import MAX_BODY_BYTES
 from app.errors import BadRequest
 from app.http.request_body import BodyWanted, Unreadable
-from app.server import common_head
-from app.server.chunks import Chunks
+from app.server.framing import common_head
+from app.server.framing.chunks import Chunks
 
 # The end of a header section; after a bare LF, too, gunicorn waits for nothing more.
 _END: Final = re.compile(rb"\r\n\r\n|(?<!\r)\n")
@@ -38,8 +38,10 @@ class Progress(Enum):
 class _Request(Request):  # type: ignore[misc]  # gunicorn has no types
     """A request as gunicorn parses it; expectations are looked at here.
 
-    Of what is common only the framing is left to judge.
+    Of what ``is_common`` only the framing is left to judge.
     """
+
+    is_common = False
 
     # Nothing is sent by gunicorn, and what is not known is ignored, as RFC 9110 §10.1.1 allows.
     _policy_expect_continue = False
@@ -50,6 +52,7 @@ class _Request(Request):  # type: ignore[misc]  # gunicorn has no types
         head = common_head.read(data, most_bytes=most_bytes, but=self.cfg.secure_scheme_headers)
         if head is None or len(head.fields) > self.limit_request_fields:
             return super()._parse_python(unreader, buf)
+        self.is_common = True
         self.method, self.uri, self.path, self.headers = (
             head.method,
             head.path,

@@ -19,6 +19,7 @@ from gunicorn.workers.base import Worker as BaseWorker
 
 import hsm
 from app.http import answers
+from app.server.clock import http_date
 from app.server.confinement import confine
 from app.server.connections import Connections, Deadlines
 from app.server.listening.spread import Spread
@@ -112,7 +113,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         # A terminal sends Ctrl-C to all, and the master alone decides how its workers end.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         os.environ["WORKER_SLOT"] = str(self.slot)
-        util.write_error = write_error
+        util.write_error, util.http_date = write_error, http_date
         confine()
         try:
             super().init_process()

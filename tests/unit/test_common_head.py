@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from gunicorn.config import Config
-from gunicorn.http.errors import NoMoreData, ParseException
+from gunicorn.http import wsgi
+from gunicorn.http.errors import ConfigurationProblem, NoMoreData, ParseException
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
-from app.server import common_head
+from app.server.environ import Environ
+from app.server.framing import common_head
 from app.server.intake import _Request
 
 CLIENT = ("127.0.0.1", 1)
@@ -97,7 +99,7 @@ def made(kind: type[Request], cfg: Config, data: bytes, client: Any = CLIENT) ->
     known = {
         name: value
         for name, value in vars(request).items()
-        if name not in {"body", "unreader", "cfg"}
+        if name not in {"body", "unreader", "cfg", "is_common"}
     }
     rest = unreader.take_buffered()
     return known, type(reader), getattr(reader, "length", None), request.should_close(), rest
@@ -157,3 +159,56 @@ def test_the_limits_of_gunicorn_hold(cfg, setting, value):
 def test_a_field_that_means_something_to_gunicorn_is_left_to_it():
     data = b"GET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n"
     assert common_head.read(data, most_bytes=8190, but={"X-FORWARDED-PROTO": "https"}) is None
+
+
+PEERS: dict[str, tuple[Any, Any]] = {
+    "address": (CLIENT, ("127.0.0.1", 2)),
+    "IPv6": (("::1", 1, 0, 0), ("::1", 2, 0, 0)),
+    "Unix socket": ("", "/run/jose-hsm.sock"),
+}
+
+
+def told(environ: Environ, cfg: Config, data: bytes, peers: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Return what the application is told, and what gunicorn would tell; nothing of a refusal."""
+    try:
+        request = _Request(cfg, IterUnreader([data]), peers[0], 1)
+        theirs = wsgi.create(request, "sock", *peers, cfg)
+    except (ParseException, NoMoreData, StopIteration, ConfigurationProblem):
+        return None, None
+    ours = environ.of(request, "sock", *peers)
+    assert vars(ours[0]) == vars(theirs[0])
+    for one in (ours[1], theirs[1]):
+        one.pop("wsgi.early_hints", None)
+        one["wsgi.errors"] = type(one["wsgi.errors"])
+    return ours[1], theirs[1]
+
+
+@pytest.mark.parametrize("peers", PEERS.values(), ids=PEERS)
+def test_the_application_is_told_of_each_request_what_gunicorn_tells(cfg, peers):
+    environ = Environ()
+    for data in corpus():
+        ours, theirs = told(environ, cfg, data, peers)
+        assert ours == theirs, data
+
+
+def test_a_prefix_of_all_paths_is_left_to_gunicorn(cfg, monkeypatch):
+    monkeypatch.setenv("SCRIPT_NAME", "/v1")
+    environ = Environ()
+    for path in (b"/v1/a", b"/v1/b"):
+        ours, theirs = told(
+            environ, cfg, b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path, PEERS["address"]
+        )
+        assert ours == theirs
+
+
+def test_what_a_proxy_says_of_one_request_is_not_believed_of_the_next(cfg):
+    proxied = b"PROXY TCP4 192.0.2.1 192.0.2.2 3 4\r\n"
+    behind = Config()
+    behind.set("proxy_protocol", "auto")
+    behind.set("http_parser", "python")
+    environ, peers = Environ(), PEERS["address"]
+    ours, theirs = told(environ, behind, proxied + COMMON[0], peers)
+    assert ours == theirs
+    assert ours["REMOTE_ADDR"] == "192.0.2.1"
+    ours, theirs = told(environ, cfg, COMMON[0], peers)
+    assert ours == theirs

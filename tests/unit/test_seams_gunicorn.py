@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from gunicorn import util
 from gunicorn.config import Config
 from gunicorn.http import wsgi
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
@@ -13,6 +14,8 @@ from gunicorn.http.errors import ExpectationFailed, InvalidRequestLine, NoMoreDa
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 from gunicorn.workers.base import Worker
+
+from app.server.clock import http_date
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ("127.0.0.1", 1)
@@ -120,3 +123,17 @@ def test_errors_are_written_by_the_function_that_is_replaced(monkeypatch):
     worker.log = type("Log", (), {"warning": print})()
     worker.handle_error(None, "sink", CLIENT, InvalidRequestLine("x"))
     assert seen == [("sink", 400, "Bad Request")]
+
+
+def test_the_date_is_that_of_the_function_that_is_replaced(monkeypatch):
+    request = parsed(HEAD + b"\r\n")
+    response = wsgi.Response(request, None, request.cfg)
+    response.start_response("200 OK", [("Content-Length", "0")])
+    monkeypatch.setattr("gunicorn.util.http_date", lambda: "now")
+    assert "Date: now\r\n" in response.default_headers()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 951_782_399.9, 1_795_936_509.0, 4_102_444_800.5])
+def test_the_date_is_the_one_that_gunicorn_makes(seconds, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: seconds)
+    assert http_date() == util.http_date()

@@ -1,0 +1,1 @@
+"""Where requests end: their header section, and a chunked body."""
