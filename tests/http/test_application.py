@@ -109,6 +109,22 @@ def test_no_more_is_known_than_there_is_room_for(ours):
         assert len(ours._known) <= _MOST_KNOWN
 
 
+def arguments(app: Flask) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each endpoint, with its arguments and one more."""
+    for rule in app.url_map.iter_rules():
+        yield rule.endpoint, {**dict.fromkeys(rule.arguments, "ä/1"), "more": "a b"}
+
+
+def test_urls_are_built_as_flask_builds_them(flask, ours):
+    for endpoint, values in arguments(flask):
+        for unknown in (True, False):
+            built = [
+                app.url_map.bind("localhost").build(endpoint, values, append_unknown=unknown)
+                for app in (flask, ours)
+            ]
+            assert built[0] == built[1]
+
+
 def functions(app: Flask) -> Iterator[Callable[..., Any]]:
     """Everything that Flask calls for a request, by ``ensure_sync``."""
     yield from app.view_functions.values()

@@ -31,6 +31,7 @@ from prometheus_client import (
     multiprocess,
     values,
 )
+from werkzeug.routing import Rule
 
 from app.observability.multiprocess import Buffer, observe_all
 from app.registry import Registry, migrate
@@ -73,6 +74,8 @@ SOURCES = MappingProxyType(
         "gunicorn policy": (ParsedRequest._apply_header_policy, "ac812cc2fe6b"),
         "gunicorn head": (ParsedRequest.__init__, "f1feb7cdea22"),
         "gunicorn tls": (sock.ssl_context, "069b9e2751d0"),
+        # app/http/application.py leaves out what this has compiled.
+        "werkzeug rule": (Rule.compile, "96edc39424f3"),
         # app/observability/multiprocess.py puts a buffer before it, and repeats the other.
         "prometheus value": (values.MultiProcessValue, "8077cd2c482f"),
         "prometheus histogram": (metrics.Histogram.observe, "38beca3be1d1"),
