@@ -44,6 +44,8 @@ IMPORTED = (
     "gunicorn.app.wsgiapp",
     "psycopg",
     "pytest",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite",
 )
 PROGRAMS = {
     "gunicorn": ("gunicorn.app.wsgiapp", "run"),
