@@ -170,7 +170,7 @@ def _generating(document: Members) -> Members:
     names = ("kty", "alg", "crv", "bits")
     creation["properties"] = {name: creation["properties"][name] for name in names}
     for kind in creation["oneOf"]:
-        del kind["dependentRequired"]
+        del kind["anyOf"]  # of members that are material
         alg = kind["properties"]["alg"]
         alg["enum"] = [name for name in alg["enum"] if name]
         kind["required"] = sorted({*kind["required"], "alg"})
