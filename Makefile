@@ -14,8 +14,12 @@ export PORT STATE_DIR
 
 BIN := .venv/bin
 
+# What is claimed of any token: each algorithm on the wire, attributes, known answers, lives.
+ON_ANY := $(addprefix tests/token/test_,attributes.py known_answers.py life.py) \
+	$(addprefix tests/http/test_,interoperation.py rfc_messages.py raw_signatures.py)
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check token load faults fuzz soak kills warm oracle bench pages lock clean
+.PHONY: help run test test-on check token load faults fuzz soak kills warm oracle bench pages lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +32,10 @@ test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n 4]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-on: ## Run what is claimed of any token on one: TOKEN=nss|kryoptic|kryoptic-pqc
+	@scripts/setup requirements-test.lock
+	@exec $(BIN)/python -m pytest --token $(TOKEN) $(PYTEST_ARGS) $(ON_ANY)
+
 check: ## Lint, formatting, types, the direction of imports, generated files
 	@scripts/setup requirements-test.lock
 	$(BIN)/ruff check
@@ -36,7 +44,7 @@ check: ## Lint, formatting, types, the direction of imports, generated files
 	scripts/swagger-ui --check
 	$(BIN)/python -m pytest -q tests/unit/test_boundary.py tests/documents/test_openapi.py
 
-token: ## Make a token of another make to play with: TOKEN=nss|kryoptic|softhsm [STATE_DIR=var]
+token: ## Make a token of another make to play with: TOKEN=nss|kryoptic|kryoptic-pqc|softhsm [STATE_DIR=var]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m scripts.make_token $(TOKEN) $(STATE_DIR)/$(TOKEN)
 

@@ -20,10 +20,11 @@ from scripts.tokens import TOKENS
 from tests.shared.api import Api, NotOffered
 from tests.shared.callers import WITH_TOKENS, Callers
 from tests.shared.examples import examples
-from tests.shared.forks import COMMON, server
+from tests.shared.forks import COMMON, MAKE, server
 from tests.shared.injector import Injector
 from tests.shared.postgresql import Cluster
 from tests.shared.postgresql import running as running_postgresql
+from tests.shared.tokens import reason_against
 from tests.shared.waiting import HELD, START, until
 
 MEMORY = Path("/dev/shm")
@@ -51,6 +52,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let all processes of the tests know, and properties be tried as often as there is time."""
+    os.environ[MAKE] = config.getoption("--token")
+    if reason := reason_against(os.environ[MAKE]):
+        pytest.exit(f"no test was run: {reason}", returncode=0)
     if config.getoption("--promised"):
         os.environ[HELD] = "1"
     if COMMON not in os.environ:  # the first process; those that it starts find its directory

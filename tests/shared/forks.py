@@ -23,6 +23,8 @@ from tests.shared.waiting import PATIENCE_SECONDS, are_promises_held
 
 COMMON = "TESTS_COMMON_DIRECTORY"
 """The variable that names a directory of all processes of a run of the tests."""
+MAKE = "TESTS_TOKEN"
+"""The variable that names the make of token of a run of the tests."""
 
 _STDERR = 2
 _FIRST = threading.Lock()  # of threads that ask for proofs at once, one tries the token
@@ -100,7 +102,7 @@ def _proven() -> Any:
 
 @cache
 def _proofs() -> Any:
-    """Return what SoftHSM is able to do, tried once for all processes of a run of the tests."""
+    """Return what the token is able to do, tried once for all processes of a run of the tests."""
     if COMMON not in os.environ:  # a trial that is run alone
         return json.loads(_tried())
     kept = Path(os.environ[COMMON], "proofs.json")
@@ -114,7 +116,8 @@ def _proofs() -> Any:
 def _tried() -> str:
     """Return that as JSON, found out in a process that no fault befalls."""
     with tempfile.TemporaryDirectory() as directory:
-        settings = throwaway.make_token(Path(directory) / "state")
+        make = os.environ.get(MAKE, "softhsm")
+        settings = throwaway.make_token(Path(directory) / "state", make)
         arguments = [nursery.__name__, nursery.proofs.__name__, "[]"]
         done = completed("driver", arguments, settings, proves=True)
     assert done.returncode == 0, done.stderr
