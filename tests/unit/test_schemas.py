@@ -15,6 +15,7 @@ from marshmallow import Schema
 import app.factory  # noqa: F401  # all schemas there are
 from app.errors import AppError
 from app.schemas.schema import RequestSchema
+from app.schemas.wrapped import ENC
 from hsm import HsmError
 from scripts.throwaway import ROOT
 
@@ -37,7 +38,15 @@ def examples(node: Any) -> Iterator[dict[str, Any]]:
             yield from examples(value)
 
 
-BODIES = list(examples(json.loads((ROOT / "docs" / "openapi.json").read_text("utf-8"))))
+# The document has no examples of these: they are asked anew, and each wrapping key is used once.
+BYOK_HEADER = {"kid": "85a5ee42", "alg": "dir", "enc": ENC}
+WRAPPED: list[dict[str, Any]] = [
+    {"kid": "85a5ee42", "alg": "RSA-OAEP", "enc": ENC, "ciphertext": "d3JhcHBlZA"},
+    {"schema_version": "1.0.0", "header": BYOK_HEADER, "ciphertext": "d3JhcHBlZA"},
+    BYOK_HEADER,
+]
+DOCUMENT = json.loads((ROOT / "docs" / "openapi.json").read_text("utf-8"))
+BODIES = [*examples(DOCUMENT), *WRAPPED]
 TEXTS = sorted({value for body in BODIES for value in body.values() if isinstance(value, str)})
 SCHEMAS = list(dict.fromkeys(schemas()))
 
@@ -84,13 +93,13 @@ anything = st.recursive(
 
 @cache
 def good_bodies(schema: type[RequestSchema]) -> list[dict[str, Any]]:
-    """Those of the document that ``schema`` reads quickly."""
+    """Those that ``schema`` reads quickly."""
     return [body for body in BODIES if is_read_quickly(schema(), body)]
 
 
 @st.composite
 def changed(draw: st.DrawFn, schema: RequestSchema) -> dict[str, Any]:
-    """A body of the document, of this schema or another, with some members not as they were."""
+    """A good body, of this schema or another, with some members not as they were."""
     body = dict(draw(st.sampled_from(good_bodies(type(schema))) | st.sampled_from(BODIES)))
     names = st.sampled_from([*schema.fields, *body, "unknown"])
     for name in draw(st.sets(names, max_size=3)):
@@ -103,7 +112,7 @@ def changed(draw: st.DrawFn, schema: RequestSchema) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
-def test_bodies_of_the_document_are_read_quickly(schema):
+def test_good_bodies_are_read_quickly(schema):
     assert good_bodies(schema)
 
 
