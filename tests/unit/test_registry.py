@@ -154,6 +154,28 @@ def test_the_schema_is_made_once_by_however_many_at_a_time(postgresql):
     registry._database.engine.dispose()
 
 
+WAITS_LONG = """
+    SELECT EXISTS (
+        SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database
+        WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted
+        AND clock_timestamp() - waitstart > interval '2s'
+    )
+"""
+
+
+def test_whoever_migrates_waits_for_another_who_does(postgresql):
+    """Longer than requests wait for a lock."""
+    url = postgresql.empty()
+    engine = engine_of(url, is_maintenance=True)
+    with ThreadPoolExecutor(1) as threads, engine.begin() as other:
+        other.execute(text("SELECT pg_advisory_xact_lock(1785688933)"))
+        waiting = threads.submit(migrate, url)
+        until(lambda: waiting.done() or other.scalar(text(WAITS_LONG)))
+        other.rollback()
+        waiting.result()
+    engine.dispose()
+
+
 def test_the_migrations_make_the_tables_that_the_queries_know(registry):
     with registry._database.engine.connect() as connection:
         context = MigrationContext.configure(connection)
