@@ -1,6 +1,7 @@
 """A service with a token and a registry of its own, for tests and measurements."""
 
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Final, NamedTuple, Protocol
+
+import requests
 
 from app.config import Config
 from app.registry import migrate
@@ -135,11 +138,18 @@ def server(  # noqa: PLR0913  # settings, all by name
 
 @contextmanager
 def service(*, workers: int = 2, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """Serve a new token, which is gone at the end of the ``with`` block."""
+    """Serve a new token, which each worker has opened; it is gone at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory:
         own = make_token(Path(directory) / "state") | dict(settings or {})
         with server(own, workers=workers) as running:
+            _wait(lambda: _have_tokens(running.url) == workers, running.process)
             yield running
+
+
+def _have_tokens(url: str) -> int:
+    """Return how many workers have opened their token."""
+    text = requests.get(f"{url}/metrics", timeout=_READY_SECONDS).text
+    return len(re.findall(r"^jose_hsm_token_up\{.*\} 1\.0$", text, re.MULTILINE))
 
 
 @contextmanager
