@@ -203,9 +203,10 @@ def test_the_state_of_the_service_is_seen(browser, callers, environment, shots):
     assert "refused" in mac.text
     rows = (each.text for each in browser.find_all("#keys ~ table tbody tr"))
     (numbers,) = (row.split()[2:] for row in rows if row.startswith("oct 256 "))
-    *by_state, total = map(number, numbers)
+    *by_state, total, idle = map(number, numbers)
     assert by_state[0] >= 1
     assert total == sum(by_state)
+    assert idle == 0
     look(browser, shots / "status")
     urls = require_own(browser, callers.url)
     assert not [url for url in urls if "/v1/" in url]
