@@ -49,7 +49,8 @@ def _duration(text: Any, name: str) -> timedelta:
         fail(BadRequest(f"Field '{name}' {error}"))
 
 
-_OF_IMPORTS: Final = ("k", "n", "e", "d", "p", "q", "dp", "dq", "qi", "x", "y", "pub", "priv")
+_MATERIAL: Final = ("k", "n", "e", "d", "p", "q", "dp", "dq", "qi", "x", "y", "pub", "priv")
+_OF_IMPORTS: Final = (*_MATERIAL, "wrapped")
 _OF_ONE_KEY: Final = ("name", "alias", "expires")
 
 

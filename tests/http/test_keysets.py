@@ -15,10 +15,11 @@ BAD_REQUEST, CONFLICT = (400, "bad_request"), (409, "conflict")
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
 WRAPPING = {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A128KW"}
 AES = {"kty": "oct", "alg": "A128GCM"}
+KID = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
+WRAPPED = {"kid": KID, "alg": "RSA-OAEP", "enc": "CKM_RSA_AES_KEY_WRAP", "ciphertext": "AAAA"}
 HMAC = {"kty": "oct", "alg": "HS256"}
 ROTATION = {"every": "P30D", "publish_ahead": "P1D", "retain": "P7D"}
 DATA = {"data": "AAAA"}
-KID = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
 
 
 def put(api: Api, name: str, /, **members: Any) -> Any:
@@ -203,6 +204,7 @@ def test_what_is_granted_on_a_set_is_granted_on_each_version(callers_of_each):
         (EC | {"name": "x"}, BAD_REQUEST),
         (EC | {"expires": "2099-12-31T00:00:00Z"}, BAD_REQUEST),
         (AES | {"k": "A" * 22}, BAD_REQUEST),
+        (AES | {"wrapped": WRAPPED}, BAD_REQUEST),
         ({"kty": "EC"}, BAD_REQUEST),
     ],
     ids=str,
