@@ -14,6 +14,7 @@ from tests.shared.waiting import LONGEST_ANSWER, until
 PREFIX = "/v1/crypto"
 NOT_AVAILABLE = re.compile("'([^' ]+)[^']*' is not available")
 OPENING = "Service unavailable: the token is being opened"
+UNCONFIRMED = "Service unavailable: the token has not said yet whether the registry is its own"
 
 
 def b64u(value: bytes | str) -> str:
@@ -159,7 +160,7 @@ def _crvs(body: Any) -> Iterator[str]:
 
 
 def _unless_opening(answer: Answer) -> Answer | None:
-    is_opening = answer.status == 503 and answer.body["description"] == OPENING
+    is_opening = answer.status == 503 and answer.body["description"] in {OPENING, UNCONFIRMED}
     return None if is_opening else answer
 
 
