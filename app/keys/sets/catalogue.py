@@ -109,7 +109,7 @@ class KeySetCatalogue:
             current_kid=uuid4(),
             destroy_after=labels.destroy_after,
             rotates_at=rotates_at,
-            due_at=rotates_at and rotates_at - self._ahead(policy),
+            due_at=rotates_at and rotates_at - self.rotation.ahead(policy),
         )
         key = creation.new_key(keyset, keyset.current_kid)
         tags = set(labels.tags) - {publication.tag}
@@ -150,20 +150,21 @@ class KeySetCatalogue:
             return {"rotates_at": None, "due_at": None}
         now, current = datetime.now(UTC), keyset.version(keyset.current_kid)
         since = (current and current.current_at) or now
-        rotates_at = max(since + policy.every, now + self._ahead(policy))
-        return {"rotates_at": rotates_at, "due_at": rotates_at - self._ahead(policy)}
+        rotates_at = max(since + policy.every, now + self.rotation.ahead(policy))
+        return {"rotates_at": rotates_at, "due_at": rotates_at - self.rotation.ahead(policy)}
 
     def read(self, principal: Principal, name: str) -> dict[str, Any]:
         """Return everything that is known of a key set."""
         keyset = self.find(principal, name, Right.READ)
-        return describe_set(keyset, self.registry.keysets.tags_of(keyset))
+        return describe_set(keyset, self.registry.tags.of(keyset.id))
 
     def page(self, principal: Principal, *, after: str, limit: int) -> Page:
         """Return those key sets that the caller may read, by their names."""
         reader = None if principal.may_on_every_key(Right.READ) else str(principal)
         found = self.registry.keysets.page(reader, after=after, limit=limit + 1)
         shown = found[:limit]
-        told = [describe_set(keyset, self.registry.keysets.tags_of(keyset)) for keyset in shown]
+        tags = self.registry.tags.of_all([keyset.id for keyset in shown])
+        told = [describe_set(keyset, tags.get(keyset.id, [])) for keyset in shown]
         return Page(told, shown[-1].name if len(found) > limit else None)
 
     def rotate(self, principal: Principal, name: str, at: datetime | None) -> dict[str, Any]:
@@ -173,7 +174,7 @@ class KeySetCatalogue:
             now = datetime.now(UTC)
             version = keyset.version(keyset.next_kid)
             published_at = (version and version.published_at) or now
-            ahead = self.rotation.ahead(keyset)
+            ahead = self.rotation.ahead(keyset.policy)
             rotates_at = max(at or now, published_at + ahead)
             due_at = rotates_at if version else rotates_at - ahead
             self.registry.keysets.steps.schedule(keyset, rotates_at=rotates_at, due_at=due_at)
@@ -280,11 +281,7 @@ class KeySetCatalogue:
         keyset = self.registry.keysets.find(name)
         if keyset is None:  # it has been destroyed meanwhile
             raise KeyNotFound
-        return describe_set(keyset, self.registry.keysets.tags_of(keyset))
-
-    def _ahead(self, policy: Policy | None) -> timedelta:
-        longest = self.rotation.max_age
-        return longest if policy is None else max(policy.publish_ahead, longest)
+        return describe_set(keyset, self.registry.tags.of(keyset.id))
 
     def _require_slow(self, policy: Policy | None) -> None:
         """Raise ``BadRequest`` if a verifier that obeys the JWKS could meet an unknown kid."""

@@ -19,7 +19,7 @@ from app.audit import AuditLog
 from app.errors import AuditUnavailable, RegistryUnavailable
 from app.keys.budget import WARNING_AT
 from app.keys.sets.versions import VersionCreation
-from app.registry import KeySet, Overtaken, Registry, Version, VersionState
+from app.registry import KeySet, Overtaken, Policy, Registry, Version, VersionState
 from hsm import HsmError, TokenUnavailable
 
 logger = logging.getLogger(__name__)
@@ -101,9 +101,9 @@ class Rotation:
         except (HsmError, RegistryUnavailable, AuditUnavailable) as error:
             logger.info("the key set %s does not go on now: %s", name, error)
 
-    def ahead(self, keyset: KeySet) -> timedelta:
+    def ahead(self, policy: Policy | None) -> timedelta:
         """Return how long a version is published before it signs."""
-        return max(keyset.policy.publish_ahead, self.max_age) if keyset.policy else self.max_age
+        return self.max_age if policy is None else max(policy.publish_ahead, self.max_age)
 
     def _step(self, keyset: KeySet, now: datetime) -> bool:
         """Make the first step that is due; return whether there was one."""
@@ -148,7 +148,7 @@ class Rotation:
             "before": str(keyset.current_kid),
             "rotates_at": rotates_at and rotates_at.isoformat(),
         }
-        due_at = rotates_at and rotates_at - self.ahead(keyset)
+        due_at = rotates_at and rotates_at - self.ahead(keyset.policy)
         self.registry.keysets.steps.rotate(
             keyset, event, now=now, rotates_at=rotates_at, due_at=due_at
         )
@@ -203,7 +203,7 @@ class Rotation:
         version = keyset.version(keyset.next_kid)
         if version is None or version.published_at is not None:
             return {}
-        earliest = now if keyset.is_urgent else now + self.ahead(keyset)
+        earliest = now if keyset.is_urgent else now + self.ahead(keyset.policy)
         planned = keyset.rotates_at or earliest
         is_early = (keyset.unaudited or {}).get("cause") != "time"
         rotates_at = earliest if is_early else max(planned, earliest)

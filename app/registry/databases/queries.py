@@ -44,10 +44,10 @@ FIND_ALL_CURRENT_FOR: Final = (
 _RETIRING: Final = select(func.min(versions.c.retires_at)).where(
     versions.c.state == literal_column("'previous'")
 )
-_IS_URGENT: Final = and_(
+IS_URGENT: Final = and_(
     versions.c.kid == keysets.c.current_kid, versions.c.state == literal_column("'compromised'")
 )
-_IS_SPENT: Final = and_(_IS_CURRENT, keys.c.encryptions >= bindparam("most_encryptions"))
+IS_SPENT: Final = and_(_IS_CURRENT, keys.c.encryptions >= bindparam("most_encryptions"))
 
 
 def _is_any_set(condition: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -60,8 +60,8 @@ OUTLOOK: Final = select(
     _RETIRING.scalar_subquery().label("retires_at"),
     or_(
         _is_any_set(keysets.c.unaudited.is_not(None)),
-        _is_any_set(_IS_URGENT),
-        _is_any_set(_IS_SPENT),
+        _is_any_set(IS_URGENT),
+        _is_any_set(IS_SPENT),
     ).label("is_now"),
 )
 """When something is to be done with a key set: every worker asks, all the time."""

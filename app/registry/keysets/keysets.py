@@ -9,11 +9,11 @@ from uuid import UUID
 from sqlalchemy import Select, exists, or_, select
 
 from app.registry.databases.database import Database, instant
-from app.registry.databases.queries import OUTLOOK
+from app.registry.databases.queries import IS_SPENT, IS_URGENT, OUTLOOK
 from app.registry.keysets.records import KeySet, Version, VersionState, keyset_of, version_of
 from app.registry.keysets.steps import Steps
 from app.registry.records import VISIBLE, Key, record_of
-from app.registry.tables import grants, keys, keysets, tags, versions
+from app.registry.tables import grants, keys, keysets, versions
 
 _AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -73,22 +73,16 @@ class KeySets:
         retiring = select(versions.c.keyset).where(
             versions.c.retires_at <= now, versions.c.state == VersionState.PREVIOUS
         )
-        is_spent = exists(keys).where(
-            keys.c.kid == keysets.c.current_kid, keys.c.encryptions >= most_encryptions
-        )
-        is_urgent = exists(versions).where(
-            versions.c.kid == keysets.c.current_kid,
-            versions.c.state == VersionState.COMPROMISED,
-        )
         query = select(keysets).where(
             or_(
                 keysets.c.unaudited.is_not(None),
                 keysets.c.due_at <= now,
                 keysets.c.id.in_(retiring),
-                is_urgent,
-                is_spent,
+                exists(versions).where(IS_URGENT),
+                exists(keys).where(IS_SPENT),
             )
         )
+        query = query.params(most_encryptions=most_encryptions)
         return self._found(query.order_by(keysets.c.due_at))
 
     def is_spent(self, keyset: KeySet, most_encryptions: int) -> bool:
@@ -124,12 +118,6 @@ class KeySets:
         )
         with self._database.reading() as connection:
             return [record_of(row) for row in connection.execute(query)]
-
-    def tags_of(self, keyset: KeySet) -> list[str]:
-        """Return the tags of a key set, sorted."""
-        query = select(tags.c.tag).where(tags.c.kid == str(keyset.id))
-        with self._database.reading() as connection:
-            return sorted(connection.scalars(query))
 
     def _found(self, query: Select[Any]) -> list[KeySet]:
         with self._database.reading() as connection:

@@ -182,12 +182,9 @@ class Steps:
                 connection.execute(versions.update().where(*endless, is_previous).values(ends))
             if tag_names is not None:
                 own = select(tags.c.tag).where(tags.c.kid == str(keyset.id))
-                before = tags.c.kid.in_(list(map(str, kids))), tags.c.tag.in_(own)
-                old = [
-                    (row.kid, row.tag) for row in connection.execute(select(tags).where(*before))
-                ]
-                for kid, tag in old:
-                    _untag(connection, kid, tag)
+                before = list(connection.scalars(own))
+                its = tags.c.kid.in_(list(map(str, kids))), tags.c.tag.in_(before)
+                connection.execute(delete(tags).where(*its))
                 _tag(connection, kids, tag_names)
 
     def grant(self, keyset: KeySet, principal: str, operations: Iterable[str]) -> None:
@@ -310,5 +307,5 @@ def _tag(connection: Connection, kids: Iterable[UUID], names: Iterable[str]) -> 
         connection.execute(insert(tags), rows)
 
 
-def _untag(connection: Connection, kid: UUID | str, name: str) -> None:
+def _untag(connection: Connection, kid: UUID, name: str) -> None:
     connection.execute(delete(tags).where(tags.c.kid == str(kid), tags.c.tag == name))
