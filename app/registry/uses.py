@@ -4,12 +4,12 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
+from importlib import import_module
 from threading import Lock
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, literal, not_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.errors import RegistryUnavailable
 from app.registry.databases.database import Database
@@ -19,7 +19,6 @@ _DAY_SECONDS: Final = 86_400
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 _MOST_NOTED: Final = 65_536
 _BATCH: Final = 1000
-_INSERT: Final[Mapping[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 class Uses:
@@ -66,7 +65,7 @@ class Uses:
 def write_use(connection: Connection, kids: Sequence[str], day: date) -> None:
     """Write that the keys of ``kids`` have been used on ``day``, if they are still there."""
     its = select(keys.c.kid, literal(day, uses.c.day.type)).where(keys.c.kid.in_(kids))
-    new = _INSERT[connection.dialect.name](uses)
+    new = _insert(connection.dialect.name)(uses)
     # In an order that all have: two who write the same keys do not wait for each other in a ring.
     new = new.from_select(["kid", "day"], its.order_by(keys.c.kid))
     is_later = uses.c.day < new.excluded.day
@@ -75,6 +74,11 @@ def write_use(connection: Connection, kids: Sequence[str], day: date) -> None:
             index_elements=[uses.c.kid], set_={"day": new.excluded.day}, where=is_later
         )
     )
+
+
+def _insert(dialect: str) -> Any:
+    """Return INSERT with ON CONFLICT: a dialect takes long to import, and one is in use already."""
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert
 
 
 def is_unused_since(day: date) -> ColumnElement[bool]:
