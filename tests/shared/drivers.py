@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -24,6 +25,18 @@ def result_of(
     done = completed("driver", command, environment, proves=proves)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def dies(environment: Mapping[str, str], driver: Callable[..., object], *arguments: object) -> None:
+    """Run ``driver`` in a process of its own, which has to be ``killed``."""
+    command = [driver.__module__, driver.__name__, json.dumps(arguments)]
+    done = completed("driver", command, environment)
+    assert abs(done.returncode) == signal.SIGKILL, done
+
+
+def killed(*_arguments: object, **_members: object) -> None:
+    """Be killed here."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def call() -> None:

@@ -3,10 +3,8 @@
 # ruff: noqa: PLR0913, PLR0917  # fixtures
 
 import json
-import os
-import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,7 +28,7 @@ from app.rights import Principal, Role
 from app.schemas.keys import KeyRequest
 from app.schemas.labels import Labels
 from hsm import CryptoFailure, Hsm, KeyNotFound, KeyRef, KeySpec, TokenUnavailable
-from tests.shared.forks import completed
+from tests.shared.drivers import dies, killed
 from tests.shared.waiting import until
 
 OWNER = Principal("token:owner", {Role.CREATOR})
@@ -271,11 +269,6 @@ def test_of_two_who_restore_or_destroy_a_key_one_has_done_it(host):
 # --- Whoever dies or fails over it ---
 
 
-def killed(*_arguments: object, **_members: object) -> None:
-    """Be killed here."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 STEPS = {
     "before the objects go": (Hsm, "destroy"),
     "before the line is written": (AuditLog, "record"),
@@ -291,19 +284,13 @@ def die_over_a_destruction(step: str, url: str, state_dir: str) -> None:
     host.janitor.settle()
 
 
-def dies(environment: Mapping[str, str], *arguments: str) -> None:
-    command = [__name__, die_over_a_destruction.__name__, json.dumps(arguments)]
-    done = completed("driver", command, environment)
-    assert abs(done.returncode) == signal.SIGKILL, done
-
-
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("step", STEPS)
 def test_what_a_killed_worker_leaves_another_one_ends(
     step, host, database_url, environment, tmp_path, monkeypatch
 ):
     kid = host.deleted(ago=timedelta(seconds=1), alias="mine")
-    dies(environment, step, database_url, str(tmp_path))
+    dies(environment, die_over_a_destruction, step, database_url, str(tmp_path))
     assert kid in host.registry.specs()
     for ask in (host.catalogue.restore, host.catalogue.read, host.keyring.creation.destroy):
         for name in (str(kid), "mine"):

@@ -4,8 +4,6 @@
 
 import json
 import math
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +34,7 @@ from app.schemas.keys import KeyRequest
 from app.schemas.keysets import KeySetRequest
 from app.schemas.labels import Labels
 from hsm import CryptoFailure, Hsm, KeyNotFound, KeyRef, KeySpec, TokenUnavailable
-from tests.shared.forks import completed
+from tests.shared.drivers import dies, killed
 
 OWNER = Principal("token:owner", {Role.CREATOR})
 OTHER = Principal("token:other", {Role.CREATOR})
@@ -541,11 +539,6 @@ def test_of_workers_and_hosts_one_makes_each_step(host, database_url, token, tmp
 # --- Whoever dies over it ---
 
 
-def killed(*_arguments: object, **_members: object) -> None:
-    """Be killed here."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 STEPS: Mapping[str, tuple[type, str]] = {
     "before the key is there": (Hsm, "generate"),
     "before it is a version": (Steps, "add_next"),
@@ -569,10 +562,7 @@ def test_what_a_killed_worker_leaves_another_one_goes_on_with(
 ):
     host.make()
     host.move(due_at=past())
-    arguments = json.dumps([step, database_url, str(tmp_path)])
-    command = [__name__, die_over_a_rotation.__name__, arguments]
-    done = completed("driver", command, environment)
-    assert abs(done.returncode) == signal.SIGKILL, done
+    dies(environment, die_over_a_rotation, step, database_url, str(tmp_path))
     keyset = host.settle()
     assert host.states == ["current", "next"]
     assert keyset.rotates_at >= keyset.versions[1].published_at + POLICY["publish_ahead"]

@@ -2,8 +2,6 @@
 
 # ruff: noqa: PLR0913, PLR0917  # fixtures
 
-import json
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,8 +27,9 @@ from hsm.importing import unwrapping
 from hsm.importing.wrapped_imports import WrappedImports
 from hsm.storage.token_store import TokenStore
 from tests.http.test_wrapped_imports import body_of, der, public_of, wrapped_for
-from tests.shared.forks import completed
-from tests.token.test_destroy_after import OWNER, Host, killed
+from tests.shared import drivers
+from tests.shared.drivers import killed
+from tests.token.test_destroy_after import OWNER, Host
 
 pytestmark = pytest.mark.usefixtures("softhsm")
 
@@ -178,9 +177,7 @@ def dies(environment: Mapping[str, str], database_url: str, tmp_path: Path) -> A
     """What has another worker of the host die."""
 
     def dies(step: str, body: Mapping[str, Any] | None = None) -> None:
-        command = [__name__, die.__name__, json.dumps([step, database_url, str(tmp_path), body])]
-        done = completed("driver", command, environment)
-        assert abs(done.returncode) == signal.SIGKILL, done
+        drivers.dies(environment, die, step, database_url, str(tmp_path), body)
 
     return dies
 
