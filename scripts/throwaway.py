@@ -142,13 +142,13 @@ def service(*, workers: int = 2, settings: Mapping[str, str] | None = None) -> I
     with tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory:
         own = make_token(Path(directory) / "state") | dict(settings or {})
         with server(own, workers=workers) as running:
-            _wait(lambda: _have_tokens(running.url) == workers, running.process)
+            _wait(lambda: connected_workers(running.url) == workers, running.process)
             yield running
 
 
-def _have_tokens(url: str) -> int:
-    """Return how many workers have opened their token."""
-    text = requests.get(f"{url}/metrics", timeout=_READY_SECONDS).text
+def connected_workers(url: str, *, timeout_seconds: float = _READY_SECONDS) -> int:
+    """Return how many workers say that they have their token."""
+    text = requests.get(f"{url}/metrics", timeout=timeout_seconds).text
     return len(re.findall(r"^jose_hsm_token_up\{.*\} 1\.0$", text, re.MULTILINE))
 
 

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import itertools
 import json
-import re
 import resource
 import signal
 import socket
@@ -23,7 +22,7 @@ import pytest
 import requests
 
 from scripts.bench.keys import registry_of
-from scripts.throwaway import Server, make_token
+from scripts.throwaway import Server, connected_workers, make_token
 from scripts.workers import is_gone, kill, workers_of
 from tests.faults.control import Fault
 from tests.faults.crashing import DEATHS
@@ -203,7 +202,7 @@ def assert_eight_workers_boot(settings: Mapping[str, str], log: Path, key: Key |
     with log.open("wb") as output, server(settings, workers=8, log=output) as started:
         key = key or Key(api_of(started.url))
         until(lambda: all(is_served(started.url, key) for _ in range(40)))
-        until(lambda: are_connected(started.url) == 8)
+        until(lambda: connected_workers(started.url, timeout_seconds=STATE.seconds) == 8)
         with load(started.url, key, clients=16) as clients:
             pids = set(workers_of(started.process.pid))
             time.sleep(1)
@@ -216,12 +215,6 @@ def assert_eight_workers_boot(settings: Mapping[str, str], log: Path, key: Key |
     assert "not connected" not in printed
     assert "Traceback" not in printed
     return key
-
-
-def are_connected(url: str) -> int:
-    """Return how many workers say that they have their token."""
-    figures = requests.get(f"{url}/metrics", timeout=STATE.seconds).text
-    return len(re.findall(r"^jose_hsm_token_up\{.*\} 1\.0$", figures, re.MULTILINE))
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.long)])
