@@ -26,7 +26,7 @@ help: ## Show this help
 
 run: ## Serve on 127.0.0.1 with a development token: [PORT=8000] [STATE_DIR=var]
 	@scripts/setup requirements.lock
-	@exec scripts/run
+	@exec $(BIN)/jose-hsm dev --port $(PORT) --state-dir $(STATE_DIR)
 
 test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n 4]
 	@scripts/setup requirements-test.lock

@@ -16,6 +16,7 @@ from typing import IO, Final, NamedTuple, Protocol
 import requests
 
 from app.config import Config
+from app.operator import serving
 from app.registry import migrate
 from scripts import tokens
 from scripts.tokens import TOKENS
@@ -23,7 +24,7 @@ from scripts.workers import workers_of
 
 ROOT: Final = Path(__file__).parent.parent
 LABEL: Final = tokens.LABEL
-CONFIGURATION: Final = "deploy/gunicorn.conf.py"
+CONFIGURATION: Final = str(serving.CONFIGURATION)
 _READY_SECONDS: Final = 300  # a bound for what hangs: a busy machine may take long
 _STOP_SECONDS: Final = 300
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Protocol
 
+from app.operator.serving.development import softhsm_module
+
 _ROOT: Final = Path(__file__).parent.parent
 LABEL: Final = "throwaway"
 _NEWER_CURVES: Final = ("EdDSA", "Ed25519", "Ed448", "X25519")
@@ -58,8 +60,10 @@ class SoftHsm(SoftwareToken):
         environment = {"SOFTHSM2_CONF": str(conf)}
         command = ["softhsm2-util", "--init-token", "--free", "--label", LABEL]
         _run([*command, "--pin", pin, "--so-pin", pin], environment)
-        module = _run([str(_ROOT / "scripts" / "find-softhsm")]).strip()
-        return environment | {"JOSE_HSM_PKCS11_MODULE": module, "JOSE_HSM_TOKEN_LABEL": LABEL}
+        return environment | {
+            "JOSE_HSM_PKCS11_MODULE": str(softhsm_module()),
+            "JOSE_HSM_TOKEN_LABEL": LABEL,
+        }
 
 
 class Nss(SoftwareToken):

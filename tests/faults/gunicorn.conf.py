@@ -2,11 +2,11 @@
 # ruff: noqa: N999  # the name that the service's own has
 
 import runpy
-from pathlib import Path
 
+from app.operator.serving import CONFIGURATION
 from tests.faults.control import obey
 
-_own = runpy.run_path(str(Path(__file__).parents[2] / "deploy" / "gunicorn.conf.py"))
+_own = runpy.run_path(str(CONFIGURATION))
 assert "post_fork" not in _own, "it would be lost"
 globals().update(_own)
 

@@ -598,7 +598,8 @@ def test_a_worker_without_memory_fails_alone(settings):
 FORKED = """
 import runpy, time
 from pathlib import Path
-globals().update(runpy.run_path("deploy/gunicorn.conf.py"))
+from app.operator.serving import CONFIGURATION
+globals().update(runpy.run_path(str(CONFIGURATION)))
 graceful_timeout = 600
 def post_fork(server, worker):
     Path({path!r}).touch()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from app.operator.serving import CONFIGURATION
 from scripts.throwaway import ROOT
 from tests.faults.test_processes import (
     Key,
@@ -100,7 +101,7 @@ def test_the_pin_is_a_credential_and_there_are_no_core_dumps() -> None:
 
 def test_systemd_waits_longer_for_the_end_than_gunicorn_for_its_workers() -> None:
     unit = (UNITS / "jose-hsm.service").read_text()
-    settings = (ROOT / "deploy" / "gunicorn.conf.py").read_text()
+    settings = CONFIGURATION.read_text()
     stop = int(unit.partition("TimeoutStopSec=")[2].split()[0])
     graceful = int(settings.partition("graceful_timeout = ")[2].split()[0])
     assert stop > graceful + 5
@@ -122,9 +123,9 @@ def activated(
         **settings,
         "LISTEN_FDS": "1",
         "WEB_CONCURRENCY": "2",
-        "GUNICORN": f"{sys.executable} -m gunicorn -c deploy/gunicorn.conf.py",
+        "SERVE": f"{Path(sys.executable).with_name('jose-hsm')} serve",
     }
-    command = 'exec 3<&"$0"; LISTEN_PID=$$ exec $GUNICORN "app:create_app()"'
+    command = 'exec 3<&"$0"; LISTEN_PID=$$ exec $SERVE'
     with subprocess.Popen(
         ["bash", "-c", command, str(listener.fileno())],
         cwd=ROOT,

@@ -3,15 +3,15 @@
 import os
 import socket
 import subprocess
-import sys
 
 import pytest
 
 from app.config import Config
+from app.operator.serving import COMMAND
 from app.registry import migrate
 from app.settings import ConfigError
 from scripts.throwaway import ROOT
-from tests.shared.waiting import COMMAND
+from tests.shared import waiting
 
 GOOD = {
     "JOSE_HSM_PKCS11_MODULE": "/usr/lib/module.so",
@@ -99,15 +99,14 @@ def test_gunicorn_cannot_be_made_to_serve_others_by_its_own_option(environment):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "-c", "deploy/gunicorn.conf.py"]
     done = subprocess.run(
-        [*command, "--bind", f"0.0.0.0:{port}", "app:create_app()"],
+        [*COMMAND, "--bind", f"0.0.0.0:{port}"],
         cwd=ROOT,
         env={**os.environ, **environment},
         check=False,
         capture_output=True,
         text=True,
-        timeout=COMMAND.seconds,
+        timeout=waiting.COMMAND.seconds,
     )
     assert done.returncode != 0
     assert "without authentication only loopback addresses are served" in done.stderr

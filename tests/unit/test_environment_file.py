@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.operator.cli.environment_file import parse, read
+from app.operator.cli.environment_file import parse, read, written
 from app.settings import ConfigError
 
 GENERATOR = Path("/usr/lib/systemd/user-environment-generators/30-systemd-environment-d-generator")
@@ -80,3 +80,8 @@ def test_a_file_that_cannot_be_read_is_said_to_be_that(tmp_path):
     (tmp_path / "latin").write_bytes(b"A=\xe9")
     with pytest.raises(ConfigError, match=r"latin is not in UTF-8$"):
         read(tmp_path / "latin")
+
+
+@pytest.mark.parametrize("value", [*READ.values(), "'", "a\nb", "$HOME `id`", "\\"])
+def test_what_is_written_is_read_as_the_same(value):
+    assert parse(written({"A": value, "B": "b"})) == {"A": value, "B": "b"}

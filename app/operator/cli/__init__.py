@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,7 +14,10 @@ from app.server.confinement import confine
 
 _COMMANDS: Final = MappingProxyType(
     {
+        "serve": ("serving", "Serve as the settings say."),
+        "dev": ("serving", "Serve on loopback with a token for development."),
         "migrate": ("registry", "Create or update the schema of the registry."),
+        "config": ("settings", "Show and check the settings."),
         "claim": ("registry", "Have the token belong to this registry, and to no other."),
         "reconcile": ("registry", "Finish or undo what killed processes left."),
         "audit": ("audit", "Look after the audit log."),
@@ -50,6 +54,12 @@ class LazyCommand(click.Command):
         return self.load().make_context(*arguments, **named)
 
 
+def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:  # click's
+    if is_asked:
+        print(f"jose-hsm {version('jose-hsm')}")
+        context.exit()
+
+
 jose_hsm: Final = click.Group(
     "jose-hsm",
     help="Settings are read from the environment, as the service does.",
@@ -59,7 +69,15 @@ jose_hsm: Final = click.Group(
             type=click.Path(path_type=Path),
             metavar="FILE",
             help="Take these, too, from a file such as systemd's EnvironmentFile=.",
-        )
+        ),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_version,
+            help="Show the version and exit.",
+        ),
     ],
     context_settings={"help_option_names": ["-h", "--help"]},
     commands=[LazyCommand(name, *row) for name, row in _COMMANDS.items()],

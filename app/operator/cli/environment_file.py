@@ -19,6 +19,7 @@ _ENTRY: Final = re.compile(
 )
 _QUOTED: Final = re.compile(r"""'(?P<single>[^']*)'|"(?P<double>(?:[^"\\]|\\.)*)\"""", re.DOTALL)
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
+_SPECIAL: Final = re.compile(r'[\\"`$]')
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -48,6 +49,15 @@ def parse(text: str) -> Mapping[str, str]:
         if entry["name"]:
             variables[entry["name"]] = _quoted(entry["quoted"]) + _plain(entry["plain"])
     return variables
+
+
+def written(variables: Mapping[str, str]) -> str:
+    """Return a text that sets ``variables``."""
+    return "".join(f'{name}="{_quotable(value)}"\n' for name, value in variables.items())
+
+
+def _quotable(value: str) -> str:
+    return _SPECIAL.sub(r"\\\g<0>", value)
 
 
 def _objection(entry: re.Match[str]) -> str | None:

@@ -3,6 +3,7 @@
 import click
 
 from app.config import Config
+from app.errors import RegistryCause, RegistryUnavailable
 from app.keys.owning import claim as claim_token
 from app.operator.cli.command import CommandFailed, configured
 from app.operator.cli.output import print_list
@@ -38,6 +39,12 @@ def _require_no_other(config: Config) -> None:
             f"{PREFIX}STATE_DIR mounted, and {PREFIX}DATABASE_URL right? `jose-hsm restore` puts a "
             "backup here; `jose-hsm migrate --new` and `jose-hsm claim` begin anew"
         )
+
+
+def require_migrated(config: Config) -> None:
+    """Raise ``RegistryUnavailable`` if this version cannot work with the registry, or not now."""
+    if revision_at(config.registry_url).age in {Age.MISSING, Age.OLD}:
+        raise RegistryUnavailable(RegistryCause.SCHEMA)
 
 
 @click.command()

@@ -1,8 +1,9 @@
-"""How gunicorn serves jose-hsm: ``gunicorn -c deploy/gunicorn.conf.py 'app:create_app()'``.
+"""How gunicorn serves jose-hsm: ``jose-hsm serve`` gives it this file.
 
 The master never touches PKCS#11: a token's handles do not survive a fork. What is set here can be
 set otherwise in ``GUNICORN_CMD_ARGS``, for example ``--max-requests 0``.
 """
+# ruff: noqa: N999  # no module: gunicorn executes it, anew whenever it is reloaded
 
 import os
 import socket
@@ -138,5 +139,5 @@ def _refuse_taken(host: str, port: int) -> None:
         except OSError as error:
             sys.exit(
                 f"jose-hsm: cannot listen on {host}:{port}: {error.strerror}; "
-                "choose another JOSE_HSM_BIND (make run PORT=…)"
+                "choose another JOSE_HSM_BIND (jose-hsm dev --port …, make run PORT=…)"
             )

@@ -1,0 +1,97 @@
+"""``jose-hsm config``: what the service would be told, and whether it is there."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import Field, fields
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from app.config import Config
+from app.duration import write_duration
+from app.errors import RegistryUnavailable
+from app.operator.cli.command import as_json as json_option
+from app.operator.cli.command import configured
+from app.operator.cli.output import print_json, print_table
+from app.operator.cli.registry import require_migrated
+from app.settings import ConfigError, name_of, principals
+
+_NOT_SHOWN: Final = "(not shown)"
+
+
+@click.group()
+def config() -> None:
+    """Show and check the settings."""
+
+
+@config.command()
+@json_option
+@configured
+def show(config: Config, *, as_json: bool) -> int:
+    """Show every setting as it is written; of secrets only that they are set."""
+    shown = {name_of(setting): _shown(config, setting) for setting in fields(Config)}
+    if as_json:
+        print_json(shown)
+    else:
+        print_table(("setting", "value", "set"), (_row(*item) for item in shown.items()))
+    return 0
+
+
+def _row(name: str, value: str | None) -> tuple[str, str | None, str]:
+    return name, value, "yes" if os.environ.get(name) else ""
+
+
+def _shown(config: Config, setting: Field[Any]) -> str | None:
+    value = getattr(config, setting.name)
+    if value is None or value == ():
+        return None
+    if not setting.repr:
+        return _NOT_SHOWN
+    match value:
+        case bool():
+            return str(int(value))
+        case tuple():
+            return ("|" if setting.metadata["parse"] is principals else ",").join(value)
+        case timedelta():
+            return write_duration(value)
+    return str(value)
+
+
+@config.command()
+@configured
+def check(config: Config) -> int:
+    """See whether all files that the settings name can be read, and the registry is migrated.
+
+    Prints what is wrong, a line each; the exit status is then 1. The token is not opened:
+    `jose-hsm doctor` does that.
+    """
+    problems = [*_of_files(config), *_of_contents(config)]
+    for problem in problems:
+        print(problem)
+    if not problems:
+        print("all that the settings name is there")
+    return int(bool(problems))
+
+
+def _of_files(config: Config) -> Iterator[str]:
+    for setting in fields(Config):
+        path = getattr(config, setting.name)
+        if isinstance(path, Path) and (reason := _objection(path)):
+            yield f"{name_of(setting)}: {path} {reason}"
+
+
+def _objection(path: Path) -> str | None:
+    if not path.exists():
+        return "is not there"
+    return None if os.access(path, os.R_OK) else "cannot be read"
+
+
+def _of_contents(config: Config) -> Iterator[str]:
+    for look in (config.read_proxy_secret, partial(require_migrated, config)):
+        try:
+            look()
+        except (ConfigError, RegistryUnavailable) as error:
+            yield str(error)

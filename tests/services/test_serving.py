@@ -1,0 +1,152 @@
+"""The command serves: from a wheel, from any directory, on a token that it makes itself."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from app.operator.serving import DevelopmentToken
+from scripts.throwaway import ROOT, reserved_address
+from tests.shared.api import Api
+from tests.shared.command import jose_hsm
+from tests.shared.waiting import ANSWER, COMMAND
+
+SOURCES = (
+    "app",
+    "hsm",
+    "docs/openapi.json",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "softhsm.conf",
+)
+PIN = "0123456789"
+COMMAND_LINE = "import sys; from app.operator.cli import main; sys.exit(main())"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a wheel of the project puts into site-packages."""
+    sources, wheels = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheels")
+    for name in SOURCES:
+        (sources / name).parent.mkdir(exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, sources / name)
+    pip = [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", wheels, sources], check=True)
+    (wheel,) = wheels.iterdir()
+    directory = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(directory)
+    return directory
+
+
+@contextmanager
+def running(installed: Path, elsewhere: Path, *arguments: str) -> Iterator[str]:
+    """Run the command as it is installed, in the directory ``elsewhere``; give what it serves."""
+    elsewhere.mkdir(exist_ok=True)
+    (elsewhere / "app.py").write_text("raise SystemExit('this is no module of the service')")
+    own = {name: text for name, text in os.environ.items() if not name.startswith("JOSE_HSM_")}
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", COMMAND_LINE, *arguments],
+        cwd=elsewhere,
+        env=own | {"PYTHONPATH": str(installed), "WEB_CONCURRENCY": "1", "JOSE_HSM_PIN": PIN},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            lines = []
+            for line in process.stdout or ():
+                lines.append(line)
+                if url := re.search(r"http://127\.0\.0\.1:\d+", line):
+                    break
+            else:
+                pytest.fail("".join(lines))
+            yield url[0]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            rest, _ = process.communicate(timeout=COMMAND.seconds)
+    assert "Traceback" not in rest
+
+
+@pytest.mark.usefixtures("softhsm")
+def test_an_installed_wheel_serves_from_any_directory(installed, tmp_path):
+    with reserved_address() as place:
+        port = place.rpartition(":")[2]
+        with running(installed, tmp_path / "here", "dev", "--port", port) as url:
+            api = Api.over_http(url)
+            body = {"kid": api.create(kty="oct", alg="HS256")["kid"], "alg": "HS256", "data": ""}
+            mac = api.ok("/mac", body)
+            assert requests.get(f"{url}/openapi.json", timeout=ANSWER.seconds).status_code == 200
+        settings = tmp_path / "here" / "var" / "settings"
+        assert PIN not in settings.read_text()
+        there = tmp_path / "there"
+        with running(installed, there, "--settings", str(settings), "serve") as url:
+            assert Api.over_http(url).ok("/mac", body) == mac
+
+
+def test_what_has_no_schema_is_not_served(environment, tmp_path):
+    settings = {**environment, "JOSE_HSM_STATE_DIR": str(tmp_path)}
+    done = jose_hsm(settings, "serve")
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("run `jose-hsm migrate`")
+    checked = jose_hsm(settings, "config", "check")
+    assert (checked.returncode, checked.stdout.count("\n")) == (1, 1)
+    assert checked.stdout.strip().endswith("run `jose-hsm migrate`")
+
+
+def test_what_the_settings_name_is_looked_for(environment, tmp_path):
+    assert jose_hsm(environment, "config", "check").returncode == 0
+    missing = {"JOSE_HSM_PIN_FILE": str(tmp_path / "pin"), "JOSE_HSM_PKCS11_MODULE": "/none.so"}
+    done = jose_hsm({**environment, **missing}, "config", "check")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "JOSE_HSM_PKCS11_MODULE: /none.so is not there",
+        f"JOSE_HSM_PIN_FILE: {tmp_path / 'pin'} is not there",
+    ]
+
+
+GIVEN = {
+    "JOSE_HSM_PKCS11_MODULE": "/usr/lib/module.so",
+    "JOSE_HSM_TOKEN_LABEL": "label",
+    "JOSE_HSM_PIN": "s3cret-pin",
+    "JOSE_HSM_DATABASE_URL": "postgresql+psycopg://user:s3cret-word@host/db",
+    "JOSE_HSM_AUTH": "token,jwt",
+    "JOSE_HSM_JWT_ISSUER": "https://issuer.example",
+    "JOSE_HSM_JWT_AUDIENCE": "jose-hsm",
+    "JOSE_HSM_JWT_JWKS": "https://issuer.example/jwks",
+    "JOSE_HSM_ADMINS": "token:alice|mtls:CN=b,O=c",
+    "JOSE_HSM_DESTROY_AFTER": "P30D",
+    "JOSE_HSM_PAGES": "0",
+}
+
+
+def test_settings_are_shown_as_they_are_written_and_secrets_are_not():
+    shown = jose_hsm(GIVEN, "config", "show", "--json")
+    table = jose_hsm(GIVEN, "config", "show")
+    assert "s3cret" not in shown.stdout + table.stdout
+    said = {name: text for name, text in json.loads(shown.stdout).items() if name in GIVEN}
+    secrets = dict.fromkeys(["JOSE_HSM_PIN", "JOSE_HSM_DATABASE_URL"], "(not shown)")
+    assert said == GIVEN | secrets
+    assert {line.split()[0] for line in table.stdout.splitlines() if line.endswith("yes")} == set(
+        GIVEN
+    )
+
+
+def test_where_another_token_is_named_none_is_made(tmp_path):
+    token = DevelopmentToken(state_dir=tmp_path, given=GIVEN)
+    settings = {**GIVEN, **token.settings()}
+    token.make(settings)
+    assert list(tmp_path.iterdir()) == []
+    assert settings.keys() - GIVEN.keys() == {"JOSE_HSM_STATE_DIR", "SOFTHSM2_CONF"}
