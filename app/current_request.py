@@ -11,6 +11,11 @@ import hsm
 from app.kid import is_kid
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,128}", re.ASCII)
+_TRACEPARENT: Final = re.compile(
+    r"((?P<first>00)|(?!00|ff)[0-9a-f]{2})"
+    r"-(?!0{32})(?P<trace_id>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?(first)|(-.*)?)"
+)
+"""W3C Trace Context §3.2: later versions may go on behind what the first one has."""
 _ALGS: Final = frozenset({hsm.DIRECT, *hsm.ALGORITHMS})
 
 
@@ -34,13 +39,15 @@ class RequestRecord:
         "queue_seconds",
         "request_id",
         "started",
+        "trace_id",
         "when_audited",
     )
 
-    def __init__(self, request_id: str = "") -> None:
+    def __init__(self, request_id: str = "", trace_id: str | None = None) -> None:
         self.started = time.perf_counter()
         is_given = request_id and _REQUEST_ID.fullmatch(request_id)
         self.request_id = request_id if is_given else os.urandom(16).hex()
+        self.trace_id = trace_id
         self.kid: str | None = None
         self.kids: list[str] = []  # of a message that several keys have made
         self.new_kid: str | None = None
@@ -54,9 +61,14 @@ class RequestRecord:
         """Of a batch: how many were answered by which endpoint with which status."""
         self.when_audited: Callable[[], None] | None = None
 
+    def ids(self) -> dict[str, str]:
+        """Return what tells the request, and the trace that it belongs to, from others in a log."""
+        trace = {} if self.trace_id is None else {"trace_id": self.trace_id}
+        return {"request_id": self.request_id, **trace}
+
     def part(self) -> "RequestRecord":
         """Return the record of one part of the request."""
-        return RequestRecord(self.request_id)
+        return RequestRecord(self.request_id, self.trace_id)
 
     def gather(
         self, answered: Mapping[tuple[str, int], int], parts: Iterable["RequestRecord"]
@@ -82,11 +94,19 @@ class RequestRecord:
 _current: Final[ContextVar[RequestRecord | None]] = ContextVar("request", default=None)
 
 
-def begin(request_id: str = "") -> RequestRecord:
-    """Start the record of the request of this thread; an id that is not well-formed is replaced."""
-    record = RequestRecord(request_id)
+def begin(request_id: str = "", traceparent: str = "") -> RequestRecord:
+    """Start the record of the request of this thread; an id that is not well-formed is replaced.
+
+    A ``traceparent`` that is not is ignored.
+    """
+    record = RequestRecord(request_id, _trace_of(traceparent) if traceparent else None)
     _current.set(record)
     return record
+
+
+def _trace_of(traceparent: str) -> str | None:
+    found = _TRACEPARENT.fullmatch(traceparent)
+    return found["trace_id"] if found else None
 
 
 def end() -> None:

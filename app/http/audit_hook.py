@@ -57,7 +57,7 @@ class AuditHook:
         try:
             self._log.record(
                 is_synced=is_change,
-                **self._of_request(request, current.request_id),
+                **self._of_request(request, current),
                 **_of_use(request.endpoint, current, status),
             )
         except OSError:
@@ -79,7 +79,7 @@ class AuditHook:
         ]
         if self._log is None or not audited:
             return
-        of_all = self._of_request(request, audited[0][1].record.request_id)
+        of_all = self._of_request(request, audited[0][1].record)
         try:
             self._log.record_all(
                 {
@@ -96,10 +96,10 @@ class AuditHook:
         else:
             self._metrics.audited("written", len(audited))
 
-    def _of_request(self, request: Request, request_id: str) -> dict[str, Any]:
+    def _of_request(self, request: Request, current: RequestRecord) -> dict[str, Any]:
         """Return what all lines of a request begin with."""
         return {
-            "request_id": request_id,
+            **current.ids(),
             "principal": auth.caller(),
             "address": self._address.of(request),
         }

@@ -92,7 +92,7 @@ def _members(record: logging.LogRecord) -> dict[str, Any]:
         "message": _message(record),
     }
     if current := current_request.current():
-        members["request_id"] = current.request_id
+        members |= current.ids()
     if record.exc_info:
         members["traceback"] = "".join(_trace(record.exc_info[1]))
     return members

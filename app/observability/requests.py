@@ -49,7 +49,8 @@ class Requests:
     def begin(self) -> None:
         """Start the record of the request."""
         request = _request()
-        current = current_request.begin(request.environ.get("HTTP_X_REQUEST_ID", ""))
+        given = map(request.environ.get, ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT"))
+        current = current_request.begin(*(text or "" for text in given))
         if request.view_args:
             current.name(kid=request.view_args.get("kid"))
 
@@ -81,7 +82,7 @@ def _members(
     request: Request, current: RequestRecord, status: int, seconds: float
 ) -> dict[str, Any]:
     members = {
-        "request_id": current.request_id,
+        **current.ids(),
         "principal": auth.caller(),
         "endpoint": request.endpoint,
         "method": request.method if request.method in _METHODS else None,

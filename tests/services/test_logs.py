@@ -34,6 +34,10 @@ REQUEST = {
 }
 
 
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
 
@@ -51,18 +55,23 @@ def test_each_request_has_one_line_and_every_answer_its_id(environment, tmp_path
         for odd in ("", "a b", "x" * 129, "secret,other"):
             made = api.request("GET", "/unknown", headers={"X-Request-Id": odd})
             assert len(made.headers["X-Request-Id"]) == 32
+        traced = api.request("POST", "/mac", json=body, headers={"traceparent": TRACEPARENT})
+        assert traced.status == 200
         odd_kid = {"kid": "secret", "alg": "HS256", "data": ""}
         assert api.post("/mac", odd_kid).status == 404
         requests.get(running.url + "/health/live", timeout=LIFE.seconds)
     written = [line for line in lines(output) if "endpoint" in line]
-    assert all(line.keys() == REQUEST for line in written)
+    assert all(line.keys() - {"trace_id"} == REQUEST for line in written)
+    assert sum("trace_id" in line for line in written) == 1
     assert [line["endpoint"] for line in written] == [
         "keys.create",
         "signing.mac",
         *4 * [None],
         "signing.mac",
+        "signing.mac",
     ]
-    created, used, *_, refused = written
+    created, used, *_, traced_line, refused = written
+    assert traced_line["trace_id"] == TRACE_ID
     assert created["new_kid"] == used["kid"] == kid
     assert (used["request_id"], used["alg"], used["status"]) == ("a.B-1/=", "HS256", 200)
     assert (refused["kid"], refused["status"], refused["error"]) == (None, 404, "not_found")

@@ -408,6 +408,7 @@ KNOWN = {
     "Accept": "application/json",
     "Idempotency-Key": "mine-1",
     "If-None-Match": '"etag"',
+    "Traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     "User-Agent": "client/1",
 }
 
