@@ -4,6 +4,7 @@ import atexit
 import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, NamedTuple
@@ -109,6 +110,8 @@ class Metrics(Observer):
             "keyset_days_until_rotation", "Until the next one of any, below 0 if late", "livemin"
         )
         self._audit = Children(self._counter("audit_lines", "Lines for the audit log", "outcome"))
+        self._build = self._gauge("build_info", "1, by the version that serves", "max", "version")
+        self._build.labels(version("jose-hsm")).set(1)
         self._up.set(0)
         self._bear(answers, parts)
 

@@ -1,9 +1,10 @@
-"""The alerts for Prometheus: valid, on figures that there are, and seen from the first event on."""
+"""Alerts and dashboard: valid, on figures that there are, and seen from the first event on."""
 
 import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ from tests.shared.documents import rows
 
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
 ALERTS = {rule["alert"]: rule for rule in yaml.safe_load(RULES.read_text())["groups"][0]["rules"]}
+
+DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text())
+SHOWN = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+PLACE = 'job=~"$job", instance=~"$instance"'
 
 checked = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
@@ -100,11 +105,29 @@ def test_each_alert_is_silent_until_the_first_event_and_not_afterwards(tmp_path:
     promtool("test", "rules", path)
 
 
-def selectors() -> set[tuple[str, str]]:
-    """Return each metric that a rule names, with what it wants of its labels."""
+@checked
+def test_what_the_dashboard_shows_is_valid(tmp_path: Path) -> None:
+    rules = [
+        {"record": f"shown:{number}", "expr": expression.replace("$__rate_interval", "5m")}
+        for number, expression in enumerate(SHOWN)
+    ]
+    path = tmp_path / "rules.yml"
+    path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", path)
+
+
+def test_the_dashboard_shows_chosen_services_and_every_figure() -> None:
+    assert all(expression.count("jose_hsm_") == expression.count(PLACE) for expression in SHOWN)
+    shown = {re.sub("_(bucket|count|total)$", "", name) for name, _ in selectors(SHOWN)}
+    assert shown == {family.name for family in Metrics(ANSWERS, PARTS)._registry.collect()}
+
+
+def selectors(expressions: Iterable[str]) -> set[tuple[str, str]]:
+    """Return each metric that is named, with what is wanted of its labels."""
     found = set()
-    for rule in ALERTS.values():
-        text = re.sub(r'\{__name__=~"([\w|]+)", ', r"\1{", " ".join(rule["expr"].split()))
+    for expression in expressions:
+        bare = " ".join(expression.replace(PLACE, "").split())
+        text = re.sub(r'\{__name__=~"([\w|]+)", ', r"\1{", bare)
         for names, labels in re.findall(r"(jose_hsm_[\w|]+)(?:\{([^}]*)\})?", text):
             found |= {(name, labels) for name in names.split("|") if name.startswith("jose_hsm")}
     return found
@@ -117,17 +140,32 @@ def matches(labels: dict[str, str], wanted: str) -> bool:
     )
 
 
-@pytest.mark.parametrize(("name", "wanted"), sorted(selectors()))
-def test_a_rule_names_a_figure_that_is_there_from_the_start(name: str, wanted: str) -> None:
+def figures(name: str, wanted: str) -> list[float]:
+    """Return the values at the start, of those with any label of what is not listed before."""
     metrics = Metrics(ANSWERS, PARTS)
-    metrics._calls.bear([("C_Sign",)])  # its histogram has functions that nobody lists
-    found = [
+    metrics._calls.bear([("C_Sign",)])
+    metrics._errors.bear([("C_Sign", "DeviceError")])
+    metrics._request_seconds.bear([("signing.sign",)])
+    metrics._sessions.bear([("idle",)])
+    return [
         sample.value
         for family in metrics._registry.collect()
         for sample in family.samples
         if sample.name == name and matches(sample.labels, wanted)
     ]
-    assert 0 in found
+
+
+RULED = selectors(rule["expr"] for rule in ALERTS.values())
+
+
+@pytest.mark.parametrize(("name", "wanted"), sorted(RULED))
+def test_a_rule_names_a_figure_that_is_there_from_the_start(name: str, wanted: str) -> None:
+    assert 0 in figures(name, wanted)
+
+
+@pytest.mark.parametrize(("name", "wanted"), sorted(selectors(SHOWN)))
+def test_the_dashboard_shows_figures_that_there_are(name: str, wanted: str) -> None:
+    assert figures(name, wanted)
 
 
 def test_the_page_lists_the_alerts_and_why_there_is_each() -> None:
