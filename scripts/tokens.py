@@ -21,6 +21,11 @@ _KRYOPTIC: Final = _ROOT / "scripts" / "kryoptic"
 _CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jose-hsm"
 
 
+def imported_wrapped(name: str) -> str:
+    """Return how ``lacks`` names the import of wrapped keys of a kind, or on a curve."""
+    return f"{name} imported wrapped"
+
+
 class SoftwareToken(Protocol):
     """One make of token.
 
@@ -46,7 +51,9 @@ class SoftwareToken(Protocol):
 class SoftHsm(SoftwareToken):
     """SoftHSM 2, as Debian and Ubuntu have it."""
 
-    lacks = frozenset({OAEP_BY_ITSELF, *_ML_DSA})
+    lacks = frozenset(
+        {OAEP_BY_ITSELF, *_ML_DSA, *map(imported_wrapped, ("Ed25519", "Ed448", "X25519"))}
+    )
 
     def needs(self) -> str | None:
         """See ``SoftwareToken``."""
@@ -73,6 +80,7 @@ class Nss(SoftwareToken):
         {
             *("CKA_ALLOWED_MECHANISMS", "CKA_COPYABLE", "CKA_LOCAL", "CKA_DERIVE"),
             *("ES256K", *_NEWER_CURVES, *_ML_DSA, ANY_SIZE),
+            *map(imported_wrapped, ("RSA", "P-256", "P-384", "P-521")),
         }
     )
 
@@ -155,7 +163,7 @@ TOKENS: Final[Mapping[str, SoftwareToken]] = MappingProxyType(
         "softhsm": SoftHsm(),
         "nss": Nss(),
         "kryoptic": Kryoptic("system", lacks=[*_NEWER_CURVES, *_ML_DSA]),
-        "kryoptic-pqc": Kryoptic("pqc", lacks=["Ed448"]),
+        "kryoptic-pqc": Kryoptic("pqc", lacks=["Ed448", imported_wrapped("X25519")]),
     }
 )
 

@@ -13,6 +13,7 @@ from hsm.cryptoki.faults import Fault, fault_of
 from hsm.cryptoki.handles import Key, bind, bind_public, temporary
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
+from hsm.cryptoki.usages import USAGES, read, require_usages
 from hsm.errors import (
     CryptoFailure,
     DecryptionFailed,
@@ -73,6 +74,8 @@ def keep(  # noqa: PLR0913, PLR0917  # what is unwrapped, and what becomes of it
             raise WrappedKeyRefused
         try:
             return token.stores[new.storage].keep_unwrapped(session, new, unwrap, public)
+        except CryptoFailure as error:
+            raise WrappedKeyRefused from error
         except PKCS11Error as error:
             if fault_of(error) is not Fault.BUG:
                 raise
@@ -82,12 +85,16 @@ def keep(  # noqa: PLR0913, PLR0917  # what is unwrapped, and what becomes of it
 def is_that_key(
     keys: Keys, token: Token, spec: KeySpec, unwrap: Unwrap, public: PublicKey | None
 ) -> bool:
-    """Tell whether ``unwrap`` gives a key of ``spec`` that works, and that of ``public``."""
+    """Tell whether ``unwrap`` gives a key of ``spec`` that works, and that of ``public``.
+
+    One that may do more than was asked for is not that key.
+    """
     made = unless_rejected(lambda: unwrap(**token.templates.unwrapped(spec)))
     if made is None:
         return False
     with temporary(bind(keys.session, made)) as key:
         try:
+            require_usages(made, token.templates.usages(spec.algorithms), read(made, USAGES))
             return bool(unless_rejected(lambda: _works(keys, token, spec, key, public)))
         except _NOT_THAT_KEY:
             return False

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 from pkcs11 import Attribute, Object, ObjectClass, PKCS11Error
 from pkcs11.exceptions import FunctionFailed
 
-from hsm.algorithms.families import CEK_WRAPPING
+from hsm.algorithms.families import CEK_WRAPPING, Algorithm
 from hsm.algorithms.kinds import PrivateKey, PublicKey
 from hsm.cryptoki.attributes import LABEL_PREFIX, Templates, identity
 from hsm.cryptoki.canary import CANARY_IDS, Canary
@@ -26,12 +26,11 @@ from hsm.cryptoki.objects import (
     secrets_of,
 )
 from hsm.cryptoki.session import Session
-from hsm.errors import Cause, KeyNotFound, TokenUnavailable
+from hsm.cryptoki.usages import USAGES, read, require_usages
+from hsm.errors import Cause, CryptoFailure, KeyNotFound, TokenUnavailable
 from hsm.importing.ways import Unwrap
 from hsm.messages import OWN_KEY, KeyRef, Made
 from hsm.storage.store import Material, Store
-
-AnyHandle = TypeVar("AnyHandle", bound=Handle)
 
 # SoftHSM can overlook what another process has just created; see ``softhsm``, and its issue 573.
 _SEARCHES: Final = 3
@@ -169,28 +168,32 @@ class TokenStore(Store):
     def _made_secret(self, ref: KeyRef, made: Iterable[Object]) -> Made:
         """Remember the objects of a new key, of which the last may have overwritten another."""
         (row,) = ref.spec.algorithms
-        for key_object, each in zip(secrets_of(row), made, strict=True):
-            self._remember(ref.kid, key_object, Handle.of, each)
+        for key_object, part, each in zip(secrets_of(row), row.parts, made, strict=True):
+            self._require_as_meant(ref.kid, key_object, [part], each)
+            self._handles.put(ref.kid, key_object, Handle.of(each))
         return Made(ref)
 
     def _made_pair(self, ref: KeyRef, public: Object, private: Object) -> Made:
-        self._remember(ref.kid, PRIVATE, Handle.of, private)
-        return Made(ref, self._remember(ref.kid, PUBLIC, PublicHandle.of, public).numbers)
+        for key_object, each in ((PRIVATE, private), (PUBLIC, public)):
+            self._require_as_meant(ref.kid, key_object, ref.spec.algorithms, each)
+        half = PublicHandle.of(public)
+        self._handles.put(ref.kid, PRIVATE, Handle.of(private))
+        self._handles.put(ref.kid, PUBLIC, half)
+        return Made(ref, half.numbers)
 
-    def _remember(
-        self,
-        kid: UUID,
-        key_object: KeyObject,
-        handle_of: Callable[[Object], AnyHandle],
-        made: Object,
-    ) -> AnyHandle:
-        """Remember a new object, having read it back."""
+    def _require_as_meant(
+        self, kid: UUID, key_object: KeyObject, rows: Iterable[Algorithm], made: Object
+    ) -> None:
+        """Read a new object back; one that may do more than it is for is destroyed."""
         meant = {Attribute.ID: key_object.key_id(kid)} | key_object.template
-        if any(made[name] != value for name, value in meant.items()):
+        found = read(made, [*meant, *USAGES])
+        if any(found.get(name) != value for name, value in meant.items()):
             raise FunctionFailed
-        handle = handle_of(made)
-        self._handles.put(kid, key_object, handle)
-        return handle
+        try:
+            require_usages(made, self._templates.usages(rows), found)
+        except CryptoFailure:
+            made.destroy()
+            raise
 
     def _handle(self, session: Session, kid: UUID, key_object: KeyObject) -> Handle:
         handle = self._handles.get(kid, key_object)
