@@ -163,7 +163,7 @@ TOKENS: Final[Mapping[str, SoftwareToken]] = MappingProxyType(
         "softhsm": SoftHsm(),
         "nss": Nss(),
         "kryoptic": Kryoptic("system", lacks=[*_NEWER_CURVES, *_ML_DSA]),
-        "kryoptic-pqc": Kryoptic("pqc", lacks=["Ed448", imported_wrapped("X25519")]),
+        "kryoptic-pqc": Kryoptic("pqc", lacks=[imported_wrapped("X25519")]),
     }
 )
 

@@ -114,6 +114,7 @@ class SignatureAlgorithm(Algorithm):
     ``is_prehashed`` it is taken before the token is called. ``param`` is (hash, MGF, salt length
     in bytes). ``signature_bytes`` is ``None`` where the modulus or the curve decides.
     ``digest_mechanism`` signs a digest that somebody else has taken; ``None`` where none does.
+    With ``has_curve_params`` the mechanism gets the ``sign_param`` of the curve of the key.
     """
 
     family: ClassVar[Family] = Family.SIGNATURE
@@ -124,6 +125,7 @@ class SignatureAlgorithm(Algorithm):
     is_prehashed: bool = False
     digest_mechanism: Mechanism | None = None
     signature_bytes: int | None = None
+    has_curve_params: bool = False
 
     @property
     def is_random(self) -> bool:
@@ -132,7 +134,12 @@ class SignatureAlgorithm(Algorithm):
 
     @property
     def ways(self) -> tuple[Algorithm, ...]:
-        """See ``Algorithm``. Tokens that hash nothing sign a digest that is taken here."""
+        """See ``Algorithm``. Tokens that hash nothing sign a digest that is taken here.
+
+        And some want parameters for Ed448 that others do without.
+        """
+        if any(curve.sign_param for curve in self.curves):
+            return (self, replace(self, has_curve_params=True))
         if self.is_prehashed or self.digest_mechanism is None:
             return (self,)
         return (self, replace(self, mechanism=self.digest_mechanism, is_prehashed=True))

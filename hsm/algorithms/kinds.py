@@ -142,7 +142,8 @@ class Curve:
     ``ec_params`` is the DER of its OID, and ``printable`` the other name of it (PKCS#11 v3.0
     §2.3.3). A curve of OKP keys has the classes ``public_class`` and
     ``private_class`` of ``cryptography``, the others are a ``weierstrass`` curve of it. ``fips``
-    says whether FIPS mode offers it.
+    says whether FIPS mode offers it. ``sign_param`` is CK_EDDSA_PARAMS (phFlag, context), where
+    signatures on the curve have to have some (PKCS#11 v3.0 §2.3.14).
     """
 
     crv: str
@@ -154,6 +155,7 @@ class Curve:
     private_class: Any = None
     printable: str = ""
     fips: bool = True
+    sign_param: tuple[bool, bytes | None] | None = None
 
     @property
     def signature_bytes(self) -> int:
@@ -209,6 +211,7 @@ ED448: Final = Curve(
     private_class=ed448.Ed448PrivateKey,
     printable="edwards448",
     fips=False,
+    sign_param=(False, None),
 )
 X25519: Final = Curve(
     crv="X25519",

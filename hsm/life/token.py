@@ -275,17 +275,17 @@ class _Trials:
         )
 
     def _way(self, row: Algorithm) -> Offer:
-        """Return what is offered of the first way that works; if none does, why the first not."""
-        refused = []
+        """Return what is offered of the first way that is refused with the fewest of its keys."""
+        tried: list[tuple[dict[str, str], Algorithm]] = []
         for way in row.ways:
             attempt = partial(self._proof.attempt, way)
             name = row.name if way is row else f"{row.name} {way.mechanism.name}"
-            offer = offer_of(way, self._refusals(way, attempt, name), "token")
-            if offer.is_offered:
-                self.rows[row.name] = way
-                return offer
-            refused.append(offer)
-        return refused[0]
+            tried.append((self._refusals(way, attempt, name), way))
+            if not tried[-1][0]:
+                break
+        refusals, way = min(tried, key=lambda found: len(found[0]))
+        self.rows[row.name] = way
+        return offer_of(way, refusals, "token")
 
     def _transport(self, row: KeyManagement, encs: Sequence[ContentEncryption]) -> Offer:
         if self._kek_refusal is not None:

@@ -8,6 +8,7 @@ from typing import Final
 from pkcs11 import Mechanism, PKCS11Error
 
 from hsm.algorithms.families import SignatureAlgorithm
+from hsm.algorithms.kinds import curve_of
 from hsm.cryptoki.keys import Keys
 from hsm.errors import WrongResult
 from hsm.software import verify as software
@@ -28,7 +29,7 @@ def sign(keys: Keys, row: SignatureAlgorithm, signing_input: bytes) -> bytes:
     Raises ``WrongResult`` if it is not one of the public half: a faulty signature must not leave,
     and one of RSA can even give away the key (Boneh, DeMillo, Lipton 1997).
     """
-    signature = keys.private.sign(_digested(row, signing_input), **_mechanism(row))
+    signature = keys.private.sign(_digested(row, signing_input), **_mechanism(keys, row))
     if not software.is_valid(keys.public.numbers, row, signing_input, signature):
         raise WrongResult("signature")
     return signature
@@ -52,7 +53,7 @@ def verify(keys: Keys, row: SignatureAlgorithm, signing_input: bytes, signature:
         return False
     digested = _digested(row, signing_input)
     try:
-        return keys.public.verify(digested, signature, **_mechanism(row))
+        return keys.public.verify(digested, signature, **_mechanism(keys, row))
     except PKCS11Error as error:
         if keys.canary.blames_input(error, keys.session):
             return False
@@ -75,5 +76,11 @@ def _with_info(mechanism: Mechanism | None, digest: bytes) -> bytes:
     return _DIGEST_INFOS.get((mechanism, len(digest)), b"") + digest
 
 
-def _mechanism(row: SignatureAlgorithm) -> dict[str, object]:
-    return {"mechanism": row.mechanism, "mechanism_param": row.param}
+def _mechanism(keys: Keys, row: SignatureAlgorithm) -> dict[str, object]:
+    param = _curve_param(keys) if row.has_curve_params else row.param
+    return {"mechanism": row.mechanism, "mechanism_param": param}
+
+
+def _curve_param(keys: Keys) -> tuple[bool, bytes | None] | None:
+    curve = curve_of(keys.public.numbers)
+    return curve.sign_param if curve else None

@@ -105,6 +105,25 @@ def test_a_vendors_code_in_one_trial_refuses_what_was_tried_and_nothing_else(tri
         assert found.refusal(crv) == reason
 
 
+def test_ed448_has_parameters_where_the_token_wants_them(trials, chaos):
+    """PKCS#11 v3.0 §2.3.14. This one wants them on Ed25519 too, where they mean Ed25519ctx."""
+
+    def want_params(original: Any, *words: int) -> int:
+        mechanism, _, param_bytes = (ctypes.c_ulong * 3).from_address(words[1])
+        lacks_them = mechanism == Mechanism.EDDSA and not param_bytes
+        return injector.MECHANISM_PARAM_INVALID if lacks_them else int(original(*words))
+
+    for function in ("C_SignInit", "C_VerifyInit"):
+        chaos.replace(function, want_params)
+    offers = trials.offers(
+        {name: reason for name, reason in trials.known.items() if not name.startswith("Ed")}
+    )
+    refused = "the token answers MechanismParamInvalid"
+    assert offers["Ed448"] == trials.before["Ed448"]
+    assert offers["EdDSA"].refused_crvs == {"Ed25519": refused}
+    assert offers["Ed25519"].reason == refused
+
+
 def answer_oddly(value: int) -> dict[str, Any]:
     """Have C_SignInit answer ``value`` to ECDSA from the start."""
     chaos = _injector()
