@@ -3,13 +3,16 @@
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Final
+
+from marshmallow import ValidationError
 
 from app import current_request
 from app.errors import NOT_AN_OBJECT, BadRequest
 from app.http.answers import Answer, answer
-from app.http.operations import OPERATIONS, kids_of
+from app.http.operations import OPERATIONS, Body, MessageOperation, kids_of
 from app.keys.use import KeyUse
 from app.rights import Principal
 from app.schemas.fields import Offers
@@ -18,7 +21,51 @@ from hsm import Cause, TokenUnavailable
 LONGEST_SECONDS: Final = 30.0
 """After so long what has not begun is refused; a proxy may wait a minute for all."""
 
+_DATA: Final = "data"
+
 Request = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A body that is good: what it has in common with others, and the kids that it names."""
+
+    body: Body = field(repr=False)
+    alike: Hashable | None
+    kids: frozenset[str]
+    names: tuple[str | None, ...]
+    """What its record has for kid, alg and enc."""
+
+
+class Bodies:
+    """Checks the bodies of one batch, for a token that makes ``offers``."""
+
+    def __init__(self, offers: Offers) -> None:
+        self._offers: Final = offers
+        self._known: Final[dict[Hashable, Checked]] = {}
+
+    def check(
+        self,
+        operation: MessageOperation,
+        members: dict[str, Any],
+        record: current_request.RequestRecord,
+    ) -> Checked:
+        """Return the body of a request; note what it names in ``record``, the current one.
+
+        Of one that differs from a good one in its data alone, only the data is checked. Raises
+        what ``MessageOperation.load`` does.
+        """
+        others = {name: value for name, value in members.items() if name != _DATA}
+        common = (operation.endpoint, *others.items()) if _are_texts(others) else None
+        if common in self._known:
+            with suppress(ValidationError):  # the whole of it is checked, for what is to be said
+                return _like(self._known[common], operation, members, record)
+        body = operation.load(members, self._offers)
+        names = (record.kid, record.alg, record.enc)
+        checked = Checked(body=body, alike=operation.alike(body), kids=kids_of(body), names=names)
+        if common and checked.alike and operation.differs_in_data:
+            self._known[common] = replace(checked, body=dict(body))
+        return checked
 
 
 class Part:
@@ -26,7 +73,7 @@ class Part:
 
     def __init__(self, request: Request, whole: current_request.RequestRecord) -> None:
         self.operation = OPERATIONS[request["op"]]
-        self.body: dict[str, Any] | None = None
+        self.checked: Checked | None = None
         self._id = {"id": request["id"]} if request.get("id") is not None else {}
         self.record = whole.part()
         self.answer: Answer
@@ -39,37 +86,40 @@ class Part:
     @property
     def kids(self) -> frozenset[str]:
         """The kids that it names, if it got as far as that."""
-        return kids_of(self.body) if self.body else frozenset()
+        return self.checked.kids if self.checked else frozenset()
 
     @property
     def alike(self) -> Hashable:
         """What other parts have, too, that can be performed in one series with it."""
-        alike = self.operation.alike(self.body) if self.body else None
-        return alike or self
+        return (self.checked and self.checked.alike) or self
 
     @property
     def answer_body(self) -> dict[str, Any]:
         """What the answer to the batch has of it."""
         return {**self._id, "status": int(self.answer.status), "body": self.answer.body}
 
-    def load(self, members: Any, offers: Offers) -> None:
+    @property
+    def body(self) -> Body:
+        """Its body, empty if it was refused."""
+        return self.checked.body if self.checked else {}
+
+    def load(self, members: Any, bodies: Bodies) -> None:
         """Check its body."""
         current_request.switch(self.record)
         try:
             _require_object(members)
-            self.body = self.operation.load(members, offers)
+            self.checked = bodies.check(self.operation, members, self.record)
         except Exception as error:  # noqa: BLE001  # as Flask does; none may touch another part
             self.answer = answer(error)
 
     def perform(self, keys: KeyUse, principal: Principal, deadline: float) -> None:
         """Perform its operation, unless it has been refused."""
-        body, self.body = self.body, None
-        if body is None:
+        if self.checked is None:
             return
         current_request.switch(self.record)
         try:
             _require_time(deadline)
-            self.answer = Answer(HTTPStatus.OK, self.operation.perform(keys, principal, body))
+            self.answer = Answer(HTTPStatus.OK, self.operation.perform(keys, principal, self.body))
         except Exception as error:  # noqa: BLE001  # as above
             self.answer = answer(error)
 
@@ -88,10 +138,10 @@ def run(
 ) -> list[Part]:
     """Answer all ``requests``, in order."""
     deadline = time.monotonic() + LONGEST_SECONDS
-    parts = [Part(request, whole) for request in requests]
+    parts, bodies = [Part(request, whole) for request in requests], Bodies(offers)
     try:
         for part, request in zip(parts, requests, strict=True):
-            part.load(request.get("body"), offers)
+            part.load(request.get("body"), bodies)
         with keys.together(principal, set().union(*(part.kids for part in parts))) as batch_keys:
             for alike in _by_likeness(parts):
                 _perform(alike, batch_keys, principal, deadline, whole)
@@ -138,11 +188,28 @@ def _perform_together(alike: Sequence[Part], keys: KeyUse, principal: Principal)
     """
     answers: list[dict[str, Any]] = []
     with suppress(Exception):
-        bodies = [part.body or {} for part in alike]
+        bodies = [part.body for part in alike]
         answers = alike[0].operation.perform_all(keys, principal, bodies)
     for part, body in zip(alike, answers, strict=False):
         part.answer = Answer(HTTPStatus.OK, body)
     return len(answers)
+
+
+def _are_texts(members: Mapping[str, Any]) -> bool:
+    """Tell whether all are texts: of other values some are equal to Python, and not in JSON."""
+    return set(map(type, members.values())) == {str}
+
+
+def _like(
+    good: Checked,
+    operation: MessageOperation,
+    members: Mapping[str, Any],
+    record: current_request.RequestRecord,
+) -> Checked:
+    data = operation.request.load_member(_DATA, members.get(_DATA))
+    record.kid, record.alg, record.enc = good.names
+    body = {**good.body, _DATA: data}
+    return Checked(body=body, alike=good.alike, kids=good.kids, names=good.names)
 
 
 def _require_object(members: Any) -> None:

@@ -93,6 +93,11 @@ class MessageOperation:
         alike = self.series.alike(body) if self.series else None
         return (self.endpoint, *alike) if alike and is_kid(alike[0]) else None
 
+    @property
+    def differs_in_data(self) -> bool:
+        """Tell whether bodies that are alike differ in ``data`` alone."""
+        return self.series is not None and self.series.differs_in_data
+
     def alone(self, *, says: str, failures: Failures = ()) -> Endpoint:
         """Return the declaration of the endpoint that does it for a request of its own."""
         _, _, name = self.endpoint.partition(".")
@@ -115,11 +120,13 @@ class Series:
 
     ``alike`` returns what they have in common, the kid first, and ``None`` for what is performed
     alone; ``call`` is of ``app.keys.batch.series``, and ``told`` makes the body of an answer.
+    ``differs_in_data`` if nothing but ``data`` may differ, which is then checked by itself.
     """
 
     alike: Callable[[Body], tuple[Any, ...] | None]
     call: Callable[[KeyUse, Principal, Sequence[Body]], Made]
     told: Callable[[Mapping[str, Any], Body], Body]
+    differs_in_data: bool = False
 
 
 def kids_of(body: Body) -> frozenset[str]:
@@ -276,18 +283,25 @@ def _alike_if_sealed_directly(body: Body) -> tuple[Any, ...] | None:
     return _alike_by_header(body) if is_direct else None
 
 
-_ENCRYPTIONS: Final = Series(alike=_alike_if_direct, call=encrypt_all, told=_told_jwe)
+_ENCRYPTIONS: Final = Series(
+    alike=_alike_if_direct, call=encrypt_all, told=_told_jwe, differs_in_data=True
+)
 _DECRYPTIONS: Final = Series(
     alike=_alike_if_sealed_directly,
     call=decrypt_all,
     told=lambda plaintext, _body: _PLAINTEXT.dump(plaintext),
 )
-_SIGNATURES: Final = Series(alike=_alike_if_plain, call=sign_all, told=_told_jws)
+_SIGNATURES: Final = Series(
+    alike=_alike_if_plain, call=sign_all, told=_told_jws, differs_in_data=True
+)
 _VERIFICATIONS: Final = Series(
     alike=_alike_by_header, call=verify_all, told=lambda valid, _body: _VALID.dump(valid)
 )
 _CODES: Final = Series(
-    alike=_alike_if_mac, call=mac_all, told=lambda mac, _body: _MAC_VALUE.dump(mac)
+    alike=_alike_if_mac,
+    call=mac_all,
+    told=lambda mac, _body: _MAC_VALUE.dump(mac),
+    differs_in_data=True,
 )
 
 OPERATIONS: Final[Mapping[str, MessageOperation]] = MappingProxyType(

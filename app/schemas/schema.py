@@ -56,6 +56,10 @@ class RequestSchema(Schema):
         body = self._good(data)
         return super().load(data, **kwargs) if body is None else body
 
+    def load_member(self, name: str, value: Any) -> Any:
+        """Return one member, checked as in a body; raise ``ValidationError``."""
+        return self.load_fields[name]._deserialize(value, name, {})  # noqa: SLF001  # a field's own
+
     def _good(self, data: Any) -> Any:
         body: dict[str, Any] = {}
         try:
