@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
-from scripts.throwaway import ROOT, Process
+from scripts.throwaway import CONFIGURATION, ROOT, Process
 
+_OLDER_CONFIGURATION: Final = "deploy/gunicorn.conf.py"
 _MIGRATE: Final = """
 import os
 from app.config import Config
@@ -26,9 +27,10 @@ class Previous(NamedTuple):
     def start(
         self, arguments: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | None
     ) -> Process:
-        """Start its gunicorn."""
+        """Start its gunicorn, with the configuration that it has in place of ours."""
+        own = [self._configuration if one == CONFIGURATION else one for one in arguments]
         return subprocess.Popen(
-            [self._python, "-m", "gunicorn", *arguments],
+            [self._python, "-m", "gunicorn", *own],
             cwd=self.folder,
             env=environment,
             stdout=log or subprocess.DEVNULL,
@@ -43,6 +45,11 @@ class Previous(NamedTuple):
             env={**os.environ, **settings},
             check=True,
         )
+
+    @property
+    def _configuration(self) -> str:
+        here = self.folder / Path(CONFIGURATION).relative_to(ROOT)
+        return str(here) if here.exists() else str(self.folder / _OLDER_CONFIGURATION)
 
     @property
     def _python(self) -> Path:
