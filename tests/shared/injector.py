@@ -6,6 +6,7 @@ by their symbols, go past it.
 """
 
 import ctypes
+import mmap
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -62,6 +63,7 @@ class Injector:
         assert library.C_GetFunctionList(ctypes.byref(functions)) == OK
         assert functions.value
         self._first = functions.value + _WORD_BYTES  # CK_VERSION comes first, padded to a word
+        _make_writable(self._first, _WORD_BYTES * len(NAMES))
         self._originals: dict[str, int] = {}
         self.calls: Counter[str] = Counter()
 
@@ -155,6 +157,15 @@ class Injector:
 
     def _slot(self, name: str) -> ctypes.c_void_p:
         return ctypes.c_void_p.from_address(self._first + _WORD_BYTES * NAMES.index(name))
+
+
+def _make_writable(address: int, size: int) -> None:
+    """Let these bytes be changed: a library in Rust, as Kryoptic is, has constants there."""
+    begin = address - address % mmap.PAGESIZE
+    libc = ctypes.CDLL(None, use_errno=True)
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    if libc.mprotect(ctypes.c_void_p(begin), ctypes.c_size_t(address + size - begin), protection):
+        raise OSError(ctypes.get_errno(), "mprotect")
 
 
 def _refusing(value: int, times: float) -> Replacement:
