@@ -17,6 +17,7 @@ _NEWER_CURVES: Final = ("EdDSA", "Ed25519", "Ed448", "X25519")
 OAEP_BY_ITSELF: Final = "RSA-OAEP with SHA-2 in the token"
 ANY_SIZE: Final = "CEKs of sizes that no key has"
 _ML_DSA: Final = ("MLDSA44", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87")
+_HISTORY: Final = ("CKA_ALWAYS_SENSITIVE", "CKA_NEVER_EXTRACTABLE")
 _KRYOPTIC: Final = _ROOT / "scripts" / "kryoptic"
 _CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jose-hsm"
 
@@ -110,7 +111,7 @@ class Kryoptic(SoftwareToken):
 
     def __init__(self, features: str, *, lacks: Iterable[str] = ()) -> None:
         self._features = features
-        self.lacks = frozenset({"ES256K", ANY_SIZE, *lacks})
+        self.lacks = frozenset({"ES256K", ANY_SIZE, *_HISTORY, *lacks})
 
     @property
     def is_built(self) -> bool:

@@ -29,7 +29,10 @@ from tests.token.test_connection import _settings, _started
 
 OTHERS = [name for name in TOKENS if name != "softhsm"]
 OPT_IN = {name for name, row in hsm.ALGORITHMS.items() if row.is_opt_in}
-SEEN_IN_USE = {"CKA_LOCAL", "CKA_DERIVE", ANY_SIZE}
+SEEN_IN_USE = {
+    *("CKA_LOCAL", "CKA_ALWAYS_SENSITIVE", "CKA_NEVER_EXTRACTABLE", "CKA_DERIVE"),
+    ANY_SIZE,
+}
 """What tests with ``--token`` see of keys and messages."""
 ENCS = ("A256GCM", "A128CBC-HS256")
 DATA = b64u("what is protected")
