@@ -31,11 +31,13 @@ from hsm.cryptoki.module import Product
 from hsm.cryptoki.objects import is_whole
 from hsm.cryptoki.pool import Sessions
 from hsm.errors import (
+    BrokenSeal,
     Cause,
     CryptoFailure,
     DecryptionFailed,
     HsmError,
     KeyNotFound,
+    KeyUnavailable,
     TokenUnavailable,
     UnsupportedAlgorithm,
     WrappedKeyRefused,
@@ -49,7 +51,17 @@ from hsm.importing.imports import WRAPPING_ALGS
 from hsm.importing.wrapped_imports import secret_bits
 from hsm.life.offer import Offer
 from hsm.life.state import Phase, State
-from hsm.messages import Agreement, Encrypted, KeyRef, Made, Received, Recipient, Sealed
+from hsm.messages import (
+    Agreement,
+    Blob,
+    Encrypted,
+    KeyRef,
+    Made,
+    Received,
+    Recipient,
+    Sealed,
+    Storage,
+)
 from hsm.observer import Observer
 from hsm.periodic import Periodic
 from hsm.settings import Settings
@@ -57,6 +69,10 @@ from hsm.software.brought_keys import encrypt_to, encrypt_to_all, is_valid
 from hsm.software.certificates import certificates_of, is_certificate_of, is_chain
 from hsm.software.key_wrapping import wrap_key
 from hsm.software.requests import REQUESTING, SUBJECT_NAMES, certificate_request
+from hsm.storage.keepable import NOTHING_KEPT, Keepable
+from hsm.storage.keeping import Keeping
+from hsm.storage.transfer import Parcel
+from hsm.storage.wrapped_store import NO_KEK
 
 __all__ = [
     "ALGORITHMS",
@@ -70,6 +86,8 @@ __all__ = [
     "KEY_WRAPPINGS",
     "MACS",
     "ML_DSA_CLASSES",
+    "NOTHING_KEPT",
+    "NO_KEK",
     "RATES",
     "REQUESTING",
     "SIGNATURES",
@@ -80,6 +98,8 @@ __all__ = [
     "Agreement",
     "AgreementKey",
     "Algorithm",
+    "Blob",
+    "BrokenSeal",
     "Cause",
     "CryptoFailure",
     "DecryptionFailed",
@@ -88,13 +108,17 @@ __all__ = [
     "Finding",
     "Hsm",
     "HsmError",
+    "Keepable",
+    "Keeping",
     "KeyNotFound",
     "KeyRef",
     "KeySpec",
+    "KeyUnavailable",
     "Made",
     "Observer",
     "Offer",
     "OtherName",
+    "Parcel",
     "Periodic",
     "Phase",
     "PrivateKey",
@@ -106,6 +130,7 @@ __all__ = [
     "Sessions",
     "Settings",
     "State",
+    "Storage",
     "TokenUnavailable",
     "UnsupportedAlgorithm",
     "WrappedKeyRefused",

@@ -41,6 +41,7 @@ from hsm.operations import content, jwe, mac, signing
 from hsm.operations.jwe import Aad
 from hsm.operations.timing import FailureDelay
 from hsm.settings import Settings
+from hsm.storage.keeping import Keeping
 from hsm.storage.store import Material
 
 Result = TypeVar("Result")
@@ -64,6 +65,7 @@ class Hsm:
         self._failure_delay = FailureDelay()
         self._are_results_checked = settings.results_checked
         self.imports: Final = WrappedImports(self._connection, self._failure_delay)
+        self.keeping: Final = Keeping(self._connection)
 
     def start(self) -> None:
         """Connect to the token in the background. Call after fork, never before."""

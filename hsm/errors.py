@@ -91,6 +91,17 @@ class TokenUnavailable(HsmError):
         super().__init__(subject)
 
 
+class KeyUnavailable(TokenUnavailable):
+    """A key that is kept wrapped cannot be used; that says nothing of the token."""
+
+
+class BrokenSeal(KeyUnavailable):
+    """What the registry says of a key is not what was sealed: somebody else has changed it."""
+
+    def __init__(self) -> None:
+        super().__init__("the row of the key was changed by others")
+
+
 def require(is_right: bool) -> None:
     """Raise ``HsmError`` if a trial did not end as it must."""
     if not is_right:

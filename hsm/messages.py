@@ -14,25 +14,47 @@ class Storage(StrEnum):
     """Where a key is kept."""
 
     TOKEN = "token"  # noqa: S105  # not a password
+    """As objects of the token."""
+    WRAPPED = "wrapped"
+    """In the registry, encrypted by the token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """A key as it is kept outside of the token: encrypted there under the key ``kek``.
+
+    ``octets`` have its public half, too, if it is a pair. ``seal`` is a MAC of the token's over
+    them and over what the registry says of the key.
+    """
+
+    kek: UUID
+    octets: bytes = field(repr=False)
+    seal: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRef:
     """Names a key for ``hsm``: its kid, what it is, and where it is kept.
 
-    ``wrapped`` is the key itself, encrypted by the token, if its storage keeps it so.
+    ``blob`` is the key itself, if its storage keeps it so, and ``row`` what the registry says of
+    it, which the seal of the blob is to cover.
     """
 
     kid: UUID
     spec: KeySpec
     storage: Storage = Storage.TOKEN
-    wrapped: bytes | None = field(default=None, repr=False)
+    blob: Blob | None = field(default=None, repr=False)
+    row: bytes = field(default=b"", repr=False)
 
 
 OWN_KEY: Final = KeyRef(
     kid=UUID(bytes=b"jose-hsm:backup\0"), spec=KeySpec(kty="oct", alg="HS256", bits=256)
 )
 """The key of the service's own under which backups are authenticated."""
+
+
+TRANSFER_KEY: Final = UUID(bytes=b"jose-hsm:import\0")
+"""The kid of the pair that a key-encryption key of another token is wrapped for."""
 
 
 class Made(NamedTuple):

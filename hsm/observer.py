@@ -19,3 +19,6 @@ class Observer:
 
     def lost(self, cause: str) -> None:
         """Note that the token is not ready any more; see ``State.cause``."""
+
+    def broke_seal(self) -> None:
+        """Note that the row of a key was changed behind the back of the service."""

@@ -19,7 +19,8 @@ class Settings:
     operation that takes longer than ``call_seconds``, or one that generates an RSA pair or opens
     the token than ``generation_seconds``, ends the process. No plaintext is longer than
     ``plaintext_bytes``. ``opted_in`` names those opt-in
-    algorithms that are offered.
+    algorithms that are offered. Of the keys that are kept wrapped at most ``unwrapped_keys`` are
+    session objects at a time.
     """
 
     module: Path
@@ -39,4 +40,5 @@ class Settings:
     process_allowed: bool = True
     opted_in: frozenset[str] = frozenset()
     results_checked: bool = True
+    unwrapped_keys: int = 1_000
     observer: Observer = field(default_factory=Observer)

@@ -93,7 +93,8 @@ class Templates:
     its pairs take. ``public_is_private`` is CKA_PRIVATE of public keys, if they are to have one.
     ``in_process`` names the algorithms whose padding is decoded in the process, which takes the
     bare RSA operation, and ``otherwise`` those that take another of their ``ways`` than the first.
-    ``kinds`` are those kinds that the token makes under other numbers than the first.
+    ``kinds`` are those kinds that the token makes under other numbers than the first. Keys are made
+    ``to_be_wrapped`` that do not stay as they are: wrapped at once, they are unwrapped for use.
     """
 
     of_secrets: frozenset[Attribute] = frozenset(OPTIONAL)
@@ -102,6 +103,7 @@ class Templates:
     in_process: frozenset[str] = frozenset()
     otherwise: frozenset[str] = frozenset()
     kinds: tuple[KeyKind, ...] = ()
+    to_be_wrapped: bool = False
 
     def kind(self, spec: KeySpec) -> KeyKind:
         """Return the kind of that key under the numbers that the token has for it."""
@@ -123,12 +125,16 @@ class Templates:
         ``extractable`` is for CEKs that live for one message, as session objects: they have to
         be wrapped.
         """
-        return _guards(extractable=extractable) | _known(self.of_secrets, self._restrictions(rows))
+        guards = _guards(extractable=extractable or self.to_be_wrapped)
+        return guards | _known(self.of_secrets, self._restrictions(rows))
 
-    def kek(self) -> Attributes:
-        """Return what guards the key under which CEKs are measured and kept."""
-        restrictions = _restricted_to({CEK_WRAPPING})
-        return _guards(extractable=False) | _known(self.of_secrets, restrictions)
+    def kek(self, mechanism: Mechanism = CEK_WRAPPING, *, extractable: bool = False) -> Attributes:
+        """Return what guards a key that wraps others, by default CEKs to measure and keep them.
+
+        One that is ``extractable`` can be taken to another token.
+        """
+        restrictions = _restricted_to({mechanism})
+        return _guards(extractable=extractable) | _known(self.of_secrets, restrictions)
 
     def unwrapping(self, mechanism: Mechanism) -> Attributes:
         """Return what guards the AES key of an import: it unwraps one key and nothing else."""
@@ -165,7 +171,7 @@ class Templates:
             more.append(RSA_AES_KEY_WRAP)
         restrictions = self._restrictions(spec.algorithms, more)
         own = {Attribute.SIGN_RECOVER: False} | restrictions
-        return _guards(extractable=False) | _known(self.of_pairs, own)
+        return _guards(extractable=self.to_be_wrapped) | _known(self.of_pairs, own)
 
     def public(self, rows: Iterable[Algorithm]) -> Attributes:
         """Return what guards the public half of a pair of ``rows``."""
@@ -231,6 +237,15 @@ class Templates:
             "capabilities": self.usages(rows),
             "template": _NOT_OF_PRIVATE | self.private(spec) if is_pair else self.secret(rows),
             **(identity(kid) if kid else {}),
+        }
+
+    def unwrapped_part(self, part: Algorithm) -> dict[str, Any]:
+        """Return the arguments for one secret object of a key, a session object."""
+        return {
+            "object_class": ObjectClass.SECRET_KEY,
+            "key_type": part.kind.key_type,
+            "capabilities": self.usages([part]),
+            "template": self.secret([part]),
         }
 
     def _imported(

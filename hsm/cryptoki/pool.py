@@ -17,12 +17,16 @@ from hsm.errors import (
     CryptoFailure,
     DecryptionFailed,
     KeyNotFound,
+    KeyUnavailable,
     TokenUnavailable,
     UnsupportedAlgorithm,
 )
 from hsm.observer import Observer
 
-_CALLERS_FAULTS: Final = (KeyNotFound, UnsupportedAlgorithm, CryptoFailure, DecryptionFailed)
+_CALLERS_FAULTS: Final = (
+    *(KeyNotFound, KeyUnavailable, UnsupportedAlgorithm),
+    *(CryptoFailure, DecryptionFailed),
+)
 TURN_SECONDS: Final = 0.02
 _BETWEEN_TURNS_SECONDS: Final = 0.0002
 
@@ -206,10 +210,16 @@ class SessionPool:
             return Session(raw, observer, functions)
 
         self.token: Final = token
+        self.open_session: Final = open_session
         self.anchor: Final = open_session("C_Login", pin)
         self.operations, self.generations = (
             Lane(open_session, size=size, wait_seconds=wait_seconds, of=observer) for size in sizes
         )
+
+    @property
+    def listed(self) -> frozenset[int]:
+        """The mechanisms that the token lists, which says nothing of what it does."""
+        return frozenset(map(int, self.token.slot.get_mechanisms()))
 
     def drain(self) -> None:
         """Take every session out of use for good; wait until all have come back."""

@@ -5,7 +5,7 @@ attributes are taken is gone at once. The PIN is tried at most once, under the l
 the service.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import wraps
@@ -39,6 +39,7 @@ from hsm.life.token import FORBIDDEN, Policy, Token, inventory
 from hsm.life.variants import found_templates
 from hsm.operations.session_keys import SessionKeys
 from hsm.settings import Settings
+from hsm.storage.keeping import store_of_wrapped
 from hsm.tokens.softhsm import FirstAid
 
 Arguments = ParamSpec("Arguments")
@@ -298,6 +299,10 @@ class Examination:
                 return inventory(self._token, session)
         except PKCS11Error as error:
             raise TokenUnavailable(f"the token answers {name_of(error)}") from error
+
+    def keks(self) -> Collection[UUID]:
+        """Return the key-encryption keys of the token."""
+        return store_of_wrapped(self._token).keks
 
     @property
     def clock(self) -> datetime | None:

@@ -61,7 +61,7 @@ def found_imports(token: Token, proof_cache: ProofCache) -> Imports:
     alg = next((name for name in WRAPPING_ALGS if _unwraps_within(token, name)), None)
     if alg is None:
         return Imports()
-    listed = _listed(token)
+    listed = token.pool.listed
     ways: dict[Target, Way] = {}
     refusals: dict[Target, str] = {}
     with _trials(token, alg) as refusal:
@@ -74,10 +74,6 @@ def found_imports(token: Token, proof_cache: ProofCache) -> Imports:
                     break
                 refusals[target] = reason
     return Imports(alg=alg, ways=MappingProxyType(ways), refusals=MappingProxyType(refusals))
-
-
-def _listed(token: Token) -> frozenset[int]:
-    return frozenset(map(int, token.pool.token.slot.get_mechanisms()))
 
 
 def _unwraps_within(token: Token, name: str) -> bool:

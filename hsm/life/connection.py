@@ -22,7 +22,7 @@ from hsm.cryptoki.module import Module, Product
 from hsm.cryptoki.owner import owner_of
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import Loan, Sessions
-from hsm.errors import Cause, HsmError, TokenUnavailable, WrongResult
+from hsm.errors import Cause, HsmError, KeyUnavailable, TokenUnavailable, WrongResult
 from hsm.files import file_lock
 from hsm.importing.imports import Imports, ImportsOfToken
 from hsm.importing.proof import found_imports
@@ -34,6 +34,7 @@ from hsm.life.watchdog import Watchdog
 from hsm.life.work import Work
 from hsm.periodic import jittered
 from hsm.settings import Settings
+from hsm.storage.proof import found_keepable
 from hsm.tokens.softhsm import FirstAid
 
 logger = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ class Connection:
             except (TokenUnavailable, WrongResult) as error:
                 if isinstance(error, WrongResult):
                     logger.error("the token gave a wrong %s", error.subject)  # noqa: TRY400  # ours
-                if error.cause is not Cause.BUSY:
+                if error.cause is not Cause.BUSY and not isinstance(error, KeyUnavailable):
                     self.suspect()
                 raise
             except PKCS11Error as error:
@@ -230,6 +231,7 @@ class Connection:
             proof_cache.shared(believe=not self._state.epoch),
         ):
             token = Token.prove(pool, templates, canary, policy, proof_cache)
+            token = replace(token, keepable=found_keepable(token, proof_cache))
         imports = ImportsOfToken(
             partial(_imports_of, token, proof_cache, believe=not self._state.epoch)
         )

@@ -37,13 +37,15 @@ from hsm.life.proof_cache import ProofCache
 from hsm.life.refusal import refusal_of
 from hsm.life.sizes import most_bytes
 from hsm.messages import Storage
+from hsm.observer import Observer
 from hsm.operations import jwe
 from hsm.operations.cek import CekPath, generate_kek
 from hsm.operations.jwe import CEK_PATHS, Transport
 from hsm.operations.round_trips import ROUND_TRIPS
 from hsm.settings import Settings
+from hsm.storage.keepable import NOTHING_KEPT, Keepable
 from hsm.storage.store import Store
-from hsm.storage.token_store import TokenStore
+from hsm.storage.stores import stores_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class Policy:
     ``plaintext_bytes`` is what callers may send at most;
     ``process_allowed`` lets a CEK pass through the process; ``opted_in`` names those opt-in
     algorithms that are offered; ``announce_change`` makes the library look anew for what other
-    processes have stored.
+    processes have stored. Of wrapped keys ``unwrapped_keys`` are session objects at a time.
     """
 
     plaintext_bytes: int
@@ -68,6 +70,8 @@ class Policy:
     process_allowed: bool
     opted_in: frozenset[str]
     announce_change: Callable[[], None]
+    unwrapped_keys: int
+    observer: Observer
 
     @classmethod
     def of(cls, settings: Settings, announce_change: Callable[[], None]) -> "Policy":
@@ -78,6 +82,8 @@ class Policy:
             process_allowed=settings.process_allowed,
             opted_in=settings.opted_in,
             announce_change=announce_change,
+            unwrapped_keys=settings.unwrapped_keys,
+            observer=settings.observer,
         )
 
     def permits(self, path: CekPath) -> bool:
@@ -108,6 +114,7 @@ class Token:
     rows: Mapping[str, Algorithm]
     paths: Mapping[tuple[str, str], CekPath]
     imports: ImportsOfToken = field(default_factory=lambda: ImportsOfToken(Imports))
+    keepable: Keepable = NOTHING_KEPT
 
     def is_well(self, session: Session, *, finds: bool = True) -> bool:
         """Tell whether keys are used, the key-encryption key too, and whether they are found.
@@ -186,8 +193,13 @@ class Token:
             pool=pool,
             templates=templates,
             canary=canary,
-            stores=MappingProxyType(
-                {Storage.TOKEN: TokenStore(templates, canary, policy.announce_change)}
+            stores=stores_of(
+                pool,
+                templates,
+                canary,
+                announce_change=policy.announce_change,
+                unwrapped_keys=policy.unwrapped_keys,
+                observer=policy.observer,
             ),
             offers=offers,
             rows=rows,

@@ -31,7 +31,9 @@ class SessionKeys:
             yield Keys(session, self.canary, secrets)
 
     @contextmanager
-    def imported(self, session: Session, row: Algorithm, value: bytes) -> Iterator[Keys]:
+    def imported(
+        self, session: Session, row: Algorithm, value: bytes | bytearray
+    ) -> Iterator[Keys]:
         """Create a secret key of ``row`` for one ``with`` block."""
         shares = zip(row.parts, row.shares(value), strict=True)
         makes = [partial(self._import, session, part, share) for part, share in shares]
@@ -74,4 +76,7 @@ class SessionKeys:
 
     def _import(self, session: Session, part: Algorithm, share: bytearray) -> Key:
         template = self.templates.imported_secret(None, part, share)
-        return bind(session, session.create_object(template))
+        try:
+            return bind(session, session.create_object(template))
+        finally:
+            share[:] = bytes(len(share))

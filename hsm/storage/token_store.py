@@ -29,13 +29,13 @@ from hsm.cryptoki.session import Session
 from hsm.cryptoki.usages import USAGES, read, require_usages
 from hsm.errors import Cause, CryptoFailure, KeyNotFound, TokenUnavailable
 from hsm.importing.ways import Unwrap
-from hsm.messages import OWN_KEY, KeyRef, Made
+from hsm.messages import OWN_KEY, TRANSFER_KEY, KeyRef, Made
 from hsm.storage.store import Material, Store
 
 # SoftHSM can overlook what another process has just created; see ``softhsm``, and its issue 573.
 _SEARCHES: Final = 3
 _PAUSE_SECONDS: Final = 0.02
-_OWN_IDS: Final = (*CANARY_IDS, OWN_KEY.kid.bytes)
+_OWN_IDS: Final = (*CANARY_IDS, OWN_KEY.kid.bytes, TRANSFER_KEY.bytes)
 _CLASSES: Final = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
 
 

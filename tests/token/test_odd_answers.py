@@ -10,7 +10,7 @@ from pkcs11 import Attribute, Mechanism, ObjectClass, PKCS11Error
 
 import hsm
 from app.service import service_of
-from hsm import Hsm, KeySpec
+from hsm import Hsm, KeySpec, Observer
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.faults import name_of
 from hsm.life.proof import Proof
@@ -38,6 +38,8 @@ POLICY = Policy(
     process_allowed=True,
     opted_in=frozenset(),
     announce_change=lambda: None,
+    unwrapped_keys=1,
+    observer=Observer(),
 )
 
 

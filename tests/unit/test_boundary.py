@@ -24,7 +24,7 @@ from app.http.answers import STATUS
 from app.registry import Key, Origin, Residency
 from app.schemas.keys import KeyRequest
 from app.service import service_of
-from hsm import KeyRef, KeySpec
+from hsm import Blob, KeyRef, KeySpec
 from hsm.cryptoki.handles import Handle, PublicHandle
 from hsm.cryptoki.handles import Key as KeyInHand
 from hsm.life.work import Creation, Use
@@ -222,7 +222,8 @@ def _handled() -> KeyInHand:
 
 
 def _ref() -> KeyRef:
-    return KeyRef(kid=uuid4(), spec=SPEC, wrapped=SECRET)
+    blob = Blob(kek=uuid4(), octets=SECRET, seal=SECRET)
+    return KeyRef(kid=uuid4(), spec=SPEC, blob=blob, row=SECRET)
 
 
 HOLDERS = {

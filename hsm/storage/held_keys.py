@@ -1,0 +1,159 @@
+"""Keys that are unwrapped: session objects, which one session holds for all operations."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from pkcs11 import Object, PKCS11Error
+
+from hsm.cryptoki.faults import Fault, fault_of, name_of
+from hsm.cryptoki.handles import Handle
+from hsm.cryptoki.objects import KeyObject
+from hsm.cryptoki.session import Session
+from hsm.messages import KeyRef
+
+logger = logging.getLogger(__name__)
+
+
+class Unwrapped(NamedTuple):
+    """The objects of one key, and what is remembered of each."""
+
+    objects: Mapping[KeyObject, Object]
+    handles: Mapping[KeyObject, Handle]
+
+
+@dataclass(slots=True, kw_only=True, repr=False)
+class _Held:
+    """A key that ``session`` holds, wiped when it ``is_dropped`` and has no ``users`` any more."""
+
+    ref: KeyRef
+    session: Session
+    unwrapped: Unwrapped
+    users: int = 1
+    is_dropped: bool = False
+
+
+class HeldKeys:
+    """At most ``size`` keys of one epoch; of more the least recently used is wiped.
+
+    A session object ends with the session that made it, and its handle is good in every session of
+    the process (PKCS #11 Usage Guide v2.40). So one session, which is never closed while the epoch
+    lasts, makes and destroys all of them, for one thread at a time; operations use the handles on
+    sessions of their own. A key that is in use is wiped by the last who uses it.
+    """
+
+    def __init__(self, open_session: Callable[[], Session], size: int) -> None:
+        self._open_session: Final = open_session
+        self._size: Final = size
+        self._session: Session | None = None
+        self._session_lock = Lock()
+        self._lock = Lock()  # of all below; never held during a call into the token
+        self._held: OrderedDict[UUID, _Held] = OrderedDict()
+
+    @contextmanager
+    def lent(
+        self, ref: KeyRef, unwrap: Callable[[Session], Unwrapped]
+    ) -> Iterator[Mapping[KeyObject, Handle]]:
+        """Lend the key ``ref`` for one ``with`` block; if it is not here, ``unwrap`` makes it.
+
+        One that was unwrapped from another blob, or under another row, is not here.
+        """
+        held = self._taken(ref) or self._added(ref, unwrap)
+        try:
+            yield held.unwrapped.handles
+        except PKCS11Error as error:
+            if fault_of(error) is Fault.KEY_GONE:
+                self._forget_if_lost()
+                self.forget([ref.kid])
+            raise
+        finally:
+            self._give_back(held)
+
+    def kids(self) -> frozenset[UUID]:
+        """Return which keys are unwrapped now."""
+        with self._lock:
+            return frozenset(self._held)
+
+    def forget(self, kids: Iterable[UUID]) -> None:
+        """Wipe those keys, each as soon as nobody uses it."""
+        with self._lock:
+            found = [self._held.pop(kid, None) for kid in kids]
+            idle = [held for held in found if held and self._is_idle(held)]
+        self._wipe(idle)
+
+    def _taken(self, ref: KeyRef) -> _Held | None:
+        with self._lock:
+            held = self._held.get(ref.kid)
+            if held is None or held.ref != ref:
+                return None
+            self._held.move_to_end(ref.kid)
+            held.users += 1
+            return held
+
+    def _added(self, ref: KeyRef, unwrap: Callable[[Session], Unwrapped]) -> _Held:
+        """Unwrap a key, in place of another of that name; of threads that do so the last counts."""
+        held = self._unwrapped(ref, unwrap)
+        with self._lock:
+            dropped = [self._held.pop(ref.kid, None)]
+            self._held[ref.kid] = held
+            if len(self._held) > self._size:
+                dropped.append(self._held.popitem(last=False)[1])
+            idle = [each for each in dropped if each and self._is_idle(each)]
+        self._wipe(idle)
+        return held
+
+    def _give_back(self, held: _Held) -> None:
+        with self._lock:
+            held.users -= 1
+            is_to_wipe = held.is_dropped and held.users == 0
+        if is_to_wipe:
+            self._wipe([held])
+
+    @staticmethod
+    def _is_idle(held: _Held) -> bool:
+        """Mark a key as dropped; tell whether it can be wiped at once."""
+        held.is_dropped = True
+        return held.users == 0
+
+    def _unwrapped(self, ref: KeyRef, unwrap: Callable[[Session], Unwrapped]) -> _Held:
+        with self._session_lock:
+            session = self._session = self._session or self._open_session()
+            try:
+                unwrapped = unwrap(session)
+            except PKCS11Error as error:
+                if fault_of(error) is Fault.SESSION_LOST:
+                    self._forget_all()
+                raise
+        return _Held(ref=ref, session=session, unwrapped=unwrapped)
+
+    def _wipe(self, dropped: Iterable[_Held]) -> None:
+        """Destroy the objects of keys, unless the session that held them has ended."""
+        for held in dropped:
+            with self._session_lock:
+                if held.session is self._session:
+                    for made in held.unwrapped.objects.values():
+                        _destroy(held.session, made)
+
+    def _forget_if_lost(self) -> None:
+        """Begin anew if the token has ended the session, and all that it held with it."""
+        with self._session_lock:
+            if self._session is not None and not self._session.is_alive():
+                self._forget_all()
+
+    def _forget_all(self) -> None:
+        with self._lock:
+            self._held.clear()
+        self._session = None
+
+
+def _destroy(session: Session, made: Object) -> None:
+    try:
+        session.destroy(made)
+    except PKCS11Error as error:
+        if fault_of(error) is not Fault.KEY_GONE:
+            logger.warning("an unwrapped key is not wiped: %s", name_of(error))

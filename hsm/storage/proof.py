@@ -1,0 +1,79 @@
+"""Proofs that a token keeps keys wrapped: one of each kind is made, wrapped and used."""
+
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final
+from uuid import uuid4
+
+from pkcs11 import Attribute
+
+from hsm.algorithms.keyspec import KeySpec
+from hsm.algorithms.kinds import RSA
+from hsm.algorithms.tables import ALGORITHMS
+from hsm.cryptoki.objects import PUBLIC, objects_of
+from hsm.cryptoki.session import Session
+from hsm.errors import require
+from hsm.importing.imports import Target, target_of
+from hsm.life.proof_cache import ProofCache
+from hsm.life.refusal import refusal_of
+from hsm.life.token import Token, round_trip
+from hsm.messages import KeyRef, Storage
+from hsm.storage.keepable import NOTHING_KEPT, Keepable
+from hsm.storage.wrapped_store import WrappedStore
+
+_RSA_BITS: Final = 2048
+_PROBE: Final = b"jose-hsm"
+
+
+def found_keepable(token: Token, proof_cache: ProofCache) -> Keepable:
+    """Return what can be kept wrapped; what others have found is not tried again.
+
+    Raises ``PKCS11Error`` or ``TokenUnavailable`` if the token fails in a way that says nothing of
+    that.
+    """
+    store = token.stores[Storage.WRAPPED]
+    assert isinstance(store, WrappedStore)  # noqa: S101  # it is the one of its name
+    if store.kek is None:
+        return NOTHING_KEPT
+
+    def refusal(target: Target, spec: KeySpec) -> str | None:
+        attempt = partial(_attempt, token, store, spec)
+        trial = partial(refusal_of, token.pool, attempt, token.canary.works)
+        return proof_cache.refusal(f"kept wrapped {target}", trial)
+
+    refusals = {target: refusal(target, spec) for target, spec in _specs(token).items()}
+    return Keepable(kek=store.kek, refusals=MappingProxyType(refusals))
+
+
+def _specs(token: Token) -> Mapping[Target, KeySpec]:
+    """Return one key to try for each kind and curve that the token has an algorithm for."""
+    found: dict[Target, KeySpec] = {}
+    for row in ALGORITHMS.values():
+        for kind, curve in row.keys:
+            crv = curve.crv if curve else None
+            if token.offers[row.name].refusal(crv) is None and len(row.parts) == 1:
+                bits = _RSA_BITS if kind is RSA else 8 * row.smallest_bytes or None
+                spec = KeySpec(kty=kind.ktys[0], alg=row.name, crv=crv, bits=bits)
+                found.setdefault(target_of(spec), spec)
+    return found
+
+
+def _attempt(token: Token, store: WrappedStore, spec: KeySpec, session: Session) -> None:
+    """Make a key, wrap it, unwrap it, and use it; raise ``HsmError`` if it is not guarded."""
+    ref = store.make(session, KeyRef(kid=uuid4(), spec=spec, storage=Storage.WRAPPED)).ref
+    row = token.first_offered(spec)
+    with store.lent(session, ref, objects_of(spec)) as keys:
+        try:
+            require(round_trip(keys, token, row, _PROBE))
+        finally:
+            store.destroy(session, ref)
+    for name, made in store.unwrapped(session, ref).objects.items():
+        guards = {} if name == PUBLIC else _guards(session, made)
+        session.destroy(made)
+        require(guards.get(Attribute.EXTRACTABLE, False) is False)
+        require(guards.get(Attribute.SENSITIVE, True) is True)
+
+
+def _guards(session: Session, made: Any) -> Mapping[Attribute, Any]:
+    return {name: session.read(made, name) for name in (Attribute.EXTRACTABLE, Attribute.SENSITIVE)}
