@@ -189,6 +189,17 @@ class Config:
         "`destroy_after` of its own; by default it is destroyed at once",
         default=None,
     )
+    storage: Literal["token", "wrapped"] = setting(
+        choice("token", "wrapped"),
+        "where keys are kept that say nothing of it: on the `token`, or `wrapped` in the registry, "
+        "encrypted by the token (`jose-hsm kek create`)",
+        default="token",
+    )
+    unwrapped_keys: int = setting(
+        whole,
+        "most keys kept in the registry that each worker has unwrapped on the token at a time",
+        default=1000,
+    )
     jwks_tagging: bool = setting(
         flag,
         "0 generates pairs that sign without the tag `jwks`, which publishes them",
@@ -323,5 +334,6 @@ class Config:
             plaintext_bytes=MAX_BODY_BYTES // 4 * 3,  # in base64url
             fips=self.fips,
             process_allowed=self.cek == "process",
+            unwrapped_keys=self.unwrapped_keys,
             opted_in=frozenset({"RSA1_5"} if self.rsa1_5 else ()),
         )

@@ -35,6 +35,7 @@ class RequestRecord:
         "kid",
         "kids",
         "new_kid",
+        "new_kids",
         "parts",
         "queue_seconds",
         "request_id",
@@ -51,6 +52,7 @@ class RequestRecord:
         self.kid: str | None = None
         self.kids: list[str] = []  # of a message that several keys have made
         self.new_kid: str | None = None
+        self.new_kids: list[str] = []  # of a request for several
         self.change: dict[str, Any] = {}  # what becomes of a key, for the audit log
         self.alg: str | None = None
         self.enc: str | None = None
@@ -163,7 +165,8 @@ def when_audited(act: Callable[[], None]) -> None:
         act()
 
 
-def made(kid: Any) -> None:
-    """Note the key that the request made."""
+def made(*kids: Any) -> None:
+    """Note the keys that the request made; as of one alone the first is named."""
     if record := _current.get():
-        record.new_kid = str(kid)
+        record.new_kids = list(map(str, kids))
+        record.new_kid = record.new_kids[0]

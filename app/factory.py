@@ -32,7 +32,7 @@ from app.operator.restoration import serving_lock
 from app.operator.status import Status
 from app.registry import Publication, Registry, Watch
 from app.service import Service
-from hsm import Hsm, Periodic, file_lock
+from hsm import Hsm, Periodic, Storage, file_lock
 
 _STDOUT: Final = 1
 _RESTORATION_SECONDS: Final = 30.0
@@ -72,6 +72,7 @@ def _service(config: Config) -> Service:
         keys_per_owner=config.keys_per_owner,
         destroy_after=config.destroy_after,
         takes_plain=config.import_ == "any",
+        storage=Storage(config.storage),
     )
     capabilities = Capabilities(config=config)
     last_hour = LastHour(
@@ -96,7 +97,7 @@ def _service(config: Config) -> Service:
         registry=registry,
         watch=watch,
         keyring=keyring,
-        catalogue=Catalogue(registry, publication, keys_per_owner=config.keys_per_owner),
+        catalogue=Catalogue(registry, publication, keys_per_owner=config.keys_per_owner, token=hsm),
         keysets=keysets,
         capabilities=capabilities,
         rotation=Periodic("rotation", keysets.rotation.settle, pause_seconds=1.0, is_jittered=True),

@@ -89,6 +89,14 @@ def make_token(
     return settings
 
 
+def create_kek(settings: Mapping[str, str]) -> None:
+    """Make a key-encryption key on the token of ``settings``, for keys that the registry keeps."""
+    code = "import sys; from app.operator.cli import main; sys.exit(main(['kek', 'create']))"
+    environment = {**os.environ, **settings}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+
+
 def start(
     arguments: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | None
 ) -> Process:
@@ -138,10 +146,14 @@ def server(  # noqa: PLR0913  # settings, all by name
 
 
 @contextmanager
-def service(*, workers: int = 2, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+def service(
+    *, workers: int = 2, settings: Mapping[str, str] | None = None, has_kek: bool = False
+) -> Iterator[Server]:
     """Serve a new token, which each worker has opened; it is gone at the end of the block."""
     with tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory:
         own = make_token(Path(directory) / "state") | dict(settings or {})
+        if has_kek:
+            create_kek(own)
         with server(own, workers=workers) as running:
             _wait(lambda: connected_workers(running.url) == workers, running.process)
             yield running

@@ -21,6 +21,7 @@ from scripts.throwaway import ROOT, make_token
 from scripts.tokens import TOKENS
 from tests.shared.api import Api, NotOffered
 from tests.shared.callers import WITH_TOKENS, Callers
+from tests.shared.command import jose_hsm
 from tests.shared.examples import examples
 from tests.shared.forks import COMMON, MAKE, server
 from tests.shared.injector import Injector
@@ -170,8 +171,16 @@ def environment(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     """The settings that name the token and the registry of this test session."""
+    make = request.config.getoption("--token")
     state_dir = tmp_path_factory.mktemp("session") / "state"
-    return make_token(state_dir, request.config.getoption("--token")) | PUBLISHED
+    settings = make_token(state_dir, make) | PUBLISHED
+    return with_kek(settings) if make == "softhsm" else settings
+
+
+def with_kek(settings: dict[str, str]) -> dict[str, str]:
+    """Make a key-encryption key on the token of ``settings``, and return them."""
+    assert jose_hsm(settings, "kek", "create").returncode == 0
+    return settings
 
 
 @pytest.fixture(scope="session")
@@ -273,7 +282,7 @@ def callers_on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     settings = make_token(tmp_path_factory.mktemp("postgresql") / "state") | PUBLISHED | WITH_TOKENS
     with running_postgresql() as cluster:
         settings["JOSE_HSM_DATABASE_URL"] = cluster.registry()
-        with running(settings) as url:
+        with running(with_kek(settings)) as url:
             yield Callers.of(settings, url)
 
 

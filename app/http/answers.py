@@ -65,6 +65,8 @@ STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
         hsm.DecryptionFailed: HTTPStatus.UNPROCESSABLE_ENTITY,
         hsm.WrappedKeyRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
         hsm.TokenUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        hsm.KeyUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+        hsm.BrokenSeal: HTTPStatus.SERVICE_UNAVAILABLE,
         hsm.WrongResult: HTTPStatus.INTERNAL_SERVER_ERROR,
         hsm.HsmError: HTTPStatus.INTERNAL_SERVER_ERROR,
     }

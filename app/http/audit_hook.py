@@ -105,10 +105,10 @@ class AuditHook:
         }
 
     def _undo(self, current: RequestRecord) -> None:
-        """Undo the key that the request made: its caller never learns of it."""
-        if current.new_kid:
+        """Undo the keys that the request made: its caller never learns of them."""
+        for kid in current.new_kids:
             with suppress(HsmError, RegistryUnavailable):  # then it stays, and nobody can name it
-                self._take_back(UUID(current.new_kid))
+                self._take_back(UUID(kid))
 
     def _failed(self) -> None:
         self._metrics.audited("failed")
@@ -131,6 +131,7 @@ def _of_use(endpoint: str | None, current: RequestRecord, status: int) -> dict[s
         "alg": current.alg,
         "enc": current.enc,
         **({"kids": current.kids} if current.kids else {}),
+        **({"new_kids": current.new_kids} if len(current.new_kids) > 1 else {}),
         **current.change,
         "status": status,
         "error": current.error,

@@ -31,8 +31,8 @@ class Capabilities:
 
     config: Config
 
-    def describe(self, offers: Offers) -> Members:
-        """Return all of it, as ``offers`` has it for this token."""
+    def describe(self, offers: Offers, keepable: hsm.Keepable = hsm.NOTHING_KEPT) -> Members:
+        """Return all of it, as ``offers`` and ``keepable`` have it for this token."""
         return {
             "fips": self.config.fips,
             "cek": self.config.cek,
@@ -52,6 +52,7 @@ class Capabilities:
                 name: _bits_of(row) | _status(offers[name]) | _most_of(offers[name])
                 for name, row in hsm.CONTENT_ENCRYPTIONS.items()
             },
+            "storage": {"default": self.config.storage, "wrapped_keys": _kept_wrapped(keepable)},
             "limits": self._limits(),
         }
 
@@ -64,6 +65,17 @@ class Capabilities:
             "published_keys": self.config.jwks_keys,
             "random_bytes": MOST_BYTES,
         }
+
+
+def _kept_wrapped(keepable: hsm.Keepable) -> Members:
+    """Return whether the registry may keep keys, and which the token does not wrap for it."""
+    if keepable.kek is None:
+        return {"offered": False, "reason": hsm.NO_KEK}
+    refused = [
+        {"kty": kty} | ({"crv": crv} if crv else {}) | {"reason": reason}
+        for kty, crv, reason in keepable.refused()
+    ]
+    return {"offered": True, "refused": refused}
 
 
 def _key_managements(offers: Offers) -> Iterator[tuple[str, Members]]:

@@ -1,7 +1,12 @@
-"""Managing keys: list, read, change, tag, grant. The token is never asked."""
+"""Managing keys: list, read, change, tag, grant.
+
+The token is asked for nothing but new seals of keys that the registry keeps.
+"""
 
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -15,7 +20,7 @@ from app.keys.description import describe_fully, public_jwk, thumbprint
 from app.keys.quota import Quota
 from app.registry import LASTING, VISIBLE, Filters, Key, Publication, Registry, State
 from app.rights import EVERYBODY, Principal, Right, is_name
-from hsm import CryptoFailure, KeyNotFound
+from hsm import CryptoFailure, Hsm, KeyNotFound, Storage
 
 _CHANGES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
     {
@@ -42,9 +47,16 @@ class Catalogue:
     """
 
     def __init__(
-        self, registry: Registry, publication: Publication, *, keys_per_owner: int | None = None
+        self,
+        registry: Registry,
+        publication: Publication,
+        *,
+        keys_per_owner: int | None = None,
+        token: Hsm | None = None,
     ) -> None:
+        """``token`` is needed to give a key that the registry keeps to another owner."""
         self._registry = registry
+        self._token = token
         self._publication = publication
         self._quota = Quota(registry=registry, most=keys_per_owner)
 
@@ -93,12 +105,27 @@ class Catalogue:
             key = self._whole(self._find_alone(principal, kid, Right.MANAGE))
             if values.get("owner", key.owner) != key.owner:
                 self._quota.require(values["owner"])
-            if self._registry.change(key, **_columns(key, values)):
+            if self._registry.change(key, **_columns(key, values), **self._resealed(key, values)):
+                self._wipe(key, values)
                 current_request.change(
                     **{name: _audited(values[name]) for name in _AUDITED if name in values}
                 )
                 return self._described(key)
         raise RegistryUnavailable
+
+    def _resealed(self, key: Key, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the column of a new seal, where the one of now does not cover ``values``."""
+        changed = replace(key, owner=values.get("owner", key.owner))
+        if key.storage is Storage.TOKEN or changed.sealed == key.sealed:
+            return {}
+        assert self._token is not None  # noqa: S101  # no command changes owners
+        return {"seal": self._token.keeping.resealed(key.ref, changed.sealed).seal}
+
+    def _wipe(self, key: Key, values: Mapping[str, Any]) -> None:
+        """Keep a key that makes nothing new no longer unwrapped than it is used."""
+        if self._token is not None and key.storage is Storage.WRAPPED and "state" in values:
+            with suppress(hsm.TokenUnavailable):  # then it is gone with what is lost
+                self._token.keeping.forget([key.kid])
 
     def tags(self, principal: Principal, kid: str) -> list[str]:
         """Return the tags of a key, sorted."""

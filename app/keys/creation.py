@@ -1,31 +1,23 @@
-"""Making keys and ending them: a row and its objects change in two phases.
+"""Making keys and ending them.
 
-Create: a pending row · the objects · the active row. Destroy: the row is marked · the objects go ·
-the row goes. Whoever dies in between leaves what ``recovery`` finishes or undoes. A key that can
-be had back is only hidden, and ``recovery`` destroys it when its time is over.
+A key of the token and its row change in two phases; one that the registry keeps is there, or gone,
+by one commit. A key that can be had back is only hidden, and ``recovery`` destroys it when its time
+is over.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import hsm
 from app import current_request
-from app.errors import (
-    BadRequest,
-    Forbidden,
-    RegistryUnavailable,
-    RequestInProgress,
-    RequestReused,
-)
+from app.errors import BadRequest, Forbidden, RequestInProgress, RequestReused
 from app.idempotency import IdempotentRequest
-from app.jwk import write_public
+from app.jwk.key_type import Material
 from app.keys.access import (
     KeysOfMessage,
     existing,
@@ -36,8 +28,10 @@ from app.keys.access import (
     require_not_needed,
     require_on_curve,
 )
-from app.keys.description import describe_new, signs
+from app.keys.description import describe_all, describe_one, signs
 from app.keys.general.selection import recipients_of
+from app.keys.phases.one_commit import OneCommit
+from app.keys.phases.two_phases import TwoPhases
 from app.keys.quota import Quota
 from app.registry import (
     LASTING,
@@ -56,70 +50,9 @@ from app.schemas.keys import KeyRequest
 from app.schemas.labels import Labels
 from app.schemas.messages.addressed import Addressed, names_of
 from app.schemas.messages.received_header import Header
-from hsm import Hsm, HsmError, KeyNotFound, KeyRef, KeySpec, Made, PrivateKey
+from hsm import Hsm, KeyNotFound, KeyRef, KeySpec, Made, Storage
 
-Record = Callable[[UUID], None]
-"""Called with each kid whose objects are destroyed, before its row goes."""
-
-_RECOVERY_WAIT_SECONDS: Final = 2.0
 _FIRST_ANSWER_SECONDS: Final = 10.0
-
-
-def no_record(_kid: UUID) -> None:
-    """Write nothing down."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TwoPhases:
-    """The registry and the token, which cannot be changed in one transaction.
-
-    ``lock`` is held, shared, while a row and its objects differ. The kernel frees it at death, so
-    that whoever holds it alone knows that nothing is under way on this host.
-    """
-
-    registry: Registry
-    hsm: Hsm
-    lock: Path
-
-    @contextmanager
-    def creation(
-        self, key: Key, tagging: Tagging, request: IdempotentRequest | None
-    ) -> Iterator[dict[str, Any]]:
-        """Add ``key`` as pending for one ``with`` block, which activates it; undo after errors.
-
-        Gives what to answer then.
-        """
-        answer = partial(describe_new, key)
-        with self.under_way():
-            is_published = self.registry.insert(
-                key,
-                publication=tagging.publication,
-                tags=tagging.tags,
-                request=request,
-                answer=answer,
-            )
-            try:
-                tagging.require(is_published=is_published)
-                yield answer(is_published)
-            except BaseException:
-                with suppress(HsmError, RegistryUnavailable):  # then ``reconcile`` will
-                    self.undo(key.ref)
-                raise
-
-    def under_way(self) -> AbstractContextManager[None]:
-        """Keep ``recovery`` out for one ``with`` block; 503 while it is at work."""
-        return hsm.file_lock(self.lock, shared=True, wait_seconds=_RECOVERY_WAIT_SECONDS)
-
-    def undo(self, ref: KeyRef, record: Record = no_record) -> None:
-        """Destroy a key, however far its creation or destruction got."""
-        self.registry.abandon(ref.kid)
-        self.finish(ref, record)
-
-    def finish(self, ref: KeyRef, record: Record) -> None:
-        """Destroy the objects of a key whose row is marked, and remove the row."""
-        self.hsm.destroy(ref)
-        record(ref.kid)  # a row that stays is found again, and so is one without a record
-        self.registry.remove(ref.kid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +60,8 @@ class KeyCreation:
     """How principals make keys and destroy them.
 
     A new pair that signs is published while there is room in ``publication``, if there is one.
-    Keys that say nothing of it can be had back for ``destroy_after``, if there is such a time.
+    Keys that say nothing of it can be had back for ``destroy_after``, if there is such a time, and
+    are kept in ``storage``.
 
     Every method raises ``KeyNotFound``, then ``Forbidden``, then ``CryptoFailure`` if the key does
     not fit; ``TokenUnavailable`` or ``RegistryUnavailable`` if one of them cannot answer now.
@@ -136,9 +70,11 @@ class KeyCreation:
     registry: Registry
     hsm: Hsm
     phases: TwoPhases
+    one_commit: OneCommit
     publication: Publication | None
     quota: Quota
     destroy_after: timedelta | None
+    storage: Storage = Storage.TOKEN
 
     def unwrap(
         self,
@@ -225,31 +161,35 @@ class KeyCreation:
     def make(
         self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None
     ) -> dict[str, Any]:
-        """Generate a key, or import one that the service is shown; return its description."""
-        spec, material = request.spec, request.material
-        key = Key(
+        """Generate keys, or import one that the service is shown; return what is answered."""
+        keys = [self._new_key(principal, request) for _ in range(request.count or 1)]
+        self.quota.require(principal, made=len(keys))
+        self.hsm.offers()  # fail before inserting a row if the token is unavailable
+        if request.prove is not None:
+            self.hsm.in_lane(request.prove)
+        tagging = self.tagging(keys[0], request.labels)
+        describe = describe_one if request.count is None else describe_all
+        make, answer = partial(self._made, material=request.material), partial(describe, keys)
+        adding = self.one_commit if keys[0].storage is Storage.WRAPPED else self.phases
+        answered = adding.add(keys, make, tagging, idempotent, answer)
+        current_request.made(*(key.kid for key in keys))
+        return answered
+
+    def _new_key(self, principal: Principal, request: KeyRequest) -> Key:
+        spec, material, labels = request.spec, request.material, request.labels
+        return Key(
             kid=uuid4(),
             kid_public=uuid4() if spec.kind.is_pair and material is None else None,
             owner=principal,
             spec=spec,
             origin=Origin.GENERATED if material is None else Origin.IMPORTED,
             residency=Residency.TOKEN if material is None else Residency.PROCESS,
-            alias=request.labels.alias,
-            name=request.labels.name,
-            expires_at=request.labels.expires_at,
-            destroy_after=request.labels.destroy_after,
+            alias=labels.alias,
+            name=labels.name,
+            expires_at=labels.expires_at,
+            destroy_after=labels.destroy_after,
+            storage=request.storage or self.storage,
         )
-        self.quota.require(principal)
-        self.hsm.offers()  # fail before inserting a row if the token is unavailable
-        if request.prove is not None:
-            self.hsm.in_lane(request.prove)
-        with self.phases.creation(key, self.tagging(key, request.labels), idempotent) as answer:
-            made = self._objects(key.ref, material)
-            if material is not None and not self.hsm.works(key.ref):
-                raise BadRequest("The key material is refused: a trial of it in the token failed")
-            self.registry.activate(made.ref, write_public(made.public) if made.public else None)
-        current_request.made(key.kid)
-        return answer
 
     def tagging(self, key: Key, labels: Labels) -> Tagging:
         """Return how to tag a new key; a pair that signs is published, if there is room."""
@@ -264,8 +204,14 @@ class KeyCreation:
             is_asked=is_asked,
         )
 
-    def _objects(self, ref: KeyRef, material: bytes | PrivateKey | None) -> Made:
-        return self.hsm.generate(ref) if material is None else self.hsm.import_key(ref, material)
+    def _made(self, ref: KeyRef, *, material: Material | None) -> Made:
+        """Return a key that the token has generated, or taken in and tried."""
+        if material is None:
+            return self.hsm.generate(ref)
+        made = self.hsm.import_key(ref, material)
+        if not self.hsm.works(made.ref):
+            raise BadRequest("The key material is refused: a trial of it in the token failed")
+        return made
 
     def _unwrap(
         self,
@@ -287,6 +233,7 @@ class KeyCreation:
             spec=KeySpec(kty="oct", alg=enc, bits=bits),
             origin=Origin.UNWRAPPED,
             residency=Residency(residency),
+            storage=self.storage,
         )
         self.quota.require(principal)
         with self.phases.creation(cek, Tagging(), idempotent) as answer:
@@ -319,7 +266,7 @@ class KeyCreation:
             if first.fingerprint != idempotent.fingerprint:
                 raise RequestReused
             if first.is_made:
-                current_request.name(kid=first.answer["kid"])
+                current_request.name(kid=first.answer.get("kid"))
                 if first.is_gone:
                     raise KeyNotFound
                 return dict(first.answer)

@@ -38,6 +38,16 @@ def describe(key: Key) -> dict[str, Any]:
     return {name: value for name, value in members.items() if name not in absent}
 
 
+def describe_one(keys: Sequence[Key], are_published: Sequence[bool]) -> dict[str, Any]:
+    """Return what its creator is told of the only one of new ``keys``."""
+    return describe_new(keys[0], are_published[0])
+
+
+def describe_all(keys: Sequence[Key], are_published: Sequence[bool]) -> dict[str, Any]:
+    """Return what their creator is told of several new keys."""
+    return {"keys": list(map(describe_new, keys, are_published))}
+
+
 def describe_new(key: Key, is_published: bool) -> dict[str, Any]:
     """Return what its creator is told of a new key; ``published`` of those that could be."""
     bits = {"bits": key.spec.bits} if key.spec.kind.is_pair and key.spec.bits else {}
@@ -50,7 +60,8 @@ def _asked_for(key: Key) -> dict[str, Any]:
     """Return what keys have only if it was asked for when they were made."""
     digest = {"digest": True} if key.spec.signs_digests else {}
     after = {"destroy_after": write_duration(key.destroy_after)} if key.destroy_after else {}
-    return digest | after
+    storage = {} if key.storage is hsm.Storage.TOKEN else {"storage": key.storage}
+    return digest | after | storage
 
 
 def signs(spec: hsm.KeySpec) -> bool:
@@ -79,6 +90,7 @@ def describe_fully(key: Key, tags: Sequence[str], used: date | None) -> dict[str
         "expires": key.expires_at,
         "origin": key.origin,
         "residency": key.residency,
+        "storage": key.storage,
         "last_used": used,
     }
     jwk = {} if key.public_jwk is None else {"jwk": public_jwk(key)}

@@ -36,6 +36,14 @@ class Janitor(Periodic):
                     logger.warning(message, kid)
             except (HsmError, RegistryUnavailable, AuditUnavailable) as error:
                 logger.info("nothing is cleared away now: %s", error)
+        self._wipe()
+
+    def _wipe(self) -> None:
+        """Wipe what other processes have ended, and this one has unwrapped."""
+        try:
+            self._recovery.wipe_ended()
+        except (HsmError, RegistryUnavailable) as error:
+            logger.info("nothing is wiped now: %s", error)
 
     def _record(self, kid: UUID) -> None:
         if self._audit_log is not None:

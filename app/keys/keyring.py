@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Self
 
 from app.keys.budget import EncryptionBudget
-from app.keys.creation import KeyCreation, TwoPhases
+from app.keys.creation import KeyCreation
+from app.keys.phases.one_commit import OneCommit
+from app.keys.phases.two_phases import TwoPhases
 from app.keys.quota import Quota
 from app.keys.recovery import Recovery
 from app.keys.use import KeyUse
 from app.keys.wrapped.imports import KeyImports
 from app.registry import Publication, Registry
-from hsm import Hsm
+from hsm import Hsm, Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +37,12 @@ class Keyring:
         keys_per_owner: int | None = None,
         destroy_after: timedelta | None = None,
         takes_plain: bool = True,
+        storage: Storage = Storage.TOKEN,
     ) -> Self:
         """Return them; keys are published as ``publication`` has it, if there is one.
 
         Deleted keys can be had back for ``destroy_after``. Unless it ``takes_plain`` ones, keys are
-        only imported wrapped.
+        only imported wrapped. Keys that say nothing of it are kept in ``storage``.
         """
         phases = TwoPhases(registry=registry, hsm=hsm, lock=state_dir / "unfinished.lock")
         budget = EncryptionBudget(registry)
@@ -47,9 +50,11 @@ class Keyring:
             registry=registry,
             hsm=hsm,
             phases=phases,
+            one_commit=OneCommit(registry=registry, hsm=hsm),
             publication=publication,
             quota=Quota(registry=registry, most=keys_per_owner),
             destroy_after=destroy_after,
+            storage=storage,
         )
         return cls(
             use=KeyUse(registry=registry, rows=registry, hsm=hsm, budget=budget),

@@ -16,7 +16,9 @@ class Quota:
     registry: Registry
     most: int | None
 
-    def require(self, owner: str, *, freed: int = 0) -> None:
-        """Raise ``TooManyKeys`` if ``owner`` has as many as he may, without those ``freed``."""
-        if self.most is not None and self.registry.census.owned_by(owner) - freed >= self.most:
-            raise TooManyKeys(self.most)
+    def require(self, owner: str, *, made: int = 1, freed: int = 0) -> None:
+        """Raise ``TooManyKeys`` if ``owner`` may not have ``made`` more, with ``freed`` less."""
+        if self.most is not None:
+            owned = self.registry.census.owned_by(owner) - freed
+            if owned + made > self.most:
+                raise TooManyKeys(self.most)

@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 import hsm
-from app.keys.creation import Record, TwoPhases, no_record
+from app.keys.phases.two_phases import Record, TwoPhases, no_record
 from app.registry import Registry
-from hsm import Hsm, KeyRef
+from hsm import Hsm, KeyRef, Storage
 
 _SETTLE_WAIT_SECONDS: Final = 0.2
 GRACE: Final = timedelta(minutes=1)
@@ -41,7 +41,7 @@ class Recovery:
             settled = self._unfinished(timedelta(0))
             if not dry_run:
                 self._undo(settled, record)
-            missing, unknown = self.hsm.differences(self.registry.specs())
+            missing, unknown = self.hsm.differences(self.registry.specs(storages=[Storage.TOKEN]))
             return Reconciliation(
                 settled=sorted(settled),
                 missing=sorted(missing - settled.keys()),
@@ -74,6 +74,12 @@ class Recovery:
                     self.phases.finish(ref, record)
                     destroyed.append(ref.kid)
         return destroyed
+
+    def wipe_ended(self) -> None:
+        """Wipe keys that are unwrapped in this process, and have been ended by others since."""
+        held = self.hsm.keeping.held()
+        if held and (ended := held - self.registry.census.active_of(held)):
+            self.hsm.keeping.forget(ended)
 
     def _unfinished(self, grace: timedelta) -> Mapping[UUID, KeyRef]:
         now = datetime.now(UTC)

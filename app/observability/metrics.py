@@ -109,6 +109,9 @@ class Metrics(Observer):
         self._rotation = self._gauge(
             "keyset_days_until_rotation", "Until the next one of any, below 0 if late", "livemin"
         )
+        self._broken_seals = self._counter(
+            "broken_seals", "Uses of keys whose rows somebody else has changed"
+        )
         self._audit = Children(self._counter("audit_lines", "Lines for the audit log", "outcome"))
         self._build = self._gauge("build_info", "1, by the version that serves", "max", "version")
         self._build.labels(version("jose-hsm")).set(1)
@@ -208,6 +211,10 @@ class Metrics(Observer):
         """Count a loss."""
         self._lost[(cause,)].inc()
         self._up.set(0)
+
+    def broke_seal(self) -> None:
+        """Count a use of a key whose row was changed behind the back of the service."""
+        self._broken_seals.inc()
 
     def used_registry(self, seconds: float) -> None:
         """Count a use of the registry."""

@@ -11,6 +11,7 @@ from app.registry.pages import Filters
 from app.registry.records import LASTING, VISIBLE, Found, Key, Origin, Residency, State
 from app.registry.registry import AlreadyRequested, Registry, migrate
 from app.registry.revisions import Age, Revision, compared, revision_at
+from app.registry.rows.additions import Answer
 from app.registry.tags import Publication, Tagging
 from app.registry.tokens import ApiToken, Credentials
 from app.registry.watch import Watch
@@ -20,6 +21,7 @@ __all__ = [
     "VISIBLE",
     "Age",
     "AlreadyRequested",
+    "Answer",
     "ApiToken",
     "Credentials",
     "Filters",

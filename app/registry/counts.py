@@ -1,7 +1,9 @@
 """How many keys there are, of which type and in which state."""
 
+from collections.abc import Collection
 from datetime import UTC, date, datetime
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Label, Select, and_, case, column, func, select, table
 
@@ -58,6 +60,13 @@ class Census:
         )
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
+
+    def active_of(self, kids: Collection[UUID]) -> frozenset[UUID]:
+        """Return those of ``kids`` that are active, or were until they expired."""
+        named = keys.c.kid.in_(list(map(str, kids)))
+        query = select(keys.c.kid).where(named, keys.c.state == State.ACTIVE)
+        with self._database.reading() as connection:
+            return frozenset(map(UUID, connection.scalars(query)))
 
     def revision(self) -> str | None:
         """Return the revision of the schema, as Alembic names it."""

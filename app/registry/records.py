@@ -1,7 +1,8 @@
 """A key as the registry knows it, read from a row and written to one."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from app.registry.databases.database import instant
-from hsm import KeyRef, KeySpec
+from hsm import Blob, KeyRef, KeySpec, Storage
 
 
 class State(StrEnum):
@@ -64,6 +65,7 @@ class Key:
     ``destroy_after`` is how long it can be had back after a DELETE, if it has a rule of its own;
     ``destroy_at`` is when that is over, of a key in state ``destroying`` or ``wrapping``.
     ``certificates`` are in base64 (RFC 7517 §4.7), its own first; only a whole row has them.
+    ``blob`` is the key itself, if the registry keeps it.
     """
 
     kid: UUID
@@ -83,11 +85,25 @@ class Key:
     expires_at: datetime | None = None
     destroy_after: timedelta | None = None
     destroy_at: datetime | None = None
+    storage: Storage = Storage.TOKEN
+    blob: Blob | None = field(default=None, repr=False)
 
     @property
     def ref(self) -> KeyRef:
         """How the key is named to ``hsm``."""
-        return KeyRef(kid=self.kid, spec=self.spec)
+        if self.storage is Storage.TOKEN:
+            return KeyRef(kid=self.kid, spec=self.spec)
+        return KeyRef(
+            kid=self.kid, spec=self.spec, storage=self.storage, blob=self.blob, row=self.sealed
+        )
+
+    @property
+    def sealed(self) -> bytes:
+        """What the seal of a blob covers beside it: whose key it is, and what it does."""
+        spec = self.spec
+        names = str(self.kid), self.kid_public and str(self.kid_public), self.owner
+        kind = spec.kty, spec.alg, spec.crv, spec.bits, spec.signs_digests
+        return json.dumps([*names, *kind]).encode("ascii")
 
     @property
     def private_name(self) -> str:
@@ -110,7 +126,7 @@ class Found(NamedTuple):
 
 def ref_of(row: Any) -> KeyRef:
     """Return how the key of a row is named to ``hsm``."""
-    return KeyRef(kid=UUID(row.kid), spec=spec_of(row))
+    return KeyRef(kid=UUID(row.kid), spec=spec_of(row), storage=Storage(row.storage))
 
 
 def spec_of(row: Any) -> KeySpec:
@@ -146,7 +162,16 @@ def record_of(row: Any) -> Key:
         expires_at=expires_at,
         destroy_after=_duration(getattr(row, "destroy_after", None)),
         destroy_at=instant(getattr(row, "destroy_at", None)),
+        storage=Storage(row.storage),
+        blob=_blob(row),
     )
+
+
+def _blob(row: Any) -> Blob | None:
+    """Return the key itself, if all of it is there: what is missing breaks the seal."""
+    if row.kek is None or row.blob is None or row.seal is None:
+        return None
+    return Blob(kek=UUID(row.kek), octets=row.blob, seal=row.seal)
 
 
 def _duration(seconds: int | None) -> timedelta | None:
@@ -173,7 +198,14 @@ def values_of(key: Key) -> dict[str, Any]:
         "expires_at": key.expires_at,
         "destroy_after": key.destroy_after and int(key.destroy_after.total_seconds()),
         "destroy_at": key.destroy_at,
+        "storage": key.storage,
+        **blob_values(key.blob),
     }
+
+
+def blob_values(blob: Blob | None) -> dict[str, Any]:
+    """Return the columns of the key itself, none for one that the token keeps."""
+    return {} if blob is None else {"kek": str(blob.kek), "blob": blob.octets, "seal": blob.seal}
 
 
 def activation_of(ref: KeyRef, public_jwk: Mapping[str, str] | None) -> dict[str, Any]:
@@ -183,4 +215,5 @@ def activation_of(ref: KeyRef, public_jwk: Mapping[str, str] | None) -> dict[str
         "state": State.ACTIVE,
         "public_jwk": public_jwk,
         "activated_at": datetime.now(UTC),
+        **blob_values(ref.blob),
     }

@@ -1,19 +1,12 @@
 """Reading and writing the rows."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import (
-    and_,
-    delete,
-    func,
-    insert,
-    or_,
-    select,
-)
+from sqlalchemy import ColumnElement, Update, and_, delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import AliasTaken, RegistryCause, RegistryUnavailable
@@ -31,7 +24,7 @@ from app.registry.databases.queries import (
 )
 from app.registry.databases.reading import legible, readable
 from app.registry.grants import Grants
-from app.registry.idempotency import IdempotentAnswers, forget, remember
+from app.registry.idempotency import IdempotentAnswers, forget
 from app.registry.keysets.keysets import KeySets
 from app.registry.pages import Pages
 from app.registry.postponed import Postponed
@@ -45,14 +38,15 @@ from app.registry.records import (
     activation_of,
     record_of,
     ref_of,
-    values_of,
 )
 from app.registry.revisions import alembic_config, is_old, require_known, revision_at
+from app.registry.rows.additions import Answer, add
+from app.registry.rows.keks import Keks
 from app.registry.tables import SPEC, grants, identity, keys, tags, uses, versions
-from app.registry.tags import Publication, Tags, publish
+from app.registry.tags import Publication, Tagging, Tags
 from app.registry.tokens import Credentials
 from app.registry.uses import Uses, today, write_use
-from hsm import KeyNotFound, KeyRef, KeySpec
+from hsm import KeyNotFound, KeyRef, KeySpec, Storage
 
 _BATCH: Final = 1000
 _NOBODY: Final = UUID(int=0)
@@ -118,6 +112,7 @@ class Registry:
         self.postponed = Postponed(database)
         self.keysets = KeySets(database, host)
         self.uses = Uses(database)
+        self.keks = Keks(database)
 
     def guard(self, require: Callable[[], None]) -> None:
         """Have ``require`` called before each use, but for ``identity`` and ``is_new``."""
@@ -206,56 +201,60 @@ class Registry:
         request: IdempotentRequest | None = None,
         answer: Callable[[bool], Mapping[str, Any]] = _no_answer,
     ) -> bool:
-        """Add a row; return whether the key is published, which needs room in ``publication``.
+        """Add a row; return whether the key is published; see ``insert_all``."""
+        tagging = Tagging(tags=frozenset(tags), publication=publication)
+        [is_published] = self.insert_all(
+            [key], tagging, request=request, answer=lambda published: answer(*published)
+        )
+        return is_published
 
-        It has ``tags``, too. ``answer`` is what to remember of ``request``, by whether the key is
-        published. Raises ``AlreadyRequested`` if ``request`` is remembered, and ``AliasTaken``.
+    def insert_all(
+        self,
+        new: Sequence[Key],
+        tagging: Tagging,
+        *,
+        request: IdempotentRequest | None,
+        answer: Answer,
+    ) -> list[bool]:
+        """Add rows, all or none; return which of the keys are published.
+
+        ``answer`` is what to remember of ``request``, by what is published. Raises
+        ``AlreadyRequested`` if ``request`` is remembered, ``AliasTaken``, and ``CryptoFailure`` if
+        a key has to be published and there is no room.
         """
         try:
-            return self._insert(key, publication, tags, request, answer)
+            with self._database.writing() as connection:
+                return add(connection, self._host, new, tagging, request, answer)
         except IntegrityError as error:
-            if request and (key.alias is None or self.idempotency.find(request)):
+            if request and (new[0].alias is None or self.idempotency.find(request)):
                 raise AlreadyRequested from error
-            if key.alias is None:
+            if new[0].alias is None:
                 raise
             raise AliasTaken from error
 
-    def _insert(
-        self,
-        key: Key,
-        publication: Publication | None,
-        names: Iterable[str],
-        request: IdempotentRequest | None,
-        answer: Callable[[bool], Mapping[str, Any]],
-    ) -> bool:
-        now = datetime.now(UTC)
-        row = values_of(key) | {"host": self._host, "created_at": now, "changed_at": now}
-        if key.state is State.ACTIVE:  # it has been on the token before
-            row["activated_at"] = now
-        with self._database.writing() as connection:
-            connection.execute(insert(keys).values(row))
-            is_published = publication is not None and publish(connection, key.kid, publication)
-            for name in sorted(set(names)):
-                connection.execute(insert(tags).values(kid=row["kid"], tag=name, tagged_at=now))
-            if request:
-                remember(connection, request, row["kid"], answer(is_published))
-        return is_published
-
     def activate(self, ref: KeyRef, public_jwk: Mapping[str, str] | None) -> None:
         """Make a pending key visible; if its row is gone, nobody could ever reach the key."""
-        if not self._change(from_states=[State.PENDING], **activation_of(ref, public_jwk)):
-            raise RegistryUnavailable
+        self.activate_all({ref: public_jwk})
+
+    def activate_all(self, made: Mapping[KeyRef, Mapping[str, str] | None]) -> None:
+        """Make pending keys visible, all or none, each with its public half; as ``activate``."""
+        with self._database.writing() as connection:
+            for ref, public_jwk in made.items():
+                update = _update(from_states=[State.PENDING], **activation_of(ref, public_jwk))
+                if connection.execute(update).rowcount != 1:
+                    raise RegistryUnavailable
 
     def change(self, key: Key, **values: Any) -> bool:
-        """Set columns of a key; return whether its state was still that of ``key``.
+        """Set columns of a key; return whether its state and its seal were still those of ``key``.
 
         Raises ``AliasTaken`` if another key has the alias.
         """
         states = [key.state]
         if key.state is State.DEACTIVATED:  # perhaps just expired
             states.append(State.ACTIVE)
+        its_seal = [] if key.blob is None else [keys.c.seal == key.blob.seal]
         try:
-            return self._change(key.kid, from_states=states, **values)
+            return self._change(key.kid, *its_seal, from_states=states, **values)
         except IntegrityError as error:
             raise AliasTaken from error
 
@@ -314,9 +313,12 @@ class Registry:
         with self._database.reading() as connection:
             return {ref.kid: ref for ref in readable(connection, query, ref_of)}
 
-    def specs(self, states: Iterable[State] = State) -> Mapping[UUID, KeySpec]:
-        """Return what all keys are that are in one of ``states``."""
-        query = select(*SPEC).where(keys.c.state.in_(list(states)))
+    def specs(
+        self, states: Iterable[State] = State, storages: Iterable[Storage] = Storage
+    ) -> Mapping[UUID, KeySpec]:
+        """Return what all keys are that are in one of ``states`` and kept in ``storages``."""
+        is_kept = keys.c.storage.in_(list(storages))
+        query = select(*SPEC).where(keys.c.state.in_(list(states)), is_kept)
         query = query.execution_options(yield_per=_BATCH)  # of millions none takes long
         with self._database.reading() as connection:
             return {ref.kid: ref.spec for ref in readable(connection, query, ref_of)}
@@ -326,11 +328,21 @@ class Registry:
         with self._database.reading() as connection:
             return instant(connection.scalar(select(func.max(keys.c.changed_at))))
 
-    def _change(self, kid: UUID, *, from_states: Iterable[State], **values: Any) -> bool:
-        update = (
-            keys.update()
-            .where(keys.c.kid == str(kid), keys.c.state.in_(list(from_states)))
-            .values(changed_at=datetime.now(UTC), **values)
-        )
+    def _change(
+        self,
+        kid: UUID,
+        *conditions: ColumnElement[bool],
+        from_states: Iterable[State],
+        **values: Any,
+    ) -> bool:
         with self._database.writing() as connection:
+            update = _update(kid, from_states=from_states, **values).where(*conditions)
             return connection.execute(update).rowcount == 1
+
+
+def _update(kid: UUID, *, from_states: Iterable[State], **values: Any) -> Update:
+    return (
+        keys.update()
+        .where(keys.c.kid == str(kid), keys.c.state.in_(list(from_states)))
+        .values(changed_at=datetime.now(UTC), **values)
+    )

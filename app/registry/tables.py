@@ -11,6 +11,7 @@ from sqlalchemy import (
     DateTime,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -47,6 +48,10 @@ keys: Final = Table(
     Column("destroy_after", BigInteger),
     Column("destroy_at", DateTime(timezone=True)),
     Column("state_before", String(16)),
+    Column("storage", String(16), nullable=False, server_default="token"),
+    Column("kek", String(36)),
+    Column("blob", LargeBinary),
+    Column("seal", LargeBinary),
     Index("keys_by_owner", "owner", "kid"),
     Index("keys_by_kty", "kty", "kid"),
     Index("keys_by_alg", "alg", "kid"),
@@ -54,13 +59,14 @@ keys: Final = Table(
     Index("keys_by_expiry", "expires_at"),
     Index("keys_by_alias", "alias", unique=True),
     Index("keys_by_destruction", "destroy_at"),
+    Index("keys_by_kek", "kek", "kid"),
 )
 
 SPEC: Final = (
     *(keys.c.kid, keys.c.kty, keys.c.alg, keys.c.crv, keys.c.bits),
-    keys.c.signs_digests,
+    *(keys.c.signs_digests, keys.c.storage),
 )
-"""What kind of key a row is."""
+"""What kind of key a row is, and where the key is kept."""
 
 grants: Final = Table(
     "grants",

@@ -1,6 +1,7 @@
 """All rows of a registry, out of one database and into another."""
 
 import tempfile
+from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Connection,
     Date,
     DateTime,
+    LargeBinary,
     MetaData,
     Table,
     delete,
@@ -25,13 +27,14 @@ from sqlalchemy import (
     text,
     tuple_,
 )
+from sqlalchemy.types import TypeEngine
 
 from app.registry.databases.database import engine_for, instant
 from app.registry.databases.reading import readable
-from app.registry.records import LASTING, spec_of
+from app.registry.records import LASTING, Key, record_of, spec_of
 from app.registry.revisions import Age, alembic_config, compared, revision_at
 from app.registry.tables import keys, uses
-from hsm import KeySpec
+from hsm import KeySpec, Storage
 
 Row = dict[str, Any]
 TableRow = tuple[str, Row]
@@ -95,6 +98,8 @@ def _row_as_json(table: Table, row: Any) -> Row:
 
 
 def _as_json(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return b64encode(value).decode("ascii")
     found = instant(value) if isinstance(value, datetime) else value
     return found.isoformat() if isinstance(found, date) else found
 
@@ -137,12 +142,17 @@ def _batches(rows: Iterable[TableRow]) -> Iterator[tuple[str, list[Row]]]:
 
 
 def _typed(table: Table, row: Row) -> Row:
-    return {
-        name: table.c[name].type.python_type.fromisoformat(value)
-        if value is not None and isinstance(table.c[name].type, (Date, DateTime))
-        else value
-        for name, value in row.items()
-    }
+    return {name: _of_json(table.c[name].type, value) for name, value in row.items()}
+
+
+def _of_json(column_type: TypeEngine[Any], value: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(column_type, LargeBinary):
+        return b64decode(value)
+    if isinstance(column_type, (Date, DateTime)):
+        return column_type.python_type.fromisoformat(value)
+    return value
 
 
 def number_of_rows(url: str) -> int:
@@ -182,7 +192,16 @@ def connections_of_others(url: str) -> int:
             return int(connection.scalar(_OTHERS) or 0)
 
 
+def key_of(row: Row) -> Key:
+    """Return the key of a row as JSON has it."""
+    return record_of(SimpleNamespace(**_typed(keys, row)))
+
+
 def specs_of(rows: Iterable[TableRow]) -> Mapping[UUID, KeySpec]:
     """Return what the keys among ``rows`` are that are to be on the token."""
     lasting = (row for table, row in rows if table == "keys" and row["state"] in LASTING)
-    return {UUID(row["kid"]): spec_of(SimpleNamespace(**row)) for row in lasting}
+    return {
+        UUID(row["kid"]): spec_of(SimpleNamespace(**row))
+        for row in lasting
+        if row["storage"] == Storage.TOKEN
+    }

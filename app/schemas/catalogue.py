@@ -112,6 +112,7 @@ class DescriptionResponse(KeyMembers):
     expires = Instant(required=True, allow_none=True)
     origin = fields.String(required=True)
     residency = fields.String(required=True)
+    storage = fields.String(required=True)
     last_used = Day(required=True, allow_none=True)
     jwk = fields.Dict()
     digest = fields.Boolean()

@@ -19,6 +19,7 @@ from app.schemas.fields import (
     KEY_TRANSPORT,
     SHOWN,
     Base64Url,
+    Choice,
     Flag,
     KeyOperations,
     Text,
@@ -30,12 +31,14 @@ from app.schemas.labels import AliasOfNew, Duration, Instant, Labels, Name, Tags
 from app.schemas.messages.addressed import RecipientsField
 from app.schemas.messages.encryption import jwe_members, require_encrypted_key
 from app.schemas.messages.received_header import ProtectedHeader
-from app.schemas.schema import Foreign, RequestSchema
+from app.schemas.schema import Foreign, RequestSchema, ResponseSchema
 from app.schemas.wrapped import WrappedField, WrappedKey
-from hsm import KeySpec, PublicKey
+from hsm import KeySpec, PublicKey, Storage
 
 _IMPORTS: Final = frozenset(row.private_members[0] for row in KEY_TYPES.values())
 """Members that make a body an import."""
+
+MOST_COUNT: Final = 100
 
 _SIZE: Final = Foreign(
     "the size of an RSA key is 'bits', that of others follows from 'alg' or 'crv'"
@@ -67,7 +70,8 @@ class KeyRequest:
 
     With ``wrapped`` it comes in so that the token alone sees it.
 
-    What takes a processor for long is left to ``prove``, which raises ``BadRequest``.
+    What takes a processor for long is left to ``prove``, which raises ``BadRequest``. ``count`` is
+    how many keys are asked for, if that was said, and ``storage`` where they are to be kept.
     """
 
     spec: KeySpec
@@ -75,6 +79,8 @@ class KeyRequest:
     wrapped: WrappedMaterial | None = None
     prove: Callable[[], None] | None = None
     labels: Labels = field(default_factory=Labels)
+    storage: Storage | None = None
+    count: int | None = None
 
     def __repr__(self) -> str:
         return f"<KeyRequest {self.spec}>"
@@ -115,6 +121,8 @@ class CreateKeyRequest(RequestSchema):
     tags = TagsField(load_default=None, allow_none=True)
     expires = Instant(load_default=None, allow_none=True)
     destroy_after = Duration(load_default=None, allow_none=True)
+    storage = Choice(*Storage, load_default=None, allow_none=True)
+    count = WholeNumber(load_default=None, allow_none=True)
 
     @post_load
     def make(self, body: dict[str, Any], **_kwargs: Any) -> KeyRequest:
@@ -133,7 +141,9 @@ class CreateKeyRequest(RequestSchema):
             expires_at=body["expires"],
             destroy_after=body["destroy_after"],
         )
-        return replace(request, labels=labels)
+        _require_countable(request, body)
+        storage = Storage(body["storage"]) if body["storage"] else None
+        return replace(request, labels=labels, storage=storage, count=body["count"])
 
 
 class KeyResponse(KeyMembers):
@@ -144,6 +154,13 @@ class KeyResponse(KeyMembers):
     alias = fields.String()
     digest = fields.Boolean()
     destroy_after = Duration()
+    storage = fields.String()
+
+
+class SeveralKeysResponse(ResponseSchema):
+    """Created keys, of a request with ``count``."""
+
+    keys = fields.List(fields.Nested(KeyResponse), required=True)
 
 
 class UnwrapRequest(RequestSchema):
@@ -224,6 +241,18 @@ def _request(spec: KeySpec, body: Members, given: Set[str]) -> KeyRequest:
     if body["wrapped"] is not None:
         return _wrapped(spec, body, given)
     return _import(spec, body) if _is_import(given) else _generation(spec, body)
+
+
+def _require_countable(request: KeyRequest, body: Members) -> None:
+    count = body["count"]
+    if count is None:
+        return
+    if not 1 <= count <= MOST_COUNT:
+        raise BadRequest(f"Field 'count' must be between 1 and {MOST_COUNT}")
+    if request.material is not None or request.wrapped is not None:
+        raise BadRequest("Field 'count' is for keys to generate, and not to import")
+    if body["alias"] is not None:
+        raise BadRequest("Field 'alias' is of one key, and does not go with 'count'")
 
 
 def _is_import(given: Set[str]) -> bool:

@@ -52,6 +52,7 @@ def _duration(text: Any, name: str) -> timedelta:
 _MATERIAL: Final = ("k", "n", "e", "d", "p", "q", "dp", "dq", "qi", "x", "y", "pub", "priv")
 _OF_IMPORTS: Final = (*_MATERIAL, "wrapped")
 _OF_ONE_KEY: Final = ("name", "alias", "expires")
+_OF_THE_TOKEN: Final = ("storage", "count")
 
 
 class PutKeySetRequest(CreateKeyRequest):
@@ -60,13 +61,14 @@ class PutKeySetRequest(CreateKeyRequest):
     class Meta(RequestSchema.Meta):
         """A set makes its keys itself, and is called by its own name."""
 
-        exclude = (*_OF_IMPORTS, *_OF_ONE_KEY, "use", "key_ops")
+        exclude = (*_OF_IMPORTS, *_OF_ONE_KEY, *_OF_THE_TOKEN, "use", "key_ops")
 
     foreign = MappingProxyType(
         {
             **CreateKeyRequest.foreign,
             **dict.fromkeys(_OF_IMPORTS, Foreign("a key set makes its keys itself")),
             **dict.fromkeys(_OF_ONE_KEY, Foreign("it is of one key, and not of a key set")),
+            **dict.fromkeys(_OF_THE_TOKEN, Foreign("the token keeps the keys of a set")),
         }
     )
 

@@ -113,7 +113,7 @@ def _pairs(old: Any, new: Any) -> Iterator[tuple[str, str]]:
 
 def main() -> None:
     """Write them."""
-    with service(workers=1) as running:
+    with service(workers=1, has_kek=True) as running:
         played = play(running.url)
     _FILE.write_text(f"{json.dumps(played, indent=2, ensure_ascii=False)}\n", "utf-8")
 

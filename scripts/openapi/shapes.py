@@ -10,6 +10,7 @@ from app.jwk import KEY_TYPES, PAIR_TYPES, PRIVATE_MEMBERS, rsa
 from app.registry import Origin, Residency, VersionState
 from app.rights import GRANTABLE
 from app.schemas import batch, catalogue, keysets, labels, random
+from app.schemas.keys import MOST_COUNT
 from app.schemas.messages.serializations import (
     COMPACT,
     JWE_OTHERS,
@@ -36,6 +37,8 @@ _TEXT: Final[JsonSchema] = {"type": "string"}
 _INTEGER: Final[JsonSchema] = {"type": "integer"}
 _FLAG: Final[JsonSchema] = {"type": "boolean"}
 _OCTETS: Final[JsonSchema] = dict(BASE64URL)
+_STORAGES: Final = [str(storage) for storage in hsm.Storage]
+_STORAGE: Final[JsonSchema] = {"type": "string", "enum": _STORAGES}
 
 
 def _object(*optional: str, **properties: JsonSchema) -> JsonSchema:
@@ -275,8 +278,18 @@ def own() -> dict[str, JsonSchema]:
             macs=_map(reference("OfferedAlgorithm")),
             key_managements=_map(reference("OfferedKeyManagement")),
             content_encryptions=_map(reference("OfferedContentEncryption")),
+            storage=reference("Storages"),
             limits=_object(**dict.fromkeys(_LIMITS, _INTEGER)),
             wrapped_imports={"type": "array", "items": reference("OfferedImport")},
+        ),
+        "Storages": _object(
+            default=_STORAGE,
+            wrapped_keys=_object(
+                *("reason", "refused"),
+                offered=_FLAG,
+                reason=_TEXT,
+                refused=_array(_object("crv", kty=_TEXT, crv=_TEXT, reason=_TEXT)),
+            ),
         ),
         "Index": _object("docs", **dict.fromkeys(index.LINKS, _TEXT), docs=_TEXT),
         "Live": _object(status={"const": "live"}),
@@ -400,5 +413,10 @@ def members() -> dict[str, JsonSchema]:
         "DescriptionResponse.state": {"enum": list(catalogue.SHOWN_STATES)},
         "DescriptionResponse.origin": {"enum": [str(origin) for origin in Origin]},
         "DescriptionResponse.residency": {"enum": [str(place) for place in Residency]},
+        "DescriptionResponse.storage": _STORAGE,
+        "KeyResponse.storage": _STORAGE,
+        "SeveralKeysResponse.keys": {"items": reference("KeyResponse")},
+        "CreateKeyRequest.storage": {"enum": [*_STORAGES, None]},
+        "CreateKeyRequest.count": {"minimum": 1, "maximum": MOST_COUNT},
         "DescriptionResponse.jwk": reference("Jwk"),
     }

@@ -25,7 +25,7 @@ from app.registry import Registry
 from app.rights import Role
 from scripts.openapi.document import document
 from scripts.openapi.examples import play
-from scripts.throwaway import ROOT, make_token, server
+from scripts.throwaway import ROOT, create_kek, make_token, server
 
 Members = dict[str, Any]
 
@@ -93,6 +93,7 @@ def _options() -> argparse.Namespace:
 def run(directory: Path, plan: Plan, *, examples: int, seed: int) -> list[Count]:
     """Serve a token below ``directory`` and ask it; ``examples`` are cases of each operation."""
     settings = make_token(directory / "state") | _SETTINGS
+    create_kek(settings)
     bearers = {name: _token(settings, name) for name in ROLES}
     with server(settings, workers=2) as running:
         # Played, so that examples name keys that there are.

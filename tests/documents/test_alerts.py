@@ -56,6 +56,7 @@ COURSES = {
     "FailedDecryptions": [
         Course('batch_requests_total{endpoint="encryption.decrypt",status="422"}', MANY_EVENTS)
     ],
+    "BrokenSeal": [Course("broken_seals_total", ONE_EVENT)],
     "AuditLogFails": [Course('audit_lines_total{outcome="failed"}', ONE_EVENT)],
     "LogLinesLost": [Course("log_lines_dropped_total", ONE_EVENT)],
 }

@@ -134,3 +134,23 @@ def test_while_the_token_is_away_nothing_is_said(environment, serve):
 def test_the_table_of_the_readme_is_made_of_it(application, config):
     offers = service_of(application).hsm.offers()
     assert algorithm_table(describe(config, offers)) in (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.mark.softhsm
+def test_where_keys_are_kept_is_said_with_what_is_not_wrapped(told):
+    reason = "the token answers KeyNotWrappable"
+    refused = [
+        {"kty": "OKP", "crv": crv, "reason": reason} for crv in ("Ed25519", "Ed448", "X25519")
+    ]
+    assert told["storage"] == {
+        "default": "token",
+        "wrapped_keys": {"offered": True, "refused": refused},
+    }
+
+
+def test_without_a_key_encryption_key_nothing_is_kept_wrapped(application, config):
+    offers = service_of(application).hsm.offers()
+    assert Capabilities(config=config).describe(offers)["storage"]["wrapped_keys"] == {
+        "offered": False,
+        "reason": "the token has no key-encryption key",
+    }

@@ -60,6 +60,7 @@ def test_figures_of_alerts_are_there_before_their_first_event(started):
         "audit_lines_total": {"outcome": "failed"},
         "token_losses_total": {"cause": "lost"},
         "log_lines_dropped_total": {},
+        "broken_seals_total": {},
     }.items():
         assert found[name, frozenset(labels.items())] == 0
 

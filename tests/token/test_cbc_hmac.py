@@ -423,7 +423,7 @@ def test_a_creation_that_is_not_recorded_leaves_neither_half(local, token, monke
         def fail(*_: Any) -> None:
             raise RegistryUnavailable
 
-        fault.setattr(Registry, "activate", fail)
+        fault.setattr(Registry, "activate_all", fail)
         body = {"kty": "oct", "alg": "A256CBC-HS512"}
         assert local.post("/keys", body).refusal == UNAVAILABLE
     assert set(token.inventory()) == before

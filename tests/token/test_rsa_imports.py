@@ -81,7 +81,7 @@ def test_while_one_key_is_checked_others_wait_are_refused_or_sign(application, l
 
 def test_a_key_that_is_refused_has_never_had_a_row(application, local, monkeypatch):
     registry = service_of(application).keyring.recovery.registry
-    monkeypatch.setattr(registry, "insert", lambda *_args, **_names: pytest.fail("a row"))
+    monkeypatch.setattr(registry, "insert_all", lambda *_args, **_names: pytest.fail("a row"))
     members = members_from(number("r") * number("s"), number("q"))
     jwk = {name: b64u(octets) for name, octets in members.items()}
     answer = local.post("/keys", {"kty": "RSA", **jwk})

@@ -98,17 +98,17 @@ def new(application: Any) -> Contents:
 
 TOKEN_FAILS = TokenUnavailable("the token does not answer")
 STEPS = {
-    "the row is not written": (Registry, "insert", _before(RegistryUnavailable())),
+    "the row is not written": (Registry, "insert_all", _before(RegistryUnavailable())),
     "the row may have been written": (
         Registry,
-        "insert",
-        _after(Registry.insert, RegistryUnavailable()),
+        "insert_all",
+        _after(Registry.insert_all, RegistryUnavailable()),
     ),
-    "the row is not activated": (Registry, "activate", _before(RegistryUnavailable())),
+    "the row is not activated": (Registry, "activate_all", _before(RegistryUnavailable())),
     "the row may have been activated": (
         Registry,
-        "activate",
-        _after(Registry.activate, RegistryUnavailable()),
+        "activate_all",
+        _after(Registry.activate_all, RegistryUnavailable()),
     ),
     "nothing is generated": (Hsm, "generate", _before(TOKEN_FAILS)),
     "the token is lost after generating": (Hsm, "generate", _after(Hsm.generate, TOKEN_FAILS)),
@@ -162,7 +162,7 @@ def test_a_creation_that_fails_leaves_nothing(step, body, new, local, monkeypatc
     [
         (Hsm, "unwrap", _before),
         (Hsm, "unwrap", lambda error: _after(Hsm.unwrap, error)),
-        (Registry, "activate", _before),
+        (Registry, "activate_all", _before),
     ],
     ids=["before", "after", "activation"],
 )
@@ -209,7 +209,7 @@ BODIES = [AES, TWO_OBJECTS, PAIR, IMPORTED_SECRET, IMPORTED_PAIR]
 def pending(request: Any, new: Contents, local: Any, monkeypatch: Any) -> UUID:
     """The kid of a key whose creation and whose undoing have both failed."""
     with monkeypatch.context() as fault:
-        fault.setattr(Registry, "activate", _before(RegistryUnavailable()))
+        fault.setattr(Registry, "activate_all", _before(RegistryUnavailable()))
         fault.setattr(Hsm, "destroy", _before(TOKEN_FAILS))
         assert local.post("/keys", request.param).refusal == UNAVAILABLE
     (kid,) = new.rows

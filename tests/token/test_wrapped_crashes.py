@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.config import Config
 from app.keys import recovery
-from app.keys.creation import TwoPhases
+from app.keys.phases.two_phases import TwoPhases
 from app.operator.cli.service import opened
 from app.registry import Registry, State, migrate
 from app.registry.postponed import Postponed

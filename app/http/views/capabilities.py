@@ -24,4 +24,5 @@ resource: Final = Resource("capabilities", "What is offered.", prefix=API)
 def show() -> ResponseReturnValue:
     """Return what is offered, and where the limits are."""
     told, token = service().capabilities, service().hsm
-    return told.describe(token.offers()) | {"wrapped_imports": wrapped_imports(token)}
+    described = told.describe(token.offers(), token.keeping.keepable())
+    return described | {"wrapped_imports": wrapped_imports(token)}

@@ -12,6 +12,7 @@ from app.http.endpoint import API, Audit, Endpoint, Resource
 from app.http.failures import (
     ALGORITHM,
     ALIAS,
+    AWAY,
     DECRYPTION,
     PUBLIC_HALF,
     PUBLICATION,
@@ -31,7 +32,7 @@ from app.schemas.catalogue import (
     TagsRequest,
     TagsResponse,
 )
-from app.schemas.keys import CreateKeyRequest, KeyResponse, UnwrapRequest
+from app.schemas.keys import CreateKeyRequest, KeyResponse, SeveralKeysResponse, UnwrapRequest
 from app.schemas.wrapped import WrappingKeyRequest, WrappingKeyResponse
 
 resource: Final = Resource(
@@ -43,6 +44,7 @@ _WRAPPING: Final = WrappingKeyRequest()
 _WRAPPING_KEY: Final = WrappingKeyResponse()
 _UNWRAP: Final = UnwrapRequest()
 _KEY: Final = KeyResponse()
+_KEYS: Final = SeveralKeysResponse()
 _QUERY: Final = ListQuery()
 _PAGE: Final = ListResponse()
 _DESCRIPTION: Final = DescriptionResponse()
@@ -56,8 +58,8 @@ _TAGS: Final = TagsResponse()
         "POST",
         "/keys",
         body=_CREATE,
-        answers=(_KEY,),
-        says="The new key",
+        answers=(_KEY, _KEYS),
+        says="The new key, or keys",
         needs=(Role.CREATOR,),
         kind=Kind.MAKE,
         audit=Audit.CHANGE,
@@ -74,10 +76,13 @@ def create() -> ResponseReturnValue:
     afterwards, or a `.byok` file of Azure's tools as it is. Any other body has the token generate
     one. A key made with an `alg` does that and nothing else. RSA pairs are generated, and checked
     to be imported, in a lane of their own: 503 while it is full. Generated pairs that sign are
-    published, but none when as many are published as may be.
+    published, but none when as many are published as may be. With `storage` `wrapped` the registry
+    keeps the key, encrypted by the token, which unwraps it to use it; with `count` as many are
+    generated, all or none, and the answer is `keys`.
     """
     body = load(_CREATE)
-    return dict(_KEY.dump(keyring().imports.create(principal(), body, idempotent())))
+    made = keyring().imports.create(principal(), body, idempotent())
+    return dict((_KEY if body.count is None else _KEYS).dump(made))
 
 
 @resource.serves(
@@ -198,7 +203,7 @@ def public_pem(kid: str) -> ResponseReturnValue:
         needs=(Right.MANAGE,),
         kind=Kind.MANAGE,
         audit=Audit.CHANGE,
-        failures=(*STATE, *QUOTA, *ALIAS),
+        failures=(*STATE, *QUOTA, *ALIAS, *AWAY),
     )
 )
 def change(kid: str) -> ResponseReturnValue:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from app.jwk import write_public
-from app.keys.creation import TwoPhases
+from app.keys.phases.two_phases import TwoPhases
 from app.registry import Key, KeySet, Origin, Publication, Residency, Tagging
 from hsm import KeyRef
 

@@ -12,13 +12,14 @@ from app import current_request
 from app.errors import Forbidden, RegistryUnavailable
 from app.idempotency import IdempotentRequest
 from app.jwk import type_of, write_public
-from app.keys.creation import KeyCreation, no_record, require_creator
+from app.keys.creation import KeyCreation, require_creator
+from app.keys.phases.two_phases import no_record
 from app.kid import is_kid
 from app.registry import Key, Origin, Residency, State, Tagging
 from app.rights import Principal
 from app.schemas.keys import KeyRequest, WrappedMaterial
 from app.schemas.wrapped import WrappedKey
-from hsm import CryptoFailure, HsmError, KeyNotFound, KeySpec, WrappedKeyRefused
+from hsm import CryptoFailure, HsmError, KeyNotFound, KeySpec, Storage, WrappedKeyRefused
 
 _LIFETIME: Final = timedelta(hours=24)
 
@@ -81,7 +82,10 @@ class KeyImports:
         creation, wrapped = self.creation, material.wrapped
         creation.hsm.imports.require(request.spec)
         wrapping = self._wrapping_key(principal, wrapped)
-        key = _imported(principal, request, _measured(request.spec, wrapping, wrapped.ciphertext))
+        spec = _measured(request.spec, wrapping, wrapped.ciphertext)
+        key = _imported(principal, request, spec, request.storage or creation.storage)
+        if key.storage is Storage.WRAPPED:
+            creation.hsm.keeping.require(spec)
         creation.quota.require(principal, freed=1)
         tagging = creation.tagging(key, request.labels)
         with creation.phases.creation(key, tagging, idempotent) as answer:
@@ -114,7 +118,7 @@ class KeyImports:
         return key
 
 
-def _imported(principal: Principal, request: KeyRequest, spec: KeySpec) -> Key:
+def _imported(principal: Principal, request: KeyRequest, spec: KeySpec, storage: Storage) -> Key:
     labels = request.labels
     return Key(
         kid=uuid4(),
@@ -127,6 +131,7 @@ def _imported(principal: Principal, request: KeyRequest, spec: KeySpec) -> Key:
         name=labels.name,
         expires_at=labels.expires_at,
         destroy_after=labels.destroy_after,
+        storage=storage,
     )
 
 

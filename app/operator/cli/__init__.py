@@ -24,6 +24,7 @@ _COMMANDS: Final = MappingProxyType(
         "token": ("tokens", "Create, list and revoke API tokens."),
         "keys": ("keys", "List, show, grant, deactivate, destroy, restore, adopt and wrap keys."),
         "keysets": ("keysets", "List, show, rotate and revoke versions of key sets."),
+        "kek": ("kek.commands", "Create, move and rotate the key that encrypts keys."),
         "doctor": ("doctor", "Examine the installation and say what to do."),
         "backup": ("backup", "Write the registry to a file, while the service serves."),
         "restore": ("backup", "Put a backup in the place of the registry."),

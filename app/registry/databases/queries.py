@@ -10,6 +10,7 @@ from app.registry.tables import grants, keys, keysets, versions
 _HOT: Final = (
     *("kid", "kid_public", "owner", "kty", "alg", "crv", "bits", "origin", "residency"),
     *("state", "public_jwk", "expires_at", "alias", "signs_digests"),
+    *("storage", "kek", "blob", "seal"),
 )
 _IS_GRANT: Final = and_(
     grants.c.kid == keys.c.kid,

@@ -1,0 +1,1 @@
+"""How a key and its row come to be, and end, together."""

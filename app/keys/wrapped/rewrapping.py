@@ -1,0 +1,50 @@
+"""Keys that the registry keeps, encrypted anew under the newest key-encryption key."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from app.registry import Key, Registry
+from hsm import BrokenSeal, CryptoFailure, Keeping
+
+_BATCH: Final = 100
+_FIRST: Final = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrapping:
+    """Each key in a transaction of its own, so that it can stop anywhere and go on.
+
+    What a service has unwrapped stays as it is. One that is given to another owner meanwhile is as
+    that has left it, and so for the next run.
+    """
+
+    registry: Registry
+    keeping: Keeping
+
+    def run(self, show: Callable[[int], None]) -> tuple[int, list[UUID]]:
+        """Encrypt all keys; return how many, and the kids of those that others have changed.
+
+        Raises ``CryptoFailure`` if there is no key-encryption key.
+        """
+        newest = self.keeping.keepable().kek
+        if newest is None:
+            raise CryptoFailure("The token has no key-encryption key")
+        done, broken = 0, list[UUID]()
+        for kek in self.registry.keks.in_use().keys() - {newest}:
+            after = _FIRST
+            while keys := self.registry.keks.under(kek, after=after, limit=_BATCH):
+                after = keys[-1].kid
+                for key in keys:
+                    if self._is_rewrapped(key, broken):
+                        done += 1
+                show(done)
+        return done, broken
+
+    def _is_rewrapped(self, key: Key, broken: list[UUID]) -> bool:
+        try:
+            return self.registry.keks.replace(key, self.keeping.rewrapped(key.ref))
+        except BrokenSeal:
+            broken.append(key.kid)
+            return False

@@ -1,0 +1,1 @@
+"""``jose-hsm kek``: the key-encryption key under which the registry keeps keys wrapped."""

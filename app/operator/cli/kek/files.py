@@ -1,0 +1,61 @@
+"""The files by which a key-encryption key goes from one token to another."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import hsm
+from app import compact_json
+from app.errors import BadRequest
+from app.jose import encoding
+from app.jwk import load_public, require_sound
+from app.operator.cli.command import CommandFailed
+from hsm import Parcel, replace
+
+_FORMAT: Final = "jose-hsm kek 1"
+
+
+def read_recipient(file: Path) -> dict[str, str]:
+    """Return the key to wrap for; raise ``CommandFailed`` if ``file`` holds none."""
+    try:
+        jwk: dict[str, str] = json.loads(file.read_bytes())
+        is_rsa = jwk["alg"] in hsm.WRAPPING_ALGS and jwk["kty"] == "RSA"
+        require_sound(load_public(jwk))
+    except (ValueError, KeyError, TypeError, BadRequest) as error:
+        raise CommandFailed(f"{file} is not what `kek import --prepare` writes") from error
+    if not is_rsa:
+        raise CommandFailed(f"{file} is not what `kek import --prepare` writes")
+    return jwk
+
+
+def read_parcel(file: Path) -> Parcel:
+    """Return a wrapped key-encryption key; raise ``CommandFailed`` if ``file`` holds none."""
+    try:
+        members = json.loads(file.read_bytes())[_FORMAT]
+        octets = {name: encoding.decode(members[name]) for name in ("encrypting", "sealing")}
+        return Parcel(kek=UUID(members["kek"]), **octets)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CommandFailed(f"{file} is not what `kek export` writes") from error
+
+
+def write_parcel(file: Path, parcel: Parcel) -> None:
+    """Write what ``read_parcel`` reads; raise ``CommandFailed`` if that cannot be."""
+    members = {"encrypting": parcel.encrypting, "sealing": parcel.sealing}
+    octets = {name: encoding.encode(value) for name, value in members.items()}
+    write(file, {_FORMAT: {"kek": str(parcel.kek)} | octets})
+
+
+def write(file: Path, members: dict[str, Any]) -> None:
+    """Write JSON; raise ``CommandFailed`` if that cannot be."""
+    try:
+        replace(file, (json.dumps(members, indent=2) + "\n").encode("ascii"), synced=True)
+    except OSError as error:
+        raise CommandFailed(f"{file} cannot be written: {error.strerror}") from error
+
+
+def thumbprint(jwk: dict[str, str]) -> str:
+    """Return the thumbprint of an RSA key (RFC 7638)."""
+    members = {name: jwk[name] for name in ("e", "kty", "n")}
+    return encoding.encode(hashlib.sha256(compact_json.dumps(members).encode("ascii")).digest())

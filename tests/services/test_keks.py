@@ -1,0 +1,180 @@
+"""Two tokens with one key-encryption key serve one registry; another key takes its place."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from app.config import Config
+from app.registry import Registry
+from scripts.throwaway import make_token
+from tests.shared.api import Api, b64u
+from tests.shared.command import jose_hsm
+from tests.shared.forks import server
+
+DATA = b64u(b"data")
+SIGNERS: dict[str, dict[str, Any]] = {
+    "RS256": {"kty": "RSA", "bits": 2048},
+    "ES256": {"kty": "EC", "crv": "P-256"},
+    "ES384": {"kty": "EC", "crv": "P-384"},
+    "ES512": {"kty": "EC", "crv": "P-521"},
+    "ES256K": {"kty": "EC", "crv": "secp256k1"},
+}
+EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
+SECRETS = ("A256GCM", "A128CBC-HS256")
+
+
+class Host(NamedTuple):
+    """A token of its own, and the settings of a service on it."""
+
+    settings: dict[str, str]
+
+    def kek(self, *arguments: str | Path) -> Any:
+        return jose_hsm(self.settings, "kek", *map(str, arguments), "--json")
+
+    def told(self, *arguments: str | Path) -> Any:
+        done = self.kek(*arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+def hosts(directory: Path) -> tuple[Host, Host]:
+    """Two hosts with one registry."""
+    one, two = (make_token(directory / name / "state") for name in ("one", "two"))
+    url = Config.from_env(one).registry_url
+    common = {"JOSE_HSM_DATABASE_URL": url, "JOSE_HSM_STORAGE": "wrapped"}
+    return Host(one | common), Host(two | common)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("keks")
+
+
+@pytest.fixture(scope="module")
+def pair(directory: Path) -> tuple[Host, Host]:
+    """Two hosts, of which the second has got the key of the first."""
+    one, two = hosts(directory)
+    made = one.told("create", "--exportable")
+    prepared = two.told("import", "--prepare", directory / "two.jwk")
+    exported = one.told(
+        *("export", directory / "two.jwk", directory / "kek.json"),
+        *("--thumbprint", prepared["thumbprint"]),
+    )
+    imported = two.told("import", directory / "kek.json")
+    assert made["kek"] == exported["kek"] == imported["kek"]
+    return one, two
+
+
+@pytest.fixture(scope="module")
+def services(pair: tuple[Host, Host]) -> Iterator[tuple[Api, Api]]:
+    one, two = pair
+    with (
+        server(one.settings, workers=1) as first,
+        server(two.settings, workers=1) as second,
+    ):
+        yield Api.over_http(first.url), Api.over_http(second.url)
+
+
+@pytest.mark.parametrize("alg", SIGNERS)
+def test_what_one_host_has_made_the_other_signs_with(services, alg):
+    one, two = services
+    key = one.create(**SIGNERS[alg], alg=alg)
+    assert key["storage"] == "wrapped"
+    jws = two.ok("/sign", {"kid": key["kid"], "alg": alg, "data": DATA})
+    assert one.ok("/verify", jws | {"payload": DATA})["valid"] is True
+
+
+@pytest.mark.parametrize("alg", SECRETS)
+def test_what_one_host_has_encrypted_the_other_decrypts(services, alg):
+    one, two = services
+    key = two.create(kty="oct", alg=alg)
+    jwe = two.ok("/encrypt", {"kid": key["kid"], "alg": "dir", "enc": alg, "data": DATA})
+    assert one.ok("/decrypt", jwe)["data"] == DATA
+
+
+def test_a_code_of_one_host_is_that_of_the_other(services):
+    one, two = services
+    key = one.create(kty="oct", alg="HS256")
+    body = {"kid": key["kid"], "alg": "HS256", "data": DATA}
+    assert one.ok("/mac", body)["mac"] == two.ok("/mac", body)["mac"]
+
+
+def test_a_key_is_destroyed_on_both(services):
+    one, two = services
+    key = one.create(kty="EC", crv="P-256", alg="ES256")
+    body = {"kid": key["kid"], "alg": "ES256", "data": DATA}
+    assert two.post("/sign", body).status == 200
+    assert one.delete(key["kid"]).status == 204
+    assert two.post("/sign", body).refusal == (404, "not_found")
+
+
+def test_it_is_exported_for_nobody_else(pair, directory, tmp_path):
+    done = pair[0].kek("export", directory / "two.jwk", tmp_path / "kek", "--thumbprint", "x" * 43)
+    assert done.returncode == 2
+    assert "thumbprint" in done.stderr
+    assert not (tmp_path / "kek").exists()
+
+
+def test_one_that_came_in_goes_no_further(pair, directory, tmp_path):
+    one, two = pair
+    prepared = one.told("import", "--prepare", tmp_path / "one.jwk")
+    done = two.kek(
+        *("export", tmp_path / "one.jwk", tmp_path / "kek"),
+        *("--thumbprint", prepared["thumbprint"]),
+    )
+    assert done.returncode == 2
+    assert not (tmp_path / "kek").exists()
+
+
+@pytest.mark.parametrize("part", ["encrypting", "sealing"])
+def test_what_was_changed_on_the_way_is_refused_and_leaves_nothing(tmp_path, part):
+    one, two = hosts(tmp_path)
+    one.told("create", "--exportable")
+    prepared = two.told("import", "--prepare", tmp_path / "two.jwk")
+    one.told(
+        *("export", tmp_path / "two.jwk", tmp_path / "kek.json"),
+        *("--thumbprint", prepared["thumbprint"]),
+    )
+    [(form, members)] = json.loads((tmp_path / "kek.json").read_bytes()).items()
+    octets = members[part]
+    members[part] = octets[:-1] + ("A" if octets[-1] != "A" else "Q")
+    (tmp_path / "bad.json").write_text(json.dumps({form: members}))
+    done = two.kek("import", tmp_path / "bad.json")
+    assert done.returncode == 2
+    assert "cannot be imported" in done.stderr
+    two.told("import", tmp_path / "kek.json")  # as it was it is taken
+
+
+def test_a_second_one_is_made_only_if_that_is_said(pair):
+    done = pair[0].kek("create")
+    assert done.returncode == 2
+    assert "--another" in done.stderr
+
+
+# --- Rotation ---
+
+
+def test_keys_are_encrypted_anew_while_services_serve(tmp_path):
+    host, _ = hosts(tmp_path)
+    old = host.told("create")["kek"]
+    with server(host.settings, workers=1) as running:
+        api = Api.over_http(running.url)
+        kids = [key["kid"] for key in api.ok("/keys", {**EC, "count": 5})["keys"]]
+        kids += [api.create(kty="oct", alg=alg)["kid"] for alg in SECRETS]
+        new = host.told("create", "--another")["kek"]
+        registry = Registry(Config.from_env(host.settings).registry_url, host="test")
+        assert {str(kek): number for kek, number in registry.keks.in_use().items()} == {old: 7}
+        told = host.told("rotate")
+        assert told == {"kek": new, "rewrapped": 7, "left": 0, "broken": []}
+        assert {str(kek): number for kek, number in registry.keks.in_use().items()} == {new: 7}
+        assert host.told("rotate")["rewrapped"] == 0
+    with server(host.settings, workers=1) as running:
+        api = Api.over_http(running.url)
+        for kid in kids[:5]:
+            jws = api.ok("/sign", {"kid": kid, "alg": "ES256", "data": DATA})
+            assert api.ok("/verify", jws | {"payload": DATA})["valid"] is True
+        for kid, alg in zip(kids[5:], SECRETS, strict=True):
+            assert api.ok("/encrypt", {"kid": kid, "alg": "dir", "enc": alg, "data": DATA})
