@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -24,8 +25,9 @@ from app.operator import backup
 from app.operator.backup import Contents
 from app.operator.errors import BackupError
 from app.operator.later_changes import Differences, LaterChanges
+from app.operator.resealing import resealed
 from app.registry import Age, State, compared, migrate, transfer
-from hsm import CONTENT_ENCRYPTIONS, KeySpec, TokenUnavailable
+from hsm import CONTENT_ENCRYPTIONS, Hsm, KeySpec, TokenUnavailable
 
 FASTEST_A_SECOND: Final = 50_000
 """More encryptions than any service of ours has made with one key, in batches and on all cores."""
@@ -38,6 +40,10 @@ _KID: Final = MappingProxyType(
     }
 )
 """The columns that name the key without which a row is nothing."""
+
+
+Reseal = Callable[[transfer.Row, transfer.Row], transfer.Row]
+"""Takes the row of a key in the backup, and what it is to be."""
 
 
 @contextmanager
@@ -73,6 +79,7 @@ class Plan:
     ``encryptions`` are added to those of each AES-GCM key; ``counted`` are those of the registry
     that is there, by kid. ``used`` are the days on which keys of the backup were used last, as far
     as others than the backup know.
+    ``reseal`` makes a row of a key what it has to be that was another one.
     """
 
     path: Path
@@ -84,6 +91,7 @@ class Plan:
     encryptions: int
     counted: Mapping[str, int]
     used: Mapping[str, str]
+    reseal: Reseal
 
     def rows(self) -> Iterator[transfer.TableRow]:
         """Give the rows as they will be."""
@@ -93,6 +101,7 @@ class Plan:
             if row is None:
                 continue
             if table == "keys":
+                row = self.reseal(found, row)  # and nothing else of it
                 row["encryptions"] = self._encryptions(row)
                 row["destroy_at"] = _later(row["destroy_at"], now + _TO_THINK)
             elif table == "tokens" and row["id"] in self.revoked:
@@ -129,10 +138,18 @@ class Plan:
         return max(counted, since, self.counted.get(row["kid"], 0))
 
 
-def plan(path: Path, url: str, history: ChangesSince, *, encryptions: int | None) -> Plan:
+def plan(
+    path: Path,
+    url: str,
+    history: ChangesSince,
+    *,
+    encryptions: int | None,
+    token: Hsm | None = None,
+) -> Plan:
     """Return what restoring the backup ``path`` to the registry at ``url`` means.
 
-    ``encryptions`` is the most that any key has done since, if that is known. Raises
+    ``encryptions`` is the most that any key has done since, if that is known. ``token`` seals the
+    rows of keys that it has encrypted, and that have another owner since. Raises
     ``BackupError`` if the backup is damaged, of a newer version, or of a time to come.
     """
     contents = backup.read(path)
@@ -160,6 +177,7 @@ def plan(path: Path, url: str, history: ChangesSince, *, encryptions: int | None
         encryptions=int(age_seconds * FASTEST_A_SECOND) if encryptions is None else encryptions,
         counted=transfer.encryptions(url),
         used=_last_days(kept, history.used, transfer.days_of_use(url)),
+        reseal=partial(resealed, token),
     )
 
 

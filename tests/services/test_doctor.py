@@ -355,6 +355,19 @@ def test_a_mechanism_that_is_missing_matters_to_keys_that_need_it(installation):
     assert report.results("algorithm HS256", "algorithm A256GCM", "clock") == {"ok"}
 
 
+def test_keys_under_a_key_encryption_key_that_the_token_lacks(installation):
+    add_key(installation, "HS512")
+    engine = create_engine(f"sqlite:///{installation.state_dir}/registry.db")
+    with engine.begin() as connection:
+        values = {"kek": "01a22639-c058-cfe3-85b4-664ba238d868"}
+        connection.execute(text("UPDATE keys SET storage = 'wrapped', kek = :kek"), values)
+    engine.dispose()
+    report = installation.examine("--quick")
+    assert report.failed == ["keks"]
+    assert "01a22639-c058-cfe3-85b4-664ba238d868" in report.steps["keks"]["seen"]
+    assert "jose-hsm kek import" in report.steps["keks"]["advice"]
+
+
 def add_key(installation: Installation, alg: str) -> None:
     """Add a row that no key on the token belongs to."""
     engine = create_engine(f"sqlite:///{installation.state_dir}/registry.db")

@@ -94,7 +94,7 @@ def restore(
         token = None if without_token else opened(config)
         _require_authentic(file, contents, token, is_demanded=not unauthenticated)
         history = since(audit or filter(None, [config.audit_path]), contents.taken_at, CHANGES)
-        plan = restoration.plan(file, url, history, encryptions=encryptions)
+        plan = restoration.plan(file, url, history, encryptions=encryptions, token=token)
         _describe(contents)
         print_list("left out, for they were being made", sorted(plan.left_out))
         print_list("left out, for they have been destroyed since", sorted(plan.destroyed))

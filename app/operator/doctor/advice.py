@@ -318,6 +318,18 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
         ),
         "error": failed("registry and token cannot be compared: {answer}", _IN_TROUBLE),
     },
+    "keks": {
+        "": ok("the token has what encrypts the {rows} keys that the registry keeps"),
+        "none": failed(
+            f"{PREFIX}STORAGE is wrapped, without a key-encryption key", "jose-hsm kek create"
+        ),
+        "missing": failed(
+            "{rows} keys of the registry are encrypted under {keks}, which the token lacks",
+            "Requests with them get 503. Restore the token's backup, or take the key over from "
+            "another token that has it: `jose-hsm kek import --prepare`.",
+        ),
+        "error": failed("not compared: {answer}", _IN_TROUBLE),
+    },
     "clock": {
         "": ok("{now}"),
         "behind": failed(

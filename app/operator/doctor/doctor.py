@@ -14,7 +14,16 @@ from app.operator.doctor.check import Check, check_of
 from app.operator.doctor.verdict import Result
 from app.registry import LASTING, Registry
 from app.settings import PREFIX
-from hsm import ALGORITHMS, RATES, Examination, Finding, KeySpec, TokenUnavailable, is_whole
+from hsm import (
+    ALGORITHMS,
+    RATES,
+    Examination,
+    Finding,
+    KeySpec,
+    Storage,
+    TokenUnavailable,
+    is_whole,
+)
 
 _RATE_SECONDS: Final = 0.5
 _LOCK_SECONDS: Final = 30.0
@@ -80,6 +89,7 @@ class Doctor:
         yield from self._steps_beside_it()
         yield from self._steps_on_it()
         yield Step("keys", self._keys, ("registry", "proof"), asks_token=True)
+        yield Step("keks", self._keks, ("registry", "proof"), asks_token=True)
         yield Step("clock", self._time)
 
     def _steps_to_the_token(self) -> Iterator[Step]:
@@ -175,9 +185,22 @@ class Doctor:
         facts = {"rows": len(after), "missing": len(missing), "unknown": len(unknown)}
         return Finding("missing" if missing else "unknown" if unknown else "", facts)
 
+    def _keks(self) -> Finding:
+        """Compare the key-encryption keys that rows name with those of the token."""
+        in_use = Registry(self._config.registry_url, host="").keks.in_use()
+        there = self._examination.keks()
+        lost = {kek: number for kek, number in in_use.items() if kek not in there}
+        if self._config.storage == "wrapped" and not there:
+            return Finding("none")
+        if not lost:
+            return Finding(facts={"rows": sum(in_use.values())})
+        return Finding(
+            "missing", {"rows": sum(lost.values()), "keks": ", ".join(sorted(map(str, lost)))}
+        )
+
     def _specs(self) -> dict[UUID, KeySpec]:
         """Return what the keys are that are neither being made nor destroyed."""
-        return dict(Registry(self._config.registry_url, host="").specs(LASTING))
+        return dict(Registry(self._config.registry_url, host="").specs(LASTING, [Storage.TOKEN]))
 
     def _needed(self) -> frozenset[str]:
         """Return the algorithms that keys of the registry are bound to."""
