@@ -9,6 +9,7 @@ TOKEN ?= nss
 SECONDS ?= 60
 MINUTES ?= 15
 KILLS ?= 50
+KEYS ?= 1000000
 EXAMPLES ?= 50
 export PORT STATE_DIR
 
@@ -19,7 +20,7 @@ ON_ANY := $(addprefix tests/token/test_,attributes.py known_answers.py life.py) 
 	$(addprefix tests/http/test_,interoperation.py rfc_messages.py raw_signatures.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-on check token load faults fuzz soak kills warm oracle bench pages lock clean
+.PHONY: help run test test-on check token load faults fuzz soak kills million warm oracle bench pages lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +69,10 @@ soak: ## Use keys while everything fails at random; nothing may be wrong or lost
 kills: ## Kill workers while keys are created; nothing may be lost or left: [KILLS=50]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m scripts.trials.kill_workers --kills $(KILLS)
+
+million: ## Make keys that the registry keeps, and see what they cost: [KEYS=1000000] [URL=postgresql+psycopg://…]
+	@scripts/setup requirements-test.lock
+	@exec $(BIN)/python -m scripts.trials.million --keys $(KEYS) $(if $(URL),--url $(URL))
 
 warm: ## Compare one encryption with 10 and with 2,000 keys on the token
 	@scripts/setup requirements-test.lock

@@ -42,7 +42,7 @@ class Scale(NamedTuple):
             boot_seconds = time.monotonic() - started
         with server(settings, workers=1) as running:
             _wait_for(running, bodies[0])
-            yield cls(running, bodies, boot_seconds, _resident_kib(running), [])
+            yield cls(running, bodies, boot_seconds, resident_kib(running), [])
 
     @property
     def load(self) -> Load:
@@ -62,11 +62,11 @@ class Scale(NamedTuple):
 
     def growth_kib(self) -> int:
         """Return by how much the worker grows when every key is used."""
-        before = _resident_kib(self.running)
+        before = resident_kib(self.running)
         client = Client(self.running.url)
         for body in self.bodies:
             client.post("/encrypt", body)
-        return _resident_kib(self.running) - before
+        return resident_kib(self.running) - before
 
     def figures(self) -> dict[str, Any]:
         """Return what was seen."""
@@ -74,7 +74,7 @@ class Scale(NamedTuple):
             "keys": len(self.bodies),
             "boot_seconds": self.boot_seconds,
             "booted_kib": self.booted_kib,
-            "used_kib": _resident_kib(self.running),
+            "used_kib": resident_kib(self.running),
             **Metrics.of(self.slices)._asdict(),
         }
 
@@ -116,7 +116,7 @@ def _wait_for(running: Server, body: Body) -> None:
     raise RuntimeError("the service does not become ready")
 
 
-def _resident_kib(running: Server) -> int:
+def resident_kib(running: Server) -> int:
     """Return the resident memory of the largest worker."""
     return max(map(_resident_kib_of, workers_of(running.process.pid)))
 

@@ -60,6 +60,14 @@ def test_the_comparison_of_padding_and_tag_prints_its_t(together):
 
 
 @pytest.mark.long
+def test_a_thousand_keys_of_the_registry_leave_nothing_on_the_token():
+    done = run("scripts.trials.million", "--keys", "1000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1,000 keys made" in done.stdout
+    assert "bytes of the database for each" in done.stdout
+
+
+@pytest.mark.long
 def test_the_comparison_of_few_and_many_keys_prints_its_ratio():
     done = run("scripts.trials.warm_cost", "--few", "2", "--many", "4", "--requests", "20")
     assert done.returncode in {0, 1}, done.stdout + done.stderr
