@@ -8,7 +8,7 @@ from hmac import compare_digest
 from typing import Any, Final
 from uuid import UUID
 
-from pkcs11 import Attribute, Mechanism, MechanismFlag, Object, ObjectClass
+from pkcs11 import Attribute, Mechanism, MechanismFlag, Object, ObjectClass, PKCS11Error
 
 from hsm.algorithms.kinds import AES
 from hsm.algorithms.tables import MACS
@@ -92,8 +92,12 @@ def create_kek(
     kek = _new_id()
     sealing = sealing_arguments(kek, templates, extractable=extractable)
     encrypting = encrypting_arguments(kek, templates, mechanism, extractable=extractable)
-    session.generate_key(key_length=_BITS, mechanism=_SEAL.kind.generation, **sealing)
-    session.generate_key(key_length=_BITS, mechanism=AES.generation, **encrypting)
+    seal = session.generate_key(key_length=_BITS, mechanism=_SEAL.kind.generation, **sealing)
+    try:
+        session.generate_key(key_length=_BITS, mechanism=AES.generation, **encrypting)
+    except PKCS11Error:
+        session.destroy(seal)
+        raise
     return kek
 
 
