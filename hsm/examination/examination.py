@@ -39,7 +39,7 @@ from hsm.life.token import FORBIDDEN, Policy, Token, inventory
 from hsm.life.variants import found_templates
 from hsm.operations.session_keys import SessionKeys
 from hsm.settings import Settings
-from hsm.storage.keeping import store_of_wrapped
+from hsm.storage.stores import wrapped_store_of
 from hsm.tokens.softhsm import FirstAid
 
 Arguments = ParamSpec("Arguments")
@@ -302,7 +302,7 @@ class Examination:
 
     def keks(self) -> Collection[UUID]:
         """Return the key-encryption keys of the token."""
-        return store_of_wrapped(self._token).keks
+        return wrapped_store_of(self._token.stores).keks
 
     @property
     def clock(self) -> datetime | None:

@@ -35,6 +35,7 @@ from hsm.life.work import Work
 from hsm.periodic import jittered
 from hsm.settings import Settings
 from hsm.storage.proof import found_keepable
+from hsm.storage.stores import wrapped_store_of
 from hsm.tokens.softhsm import FirstAid
 
 logger = logging.getLogger(__name__)
@@ -259,6 +260,7 @@ class Connection:
     def _is_well(self, *, finds: bool = True) -> bool:
         with self._watchdog.watching("idle sessions", self._settings.call_seconds):
             self.token.pool.keep_alive()
+            wrapped_store_of(self.token.stores).keep_alive()
         return self._looks_well(finds=finds)
 
     def _looks_well(self, *, finds: bool, is_new: bool = False) -> bool:

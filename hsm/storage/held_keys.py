@@ -68,7 +68,7 @@ class HeldKeys:
             yield held.unwrapped.handles
         except PKCS11Error as error:
             if fault_of(error) is Fault.KEY_GONE:
-                self._forget_if_lost()
+                self.keep_alive()
                 self.forget([ref.kid])
             raise
         finally:
@@ -85,6 +85,15 @@ class HeldKeys:
             found = [self._held.pop(kid, None) for kid in kids]
             idle = [held for held in found if held and self._is_idle(held)]
         self._wipe(idle)
+
+    def keep_alive(self) -> None:
+        """Use the session; begin anew if the token has ended it, and all that it held with it.
+
+        Some tokens end a session that nobody uses, and may give its handles to other objects.
+        """
+        with self._session_lock:
+            if self._session is not None and not self._session.is_alive():
+                self._forget_all()
 
     def _taken(self, ref: KeyRef) -> _Held | None:
         with self._lock:
@@ -138,12 +147,6 @@ class HeldKeys:
                 if held.session is self._session:
                     for made in held.unwrapped.objects.values():
                         _destroy(held.session, made)
-
-    def _forget_if_lost(self) -> None:
-        """Begin anew if the token has ended the session, and all that it held with it."""
-        with self._session_lock:
-            if self._session is not None and not self._session.is_alive():
-                self._forget_all()
 
     def _forget_all(self) -> None:
         with self._lock:

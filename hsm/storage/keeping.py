@@ -13,11 +13,12 @@ from hsm.errors import CryptoFailure
 from hsm.life.connection import Connection
 from hsm.life.token import Token
 from hsm.life.work import Errand
-from hsm.messages import Blob, KeyRef, Storage
+from hsm.messages import Blob, KeyRef
 from hsm.storage.keepable import Keepable
 from hsm.storage.keks import create_kek, mechanism_on
+from hsm.storage.stores import wrapped_store_of
 from hsm.storage.transfer import Parcel, packed, unpacked, wrapping_key
-from hsm.storage.wrapped_store import NO_KEK, WrappedStore
+from hsm.storage.wrapped_store import NO_KEK
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,11 @@ class Keeping:
         Raises ``BrokenSeal`` if that of now is not right.
         """
         return self._connection.perform(
-            Errand(verb=lambda token, session: store_of_wrapped(token).resealed(session, ref, row))
+            Errand(
+                verb=lambda token, session: wrapped_store_of(token.stores).resealed(
+                    session, ref, row
+                )
+            )
         )
 
     def rewrapped(self, ref: KeyRef) -> Blob:
@@ -65,7 +70,9 @@ class Keeping:
         Raises ``BrokenSeal`` if its seal is not right.
         """
         return self._connection.perform(
-            Errand(verb=lambda token, session: store_of_wrapped(token).rewrapped(session, ref))
+            Errand(
+                verb=lambda token, session: wrapped_store_of(token.stores).rewrapped(session, ref)
+            )
         )
 
     def prepare_import(self) -> tuple[str, RSAPublicKey]:
@@ -90,10 +97,10 @@ class Keeping:
         """
 
         def export(token: Token, session: Session) -> Parcel:
-            kek = store_of_wrapped(token).kek
+            kek = wrapped_store_of(token.stores).kek
             if kek is None:
                 raise CryptoFailure(NO_KEK)
-            return packed(token, session, store_of_wrapped(token).keks[kek], alg, public)
+            return packed(token, session, wrapped_store_of(token.stores).keks[kek], alg, public)
 
         return self._connection.perform(Errand(verb=export))
 
@@ -105,7 +112,7 @@ class Keeping:
         """
 
         def take(token: Token, session: Session) -> None:
-            if parcel.kek in store_of_wrapped(token).keks:
+            if parcel.kek in wrapped_store_of(token.stores).keks:
                 raise CryptoFailure("The token has that key-encryption key")
             ref = wrapping_key(token)
             unpacked(token, session, ref, parcel, extractable=extractable)
@@ -115,17 +122,10 @@ class Keeping:
 
     def held(self) -> frozenset[UUID]:
         """Return which keys are unwrapped now in this process."""
-        return store_of_wrapped(self._connection.token).held()
+        return wrapped_store_of(self._connection.token.stores).held()
 
     def forget(self, kids: Collection[UUID]) -> None:
         """Wipe what is unwrapped of these keys in this process."""
         self._connection.perform(
-            Errand(verb=lambda token, _session: store_of_wrapped(token).forget(kids))
+            Errand(verb=lambda token, _session: wrapped_store_of(token.stores).forget(kids))
         )
-
-
-def store_of_wrapped(token: Token) -> WrappedStore:
-    """Return the store of keys that are kept wrapped."""
-    store = token.stores[Storage.WRAPPED]
-    assert isinstance(store, WrappedStore)  # noqa: S101  # it is the one of its name
-    return store

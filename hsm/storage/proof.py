@@ -20,6 +20,7 @@ from hsm.life.refusal import refusal_of
 from hsm.life.token import Token, round_trip
 from hsm.messages import KeyRef, Storage
 from hsm.storage.keepable import NOTHING_KEPT, Keepable
+from hsm.storage.stores import wrapped_store_of
 from hsm.storage.wrapped_store import WrappedStore
 
 _RSA_BITS: Final = 2048
@@ -32,8 +33,7 @@ def found_keepable(token: Token, proof_cache: ProofCache) -> Keepable:
     Raises ``PKCS11Error`` or ``TokenUnavailable`` if the token fails in a way that says nothing of
     that.
     """
-    store = token.stores[Storage.WRAPPED]
-    assert isinstance(store, WrappedStore)  # noqa: S101  # it is the one of its name
+    store = wrapped_store_of(token.stores)
     if store.kek is None:
         return NOTHING_KEPT
 

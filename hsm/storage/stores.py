@@ -36,3 +36,10 @@ def stores_of(  # noqa: PLR0913  # all that an epoch has
             Storage.WRAPPED: WrappedStore(templates, canary, keks, held, observer),
         }
     )
+
+
+def wrapped_store_of(stores: Mapping[Storage, Store]) -> WrappedStore:
+    """Return the store of keys that are kept wrapped."""
+    store = stores[Storage.WRAPPED]
+    assert isinstance(store, WrappedStore)  # noqa: S101  # it is the one of its name
+    return store

@@ -100,6 +100,10 @@ class WrappedStore(Store):
         """Wipe what is unwrapped of those keys."""
         self._held.forget(kids)
 
+    def keep_alive(self) -> None:
+        """Use the session that holds what is unwrapped; if it has ended, all of that is gone."""
+        self._held.keep_alive()
+
     def held(self) -> frozenset[UUID]:
         """Return which keys are unwrapped now."""
         return self._held.kids()

@@ -417,6 +417,17 @@ def test_a_session_that_has_ended_is_followed_by_another(token, made):
     assert held.kids() == {ref.kid}
 
 
+def test_a_session_that_has_ended_is_noticed_before_it_is_used(token, made):
+    ref = made(ES256)
+    token.sign(ref, "ES256", b"data")
+    held = store_of(token._connection.token)._held
+    assert held._session is not None
+    held._session.close()
+    token._connection.suspect()
+    until(lambda: not held.kids())
+    assert token.sign(ref, "ES256", b"data")
+
+
 def test_what_cannot_be_unwrapped_leaves_nothing(token, made, small, monkeypatch):
     ref = made(ES256)
 
