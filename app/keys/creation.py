@@ -30,6 +30,7 @@ from app.keys.access import (
 )
 from app.keys.description import describe_all, describe_one, signs
 from app.keys.general.selection import recipients_of
+from app.keys.phases.making import Making
 from app.keys.phases.one_commit import OneCommit
 from app.keys.phases.two_phases import TwoPhases
 from app.keys.quota import Quota
@@ -169,10 +170,23 @@ class KeyCreation:
             self.hsm.in_lane(request.prove)
         tagging = self.tagging(keys[0], request.labels)
         describe = describe_one if request.count is None else describe_all
-        make, answer = partial(self._made, material=request.material), partial(describe, keys)
-        adding = self.one_commit if keys[0].storage is Storage.WRAPPED else self.phases
-        answered = adding.add(keys, make, tagging, idempotent, answer)
-        current_request.made(*(key.kid for key in keys))
+        making = Making(
+            keys=keys,
+            make=partial(self._made, material=request.material),
+            tagging=tagging,
+            request=idempotent,
+            answer=partial(describe, keys),
+        )
+        return self.add(making)
+
+    def add(self, making: Making) -> dict[str, Any]:
+        """Make keys where they are to be kept, all or none; return the answer.
+
+        Raises ``KeyNotFound`` if the wrapping key is gone.
+        """
+        adding = self.one_commit if making.keys[0].storage is Storage.WRAPPED else self.phases
+        answered = adding.add(making)
+        current_request.made(*(key.kid for key in making.keys))
         return answered
 
     def _new_key(self, principal: Principal, request: KeyRequest) -> Key:
@@ -236,12 +250,15 @@ class KeyCreation:
             storage=self.storage,
         )
         self.quota.require(principal)
-        with self.phases.creation(cek, Tagging(), idempotent) as answer:
+
+        def make(new: KeyRef) -> Made:
             with existing(self.registry, key):
-                made = self.hsm.unwrap(key.ref, alg, enc, encrypted_key, cek.ref, header.agreement)
-            self.registry.activate(made.ref, None)
-        current_request.made(cek.kid)
-        return answer
+                return self.hsm.unwrap(key.ref, alg, enc, encrypted_key, new, header.agreement)
+
+        answer = partial(describe_one, [cek])
+        return self.add(
+            Making(keys=[cek], make=make, tagging=Tagging(), request=idempotent, answer=answer)
+        )
 
     def once(
         self, idempotent: IdempotentRequest | None, create: Callable[[], dict[str, Any]]

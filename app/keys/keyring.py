@@ -50,7 +50,7 @@ class Keyring:
             registry=registry,
             hsm=hsm,
             phases=phases,
-            one_commit=OneCommit(registry=registry, hsm=hsm),
+            one_commit=OneCommit(registry=registry, hsm=hsm, phases=phases),
             publication=publication,
             quota=Quota(registry=registry, most=keys_per_owner),
             destroy_after=destroy_after,

@@ -65,9 +65,10 @@ class Postponed:
         Returns whether it was this call that did: of imports by one wrapping key one succeeds.
         """
         with self._database.writing() as connection:
-            is_first = _changed(connection, wrapping, _is_in_time(_IS_WRAPPING), **DESTROYED)
             values = activation_of(imported, public_jwk)
-            is_made = is_first and _changed(connection, condition=_IS_PENDING, **values)
+            is_made = spend(connection, wrapping) and _changed(
+                connection, condition=_IS_PENDING, **values
+            )
             if not is_made:
                 connection.rollback()
             return is_made
@@ -88,6 +89,11 @@ class Postponed:
     def _change(self, kid: UUID, condition: ColumnElement[bool], **values: Any) -> bool:
         with self._database.writing() as connection:
             return _changed(connection, kid, condition, **values)
+
+
+def spend(connection: Connection, wrapping: UUID) -> bool:
+    """Mark a key that unwraps one import; return whether it was this call that did, and in time."""
+    return _changed(connection, wrapping, _is_in_time(_IS_WRAPPING), **DESTROYED)
 
 
 def _changed(

@@ -215,16 +215,16 @@ class Registry:
         *,
         request: IdempotentRequest | None,
         answer: Answer,
+        wrapping: UUID | None = None,
     ) -> list[bool]:
         """Add rows, all or none; return which of the keys are published.
 
-        ``answer`` is what to remember of ``request``, by what is published. Raises
-        ``AlreadyRequested`` if ``request`` is remembered, ``AliasTaken``, and ``CryptoFailure`` if
-        a key has to be published and there is no room.
+        ``answer`` is what to remember of ``request``. Raises ``AlreadyRequested`` if it is
+        remembered, ``AliasTaken``, and what ``add`` does.
         """
         try:
             with self._database.writing() as connection:
-                return add(connection, self._host, new, tagging, request, answer)
+                return add(connection, self._host, new, tagging, request, answer, wrapping)
         except IntegrityError as error:
             if request and (new[0].alias is None or self.idempotency.find(request)):
                 raise AlreadyRequested from error

@@ -102,6 +102,16 @@ def test_a_code_of_one_host_is_that_of_the_other(services):
     assert one.ok("/mac", body)["mac"] == two.ok("/mac", body)["mac"]
 
 
+def test_a_key_that_came_with_a_message_is_kept_too(services):
+    one, two = services
+    key = one.create(kty="oct", alg="A256KW")
+    message = {"alg": "A256KW", "enc": "A256GCM", "data": DATA}
+    kept = two.ok("/keys/unwrap", one.ok("/encrypt", message | {"kid": key["kid"]}))
+    assert kept["storage"] == "wrapped"
+    jwe = one.ok("/encrypt", message | {"kid": kept["kid"], "alg": "dir"})
+    assert two.ok("/decrypt", jwe)["data"] == DATA
+
+
 def test_a_key_is_destroyed_on_both(services):
     one, two = services
     key = one.create(kty="EC", crv="P-256", alg="ES256")

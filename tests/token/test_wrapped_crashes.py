@@ -20,12 +20,14 @@ from app.keys.phases.two_phases import TwoPhases
 from app.operator.cli.service import opened
 from app.registry import Registry, State, migrate
 from app.registry.postponed import Postponed
+from app.registry.rows import additions
 from app.schemas.keys import CreateKeyRequest
-from hsm import Hsm, KeyNotFound, KeyRef
+from hsm import Hsm, KeyNotFound, KeyRef, Storage
 from hsm.cryptoki.handles import Key
 from hsm.importing import unwrapping
 from hsm.importing.wrapped_imports import WrappedImports
 from hsm.storage.token_store import TokenStore
+from hsm.storage.wrapped_store import WrappedStore
 from tests.http.test_wrapped_imports import body_of, der, public_of, wrapped_for
 from tests.shared import drivers
 from tests.shared.drivers import killed
@@ -102,8 +104,9 @@ def test_a_wrapping_key_whose_time_is_over_imports_nothing(host, before):
 # --- Several at once ---
 
 
-def test_of_imports_by_one_wrapping_key_one_succeeds(host, before):
-    body = body_for(wrapping_key(host))
+@pytest.mark.parametrize("storage", Storage)
+def test_of_imports_by_one_wrapping_key_one_succeeds(storage, host, before):
+    body = body_for(wrapping_key(host)) | {"storage": storage}
     together = threading.Barrier(3)
 
     def attempt(_: int) -> UUID | None:
@@ -115,7 +118,8 @@ def test_of_imports_by_one_wrapping_key_one_succeeds(host, before):
     with ThreadPoolExecutor(3) as threads:
         imported = [kid for kid in threads.map(attempt, range(3)) if kid]
     assert len(imported) == 1
-    assert kept(host, before) == (set(imported), set(imported))
+    on_token = imported if storage is Storage.TOKEN else []
+    assert kept(host, before) == (set(imported), set(on_token))
 
 
 # --- Whoever dies over it ---
@@ -158,13 +162,29 @@ USED: dict[str, tuple[Any, str, Any]] = {
     "before the wrapping key goes": (TwoPhases, "finish", killed),
     "before the row of the wrapping key goes": (Registry, "remove", killed),
 }
+BEFORE_THE_COMMIT: dict[str, tuple[Any, str, Any]] = {
+    "before the key is encrypted": (WrappedStore, "keep_unwrapped", killed),
+    "when the key is encrypted": (
+        WrappedStore,
+        "keep_unwrapped",
+        _after(WrappedStore.keep_unwrapped),
+    ),
+    "before the wrapping key is marked": (additions, "spend", killed),
+}
+AFTER_THE_COMMIT: dict[str, tuple[Any, str, Any]] = {
+    "when the row is there": (Registry, "insert_all", _after(Registry.insert_all)),
+    "before the wrapping key goes": (TwoPhases, "finish", killed),
+}
+_STEPS: dict[str, tuple[Any, str, Any]] = (
+    MAKING | UNUSED | USED | BEFORE_THE_COMMIT | AFTER_THE_COMMIT
+)
 
 
 def die(step: str, url: str, state_dir: str, body: Mapping[str, Any] | None) -> None:
     """Be the worker that is killed at ``step``, making a wrapping key or importing ``body``."""
     host = Host.of(url, opened(Config.from_env()), Path(state_dir))
     host.keyring.recovery.hsm.imports.wrapping_spec()  # has been tried
-    owner, name, method = (MAKING | UNUSED | USED)[step]
+    owner, name, method = _STEPS[step]
     setattr(owner, name, method)
     if body is None:
         host.keyring.imports.wrapping_key(OWNER)
@@ -244,3 +264,35 @@ def test_what_was_imported_is_whole_and_the_wrapping_key_goes(
     for body in bodies:
         with pytest.raises(KeyNotFound):
             bring_in(host, body)
+
+
+# --- Into the registry, by one commit ---
+
+
+@on_sqlite
+@pytest.mark.parametrize("step", BEFORE_THE_COMMIT)
+def test_what_the_registry_was_to_keep_leaves_nothing_and_can_be_imported_still(
+    step, host, before, dies
+):
+    wrapping = wrapping_key(host)
+    body = body_for(wrapping) | {"storage": "wrapped"}
+    dies(step, body)
+    assert kept(host, before) == ({UUID(wrapping["kid"])}, {UUID(wrapping["kid"])})
+    imported = bring_in(host, body)
+    assert kept(host, before) == ({imported}, set())
+
+
+@on_sqlite
+@pytest.mark.parametrize("step", AFTER_THE_COMMIT)
+def test_what_the_registry_keeps_is_whole_and_the_wrapping_key_goes(
+    step, host, before, dies, monkeypatch
+):
+    body = body_for(wrapping_key(host)) | {"storage": "wrapped"}
+    dies(step, body)
+    settle(host, monkeypatch)
+    rows, objects = kept(host, before)
+    assert (len(rows), objects) == (1, set())
+    for kid in rows:
+        assert host.keyring.recovery.hsm.works(host.registry.find(kid).ref)
+    with pytest.raises(KeyNotFound):
+        bring_in(host, body)

@@ -16,9 +16,9 @@ import hsm
 from app.errors import RegistryUnavailable
 from app.idempotency import IdempotentRequest
 from app.keys.description import describe_one
-from app.keys.phases.making import Make, public_jwk
+from app.keys.phases.making import Making, public_jwk
 from app.registry import Answer, Key, Registry, Tagging
-from hsm import Hsm, HsmError, KeyRef
+from hsm import Hsm, HsmError, KeyNotFound, KeyRef, Made
 
 Record = Callable[[UUID], None]
 """Called with each kid whose objects are destroyed, before its row goes."""
@@ -70,19 +70,24 @@ class TwoPhases:
                         self.undo(key.ref)
                 raise
 
-    def add(
-        self,
-        keys: Sequence[Key],
-        make: Make,
-        tagging: Tagging,
-        request: IdempotentRequest | None,
-        answer: Answer,
-    ) -> dict[str, Any]:
-        """Make ``keys`` on the token, all or none; return the answer."""
-        with self.creations(keys, tagging, request, answer) as answered:
-            made = [make(key.ref) for key in keys]
-            self.registry.activate_all({each.ref: public_jwk(each) for each in made})
+    def add(self, making: Making) -> dict[str, Any]:
+        """Make keys on the token, all or none; return the answer.
+
+        Raises ``KeyNotFound`` if the wrapping key is gone.
+        """
+        adding = self.creations(making.keys, making.tagging, making.request, making.answer)
+        with adding as answered:
+            made = [making.make(key.ref) for key in making.keys]
+            if making.wrapping is None:
+                self.registry.activate_all({each.ref: public_jwk(each) for each in made})
+            else:
+                self._end_wrapping(making.wrapping, *made)
         return answered
+
+    def _end_wrapping(self, wrapping: Key, made: Made) -> None:
+        if not self.registry.postponed.end_wrapping(wrapping.kid, made.ref, public_jwk(made)):
+            raise KeyNotFound  # another import has used it, or its time is over
+        self.finish_soon(wrapping)
 
     def under_way(self) -> AbstractContextManager[None]:
         """Keep ``recovery`` out for one ``with`` block; 503 while it is at work."""
@@ -92,6 +97,11 @@ class TwoPhases:
         """Destroy a key, however far its creation or destruction got."""
         self.registry.abandon(ref.kid)
         self.finish(ref, record)
+
+    def finish_soon(self, wrapping: Key) -> None:
+        """Destroy a key that has unwrapped its import, now or when the janitor comes."""
+        with suppress(HsmError, RegistryUnavailable):
+            self.finish(wrapping.ref, no_record)
 
     def finish(self, ref: KeyRef, record: Record) -> None:
         """Destroy the objects of a key whose row is marked, and remove the row."""

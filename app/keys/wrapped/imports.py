@@ -1,6 +1,5 @@
 """Imports of all forms: keys that come in wrapped, and those that the service may be shown."""
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,13 +12,22 @@ from app.errors import Forbidden, RegistryUnavailable
 from app.idempotency import IdempotentRequest
 from app.jwk import type_of, write_public
 from app.keys.creation import KeyCreation, require_creator
-from app.keys.phases.two_phases import no_record
+from app.keys.description import describe_one
+from app.keys.phases.making import Making
 from app.kid import is_kid
 from app.registry import Key, Origin, Residency, State, Tagging
 from app.rights import Principal
 from app.schemas.keys import KeyRequest, WrappedMaterial
 from app.schemas.wrapped import WrappedKey
-from hsm import CryptoFailure, HsmError, KeyNotFound, KeySpec, Storage, WrappedKeyRefused
+from hsm import (
+    CryptoFailure,
+    KeyNotFound,
+    KeyRef,
+    KeySpec,
+    Made,
+    Storage,
+    WrappedKeyRefused,
+)
 
 _LIFETIME: Final = timedelta(hours=24)
 
@@ -84,25 +92,21 @@ class KeyImports:
         wrapping = self._wrapping_key(principal, wrapped)
         spec = _measured(request.spec, wrapping, wrapped.ciphertext)
         key = _imported(principal, request, spec, request.storage or creation.storage)
-        if key.storage is Storage.WRAPPED:
-            creation.hsm.keeping.require(spec)
         creation.quota.require(principal, freed=1)
-        tagging = creation.tagging(key, request.labels)
-        with creation.phases.creation(key, tagging, idempotent) as answer:
-            self._keep(key, wrapping, material)
-        current_request.made(key.kid)
-        return answer
 
-    def _keep(self, key: Key, wrapping: Key, material: WrappedMaterial) -> None:
-        """Have the token unwrap ``key``; it is active, and then ``wrapping`` is gone."""
-        registry, octets = self.creation.registry, material.wrapped.ciphertext
-        imports = self.creation.hsm.imports
-        made = imports.take(wrapping.ref, key.ref, octets, material.public)
-        jwk = write_public(made.public) if made.public else None
-        if not registry.postponed.end_wrapping(wrapping.kid, made.ref, jwk):
-            raise KeyNotFound  # another import has used it, or its time is over
-        with suppress(HsmError, RegistryUnavailable):  # then the janitor will
-            self.creation.phases.finish(wrapping.ref, no_record)
+        def make(new: KeyRef) -> Made:
+            octets = wrapped.ciphertext
+            return creation.hsm.imports.take(wrapping.ref, new, octets, material.public)
+
+        making = Making(
+            keys=[key],
+            make=make,
+            tagging=creation.tagging(key, request.labels),
+            request=idempotent,
+            answer=partial(describe_one, [key]),
+            wrapping=wrapping,
+        )
+        return creation.add(making)
 
     def _wrapping_key(self, principal: Principal, wrapped: WrappedKey) -> Key:
         """Return the key that it was wrapped for, which is of whoever had that one made."""

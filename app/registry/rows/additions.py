@@ -3,14 +3,17 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, insert
 
 from app.idempotency import IdempotentRequest
 from app.registry.idempotency import remember
+from app.registry.postponed import spend
 from app.registry.records import Key, State, values_of
 from app.registry.tables import keys, tags
 from app.registry.tags import Tagging, publish
+from hsm import KeyNotFound
 
 Answer = Callable[[Sequence[bool]], Mapping[str, Any]]
 """Returns what is answered for new keys, of which each is published or not."""
@@ -23,10 +26,13 @@ def add(  # noqa: PLR0913, PLR0917  # all that hangs on new keys
     tagging: Tagging,
     request: IdempotentRequest | None,
     answer: Answer,
+    wrapping: UUID | None = None,
 ) -> list[bool]:
     """Add a row for each key; return which are published.
 
-    Raises ``CryptoFailure`` if one has to be and there is no room.
+    ``answer`` is what to remember of ``request``, by what is published. What came in by the key
+    ``wrapping`` ends that one. Raises ``CryptoFailure`` if a key has to be published and there is
+    no room, and ``KeyNotFound`` if ``wrapping`` is gone.
     """
     now = datetime.now(UTC)
     made = {"host": host, "created_at": now, "changed_at": now}
@@ -42,6 +48,8 @@ def add(  # noqa: PLR0913, PLR0917  # all that hangs on new keys
         connection.execute(insert(tags), tagged)
     if request:
         remember(connection, request, rows[0]["kid"], answer(are_published))
+    if wrapping and not spend(connection, wrapping):
+        raise KeyNotFound
     return are_published
 
 
