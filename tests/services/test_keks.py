@@ -8,11 +8,17 @@ from typing import Any, NamedTuple
 import pytest
 
 from app.config import Config
-from app.registry import Registry
+from app.keys.wrapped.rewrapping import Rewrapping
+from app.operator.cli.service import opened
+from app.registry import Key, Registry
+from app.registry.rows.keks import Keks
+from hsm import Blob
 from scripts.throwaway import make_token
 from tests.shared.api import Api, b64u
 from tests.shared.command import jose_hsm
+from tests.shared.drivers import dies, killed
 from tests.shared.forks import server
+from tests.shared.postgresql import programs
 
 DATA = b64u(b"data")
 SIGNERS: dict[str, dict[str, Any]] = {
@@ -40,10 +46,10 @@ class Host(NamedTuple):
         return json.loads(done.stdout)
 
 
-def hosts(directory: Path) -> tuple[Host, Host]:
-    """Two hosts with one registry."""
+def hosts(directory: Path, url: str | None = None) -> tuple[Host, Host]:
+    """Two hosts with one registry, that at ``url`` if there is one."""
     one, two = (make_token(directory / name / "state") for name in ("one", "two"))
-    url = Config.from_env(one).registry_url
+    url = url or Config.from_env(one).registry_url
     common = {"JOSE_HSM_DATABASE_URL": url, "JOSE_HSM_STORAGE": "wrapped"}
     return Host(one | common), Host(two | common)
 
@@ -54,9 +60,13 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair(directory: Path) -> tuple[Host, Host]:
-    """Two hosts, of which the second has got the key of the first."""
-    one, two = hosts(directory)
+def pair(directory: Path, request: pytest.FixtureRequest) -> tuple[Host, Host]:
+    """Two hosts, of which the second has got the key of the first.
+
+    Their registry is on PostgreSQL, as that of two machines has to be, where it is installed.
+    """
+    url = request.getfixturevalue("postgresql").registry() if programs() else None
+    one, two = hosts(directory, url)
     made = one.told("create", "--exportable")
     prepared = two.told("import", "--prepare", directory / "two.jwk")
     exported = one.told(
@@ -167,7 +177,29 @@ def test_a_second_one_is_made_only_if_that_is_said(pair):
 # --- Rotation ---
 
 
-def test_keys_are_encrypted_anew_while_services_serve(tmp_path):
+def die_rotating(after: int) -> None:
+    """Be the command that is killed when it has encrypted so many keys anew."""
+    config, replace = Config.from_env(), Keks.replace
+    done: list[Key] = []
+
+    def count(keks: Keks, key: Key, blob: Blob) -> bool:
+        if len(done) == after:
+            killed()
+        done.append(key)
+        return replace(keks, key, blob)
+
+    registry = Registry(config.registry_url, host="test")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Keks, "replace", count)
+        Rewrapping(registry=registry, keeping=opened(config).keeping).run(lambda _number: None)
+
+
+def under(registry: Registry) -> dict[str, int]:
+    """How many keys are under each key-encryption key."""
+    return {str(kek): number for kek, number in registry.keks.in_use().items()}
+
+
+def test_keys_are_encrypted_anew_while_services_serve_whoever_dies_over_it(tmp_path):
     host, _ = hosts(tmp_path)
     old = host.told("create")["kek"]
     with server(host.settings, workers=1) as running:
@@ -176,11 +208,14 @@ def test_keys_are_encrypted_anew_while_services_serve(tmp_path):
         kids += [api.create(kty="oct", alg=alg)["kid"] for alg in SECRETS]
         new = host.told("create", "--another")["kek"]
         registry = Registry(Config.from_env(host.settings).registry_url, host="test")
-        assert {str(kek): number for kek, number in registry.keks.in_use().items()} == {old: 7}
+        assert under(registry) == {old: 7}
+        dies(host.settings, die_rotating, 3)
+        assert under(registry) == {old: 4, new: 3}
         told = host.told("rotate")
-        assert told == {"kek": new, "rewrapped": 7, "left": 0, "broken": []}
-        assert {str(kek): number for kek, number in registry.keks.in_use().items()} == {new: 7}
+        assert told == {"kek": new, "rewrapped": 4, "left": 0, "broken": []}
+        assert under(registry) == {new: 7}
         assert host.told("rotate")["rewrapped"] == 0
+        registry._database.engine.dispose()
     with server(host.settings, workers=1) as running:
         api = Api.over_http(running.url)
         for kid in kids[:5]:
