@@ -21,7 +21,7 @@ from scripts.throwaway import ROOT, make_token
 from scripts.tokens import TOKENS
 from tests.shared.api import Api, NotOffered
 from tests.shared.callers import WITH_TOKENS, Callers
-from tests.shared.command import jose_hsm
+from tests.shared.command import with_kek
 from tests.shared.examples import examples
 from tests.shared.forks import COMMON, MAKE, server
 from tests.shared.injector import Injector
@@ -175,12 +175,6 @@ def environment(
     state_dir = tmp_path_factory.mktemp("session") / "state"
     settings = make_token(state_dir, make) | PUBLISHED
     return with_kek(settings) if make == "softhsm" else settings
-
-
-def with_kek(settings: dict[str, str]) -> dict[str, str]:
-    """Make a key-encryption key on the token of ``settings``, and return them."""
-    assert jose_hsm(settings, "kek", "create").returncode == 0
-    return settings
 
 
 @pytest.fixture(scope="session")

@@ -105,21 +105,26 @@ def test_creations_that_are_refused_leave_no_rows_behind(serve_faulty):
 
 def test_a_key_is_itself_in_every_epoch(serve_faulty):
     """Numeric handles begin anew; an old one would name another key, and nobody would notice."""
-    values = [bytes([number]) * 32 for number in range(4)]
     with serve_faulty() as service:
-        others = [service.create(**EC) for _ in range(3)]
-        keys = [service.create(**HMAC, k=b64u(value)) for value in values]
-        for other in others:
-            service.destroy(other)
-        for _ in range(2):
-            lose_token(service)
-            service.heal()
-            service.wait_until_ready()
-            for key, value in zip(keys, values, strict=True):
-                body = {"kid": key["kid"], "alg": "HS256", "data": b64u("data")}
-                right = hmac.digest(value, b"data", hashlib.sha256)
-                assert service.api.ok("/mac", body)["mac"] == b64u(right)
-        service.assert_sound()
+        stay_themselves(service)
+
+
+def stay_themselves(service: Service) -> None:
+    """Have keys used in three epochs, after others have gone."""
+    values = [bytes([number]) * 32 for number in range(4)]
+    others = [service.create(**EC) for _ in range(3)]
+    keys = [service.create(**HMAC, k=b64u(value)) for value in values]
+    for other in others:
+        service.destroy(other)
+    for _ in range(2):
+        lose_token(service)
+        service.heal()
+        service.wait_until_ready()
+        for key, value in zip(keys, values, strict=True):
+            body = {"kid": key["kid"], "alg": "HS256", "data": b64u("data")}
+            right = hmac.digest(value, b"data", hashlib.sha256)
+            assert service.api.ok("/mac", body)["mac"] == b64u(right)
+    service.assert_sound()
 
 
 def flap(service: Any, *, seconds: float, gone_seconds: float) -> None:

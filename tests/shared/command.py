@@ -9,3 +9,9 @@ from tests.shared.forks import completed
 def jose_hsm(settings: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run it with ``settings``; return its status and what it printed."""
     return completed("jose-hsm", arguments, settings)
+
+
+def with_kek(settings: dict[str, str]) -> dict[str, str]:
+    """Make a key-encryption key on the token of ``settings``, and return them."""
+    assert jose_hsm(settings, "kek", "create").returncode == 0
+    return settings
