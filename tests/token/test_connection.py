@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -467,24 +468,39 @@ def test_a_token_that_makes_the_ivs_itself_does_the_rest(own):
     }
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a service."""
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def first(environment: Any, served: Path) -> Any:
+    """What came of the first process of that service."""
+    return result_of(environment, try_in_turn, str(served), proves=True)
+
+
+@pytest.fixture
+def shared(first: Any, served: Path, tmp_path: Path) -> Path:
+    """The directory as that process left it, for one test."""
+    return Path(shutil.copytree(served, tmp_path / "shared"))
+
+
 def test_what_one_process_has_found_the_others_of_its_service_believe_at_their_start(
-    environment, tmp_path
+    environment, first, shared
 ):
-    first, second = (
-        result_of(environment, try_in_turn, str(tmp_path), proves=True) for _ in range(2)
-    )
+    second = result_of(environment, try_in_turn, str(shared), proves=True)
     assert first["at start"] > second["at start"] == 0
     assert first["offers"] == second["offers"]
     assert second["after a loss"] == first["at start"]
 
 
-def test_what_was_found_long_ago_or_is_not_readable_is_found_anew(environment, tmp_path):
-    first = result_of(environment, try_in_turn, str(tmp_path), proves=True)
-    (found,) = tmp_path.glob("proofs-*.json")
+def test_what_was_found_long_ago_or_is_not_readable_is_found_anew(environment, first, shared):
+    (found,) = shared.glob("proofs-*.json")
     os.utime(found, (0, 0))
-    assert result_of(environment, try_in_turn, str(tmp_path), proves=True) == first
+    assert result_of(environment, try_in_turn, str(shared), proves=True) == first
     found.write_text("[")
-    assert result_of(environment, try_in_turn, str(tmp_path), proves=True) == first
+    assert result_of(environment, try_in_turn, str(shared), proves=True) == first
 
 
 @pytest.mark.promise
@@ -542,7 +558,7 @@ def test_what_was_opened_before_a_fork_is_refused_after_it(environment):
     assert found == {"child": ["TokenUnavailable"] * 2, "parent": "done"}
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.long)])
 def test_processes_that_boot_at_once_all_succeed_and_make_one_canary(own, rounds):
     found = result_of(own, boot_together, rounds, 4, proves=True)
     assert found == {"failures": 0, "canaries": 1}
