@@ -1,5 +1,6 @@
 """A token and a registry that live and die with the test session, and servers on them."""
 
+import gc
 import os
 import shutil
 import sys
@@ -78,17 +79,29 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("suite")
 
 
-def pytest_collection(session: pytest.Session) -> None:
-    """Let each process of the whole suite begin with files of its own.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Collect without looking for garbage, of which there is none; nor is it looked for later."""
+    gc.disable()
+    try:
+        is_whole = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        if is_whole and (number := os.environ.get("PYTEST_XDIST_WORKER")):
+            count = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+            _import_tests(int(number.removeprefix("gw")) / count)
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
-    Pytest rewrites each file and keeps what it has made of it. Those who read the same ones at the
-    same time would all do that: the others find most files done.
+
+def _import_tests(part: float) -> None:
+    """Import all test files, and begin after that part of them.
+
+    Pytest rewrites each file and keeps what it has made of it. Processes that read the same ones at
+    the same time would all do that: so they find most files done.
     """
-    if session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
-        return
-    name, count = (os.environ.get(f"PYTEST_XDIST_WORKER{end}", "") for end in ("", "_COUNT"))
     files = [path.relative_to(ROOT) for path in sorted((ROOT / "tests").rglob("test_*.py"))]
-    first = len(files) * int(name.removeprefix("gw") or 0) // int(count or 1)
+    first = int(len(files) * part)
     for path in files[first:] + files[:first]:
         with suppress(Exception, pytest.skip.Exception):  # who collects it will say what is wrong
             import_module(".".join(path.with_suffix("").parts))
