@@ -1,5 +1,6 @@
 """A PostgreSQL of the tests' own, which lives in a directory and listens on no network."""
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -15,6 +16,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from app.registry import migrate
+from tests.shared.forks import COMMON
 from tests.shared.waiting import COMMAND, PATIENCE_SECONDS, until
 
 _SETTINGS = """
@@ -56,11 +58,29 @@ class Cluster:
                 f"--regid={account.pw_gid}",
                 "--clear-groups",
             ]
-        locale = _LOCALE if int(programs.parent.name) >= _FIRST_WITH_ICU else []
-        self._run("initdb", "--username=test", "--auth=trust", "--encoding=UTF8", *locale)
+        self._make()
         with (self._data / "postgresql.conf").open("a") as settings:
             settings.write(f"{_SETTINGS}unix_socket_directories = '{directory}'\n")
         self.start()
+
+    def _make(self) -> None:
+        """Copy the files that the first of a run of the tests makes, which takes it a second."""
+        if COMMON not in os.environ:  # a trial that is run alone
+            self._make_first()
+            return
+        kept = Path(os.environ[COMMON], "cluster")
+        with kept.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.exists():
+                self._make_first()
+                _copy(self._data, kept)
+                return
+        _copy(kept, self._data)
+
+    def _make_first(self) -> None:
+        locale = _LOCALE if int(self._programs.parent.name) >= _FIRST_WITH_ICU else []
+        options = ["--username=test", "--auth=trust", "--encoding=UTF8", "--no-sync"]
+        self._run("initdb", *options, *locale)
 
     def _run(self, program: str, *arguments: str) -> None:
         run = str(self._programs / program)
@@ -118,6 +138,13 @@ class Cluster:
             migrate(url)
             self._template = str(make_url(url).database)
         return self.empty(template=self._template)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a directory as it is, with whose it is; there is all of it or none."""
+    part = target.with_suffix(".part")
+    subprocess.run(["cp", "--archive", source, part], check=True)
+    part.rename(target)
 
 
 def _state(process: int) -> str:
