@@ -18,7 +18,7 @@ from scripts.tokens import ANY_SIZE, OAEP_BY_ITSELF, TOKENS, imported_wrapped
 from scripts.trials import uses
 from scripts.workers import workers_of
 from tests.shared.api import Api, b64u
-from tests.shared.bodies import body_of, crvs_of
+from tests.shared.bodies import ML_DSA, body_of, crvs_of
 from tests.shared.drivers import result_of
 from tests.shared.forks import server
 from tests.shared.refs import new_ref
@@ -26,6 +26,7 @@ from tests.shared.tokens import require
 from tests.shared.waiting import until
 from tests.shared.workers import kill_a_worker
 from tests.token.test_connection import _settings, _started
+from tests.token.test_examination import opened
 
 OTHERS = [name for name in TOKENS if name != "softhsm"]
 OPT_IN = {name for name, row in hsm.ALGORITHMS.items() if row.is_opt_in}
@@ -148,6 +149,22 @@ def test_it_offers_all_but_what_it_is_known_to_lack(own):
     name, environment = own
     known = (TOKENS[name].lacks | OPT_IN) - SEEN_IN_USE
     assert result_of(environment, lacking) == sorted(known)
+
+
+def examined() -> dict[str, str]:
+    """Return what the doctor says of each algorithm that has published examples."""
+    examination = opened(parameters=_parameters())
+    names = hsm.ALGORITHMS.keys() - {*ML_DSA}
+    found = {name: examination.algorithm(name).symptom for name in names}
+    examination.close()
+    return found
+
+
+def test_what_it_offers_agrees_with_the_examples_of_the_rfcs(own):
+    name, environment = own
+    found = result_of(environment, examined)
+    offered = found.keys() - TOKENS[name].lacks - OPT_IN
+    assert {found[alg] for alg in offered} <= {"", "in_process", "some_curves"}
 
 
 def wrapped_in() -> list[str]:
