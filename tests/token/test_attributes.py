@@ -529,6 +529,7 @@ ATTEMPTS = {
     + [("decrypt", name) for name in RSA_DECRYPTION],
     "EC": [("sign", Mechanism.ECDSA_SHA1), ("sign", Mechanism.ECDSA_SHA256)],
     "OKP": [("sign", Mechanism.ECDSA)],
+    "AKP": [("sign", Mechanism.ECDSA)],
     "oct": [("sign", name) for name in HMACS]
     + [(verb, name) for verb in ("encrypt", "decrypt") for name in CIPHERS],
 }
