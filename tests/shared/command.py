@@ -13,5 +13,6 @@ def jose_hsm(settings: Mapping[str, str], *arguments: str) -> "subprocess.Comple
 
 def with_kek(settings: dict[str, str]) -> dict[str, str]:
     """Make a key-encryption key on the token of ``settings``, and return them."""
-    assert jose_hsm(settings, "kek", "create").returncode == 0
+    done = jose_hsm(settings, "kek", "create")
+    assert done.returncode == 0, done.stderr
     return settings
