@@ -12,6 +12,7 @@ from pkcs11 import Attribute, Mechanism
 import hsm
 from hsm import Hsm, KeySpec
 from hsm.cryptoki.attributes import RSA_AES_KEY_WRAP
+from hsm.cryptoki.pool import SessionPool
 from hsm.importing import proof
 from hsm.importing.imports import Imports
 from hsm.importing.ways import OneStep
@@ -92,7 +93,7 @@ def able(chaos: Injector, token: Hsm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let SoftHSM have the mechanism, and say so, after it has been found to lack it."""
     token.imports.wrapping_spec()
     chaos.replace_own("C_UnwrapKey", partial(unwrap, chaos.function("C_DestroyObject")))
-    monkeypatch.setattr(proof, "_listed", lambda _token: frozenset({int(RSA_AES_KEY_WRAP)}))
+    monkeypatch.setattr(SessionPool, "listed", frozenset({int(RSA_AES_KEY_WRAP)}))
 
 
 @pytest.fixture

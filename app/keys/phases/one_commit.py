@@ -35,7 +35,7 @@ class OneCommit:
         for key in keys:
             self.hsm.keeping.require(key.spec)
         with self.hsm.together():
-            made = [making.make(key.ref) for key in keys]
+            made = list(map(making.make, (key.ref for key in keys)))
         rows = [
             replace(key, state=State.ACTIVE, blob=its.ref.blob, public_jwk=public_jwk(its))
             for key, its in zip(keys, made, strict=True)

@@ -77,7 +77,7 @@ class TwoPhases:
         """
         adding = self.creations(making.keys, making.tagging, making.request, making.answer)
         with adding as answered:
-            made = [making.make(key.ref) for key in making.keys]
+            made = list(map(making.make, (key.ref for key in making.keys)))
             if making.wrapping is None:
                 self.registry.activate_all({each.ref: public_jwk(each) for each in made})
             else:
