@@ -23,7 +23,7 @@ from scripts.workers import workers_of
 from tests.shared.api import PREFIX, Api
 from tests.shared.authority import Certificates
 from tests.shared.forks import server
-from tests.shared.waiting import ANSWER, LIFE, LONGEST_ANSWER, PATIENCE_SECONDS, STOP, until
+from tests.shared.waiting import ANSWER, LIFE, LONGEST_ANSWER, PATIENCE_SECONDS, START, STOP, until
 
 DATA = "ZGF0YQ"
 MIB = 2**20
@@ -259,7 +259,7 @@ def read_all(client: socket.socket) -> bytes:
 
 def test_clients_that_stay_after_the_end_hold_up_nobody(environment):
     with server(environment, workers=1) as running:
-        requests.get(f"{running.url}/health/live", timeout=LIFE.seconds)
+        requests.get(f"{running.url}/health/live", timeout=START.seconds)  # once it is loaded
         with crowd_of(20, lambda: connected(running.url)) as staying:
             for client in staying:
                 client.sendall(HEAD + b"Connection: close\r\n\r\n")
@@ -271,7 +271,7 @@ def test_clients_that_stay_after_the_end_hold_up_nobody(environment):
 def test_who_comes_is_served_where_silent_ones_have_taken_every_place(environment):
     few = {"GUNICORN_CMD_ARGS": "--worker-connections 40 --threads 4"}
     with server(environment | few, workers=1) as running:
-        requests.get(f"{running.url}/health/live", timeout=LIFE.seconds)
+        requests.get(f"{running.url}/health/live", timeout=START.seconds)  # once it is loaded
         with crowd_of(120, lambda: connected(running.url)) as slow:
             for client in slow[::2]:
                 client.sendall(HEAD)
