@@ -11,7 +11,7 @@ from joserfc.jwk import RSAKey
 from scripts.throwaway import make_token
 from scripts.workers import workers_of
 from tests.http.test_wrapped_imports import body_of, der, public_of, wrapped_for
-from tests.shared.api import Api
+from tests.shared.api import Api, b64u
 from tests.shared.forks import server
 from tests.shared.waiting import until
 
@@ -23,6 +23,13 @@ def windows(secret: bytes, *, step_bytes: int) -> set[bytes]:
     """Parts of ``secret``; of what is longer than two of them some part is found at any step."""
     last = len(secret) - WINDOW_BYTES
     return {secret[at : at + WINDOW_BYTES] for at in range(0, last + 1, step_bytes)}
+
+
+def forms(secret: bytes) -> set[bytes]:
+    """Parts of ``secret`` as bytes, and as the text of it that is in a request."""
+    return windows(secret, step_bytes=WINDOW_BYTES) | windows(
+        b64u(secret).encode("ascii"), step_bytes=WINDOW_BYTES
+    )
 
 
 def memory(pid: int) -> Iterator[bytes]:
@@ -52,9 +59,9 @@ def test_a_wrapped_key_is_nowhere_and_the_same_key_is_found_once_it_came_in_plai
     key = rsa.generate_private_key(65537, 2048)
     numbers = key.private_numbers()
     sought = {
-        "d": windows(numbers.d.to_bytes(256), step_bytes=WINDOW_BYTES),
-        "p": windows(numbers.p.to_bytes(128), step_bytes=WINDOW_BYTES),
-        "q": windows(numbers.q.to_bytes(128), step_bytes=WINDOW_BYTES),
+        "d": forms(numbers.d.to_bytes(256)),
+        "p": forms(numbers.p.to_bytes(128)),
+        "q": forms(numbers.q.to_bytes(128)),
         "the AES key": windows(AES, step_bytes=1),
     }
     with server(make_token(tmp_path / "state"), workers=1) as running:
