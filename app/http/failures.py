@@ -49,6 +49,9 @@ ALGORITHM: Final[Failures] = (
     hsm.UnsupportedAlgorithm("Field 'alg': 'none' is not a signature algorithm"),
 )
 STATE: Final[Failures] = (hsm.CryptoFailure("A compromised key cannot become active"),)
+ALONE: Final[Failures] = (
+    hsm.CryptoFailure("The key is a version of the key set invoices; change that"),
+)
 PUBLICATION: Final[Failures] = (hsm.CryptoFailure("50 keys are published, and no more may be"),)
 PUBLIC_HALF: Final[Failures] = (hsm.CryptoFailure("The key has no public half"),)
 AWAY: Final[Failures] = (hsm.TokenUnavailable("the token is being opened"),)

@@ -44,20 +44,38 @@ class ByokHeaderRequest(RequestSchema):
     enc = Choice(ENC, required=True)
 
 
+class ByokHeader(fields.Field[Any]):
+    """The header of the file, checked."""
+
+    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
+        "required": "is required",
+        "null": "must be an object",
+        "invalid": "must be an object",
+    }
+
+    def _deserialize(
+        self, value: Any, _attr: str | None, *_args: Any, **_kwargs: Any
+    ) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.make_error("invalid")
+        try:
+            header: dict[str, Any] = _HEADER.load(value)
+        except BadRequest as error:
+            fail(error)
+        return header
+
+
 class ByokRequest(RequestSchema):
     """Azure's `.byok`, taken as it is."""
 
     schema_version = Choice("1.0.0", required=True)
-    header = fields.Raw(required=True)
+    header = ByokHeader(required=True)
     ciphertext = Base64Url(required=True)
 
     @post_load
     def make(self, body: dict[str, Any], **_kwargs: Any) -> WrappedKey:
         """Return the wrapped key."""
-        if not isinstance(body["header"], dict):
-            raise BadRequest("Field 'header' must be an object")
-        header = _HEADER.load(body["header"])
-        return WrappedKey(kid=header["kid"], alg=None, ciphertext=body["ciphertext"])
+        return WrappedKey(kid=body["header"]["kid"], alg=None, ciphertext=body["ciphertext"])
 
 
 _HEADER: Final = ByokHeaderRequest()

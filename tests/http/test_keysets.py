@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from scripts.throwaway import ROOT
 from tests.shared.api import Api, unb64u
 from tests.shared.waiting import until
 
@@ -293,6 +294,29 @@ def test_only_a_version_of_the_set_is_revoked(callers):
     for kid in (str(uuid4()), "x", made(alice, **EC)["current"]):
         assert alice.post(path, {"kid": kid}).refusal == REFUSED
     assert read(alice, keyset) == keyset
+
+
+OF_THE_SET: Any = {
+    ("PATCH", ""): {"name": "mine"},
+    ("POST", "/tags"): {"tags": ["mine"]},
+    ("DELETE", "/tags"): {"tags": ["mine"]},
+    ("PUT", "/grants/token:bob"): {"operations": ["sign"]},
+    ("DELETE", "/grants/token:bob"): None,
+    ("DELETE", ""): None,
+}
+
+
+@pytest.mark.parametrize(("method", "path"), OF_THE_SET)
+def test_what_the_set_decides_is_not_changed_of_a_version_and_the_document_says_so(
+    callers, method, path
+):
+    kid = made(callers.alice, **EC)["current"]
+    body = OF_THE_SET[method, path]
+    answer = callers.alice.request(method, f"/keys/{kid}{path}", json=body)
+    assert answer.refusal == REFUSED
+    template = f"/v1/crypto/keys/{{kid}}{path.replace('token:bob', '{grantee}')}"
+    document = json.loads((ROOT / "docs" / "openapi.json").read_text("utf-8"))
+    assert "422" in document["paths"][template][method.lower()]["responses"]
 
 
 def test_with_a_set_go_its_versions(callers_of_each):

@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 
 from app.auth import principal
 from app.http.endpoint import API, Audit, Endpoint, Resource
-from app.http.failures import PATH
+from app.http.failures import ALONE, PATH
 from app.http.request import catalogue, load
 from app.observability.kinds import Kind
 from app.rights import Right
@@ -48,7 +48,7 @@ def grants(kid: str) -> ResponseReturnValue:
         needs=(Right.MANAGE,),
         kind=Kind.MANAGE,
         audit=Audit.CHANGE,
-        failures=PATH,
+        failures=(*PATH, *ALONE),
     )
 )
 def grant(kid: str, grantee: str) -> ResponseReturnValue:
@@ -70,7 +70,7 @@ def grant(kid: str, grantee: str) -> ResponseReturnValue:
         needs=(Right.MANAGE,),
         kind=Kind.MANAGE,
         audit=Audit.CHANGE,
-        failures=PATH,
+        failures=(*PATH, *ALONE),
     )
 )
 def revoke(kid: str, grantee: str) -> ResponseReturnValue:

@@ -12,6 +12,7 @@ from app.http.endpoint import API, Audit, Endpoint, Resource
 from app.http.failures import (
     ALGORITHM,
     ALIAS,
+    ALONE,
     AWAY,
     DECRYPTION,
     PUBLIC_HALF,
@@ -203,7 +204,7 @@ def public_pem(kid: str) -> ResponseReturnValue:
         needs=(Right.MANAGE,),
         kind=Kind.MANAGE,
         audit=Audit.CHANGE,
-        failures=(*STATE, *QUOTA, *ALIAS, *AWAY),
+        failures=(*STATE, *ALONE, *QUOTA, *ALIAS, *AWAY),
     )
 )
 def change(kid: str) -> ResponseReturnValue:
@@ -283,14 +284,14 @@ _TAGGING: Final = Endpoint(
     needs=(Right.TAG,),
     kind=Kind.MANAGE,
     audit=Audit.CHANGE,
-    failures=PUBLICATION,
+    failures=(*PUBLICATION, *ALONE),
     more="POST adds those of the body. The tag `jwks` publishes the public half of a pair, until "
     "as many are published as may be: then it is 422, and none is added.",
 )
 _UNTAGGING: Final = replace(
     _TAGGING,
     method="DELETE",
-    failures=(),
+    failures=ALONE,
     more="DELETE removes those of the body, whether the key has them or not.",
 )
 
