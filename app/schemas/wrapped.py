@@ -54,7 +54,7 @@ class ByokHeader(fields.Field[Any]):
     }
 
     def _deserialize(
-        self, value: Any, _attr: str | None, *_args: Any, **_kwargs: Any
+        self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any
     ) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise self.make_error("invalid")
