@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -55,12 +54,6 @@ class LazyCommand(click.Command):
         return self.load().make_context(*arguments, **named)
 
 
-def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:  # click's
-    if is_asked:
-        print(f"jose-hsm {version('jose-hsm')}")
-        context.exit()
-
-
 jose_hsm: Final = click.Group(
     "jose-hsm",
     help="Settings are read from the environment, as the service does.",
@@ -70,19 +63,12 @@ jose_hsm: Final = click.Group(
             type=click.Path(path_type=Path),
             metavar="FILE",
             help="Take these, too, from a file such as systemd's EnvironmentFile=.",
-        ),
-        click.Option(
-            ["--version"],
-            is_flag=True,
-            is_eager=True,
-            expose_value=False,
-            callback=_print_version,
-            help="Show the version and exit.",
-        ),
+        )
     ],
     context_settings={"help_option_names": ["-h", "--help"]},
     commands=[LazyCommand(name, *row) for name, row in _COMMANDS.items()],
 )
+click.version_option(package_name="jose-hsm", message="%(prog)s %(version)s")(jose_hsm)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
