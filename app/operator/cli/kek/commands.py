@@ -37,8 +37,7 @@ def create(config: Config, *, exportable: bool, another: bool, as_json: bool) ->
         raise CommandFailed(f"the token has one, {there}; add --another to make one to rotate to")
     made = str(keeping.create_kek(extractable=exportable))
     record(config, "kek.create", kek=made, exportable=exportable)
-    _tell({"kek": made, "exportable": exportable}, as_json, _NEWER, _LOST)
-    return 0
+    return _tell({"kek": made, "exportable": exportable}, as_json, _NEWER, _LOST)
 
 
 @kek.command("import")

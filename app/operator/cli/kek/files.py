@@ -1,13 +1,13 @@
 """The files by which a key-encryption key goes from one token to another."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+from joserfc.jwk import RSAKey
+
 import hsm
-from app import compact_json
 from app.errors import BadRequest
 from app.jose import encoding
 from app.jwk import load_public, require_sound
@@ -21,12 +21,11 @@ def read_recipient(file: Path) -> dict[str, str]:
     """Return the key to wrap for; raise ``CommandFailed`` if ``file`` holds none."""
     try:
         jwk: dict[str, str] = json.loads(file.read_bytes())
-        is_rsa = jwk["alg"] in hsm.WRAPPING_ALGS and jwk["kty"] == "RSA"
+        if jwk["alg"] not in hsm.WRAPPING_ALGS or jwk["kty"] != "RSA":
+            raise ValueError("no key to wrap for")  # noqa: TRY301  # as all that is wrong with it
         require_sound(load_public(jwk))
     except (ValueError, KeyError, TypeError, BadRequest) as error:
         raise CommandFailed(f"{file} is not what `kek import --prepare` writes") from error
-    if not is_rsa:
-        raise CommandFailed(f"{file} is not what `kek import --prepare` writes")
     return jwk
 
 
@@ -57,5 +56,4 @@ def write(file: Path, members: dict[str, Any]) -> None:
 
 def thumbprint(jwk: dict[str, str]) -> str:
     """Return the thumbprint of an RSA key (RFC 7638)."""
-    members = {name: jwk[name] for name in ("e", "kty", "n")}
-    return encoding.encode(hashlib.sha256(compact_json.dumps(members).encode("ascii")).digest())
+    return RSAKey.import_key({**jwk}).thumbprint()
