@@ -66,6 +66,8 @@ def found_imports(token: Token, proof_cache: ProofCache) -> Imports:
     refusals: dict[Target, str] = {}
     with _trials(token, alg) as refusal:
         for target, spec in specs(token).items():
+            if spec.kind.name not in SAMPLES:
+                continue
             for way in (each for each in WAYS if int(each.mechanism) in listed):
                 name = f"import {spec.kind.name} {spec.crv} {alg} {way.mechanism.name}"
                 reason = proof_cache.of(name, partial(refusal, spec, way))
@@ -83,13 +85,15 @@ def _unwraps_within(token: Token, name: str) -> bool:
 
 
 def specs(token: Token) -> Mapping[Target, KeySpec]:
-    """Return one key to try for each kind and curve that the token has an algorithm for."""
+    """Return one key to try for each kind and curve that the token has an algorithm for.
+
+    Keys of several objects are none.
+    """
     found: dict[Target, KeySpec] = {}
     for row in ALGORITHMS.values():
         for kind, curve in row.keys:
             crv = curve.crv if curve else None
-            is_usable = token.offers[row.name].refusal(crv) is None and len(row.parts) == 1
-            if kind.name in SAMPLES and is_usable:
+            if token.offers[row.name].refusal(crv) is None and len(row.parts) == 1:
                 spec = KeySpec(kty=kind.ktys[0], alg=row.name, crv=crv)
                 found.setdefault(target_of(spec), spec)
     return found

@@ -1,6 +1,7 @@
 """Proofs that a token keeps keys wrapped: one of each kind is made, wrapped and used."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -10,11 +11,11 @@ from pkcs11 import Attribute
 
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import RSA
-from hsm.algorithms.tables import ALGORITHMS
 from hsm.cryptoki.objects import PUBLIC, objects_of
 from hsm.cryptoki.session import Session
 from hsm.errors import require
-from hsm.importing.imports import Target, target_of
+from hsm.importing.imports import Target
+from hsm.importing.proof import specs
 from hsm.life.proof_cache import ProofCache
 from hsm.life.refusal import refusal_of
 from hsm.life.token import Token, round_trip
@@ -42,21 +43,14 @@ def found_keepable(token: Token, proof_cache: ProofCache) -> Keepable:
         trial = partial(refusal_of, token.pool, attempt, token.canary.works)
         return proof_cache.refusal(f"kept wrapped {target}", trial)
 
-    refusals = {target: refusal(target, spec) for target, spec in _specs(token).items()}
+    refusals = {target: refusal(target, _sized(spec)) for target, spec in specs(token).items()}
     return Keepable(kek=store.kek, refusals=MappingProxyType(refusals))
 
 
-def _specs(token: Token) -> Mapping[Target, KeySpec]:
-    """Return one key to try for each kind and curve that the token has an algorithm for."""
-    found: dict[Target, KeySpec] = {}
-    for row in ALGORITHMS.values():
-        for kind, curve in row.keys:
-            crv = curve.crv if curve else None
-            if token.offers[row.name].refusal(crv) is None and len(row.parts) == 1:
-                bits = _RSA_BITS if kind is RSA else 8 * row.smallest_bytes or None
-                spec = KeySpec(kty=kind.ktys[0], alg=row.name, crv=crv, bits=bits)
-                found.setdefault(target_of(spec), spec)
-    return found
+def _sized(spec: KeySpec) -> KeySpec:
+    """Return ``spec`` with the length of a small key, where keys of its kind have lengths."""
+    smallest_bits = 8 * spec.algorithms[0].smallest_bytes or None
+    return replace(spec, bits=_RSA_BITS if spec.kind is RSA else smallest_bits)
 
 
 def _attempt(token: Token, store: WrappedStore, spec: KeySpec, session: Session) -> None:
