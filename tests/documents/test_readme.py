@@ -12,7 +12,7 @@ import pytest
 
 from scripts.throwaway import ROOT, reserved_address
 from tests.shared.api import Api
-from tests.shared.command import jose_hsm
+from tests.shared.command import jose_hsm, printed_url
 from tests.shared.documents import DOCUMENTS, typed
 from tests.shared.waiting import COMMAND, STOP, until
 
@@ -66,14 +66,7 @@ def make_run(
     with reserved_address() as place:
         process = started(state_dir, place.rpartition(":")[2], checkout)
         try:
-            lines = []
-            for line in process.stdout or ():
-                lines.append(line)
-                if url := re.search(r"http://127\.0\.0\.1:\d+", line):
-                    break
-            else:
-                pytest.fail("".join(lines))
-            yield url[0]
+            yield printed_url(process)
         finally:
             stop(process)
             rest, _ = process.communicate(timeout=COMMAND.seconds)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,7 @@ import requests
 from app.operator.serving import DevelopmentToken
 from scripts.throwaway import ROOT, reserved_address
 from tests.shared.api import Api
-from tests.shared.command import jose_hsm
+from tests.shared.command import jose_hsm, printed_url
 from tests.shared.waiting import ANSWER, COMMAND
 
 SOURCES = (
@@ -66,14 +65,7 @@ def running(installed: Path, elsewhere: Path, *arguments: str) -> Iterator[str]:
         text=True,
     ) as process:
         try:
-            lines = []
-            for line in process.stdout or ():
-                lines.append(line)
-                if url := re.search(r"http://127\.0\.0\.1:\d+", line):
-                    break
-            else:
-                pytest.fail("".join(lines))
-            yield url[0]
+            yield printed_url(process)
         finally:
             process.send_signal(signal.SIGTERM)
             rest, _ = process.communicate(timeout=COMMAND.seconds)

@@ -34,6 +34,7 @@ from hsm.storage.keks import Kek
 from hsm.storage.wrapped_store import WrappedStore
 from tests.shared.refs import new_ref
 from tests.shared.waiting import until
+from tests.token.test_attributes import GUARDS
 
 pytestmark = pytest.mark.softhsm  # no other token of the tests has a key-encryption key
 
@@ -44,14 +45,6 @@ RS256 = KeySpec(kty="RSA", alg="RS256", bits=2048)
 REFUSED = ("Ed25519", "Ed448", "X25519")
 """Curves whose private keys SoftHSM does not wrap."""
 
-GUARDS = (
-    Attribute.TOKEN,
-    Attribute.PRIVATE,
-    Attribute.SENSITIVE,
-    Attribute.EXTRACTABLE,
-    Attribute.MODIFIABLE,
-    Attribute.COPYABLE,
-)
 USAGES = (
     Attribute.ENCRYPT,
     Attribute.DECRYPT,
