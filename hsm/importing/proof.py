@@ -66,8 +66,6 @@ def found_imports(token: Token, proof_cache: ProofCache) -> Imports:
     refusals: dict[Target, str] = {}
     with _trials(token, alg) as refusal:
         for target, spec in specs(token).items():
-            if spec.kind.name not in SAMPLES:
-                continue
             for way in (each for each in WAYS if int(each.mechanism) in listed):
                 name = f"import {spec.kind.name} {spec.crv} {alg} {way.mechanism.name}"
                 reason = proof_cache.of(name, partial(refusal, spec, way))
@@ -85,6 +83,12 @@ def _unwraps_within(token: Token, name: str) -> bool:
 
 
 def specs(token: Token) -> Mapping[Target, KeySpec]:
+    """Return one key to import for each kind and curve of which there is a sample."""
+    every = specs_of_every_kind(token)
+    return {target: spec for target, spec in every.items() if spec.kind.name in SAMPLES}
+
+
+def specs_of_every_kind(token: Token) -> Mapping[Target, KeySpec]:
     """Return one key to try for each kind and curve that the token has an algorithm for.
 
     Keys of several objects are none.

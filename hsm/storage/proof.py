@@ -15,7 +15,7 @@ from hsm.cryptoki.objects import PUBLIC, objects_of
 from hsm.cryptoki.session import Session
 from hsm.errors import require
 from hsm.importing.imports import Target
-from hsm.importing.proof import specs
+from hsm.importing.proof import specs_of_every_kind
 from hsm.life.proof_cache import ProofCache
 from hsm.life.refusal import refusal_of
 from hsm.life.token import Token, round_trip
@@ -43,7 +43,8 @@ def found_keepable(token: Token, proof_cache: ProofCache) -> Keepable:
         trial = partial(refusal_of, token.pool, attempt, token.canary.works)
         return proof_cache.refusal(f"kept wrapped {target}", trial)
 
-    refusals = {target: refusal(target, _sized(spec)) for target, spec in specs(token).items()}
+    specs = specs_of_every_kind(token)
+    refusals = {target: refusal(target, _sized(spec)) for target, spec in specs.items()}
     return Keepable(kek=store.kek, refusals=MappingProxyType(refusals))
 
 
