@@ -1,11 +1,10 @@
 """Whether an audit log is as it was written."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from app.audit.lines import entry_of
 from app.audit.log import BEGINNING, digest, kept_head
 
 
@@ -64,8 +63,8 @@ def _lines(paths: Iterable[Path]) -> Iterator[tuple[Path, int, bytes]]:
 
 def _follows(report: Report, line: bytes) -> bool:
     """Add ``line`` to ``report``; tell whether it follows."""
-    entry = _parsed(line)
-    if entry is None:
+    entry = entry_of(line)
+    if entry is None or "prev" not in entry:
         report.torn += 1
     elif entry["prev"] != report.head:
         return False
@@ -75,12 +74,3 @@ def _follows(report: Report, line: bytes) -> bool:
     report.lines += 1
     report.head = digest(line)
     return True
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    is_entry = isinstance(entry, dict) and {"time", "prev"} <= entry.keys()
-    return entry if is_entry else None

@@ -1,12 +1,13 @@
 """What became of keys and API tokens since an instant, as the audit log has it."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
+
+from app.audit.lines import entry_of
 
 _DESTRUCTIONS_BEFORE: Final = ("keys.destroy", "cli.keys.destroy")
 """Endpoints of lines that had no member ``destroyed`` yet.
@@ -119,10 +120,4 @@ def _entries(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
         if path.exists():
             with path.open("rb") as file:
-                for line in file:
-                    try:
-                        entry = json.loads(line)
-                    except ValueError:  # torn by a killed process
-                        continue
-                    if isinstance(entry, dict) and "time" in entry:
-                        yield entry
+                yield from filter(None, map(entry_of, file))

@@ -6,10 +6,12 @@ import mmap
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from app import compact_json
+from app.audit.lines import newest
 from app.instants import now
 
 _NONE: Final = -1
@@ -66,6 +68,20 @@ class AuditLog:
                 os.fsync(synced_fd)
             finally:
                 os.close(synced_fd)
+
+    def has(self, since: datetime, **members: Any) -> bool:
+        """Tell whether a line that was written at ``since`` or later has all ``members``.
+
+        It would survive a power cut. Lines of files that were moved away are not looked at.
+        """
+        fd = _open(self._path, os.O_RDWR)
+        try:
+            is_there = any(members.items() <= entry.items() for entry in newest(fd, since))
+            if is_there:
+                os.fsync(fd)
+            return is_there
+        finally:
+            os.close(fd)
 
     def _lock(self) -> int:
         """Take the turn. Whoever replaces the lock must not split those who take turns."""

@@ -6,6 +6,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,23 @@ def test_a_log_that_is_emptied_under_a_process_is_noticed(path):
     log.record(number=2)
     assert cut_lines(path) == [(head, BEGINNING)]
     assert verify([path]).broken == f"{path}: line 1 follows a line that is in none of the files"
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"time":"2026', b"x" * 200_000 + b"\n"])
+def test_it_is_asked_for_a_line_since_an_instant(path, torn):
+    log = AuditLog(path)
+    assert not log.has(datetime.now(UTC), number=0)
+    log.record(number=0, name="first")
+    since = datetime.now(UTC)
+    for number in range(1, 1000):
+        log.record(number=number, name="later", kids=["a"])
+    with path.open("ab") as file:
+        file.write(torn)
+    assert log.has(since, number=1, name="later")
+    assert log.has(since, number=999, kids=["a"])
+    assert not log.has(since, number=1, name="first")
+    assert log.has(since - timedelta(days=1), number=0)
+    assert not log.has(since + timedelta(days=1), number=999)
 
 
 @pytest.mark.parametrize("has_more", [False, True])

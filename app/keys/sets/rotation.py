@@ -7,7 +7,6 @@ published for ``publish_ahead``; then it is current, and the one before it is pu
 
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -178,25 +177,24 @@ class Rotation:
     def _write(self, keyset: KeySet, now: datetime) -> bool:
         """Write the line of the last step; another host has time to write its own."""
         steps = self.registry.keysets.steps
+        stepped_at = keyset.changed_at or now
         is_own = keyset.host == steps.host
-        if not is_own and (keyset.changed_at or now) > now - OTHER_HOST_GRACE:
+        if not is_own and stepped_at > now - OTHER_HOST_GRACE:
             return False
-        self._record(keyset, keyset.unaudited or {})
+        self._record(keyset, stepped_at)
         told_at = datetime.now(UTC)
         return steps.tell(keyset, now=told_at, **self._times_from(keyset, told_at))
 
-    def _record(self, keyset: KeySet, event: Mapping[str, Any]) -> None:
-        if self.audit_log is not None:
-            try:
-                self.audit_log.record(
-                    is_synced=True,
-                    endpoint="janitor",
-                    keyset=keyset.name,
-                    step=keyset.step,
-                    **event,
-                )
-            except OSError as error:
-                raise AuditUnavailable from error
+    def _record(self, keyset: KeySet, stepped_at: datetime) -> None:
+        """Write a line unless somebody has who was killed before he could note it."""
+        if self.audit_log is None:
+            return
+        step = {"endpoint": "janitor", "keyset": keyset.name, "step": keyset.step}
+        try:
+            if not self.audit_log.has(stepped_at, **step):
+                self.audit_log.record(is_synced=True, **step, **(keyset.unaudited or {}))
+        except OSError as error:
+            raise AuditUnavailable from error
 
     def _times_from(self, keyset: KeySet, now: datetime) -> dict[str, Any]:
         """Return when a set rotates whose next version is published from ``now`` on."""
