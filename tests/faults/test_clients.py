@@ -78,6 +78,16 @@ def crowd_of(number: int, connect: Callable[[], socket.socket]) -> Iterator[list
         yield [stack.enter_context(closing(connect())) for _ in range(number)]
 
 
+@contextmanager
+def loaded(settings: Mapping[str, str], *, workers: int = 2, **options: Any) -> Iterator[Server]:
+    """Serve, and begin when a worker has answered: that it is soon is not the claim here."""
+    with server(settings, workers=workers) as running:
+        scheme = "https" if options else "http"
+        url = running.url.replace("http", scheme, 1)
+        requests.get(f"{url}/health/live", timeout=START.seconds, **options)
+        yield running
+
+
 def assert_others_are_served(url: str, **options: Any) -> None:
     """On new connections, so that each worker has its turn."""
     for _ in range(8):
@@ -138,7 +148,7 @@ def unfinished(url: str) -> Iterator[list[socket.socket]]:
 
 
 def test_requests_that_do_not_end_hold_up_nobody(environment):
-    with server(environment | LONG) as running, unfinished(running.url) as slow:
+    with loaded(environment | LONG) as running, unfinished(running.url) as slow:
         assert_others_are_served(running.url)
         assert not any(has_ended(client) for client in slow)
 
@@ -152,7 +162,7 @@ def has_ended(client: socket.socket) -> bool:
 
 
 def test_requests_that_do_not_come_in_time_are_408(environment):
-    with server(environment | SHORT) as running, unfinished(running.url) as slow:
+    with loaded(environment | SHORT) as running, unfinished(running.url) as slow:
         for client in slow:
             status, refusal = answer_of(client)
             assert (status, refusal["error"]) == (408, "request_timeout")
@@ -160,7 +170,7 @@ def test_requests_that_do_not_come_in_time_are_408(environment):
 
 
 def test_a_request_that_goes_on_coming_ends_by_its_deadline(environment):
-    with server(environment | SHORT, workers=1) as running, closing(connected(running.url)) as slow:
+    with loaded(environment | SHORT, workers=1) as running, closing(connected(running.url)) as slow:
         slow.sendall(HEAD)
         slow.settimeout(0.1)
         started = time.monotonic()
@@ -175,9 +185,20 @@ def test_a_request_that_goes_on_coming_ends_by_its_deadline(environment):
             pytest.fail("the request goes on")
 
 
+def alice(certificates: Certificates) -> dict[str, Any]:
+    """Return what ``requests`` needs to be her."""
+    return {"cert": certificates.alice, "verify": str(certificates.authority.path)}
+
+
 @contextmanager
-def silent_in_tls(settings: Mapping[str, str]) -> Iterator[tuple[Server, list[socket.socket]]]:
-    with server(settings) as running, crowd_of(SLOW, lambda: connected(running.url)) as slow:
+def silent_in_tls(
+    environment: Mapping[str, str], certificates: Certificates
+) -> Iterator[tuple[Server, list[socket.socket]]]:
+    settings = {**environment, **certificates.settings}
+    with (
+        loaded(settings, **alice(certificates)) as running,
+        crowd_of(SLOW, lambda: connected(running.url)) as slow,
+    ):
         for client in slow[::2]:
             client.sendall(b"\x16\x03\x01")
         yield running, slow
@@ -186,9 +207,9 @@ def silent_in_tls(settings: Mapping[str, str]) -> Iterator[tuple[Server, list[so
 def test_handshakes_that_do_not_end_hold_up_nobody(environment, tmp_path):
     certificates = Certificates(tmp_path)
     patient = {"JOSE_HSM_HEADER_SECONDS": "600"}
-    options = {"cert": certificates.alice, "verify": str(certificates.authority.path)}
-    with silent_in_tls({**environment, **certificates.settings, **patient}) as (running, slow):
-        assert_others_are_served(running.url.replace("http://", "https://"), **options)
+    with silent_in_tls(environment | patient, certificates) as (running, slow):
+        url = running.url.replace("http://", "https://")
+        assert_others_are_served(url, **alice(certificates))
         assert not any(has_ended(client) for client in slow)
 
 
@@ -196,7 +217,7 @@ def test_over_tls_there_are_deadlines_too(environment, tmp_path):
     certificates = Certificates(tmp_path)
     context = ssl.create_default_context(cafile=str(certificates.authority.path))
     context.load_cert_chain(*certificates.alice)
-    with silent_in_tls({**environment, **certificates.settings, **SHORT}) as (running, slow):
+    with silent_in_tls(environment | SHORT, certificates) as (running, slow):
         # Who is slow in the handshake is cut off, too: the claim is of one that has ended.
         with until(lambda: served_over_tls(context, running.url)) as client:
             client.sendall(HEAD)
@@ -231,7 +252,7 @@ def test_clients_that_never_read_their_answers_hold_up_nobody_and_end(environmen
         client.sendall(6 * LARGE_FILE)
         return client
 
-    with server(environment | SHORT) as running, crowd_of(SLOW, connect) as slow:
+    with loaded(environment | SHORT) as running, crowd_of(SLOW, connect) as slow:
         assert_others_are_served(running.url)  # so all who came before have been accepted
         until(lambda: not accepted_at(running.url))
         assert all(len(read_all(client)) < 6 * 1_700_000 for client in slow[:4])
@@ -258,24 +279,26 @@ def read_all(client: socket.socket) -> bytes:
 
 
 def test_clients_that_stay_after_the_end_hold_up_nobody(environment):
-    with server(environment, workers=1) as running:
-        requests.get(f"{running.url}/health/live", timeout=START.seconds)  # once it is loaded
-        with crowd_of(20, lambda: connected(running.url)) as staying:
-            for client in staying:
-                client.sendall(HEAD + b"Connection: close\r\n\r\n")
-            for client in staying:
-                assert answer_of(client) == (200, {"status": "live"})
-            assert_others_are_served(running.url)
+    with (
+        loaded(environment, workers=1) as running,
+        crowd_of(20, lambda: connected(running.url)) as staying,
+    ):
+        for client in staying:
+            client.sendall(HEAD + b"Connection: close\r\n\r\n")
+        for client in staying:
+            assert answer_of(client) == (200, {"status": "live"})
+        assert_others_are_served(running.url)
 
 
 def test_who_comes_is_served_where_silent_ones_have_taken_every_place(environment):
     few = {"GUNICORN_CMD_ARGS": "--worker-connections 40 --threads 4"}
-    with server(environment | few, workers=1) as running:
-        requests.get(f"{running.url}/health/live", timeout=START.seconds)  # once it is loaded
-        with crowd_of(120, lambda: connected(running.url)) as slow:
-            for client in slow[::2]:
-                client.sendall(HEAD)
-            assert_others_are_served(running.url)
+    with (
+        loaded(environment | few, workers=1) as running,
+        crowd_of(120, lambda: connected(running.url)) as slow,
+    ):
+        for client in slow[::2]:
+            client.sendall(HEAD)
+        assert_others_are_served(running.url)
 
 
 def test_large_bodies_that_do_not_end_take_bounded_memory(environment):
