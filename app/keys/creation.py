@@ -163,7 +163,8 @@ class KeyCreation:
         self, principal: Principal, request: KeyRequest, idempotent: IdempotentRequest | None
     ) -> dict[str, Any]:
         """Generate keys, or import one that the service is shown; return what is answered."""
-        keys = [self._new_key(principal, request) for _ in range(request.count or 1)]
+        origin = Origin.GENERATED if request.material is None else Origin.IMPORTED
+        keys = [self.new_key(principal, request, origin) for _ in range(request.count or 1)]
         self.quota.require(principal, made=len(keys))
         self.hsm.offers()  # fail before inserting a row if the token is unavailable
         if request.prove is not None:
@@ -189,15 +190,17 @@ class KeyCreation:
         current_request.made(*(key.kid for key in making.keys))
         return answered
 
-    def _new_key(self, principal: Principal, request: KeyRequest) -> Key:
-        spec, material, labels = request.spec, request.material, request.labels
+    def new_key(self, principal: Principal, request: KeyRequest, origin: Origin) -> Key:
+        """Return a key of that origin that is to be made; a generated pair has two kids."""
+        spec, labels = request.spec, request.labels
+        is_pair_of_two = origin is Origin.GENERATED and spec.kind.is_pair
         return Key(
             kid=uuid4(),
-            kid_public=uuid4() if spec.kind.is_pair and material is None else None,
+            kid_public=uuid4() if is_pair_of_two else None,
             owner=principal,
             spec=spec,
-            origin=Origin.GENERATED if material is None else Origin.IMPORTED,
-            residency=Residency.TOKEN if material is None else Residency.PROCESS,
+            origin=origin,
+            residency=Residency.PROCESS if origin is Origin.IMPORTED else Residency.TOKEN,
             alias=labels.alias,
             name=labels.name,
             expires_at=labels.expires_at,

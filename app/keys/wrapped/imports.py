@@ -25,7 +25,6 @@ from hsm import (
     KeyRef,
     KeySpec,
     Made,
-    Storage,
     WrappedKeyRefused,
 )
 
@@ -91,7 +90,7 @@ class KeyImports:
         creation.hsm.imports.require(request.spec)
         wrapping = self._wrapping_key(principal, wrapped)
         spec = _measured(request.spec, wrapping, wrapped.ciphertext)
-        key = _imported(principal, request, spec, request.storage or creation.storage)
+        key = creation.new_key(principal, replace(request, spec=spec), Origin.IMPORTED_WRAPPED)
         creation.quota.require(principal, freed=1)
 
         def make(new: KeyRef) -> Made:
@@ -120,23 +119,6 @@ class KeyImports:
         if wrapped.alg not in {None, key.spec.alg}:
             raise CryptoFailure(f"The wrapping key is for {key.spec.alg}")
         return key
-
-
-def _imported(principal: Principal, request: KeyRequest, spec: KeySpec, storage: Storage) -> Key:
-    labels = request.labels
-    return Key(
-        kid=uuid4(),
-        kid_public=None,
-        owner=principal,
-        spec=spec,
-        origin=Origin.IMPORTED_WRAPPED,
-        residency=Residency.TOKEN,
-        alias=labels.alias,
-        name=labels.name,
-        expires_at=labels.expires_at,
-        destroy_after=labels.destroy_after,
-        storage=storage,
-    )
 
 
 def _measured(spec: KeySpec, wrapping: Key, ciphertext: bytes) -> KeySpec:
