@@ -58,7 +58,7 @@ faults: ## Run all fault tests, and the long forms of all others, and hold to al
 	@$(BIN)/python -m pytest --promised -m "long or not long" tests/faults
 	@exec $(BIN)/python -m pytest --promised -m "long or promise or hypothesis" tests --ignore tests/faults
 
-fuzz: ## Ask everything that docs/openapi.json permits, in each role: [EXAMPLES=50]
+fuzz: ## Ask everything that docs/openapi-strict.json permits, in each role: [EXAMPLES=50]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m scripts.trials.fuzz --examples $(EXAMPLES)
 
@@ -86,7 +86,7 @@ bench: ## Write docs/benchmarks, on a machine that does nothing else: [BENCH_ARG
 	@scripts/setup requirements-bench.lock
 	@exec $(BIN)/python -m scripts.bench $(BENCH_ARGS)
 
-pages: ## Write docs/openapi.json, docs/api.md and docs/errors.md from the code
+pages: ## Write docs/openapi.json and its strict form, docs/api.md and docs/errors.md from the code
 	@scripts/setup requirements-test.lock
 	@$(BIN)/python -m scripts.openapi
 

@@ -21,7 +21,7 @@ follow();
 
 // A token that is typed in stays in the memory of this page, and goes to this service only.
 SwaggerUIBundle({
-  url: "openapi.json",
+  url: "openapi-strict.json",
   dom_id: "#api",
   deepLinking: true,
   defaultModelsExpandDepth: 0,

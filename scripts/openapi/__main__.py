@@ -1,4 +1,4 @@
-"""Write what docs has of the interface: the OpenAPI document and the pages made of it.
+"""Write what docs has of the interface: the OpenAPI documents and the pages made of them.
 
 python -m scripts.openapi
 """
@@ -6,9 +6,11 @@ python -m scripts.openapi
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from scripts.openapi.document import document
 from scripts.openapi.pages import api_page, errors_page
+from scripts.openapi.plain import plain
 from scripts.throwaway import ROOT
 
 
@@ -17,10 +19,15 @@ def files() -> Mapping[Path, str]:
     whole = document()
     docs = ROOT / "docs"
     return {
-        docs / "openapi.json": f"{json.dumps(whole, indent=2, ensure_ascii=False)}\n",
+        docs / "openapi.json": _json(plain(whole)),
+        docs / "openapi-strict.json": _json(whole),
         docs / "api.md": api_page(whole),
         docs / "errors.md": errors_page(),
     }
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    return f"{json.dumps(document, indent=2, ensure_ascii=False)}\n"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What is written by hand: meanings of members, links, and the cause and cure of each error."""
+"""What is written by hand: meanings of members, links, errors, names."""
 
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ SKELETON: Final[Mapping[str, Any]] = _read("skeleton.toml")
 MEANINGS: Final[Mapping[str, Any]] = _read("meanings.toml")
 LINKS: Final[Mapping[str, Any]] = _read("links.toml")
 ERRORS: Final[Mapping[str, Any]] = _read("errors.toml")
+PLAIN: Final[Mapping[str, Any]] = _read("plain.toml")
 
 
 def meaning(schema: str, member: str) -> str:

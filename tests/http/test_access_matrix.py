@@ -174,7 +174,8 @@ CALLS = [
         call(name)
         for name in (
             *("status.show", "jwks.jwks", "health.live", "health.ready", "health.metrics"),
-            *("docs.page", "docs.static", "openapi.document", "index.index"),
+            *("docs.page", "docs.static", "openapi.document", "openapi.strict"),
+            "index.index",
         )
     ),
 ]

@@ -11,18 +11,21 @@ from scripts.throwaway import ROOT
 from tests.documents.test_openapi import OPERATIONS, validator
 from tests.shared.waiting import ANSWER
 
-PATH = "/openapi.json"
 
-
-def test_the_document_is_served_as_it_is(server):
-    answer = requests.get(server + PATH, timeout=ANSWER.seconds)
+@pytest.mark.parametrize("name", ["openapi.json", "openapi-strict.json"])
+def test_the_documents_are_served_as_they_are(server, name):
+    address = f"{server}/{name}"
+    answer = requests.get(address, timeout=ANSWER.seconds)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
-    assert answer.content == (ROOT / "docs" / "openapi.json").read_bytes()
+    assert answer.content == (ROOT / "docs" / name).read_bytes()
     assert "max-age" in answer.headers["Cache-Control"]
     again = requests.get(
-        server + PATH, headers={"If-None-Match": answer.headers["ETag"]}, timeout=ANSWER.seconds
+        address, headers={"If-None-Match": answer.headers["ETag"]}, timeout=ANSWER.seconds
     )
     assert (again.status_code, again.content) == (304, b"")
+
+
+DOCUMENTS = {"openapi_document", "openapi_strict"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def exchanges(server: str) -> list[dict[str, Any]]:
 @pytest.mark.softhsm
 def test_everything_can_be_asked_as_the_examples_do(exchanges):
     """The scenario of the examples, played again: the same answers, and as documented."""
-    assert {told["operation"] for told in exchanges} == OPERATIONS.keys() - {"openapi_document"}
+    assert {told["operation"] for told in exchanges} == OPERATIONS.keys() - DOCUMENTS
     for told, then in zip(exchanges, examples.EXCHANGES, strict=True):
         assert (told["title"], told["status"]) == (then["title"], then["status"])
         response = OPERATIONS[told["operation"]]["responses"][str(told["status"])]

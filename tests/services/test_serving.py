@@ -24,6 +24,7 @@ SOURCES = (
     "app",
     "hsm",
     "docs/openapi.json",
+    "docs/openapi-strict.json",
     "pyproject.toml",
     "README.md",
     "LICENSE",

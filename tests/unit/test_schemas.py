@@ -45,7 +45,7 @@ WRAPPED: list[dict[str, Any]] = [
     {"schema_version": "1.0.0", "header": BYOK_HEADER, "ciphertext": "d3JhcHBlZA"},
     BYOK_HEADER,
 ]
-DOCUMENT = json.loads((ROOT / "docs" / "openapi.json").read_text("utf-8"))
+DOCUMENT = json.loads((ROOT / "docs" / "openapi-strict.json").read_text("utf-8"))
 BODIES = [*examples(DOCUMENT), *WRAPPED]
 TEXTS = sorted({value for body in BODIES for value in body.values() if isinstance(value, str)})
 SCHEMAS = list(dict.fromkeys(schemas()))

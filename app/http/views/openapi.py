@@ -1,4 +1,4 @@
-"""What can be asked and what is answered, for programs (OpenAPI 3.1)."""
+"""What can be asked and what is answered, for programs (OpenAPI)."""
 
 from functools import cache
 from pathlib import Path
@@ -9,15 +9,23 @@ from flask.typing import ResponseReturnValue
 
 from app.http.endpoint import JSON, Endpoint, Resource
 
-resource: Final = Resource("openapi", "This document.", is_public=True)
+resource: Final = Resource("openapi", "These documents.", is_public=True)
 
-_DOCUMENT: Final = Path(__file__).parents[2] / "openapi.json"
+_FOLDER: Final = Path(__file__).parents[2]
 _MAX_AGE_SECONDS: Final = 60
 
 
 @cache
-def _document() -> bytes:
-    return _DOCUMENT.read_bytes()
+def _document(name: str) -> bytes:
+    return (_FOLDER / name).read_bytes()
+
+
+def _answer(name: str) -> ResponseReturnValue:
+    response = Response(_document(name), mimetype=JSON)
+    response.cache_control.public = True
+    response.cache_control.max_age = _MAX_AGE_SECONDS
+    response.add_etag()
+    return response.make_conditional(request)
 
 
 @resource.serves(
@@ -30,9 +38,19 @@ def _document() -> bytes:
     )
 )
 def document() -> ResponseReturnValue:
-    """Return this document."""
-    response = Response(_document(), mimetype=JSON)
-    response.cache_control.public = True
-    response.cache_control.max_age = _MAX_AGE_SECONDS
-    response.add_etag()
-    return response.make_conditional(request)
+    """Return the OpenAPI document for generators of clients."""
+    return _answer("openapi.json")
+
+
+@resource.serves(
+    Endpoint(
+        "GET",
+        "/openapi-strict.json",
+        answers=("OpenApi",),
+        says="An OpenAPI document",
+        is_conditional=True,
+    )
+)
+def strict() -> ResponseReturnValue:
+    """Return the OpenAPI document that says exactly what is taken and answered."""
+    return _answer("openapi-strict.json")
