@@ -91,7 +91,7 @@ def _is_of_size(spec: KeySpec) -> bool:
 
 
 def _is_free(registry: Registry, kid: UUID) -> bool:
-    return kid not in registry.specs()
+    return registry.whole(kid, frozenset(State)) is None
 
 
 def _chosen(specs: Mapping[str, KeySpec], alg: str | None) -> KeySpec:

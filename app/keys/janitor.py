@@ -37,6 +37,13 @@ class Janitor(Periodic):
             except (HsmError, RegistryUnavailable, AuditUnavailable) as error:
                 logger.info("nothing is cleared away now: %s", error)
         self._wipe()
+        self._merge()
+
+    def _merge(self) -> None:
+        try:
+            self._recovery.registry.census.tallies.merge()
+        except RegistryUnavailable as error:
+            logger.info("no counts are merged now: %s", error)
 
     def _wipe(self) -> None:
         """Wipe what other processes have ended, and this one has unwrapped."""

@@ -19,6 +19,6 @@ class Quota:
     def require(self, owner: str, *, made: int = 1, freed: int = 0) -> None:
         """Raise ``TooManyKeys`` if ``owner`` may not have ``made`` more, with ``freed`` less."""
         if self.most is not None:
-            owned = self.registry.census.owned_by(owner) - freed
-            if owned + made > self.most:
+            owned = self.registry.census.owned_by(owner, at_most=self.most + freed)
+            if owned - freed + made > self.most:
                 raise TooManyKeys(self.most)

@@ -33,7 +33,7 @@ keys: Final = Table(
     Column("signs_digests", Boolean, nullable=False, server_default=false()),
     Column("origin", String(16), nullable=False),
     Column("residency", String(16), nullable=False),
-    Column("state", String(16), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
     Column("public_jwk", JSON),
     Column("certificates", JSON),
     Column("encryptions", BigInteger, nullable=False, server_default="0"),
@@ -60,6 +60,8 @@ keys: Final = Table(
     Index("keys_by_alias", "alias", unique=True),
     Index("keys_by_destruction", "destroy_at"),
     Index("keys_by_kek", "kek", "kid"),
+    Index("keys_by_kind", "kty", "crv", "bits", "state", "kid"),
+    Index("keys_by_change", "changed_at"),
 )
 
 SPEC: Final = (
@@ -67,6 +69,19 @@ SPEC: Final = (
     *(keys.c.signs_digests, keys.c.storage),
 )
 """What kind of key a row is, and where the key is kept."""
+
+tallies: Final = Table(
+    "tallies",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("kty", String(8), nullable=False),
+    Column("crv", String(16)),
+    Column("bits", Integer),
+    Column("state", String(16), nullable=False),
+    Column("kek", String(36)),
+    Column("number", BigInteger, nullable=False),
+)
+"""By how many the keys of a kind became more or fewer: triggers write it; the sum counts."""
 
 grants: Final = Table(
     "grants",

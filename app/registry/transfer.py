@@ -39,7 +39,7 @@ from hsm import KeySpec, Storage
 Row = dict[str, Any]
 TableRow = tuple[str, Row]
 
-_OWN: Final = ("alembic_version", "identity")
+_OWN: Final = ("alembic_version", "identity", "tallies")
 """Tables that are of a database, and of no other that gets its rows."""
 
 _BATCH: Final = 1000

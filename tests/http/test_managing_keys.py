@@ -5,10 +5,10 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,10 +18,10 @@ from sqlalchemy import event, insert, update
 
 from app.config import Config
 from app.jwk import write_public
-from app.registry import Filters, Key, Origin, Registry, Residency, State, migrate
+from app.registry import Filters, Key, Origin, Registry, Residency, State, counts, migrate
 from app.registry.databases.engines import engine_of
 from app.registry.tables import grants, idempotency, keys, tags
-from hsm import KeySpec, PublicKey
+from hsm import KeySpec, PublicKey, Storage
 from scripts.throwaway import make_token
 from tests.shared.api import Answer, Api, b64u
 from tests.shared.callers import Callers, token_for
@@ -161,6 +161,10 @@ def fill(url: str, count: int) -> None:
             "origin": "generated",
             "residency": "token",
             "state": "active",
+            "storage": "wrapped",
+            "kek": str(UUID(int=number % 20)),
+            "blob": b"blob",
+            "seal": b"seal",
             "host": "test",
             "created_at": now,
             "changed_at": now,
@@ -198,6 +202,11 @@ def cost_of_a_page(registry: Registry, reader: str | None, filters: Filters) -> 
     with statements_of(registry) as statements:
         assert len(registry.pages.page(reader, filters)) == filters.limit + 1
     [(statement, parameters)] = statements
+    return cost_of(registry, statement, parameters)
+
+
+def cost_of(registry: Registry, statement: str, parameters: Any) -> int:
+    """Return the same of one statement."""
     with registry._database.engine.connect() as connection:
         if connection.dialect.name == "postgresql":
             explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
@@ -209,6 +218,13 @@ def cost_of_a_page(registry: Registry, reader: str | None, filters: Filters) -> 
         connection.exec_driver_sql(statement, parameters).all()
         driver.set_progress_handler(None, 0)
         return len(steps)
+
+
+def clean(registry: Registry) -> None:
+    """Have PostgreSQL forget rows that are gone, as it does by itself, later."""
+    autocommit = registry._database.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with autocommit.connect() as connection:
+        connection.exec_driver_sql("VACUUM")
 
 
 LISTS = {
@@ -228,6 +244,7 @@ LISTS = {
 
 # PostgreSQL reads a small table as a whole, and rightly.
 COUNTS = {"sqlite": (400, 8000), "postgresql": (2000, 8000)}
+AT_ONCE = 1000  # between two turns of the janitor
 
 
 @pytest.fixture(scope="module", params=COUNTS)
@@ -241,8 +258,11 @@ def many(
         if request.param == "postgresql":
             url = request.getfixturevalue("postgresql").empty()
         migrate(url)
-        fill(url, count)
-        registries[count] = Registry(url, host="test")
+        registry = registries[count] = Registry(url, host="test")
+        for start in range(0, count, AT_ONCE):
+            fill(url, min(AT_ONCE, count - start))
+            registry.census.tallies.merge()
+            clean(registry)
     yield registries
     for registry in registries.values():
         registry._database.engine.dispose()
@@ -269,6 +289,28 @@ def test_a_page_is_read_from_an_index(many, name):
         steps = [row[-1] for row in connection.exec_driver_sql(explain, parameters)]
     assert any(re.search("(USING|using|Index).* (INDEX|[a-z]+_)", step) for step in steps), steps
     assert not any(READS_ALL.search(step) for step in steps), "\n".join(steps)
+
+
+COUNTED: dict[str, Callable[[Registry], object]] = {
+    "the page /status": lambda registry: registry.census.groups(idle_since=date(2020, 1, 1)),
+    "a quota": lambda registry: registry.census.owned_by("token:1", at_most=50),
+    "the doctor's number of keys": lambda registry: registry.census.tallies.total(),
+    "key-encryption keys": lambda registry: registry.census.tallies.by_kek(),
+    "the last change": lambda registry: registry.last_change(),
+    "keys on the token": lambda registry: registry.specs(storages=[Storage.TOKEN]),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_to_count_costs_the_same_however_many_keys_there_are(many, name, monkeypatch):
+    monkeypatch.setattr(counts, "SAMPLE", 100)
+    costs = []
+    for registry in many.values():
+        with statements_of(registry) as statements:
+            COUNTED[name](registry)
+        costs.append(sum(cost_of(registry, *statement) for statement in statements))
+    few, lots = costs
+    assert lots <= 2 * few + 5
 
 
 # --- One key ---

@@ -207,7 +207,7 @@ def test_a_deleted_key_counts_for_its_owner_and_keeps_its_place_in_the_set(host,
     assert host.registry.tags.published(one) == []
     second = few.make(OWNER, request, None)
     assert (first["published"], second["published"]) == (True, False)
-    assert host.registry.census.owned_by(OWNER) == 2
+    assert host.registry.census.owned_by(OWNER, at_most=1_000_000) == 2
     host.catalogue.restore(OWNER, first["kid"])
     assert [str(key.kid) for key in host.registry.tags.published(one)] == [first["kid"]]
 

@@ -28,7 +28,6 @@ from app.registry import (
     Registry,
     Residency,
     State,
-    counts,
     migrate,
     revision_at,
     transfer,
@@ -71,20 +70,6 @@ def registry(database_url) -> Iterator[Registry]:
     registry = Registry(database_url, host="host")
     yield registry
     registry._database.engine.dispose()
-
-
-def test_very_many_keys_are_counted_once_in_a_while(registry, monkeypatch):
-    monkeypatch.setattr(counts, "VERY_MANY", 2)
-    monkeypatch.setattr(counts, "_KEPT_SECONDS", 1e9)
-
-    def number_with_another() -> int:
-        registry.insert(replace(SECRET, kid=uuid4()))
-        groups = registry.census.groups(idle_since=datetime.now(UTC).date())
-        return sum(group.number for group in groups)
-
-    assert [number_with_another() for _ in range(4)] == [1, 2, 2, 2]
-    registry.census._kept = registry.census._kept._replace(until=0.0)
-    assert number_with_another() == 5
 
 
 @pytest.mark.parametrize("key", [PAIR, SECRET], ids=["pair", "secret"])

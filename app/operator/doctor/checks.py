@@ -89,7 +89,7 @@ def registry(config: Config) -> Finding:
         facts: dict[str, Any] = {"found": revision.found, "newest": revision.newest}
         if revision.age is not Age.CURRENT:
             return Finding(str(revision.age), facts)
-        return Finding(facts=facts | {"keys": len(_registry(config).specs())})
+        return Finding(facts=facts | {"keys": _registry(config).census.tallies.total()})
     except RegistryUnavailable as error:
         return Finding(str(error.cause))
 

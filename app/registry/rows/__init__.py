@@ -1,1 +1,1 @@
-"""Rows of many keys at once: new ones, and those that are encrypted anew."""
+"""Rows of many keys at once: new ones, those that are encrypted anew, and how many there are."""

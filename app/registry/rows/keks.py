@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from app.registry.databases.database import Database
 from app.registry.databases.reading import readable
 from app.registry.records import Key, blob_values, record_of
+from app.registry.rows.tallies import Tallies
 from app.registry.tables import keys
 from hsm import Blob
 
@@ -21,9 +22,7 @@ class Keks:
 
     def in_use(self) -> Mapping[UUID, int]:
         """Return how many keys are under each of them."""
-        query = select(keys.c.kek, func.count()).where(keys.c.kek.is_not(None)).group_by(keys.c.kek)
-        with self._database.reading() as connection:
-            return {UUID(kek): number for kek, number in connection.execute(query)}
+        return Tallies(self._database).by_kek()
 
     def under(self, kek: UUID, *, after: UUID, limit: int) -> list[Key]:
         """Return keys that are under ``kek``, in the order of their kids, those ``after`` one."""
