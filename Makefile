@@ -2,7 +2,7 @@
 
 PORT ?= 8000
 STATE_DIR ?= var
-PYTEST_ARGS ?= -n 4 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 6 --dist loadfile --no-loadscope-reorder
 LOCK_ARGS ?=
 BENCH_ARGS ?= --profile
 TOKEN ?= nss
@@ -29,7 +29,7 @@ run: ## Serve on 127.0.0.1 with a development token: [PORT=8000] [STATE_DIR=var]
 	@scripts/setup requirements.lock
 	@exec $(BIN)/jose-hsm dev --port $(PORT) --state-dir $(STATE_DIR)
 
-test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n 4]
+test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n 6]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
 
