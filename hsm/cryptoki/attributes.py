@@ -33,6 +33,9 @@ RSA_AES_KEY_WRAP: Final = unnamed(Mechanism, "RSA_AES_KEY_WRAP", 0x1054)
 _LABEL_BYTES: Final = 32
 """Longer ones cost an object more on small tokens, as on the YubiHSM."""
 
+STORED_TRIAL: Final[dict[str, Any]] = {"id": b"jose-hsm:trial\0\0", "store": True}
+"""The arguments that make a token object of what is made to try with, and destroyed then."""
+
 OPTIONAL: Final = (
     Attribute.ALLOWED_MECHANISMS,
     Attribute.SIGN_RECOVER,
@@ -93,8 +96,10 @@ class Templates:
     its pairs take. ``public_is_private`` is CKA_PRIVATE of public keys, if they are to have one.
     ``in_process`` names the algorithms whose padding is decoded in the process, which takes the
     bare RSA operation, and ``otherwise`` those that take another of their ``ways`` than the first.
-    ``kinds`` are those kinds that the token makes under other numbers than the first. Keys are made
-    ``to_be_wrapped`` that do not stay as they are: wrapped at once, they are unwrapped for use.
+    ``kinds`` are those kinds that the token makes under other numbers than the first. It
+    ``stores_trials`` if it makes no pairs as session objects, and ``pairs_decrypt`` if it makes
+    none that may not: tpm2-pkcs11 does neither. Keys are made ``to_be_wrapped`` that do not stay as
+    they are: wrapped at once, they are unwrapped for use.
     """
 
     of_secrets: frozenset[Attribute] = frozenset(OPTIONAL)
@@ -103,6 +108,8 @@ class Templates:
     in_process: frozenset[str] = frozenset()
     otherwise: frozenset[str] = frozenset()
     kinds: tuple[KeyKind, ...] = ()
+    stores_trials: bool = False
+    pairs_decrypt: bool = False
     to_be_wrapped: bool = False
 
     def kind(self, spec: KeySpec) -> KeyKind:
@@ -114,7 +121,7 @@ class Templates:
         usages = MechanismFlag(0)
         for row in rows:
             usages |= row.usages
-            if row.name in self.in_process:
+            if row.name in self.in_process or (self.pairs_decrypt and row.kind.is_pair):
                 # NSS tries a new pair by encrypting to it; of a public key that gives nothing away.
                 usages |= MechanismFlag.ENCRYPT | MechanismFlag.DECRYPT
         return usages
@@ -199,6 +206,10 @@ class Templates:
             | _parameter_set(spec),
             "private_template": self.private(spec),
         }
+
+    def pair_trial(self, spec: KeySpec) -> dict[str, Any]:
+        """Return the same of a pair to try with: a session object, if the token makes such."""
+        return self.pair_generation(spec) | (STORED_TRIAL if self.stores_trials else {})
 
     def imported_secret(
         self,

@@ -1,11 +1,14 @@
 """One key of our own on the token, by which we see whether the token is telling the truth."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from pkcs11 import Attribute, GCMParams, Mechanism, Object, ObjectClass, PKCS11Error
 
 from hsm.algorithms.families import Algorithm
+from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, MACS
 from hsm.cryptoki.attributes import LABEL_PREFIX, Templates
 from hsm.cryptoki.faults import Fault, fault_of
@@ -15,6 +18,24 @@ from hsm.errors import Cause, TokenUnavailable
 
 _MESSAGE: Final = b"tweet"
 _BITS: Final = 256
+_DIGEST_BYTES: Final = 32
+
+Make = Callable[..., tuple[Object, ...]]
+"""Makes the objects of a key with a session, templates, and the arguments that name it."""
+
+
+def _secret(row: Algorithm, session: Session, templates: Templates, **named: Any) -> tuple[Object]:
+    arguments = named | templates.secret_generation([row])
+    return (session.generate_key(row.kind.key_type, _BITS, **arguments),)
+
+
+def _pair(
+    spec: KeySpec, session: Session, templates: Templates, **named: Any
+) -> tuple[Object, ...]:
+    # The mechanism that takes a digest is one that every token has.
+    templates = replace(templates, otherwise=frozenset({str(spec.alg)}))
+    arguments = named | templates.pair_generation(spec)
+    return session.generate_keypair(spec.kind.key_type, spec.bits, **arguments)
 
 
 def _encrypts(key: Key) -> bool:
@@ -29,25 +50,54 @@ def _computes(key: Key) -> bool:
     return len(key.sign(_MESSAGE, mechanism=Mechanism.SHA256_HMAC)) == MACS["HS256"].mac_bytes
 
 
+def _signs(mechanism: Mechanism, signature_bytes: int, key: Key) -> bool:
+    digest = _MESSAGE.ljust(_DIGEST_BYTES)
+    return len(key.sign(digest, mechanism=mechanism)) == signature_bytes
+
+
 class _Kind(NamedTuple):
-    """A kind of canary: its CKA_ID, what its key is for, and what shows that it works."""
+    """A kind of canary: its CKA_ID and class, how it is made, and what shows that it works."""
 
     key_id: bytes
-    row: Algorithm
+    object_class: ObjectClass
+    make: Make
     works: Callable[[Key], bool]
 
 
 # The first tells more: what SoftHSM answers for a bad tag is what it answers when it is broken.
+# The last are for tokens that only sign, such as TPM 2.0.
 _KINDS: Final = (
-    _Kind(b"jose-hsm:canary\0", CONTENT_ENCRYPTIONS["A256GCM"], _encrypts),
-    _Kind(b"jose-hsm:canary\1", MACS["HS256"], _computes),
+    _Kind(
+        b"jose-hsm:canary\0",
+        ObjectClass.SECRET_KEY,
+        partial(_secret, CONTENT_ENCRYPTIONS["A256GCM"]),
+        _encrypts,
+    ),
+    _Kind(
+        b"jose-hsm:canary\1",
+        ObjectClass.SECRET_KEY,
+        partial(_secret, MACS["HS256"]),
+        _computes,
+    ),
+    _Kind(
+        b"jose-hsm:canary\2",
+        ObjectClass.PRIVATE_KEY,
+        partial(_pair, KeySpec(kty="EC", alg="ES256", crv="P-256")),
+        partial(_signs, Mechanism.ECDSA, 64),
+    ),
+    _Kind(
+        b"jose-hsm:canary\3",
+        ObjectClass.PRIVATE_KEY,
+        partial(_pair, KeySpec(kty="RSA", alg="RS256", bits=2048)),
+        partial(_signs, Mechanism.RSA_PKCS, 256),
+    ),
 )
 _REFUSALS: Final = (Fault.POLICY, Fault.BUG, Fault.REJECTED)
 CANARY_IDS: Final = tuple(kind.key_id for kind in _KINDS)
 
 
 class Canary:
-    """A private secret key that every user of the token shares.
+    """A secret or private key that every user of the token shares.
 
     A token in trouble answers searches with nothing and CKR_OK, and gives one error for bad input
     and for its own faults. Whoever finds the canary, or sees it work, knows better.
@@ -56,12 +106,13 @@ class Canary:
     def __init__(self, session: Session, templates: Templates, *, is_kept: bool = True) -> None:
         """Find the canary or make it; the caller holds the boot lock, so there is one.
 
-        Unless it ``is_kept``, one that is made is a session object, and gone with ``session``.
+        Unless it ``is_kept``, one that is made is a session object, and gone with ``session``; the
+        token may make none, and then it is kept.
         It is of the first kind that the token does not refuse; some have AES-GCM and want to make
         the IV themselves. Raises ``TokenUnavailable`` if ``session`` does not see even the one it
         has just made, or if no kind works; then the cause is what the token answered last.
         """
-        self._is_kept = is_kept
+        self._is_kept = is_kept or templates.stores_trials
         self.was_there = False
         refusal = None
         for self._kind in _KINDS:
@@ -103,21 +154,21 @@ class Canary:
             made = self._generate(session, templates)
             found = self._search(session)
             if len(found) != 1:  # it sees nothing still, or now what it did not see before
-                session.destroy(made)
+                for one in made:
+                    session.destroy(one)
                 raise TokenUnavailable("the token does not show its keys", cause=Cause.CANARY)
         return found[0]
 
     def _search(self, session: Session) -> list[Object]:
         return session.find(
-            {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: self._kind.key_id}
+            {Attribute.CLASS: self._kind.object_class, Attribute.ID: self._kind.key_id}
         )
 
-    def _generate(self, session: Session, templates: Templates) -> Object:
-        return session.generate_key(
-            self._kind.row.kind.key_type,
-            _BITS,
+    def _generate(self, session: Session, templates: Templates) -> tuple[Object, ...]:
+        return self._kind.make(
+            session,
+            templates,
             id=self._kind.key_id,
             label=f"{LABEL_PREFIX}canary",
             store=self._is_kept,
-            **templates.secret_generation([self._kind.row]),
         )

@@ -161,6 +161,14 @@ class Session:
         """Destroy an object that this session has made or found."""
         self.call("C_DestroyObject", made.destroy)
 
+    def destroy_if_there(self, made: Object) -> None:
+        """Destroy an object that another process may have destroyed meanwhile."""
+        try:
+            self.destroy(made)
+        except PKCS11Error as error:
+            if fault_of(error) is not Fault.KEY_GONE:
+                raise
+
     def close(self) -> None:
         """End the session; never that of the login, which would log everybody out."""
         self.call("C_CloseSession", self.raw.close)

@@ -17,6 +17,7 @@ _NONE: Final = MechanismFlag(0)
 _OF_PRIVATE: Final = (
     MechanismFlag.DECRYPT | MechanismFlag.SIGN | MechanismFlag.UNWRAP | MechanismFlag.DERIVE
 )
+_OF_PUBLIC: Final = MechanismFlag.ENCRYPT | MechanismFlag.VERIFY
 USAGES: Final[Mapping[Attribute, MechanismFlag]] = MappingProxyType(
     {
         Attribute.ENCRYPT: MechanismFlag.ENCRYPT,
@@ -56,13 +57,15 @@ def require_usages(made: Object, usages: MechanismFlag, attributes: Attributes) 
     """Raise unless ``made`` may do what was asked for: of ``usages``, which are those of a pair.
 
     Raises ``CryptoFailure`` if it may do more, as an RSA key may that NSS has unwrapped, and
-    ``FunctionFailed`` if it may do less. What a public key may do gives nothing away.
-    ``attributes`` are what was ``read`` of it.
+    ``FunctionFailed`` if it may do less. What a public key may do gives nothing away, nor does that
+    of a private one, where a token writes down the uses of both halves in each. ``attributes`` are
+    what was ``read`` of it.
     """
     if isinstance(made, types.PublicKey):
         return
-    asked = usages & _OF_PRIVATE if isinstance(made, types.PrivateKey) else usages
-    granted = _granted(attributes)
+    asked, granted = usages, _granted(attributes)
+    if isinstance(made, types.PrivateKey):
+        asked, granted = asked & _OF_PRIVATE, granted & ~_OF_PUBLIC
     if granted & ~asked:
         raise CryptoFailure("The token permits more uses of this key than were asked for")
     if granted != asked:

@@ -1,8 +1,8 @@
 """An examination of a token step by step, as the service opens and uses it.
 
 It leaves nothing on the token: what it makes are session objects, and what it stores to see which
-attributes are taken is gone at once. The PIN is tried at most once, under the lock and the latch of
-the service.
+attributes are taken is gone at once. A token without session objects keeps the canary, as that of
+the service. The PIN is tried at most once, under the lock and the latch of the service.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

@@ -5,7 +5,7 @@ The mechanism list of a token says what it would like to do; only a trial says w
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +26,7 @@ from hsm.cryptoki.handles import Handle, Key, PublicHandle, PublicObject
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
 from hsm.errors import require
+from hsm.life.variants import clear
 from hsm.messages import Sealed
 from hsm.operations import content, jwe
 from hsm.operations.cek import CekPath, Outcome
@@ -65,6 +66,7 @@ class Proof:
 
     Each raises ``HsmError`` for a wrong result and ``PKCS11Error`` for none. Pairs are made once
     for each kind and curve on ``anchor``, because a session that failed takes its objects along.
+    They are made anew if they are gone: another process clears up stored ones when it starts.
     """
 
     def __init__(self, anchor: Session, templates: Templates, canary: Canary) -> None:
@@ -79,9 +81,14 @@ class Proof:
     def attempt(self, row: Algorithm, curve: Curve | None, session: Session) -> None:
         """Perform ``row``, with a key on ``curve``, on ``session`` and check the result."""
         round_trip = ROUND_TRIPS[row.family]
-        with self._keys(session, row, curve) as keys:
-            require(round_trip(keys, row, _MESSAGE, _MESSAGE))
-            require(not round_trip(keys, row, _MESSAGE, _OTHER_MESSAGE))
+        try:
+            with self._keys(session, row, curve) as keys:
+                require(round_trip(keys, row, _MESSAGE, _MESSAGE))
+                require(not round_trip(keys, row, _MESSAGE, _OTHER_MESSAGE))
+        except PKCS11Error as error:
+            if fault_of(error) is Fault.KEY_GONE:
+                self._pairs.clear()
+            raise
 
     def attempt_size(self, row: ContentEncryption, plaintext_bytes: int, session: Session) -> None:
         """Seal and open a plaintext of that length."""
@@ -109,9 +116,11 @@ class Proof:
                 _receive(recipient.keys, Transport(path, row, message.enc), message)
 
     def close(self) -> None:
-        """Destroy the pairs."""
+        """Destroy the pairs; stored ones that the token keeps now are for the next start."""
+        suppressed = (PKCS11Error,) if self._templates.stores_trials else ()
         for made in self._made:
-            self._anchor.destroy(made)
+            with suppress(*suppressed):
+                self._anchor.destroy_if_there(made)
 
     @contextmanager
     def _recipient(
@@ -159,10 +168,10 @@ class Proof:
         return self._pairs[spec, templates]
 
     def _generate(self, spec: KeySpec, templates: Templates) -> Pair:
+        if templates.stores_trials and not self._made:
+            clear(self._anchor)
         bits = _RSA_BITS if spec.kind is RSA else None
-        pair = self._anchor.generate_keypair(
-            spec.kind.key_type, bits, **templates.pair_generation(spec)
-        )
+        pair = self._anchor.generate_keypair(spec.kind.key_type, bits, **templates.pair_trial(spec))
         self._made.extend(pair)
         public, private = pair
         return PublicHandle.of(public), Handle.of(private)

@@ -1,7 +1,8 @@
-"""What attributes the objects of one token may have: tried with stored ones, which are gone then.
+"""What objects one token makes, with what attributes: tried with stored ones, which are gone then.
 
 Some tokens take attributes on session objects that they refuse on stored ones (NSS does), some want
-public keys to be private objects (AWS CloudHSM), some forbid it (nShield).
+public keys to be private objects (AWS CloudHSM), some forbid it (nShield). TPM 2.0 makes no session
+objects, and tpm2-pkcs11 no pairs that may not decrypt.
 """
 
 import json
@@ -15,19 +16,19 @@ from pkcs11 import Attribute, ObjectClass, PKCS11Error
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import KeyKind
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, MACS
-from hsm.cryptoki.attributes import OPTIONAL, Templates
+from hsm.cryptoki.attributes import OPTIONAL, STORED_TRIAL, Templates
 from hsm.cryptoki.faults import Fault, fault_of
 from hsm.cryptoki.handles import bind
 from hsm.cryptoki.material import read_public
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
+from hsm.errors import TokenUnavailable
 from hsm.life.proof_cache import ProofCache
 from hsm.operations import ecdh
 
 Make = Callable[[Templates, Session], Iterable[Any]]
 """Makes objects with templates."""
 
-_TRIED: Final[dict[str, Any]] = {"id": b"jose-hsm:trial\0\0", "store": True}
 _CLASSES: Final = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
 _SECRETS: Final = (CONTENT_ENCRYPTIONS["A256GCM"], MACS["HS256"])
 _PAIRS: Final = (
@@ -39,7 +40,10 @@ _AGREEING: Final = (KeySpec(kty="OKP", alg="ECDH-ES", crv="X25519"),)
 _TRIES: Final = 3
 _NONE: Final[frozenset[Attribute]] = frozenset()
 _WITHOUT: Final = tuple(
-    Templates(of_secrets=_NONE, of_pairs=_NONE, public_is_private=is_private)
+    Templates(
+        of_secrets=_NONE, of_pairs=_NONE, public_is_private=is_private, pairs_decrypt=decrypts
+    )
+    for decrypts in (False, True)
     for is_private in (False, None, True)
 )
 
@@ -47,7 +51,27 @@ _WITHOUT: Final = tuple(
 def found_templates(pool: SessionPool, proof_cache: ProofCache) -> Templates:
     """Return templates of what the token takes; what others have found is not tried again."""
     templates = _of_attributes(pool, proof_cache)
-    return replace(templates, kinds=tuple(_kinds(pool, templates, proof_cache)))
+    templates = replace(templates, kinds=tuple(_kinds(pool, templates, proof_cache)))
+    refusal = proof_cache.of("session objects", partial(_refusal_of_session_pairs, pool, templates))
+    return replace(templates, stores_trials=refusal is not None)
+
+
+def clear(session: Session) -> None:
+    """Destroy the stored trials that a process has left that was killed meanwhile."""
+    for object_class in _CLASSES:
+        left = {Attribute.CLASS: object_class, Attribute.ID: STORED_TRIAL["id"]}
+        for found in session.find(left):
+            session.destroy_if_there(found)
+
+
+def _refusal_of_session_pairs(pool: SessionPool, templates: Templates) -> str | None:
+    """Say that the first kind of pairs that the token makes at all is made only to be stored."""
+    for spec in _PAIRS:
+        if _takes(pool, partial(_pair, spec, {}), templates):
+            return None
+        if _takes(pool, partial(_pair, spec, STORED_TRIAL), templates):
+            return "refused"
+    return None
 
 
 def _kinds(pool: SessionPool, templates: Templates, proof_cache: ProofCache) -> Iterator[KeyKind]:
@@ -66,26 +90,28 @@ def _of_attributes(pool: SessionPool, proof_cache: ProofCache) -> Templates:
     found = proof_cache.of("attributes", partial(_tried, pool))
     if found is None:
         return Templates()
-    of_secrets, of_pairs, public_is_private = json.loads(found)
+    of_secrets, of_pairs, public_is_private, pairs_decrypt = json.loads(found)
     return Templates(
         of_secrets=frozenset(Attribute[name] for name in of_secrets),
         of_pairs=frozenset(Attribute[name] for name in of_pairs),
         public_is_private=public_is_private,
+        pairs_decrypt=pairs_decrypt,
     )
 
 
 def _tried(pool: SessionPool) -> str | None:
     """Return what is taken as JSON; ``None`` if that is all."""
-    _clear(pool)
+    with pool.operations.session() as session:
+        clear(session)
     secrets = _first(pool, [partial(_secret, row) for row in _SECRETS])
-    pairs = _first(pool, [partial(_pair, spec) for spec in _PAIRS])
+    pairs = _first(pool, [partial(_pair, spec, STORED_TRIAL) for spec in _PAIRS])
     if secrets == pairs == Templates():
         return None
     names = [
         sorted(attribute.name for attribute in attributes)
         for attributes in (secrets.of_secrets, pairs.of_pairs)
     ]
-    return json.dumps([*names, pairs.public_is_private])
+    return json.dumps([*names, pairs.public_is_private, pairs.pairs_decrypt])
 
 
 def _first(pool: SessionPool, makes: Iterable[Make]) -> Templates:
@@ -101,13 +127,15 @@ def _taken(takes: Callable[[Templates], bool]) -> Templates | None:
     without = next(filter(takes, _WITHOUT), None)
     if without is None:
         return None
+    if without.pairs_decrypt and takes(replace(without, pairs_decrypt=False)):
+        raise TokenUnavailable("the token takes what it has refused")
     known = frozenset(filter(lambda attribute: takes(_with(without, attribute)), OPTIONAL))
-    return Templates(of_secrets=known, of_pairs=known, public_is_private=without.public_is_private)
+    return replace(without, of_secrets=known, of_pairs=known)
 
 
 def _with(templates: Templates, attribute: Attribute) -> Templates:
     only = frozenset({attribute})
-    return Templates(of_secrets=only, of_pairs=only, public_is_private=templates.public_is_private)
+    return replace(templates, of_secrets=only, of_pairs=only)
 
 
 def _takes(pool: SessionPool, make: Make, templates: Templates) -> bool:
@@ -132,14 +160,16 @@ def _is_made(pool: SessionPool, make: Make, templates: Templates) -> bool:
 
 def _secret(row: Any, templates: Templates, session: Session) -> Iterable[Any]:
     made = session.generate_key(
-        row.kind.key_type, 256, **_TRIED, **templates.secret_generation([row])
+        row.kind.key_type, 256, **STORED_TRIAL, **templates.secret_generation([row])
     )
     return (made,)
 
 
-def _pair(spec: KeySpec, templates: Templates, session: Session) -> Iterable[Any]:
+def _pair(
+    spec: KeySpec, identity: dict[str, Any], templates: Templates, session: Session
+) -> Iterable[Any]:
     return session.generate_keypair(
-        spec.kind.key_type, spec.bits, **_TRIED, **templates.pair_generation(spec)
+        spec.kind.key_type, spec.bits, **identity, **templates.pair_generation(spec)
     )
 
 
@@ -151,11 +181,3 @@ def _agreed(spec: KeySpec, templates: Templates, session: Session) -> Iterable[A
     own = ecdh.agreement_key(read_public(public))
     ecdh.shared_secret(bind(session, private), templates, own).destroy()
     return public, private
-
-
-def _clear(pool: SessionPool) -> None:
-    """Destroy what a process has left that was killed meanwhile."""
-    for object_class in _CLASSES:
-        with pool.operations.session() as session:
-            for left in session.find({Attribute.CLASS: object_class, Attribute.ID: _TRIED["id"]}):
-                session.destroy(left)

@@ -43,9 +43,7 @@ class SessionKeys:
     @contextmanager
     def generated_pair(self, session: Session, spec: KeySpec, bits: int | None) -> Iterator[Keys]:
         """Generate a pair for one ``with`` block; ``bits`` is the length of an RSA modulus."""
-        made = session.generate_keypair(
-            spec.kind.key_type, bits, **self.templates.pair_generation(spec)
-        )
+        made = session.generate_keypair(spec.kind.key_type, bits, **self.templates.pair_trial(spec))
         public, private = bind_public(session, made[0]), bind(session, made[1])
         with temporary(private), temporary(public):
             yield Keys.pair(self.canary, public, private)

@@ -107,11 +107,7 @@ class TokenStore(Store):
         self.forget(ref.kid)
         for key_object in objects_of(ref.spec):
             for found in self._find(session, ref.kid, key_object):
-                try:
-                    session.destroy(found)
-                except PKCS11Error as error:
-                    if fault_of(error) is not Fault.KEY_GONE:
-                        raise
+                session.destroy_if_there(found)
 
     def inventory(self, session: Session) -> Mapping[UUID, frozenset[KeyObject]]:
         """See ``Store``. Our keys are those that carry our label."""

@@ -1,6 +1,7 @@
 """What a token is like is found out: by stored objects, by class, and no length is believed."""
 
 import ctypes
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,9 +9,10 @@ import pytest
 from pkcs11 import Attribute
 
 from hsm import Hsm
-from hsm.cryptoki.attributes import OPTIONAL, Templates
+from hsm.cryptoki.attributes import OPTIONAL, STORED_TRIAL, Templates
+from hsm.errors import TokenUnavailable
 from hsm.life.proof_cache import ProofCache
-from hsm.life.variants import _TRIED, found_templates
+from hsm.life.variants import found_templates
 from hsm.life.work import Errand
 from tests.shared import injector
 from tests.shared.injector import Injector
@@ -21,6 +23,8 @@ TEMPLATE_INCONSISTENT = 0xD1
 MECHANISM_INVALID = 0x70
 GENERAL_ERROR = 0x05
 ATTRIBUTE_WORDS = 3
+STRICT_TRIES = 12
+"""How often a pair that does not decrypt is tried: whole, and in three ways without what it may."""
 Template = dict[int, bytes]
 Refuses = Callable[[Template], bool]
 
@@ -64,7 +68,7 @@ def found(token: Hsm) -> Iterator[Callable[[], Templates]]:
     """What is found on the token of this process; nothing is left of it."""
     pool = token._connection.token.pool
     yield lambda: found_templates(pool, ProofCache(None, pool.token))
-    left = Errand(verb=lambda _, session: session.find({Attribute.ID: _TRIED["id"]}))
+    left = Errand(verb=lambda _, session: session.find({Attribute.ID: STORED_TRIAL["id"]}))
     assert token._connection.perform(left) == []
 
 
@@ -92,6 +96,29 @@ def test_pairs_have_attributes_of_their_own(refusing, found):
 def test_public_keys_are_private_objects_where_the_token_wants_that(refusing, found):
     refusing(public=lambda template: not is_true(template, Attribute.PRIVATE))
     assert found() == Templates(public_is_private=True)
+
+
+def test_pairs_decrypt_where_the_token_makes_no_others(refusing, found):
+    refusing(private=lambda template: not is_true(template, Attribute.DECRYPT), value=GENERAL_ERROR)
+    assert found() == Templates(pairs_decrypt=True, of_pairs=frozenset(OPTIONAL))
+
+
+def test_pairs_do_not_decrypt_where_the_token_was_only_in_trouble(refusing, found):
+    """It refuses strict templates while they are tried, and takes them afterwards."""
+    strict = itertools.count()
+    refusing(
+        private=lambda template: (
+            not is_true(template, Attribute.DECRYPT) and next(strict) < STRICT_TRIES
+        ),
+        value=GENERAL_ERROR,
+    )
+    with pytest.raises(TokenUnavailable):
+        found()
+
+
+def test_pairs_are_stored_to_be_tried_where_the_token_makes_no_session_objects(refusing, found):
+    refusing(private=lambda template: not is_true(template, Attribute.TOKEN))
+    assert found() == Templates(stores_trials=True)
 
 
 def test_public_keys_do_not_say_whether_they_are_private_where_nobody_may(refusing, found):

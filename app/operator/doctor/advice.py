@@ -216,9 +216,9 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
             f"Without one the service does not start. {_IN_TROUBLE}",
         ),
         "unable": failed(
-            "the token has no secret key by which it could be watched: {answer}",
-            "The service does not start without one: AES with GCM, or HMAC with SHA-256. Switch "
-            "them on in the token, if it has them; TPM 2.0 and most smart cards have not.",
+            "the token makes no key by which it could be watched: {answer}",
+            "The service does not start without one: AES with GCM, HMAC with SHA-256, or a pair on "
+            "P-256 or of RSA. Switch one of them on in the token.",
         ),
     },
     "proof": {
