@@ -70,9 +70,9 @@ kills: ## Kill workers while keys are created; nothing may be lost or left: [KIL
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m scripts.trials.kill_workers --kills $(KILLS)
 
-million: ## Make keys that the registry keeps, and see what they cost: [KEYS=1000000] [URL=postgresql+psycopg://…]
-	@scripts/setup requirements-test.lock
-	@exec $(BIN)/python -m scripts.trials.million --keys $(KEYS) $(if $(URL),--url $(URL))
+million: ## Make keys that the registry keeps, and see what they cost: [KEYS=1000000] [URL=postgresql+psycopg://…] [OUT=docs/benchmarks]
+	@scripts/setup $(if $(OUT),requirements-bench.lock,requirements-test.lock)
+	@exec $(BIN)/python -m scripts.trials.million --keys $(KEYS) $(if $(URL),--url $(URL)) $(if $(OUT),--out $(OUT))
 
 warm: ## Compare one encryption with 10 and with 2,000 keys on the token
 	@scripts/setup requirements-test.lock

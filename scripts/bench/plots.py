@@ -13,7 +13,7 @@ Results = dict[str, Any]
 
 _COLUMNS: Final = 4
 _BLUE, _ORANGE, _GREEN = "#0072b2", "#d55e00", "#009e73"  # told apart by everybody
-_STYLE: Final[Any] = {
+STYLE: Final[Any] = {
     "svg.hashsalt": "jose-hsm",
     "svg.fonttype": "none",  # text stays text
     "font.size": 9,
@@ -28,7 +28,7 @@ def draw(results: Results, directory: Path, suffix: str = "svg") -> None:
     plots = {"throughput": _throughput, "latency": _latency}
     if "scale" in results:
         plots |= {"keys": _keys, "memory": _memory}
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         for name, plot in plots.items():
             figure = plot(results)
             metadata = {"Date": None} if suffix == "svg" else None

@@ -1,13 +1,16 @@
 """The long trials of the Makefile, in their short form."""
 
+import json
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 
 import pytest
 
 from scripts.throwaway import ROOT
 from scripts.trials import padding_oracle
+from scripts.trials.million import report
 from tests.shared.forks import COMMON
 from tests.shared.waiting import COMMAND
 
@@ -65,6 +68,44 @@ def test_a_thousand_keys_of_the_registry_leave_nothing_on_the_token():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1,000 keys made" in done.stdout
     assert "bytes of the database for each" in done.stdout
+    assert "4  objects on the token at the end" in done.stdout
+
+
+MILLION = {
+    "keys": 5000,
+    "machine": dict.fromkeys(
+        ["processor", "cores", "memory", "kernel", "Python", "SoftHSM", "date"], "of the machine"
+    ),
+    "database": "sqlite",
+    "per_second": 500.0,
+    "per_cpu_second": 2000.0,
+    "bytes_each": 1234.0,
+    "objects": 4,
+    "points": [
+        {"keys": keys, "sign": [0.002, 0.003], "list": [1, 1], "status": [1, 2], "page": 0.004}
+        for keys in (1000, 5000)
+    ],
+    "cold": {"single": [0.004, 0.002], "batch": [0.002, 0.001], "token": [0.001, 0.001]},
+    "boot_seconds": 2.0,
+    "booted_kib": 102400,
+    "used_kib": 112640,
+}
+
+
+def test_the_figures_of_very_many_keys_are_told_beside_what_is_promised():
+    page = report.page(MILLION)
+    assert "| p50 of sign / that with 10 keys | 1.50 | ≤ 1.05 |" in page
+    assert "| objects on the token at the end | 4 | ≤ 6 |" in page
+    assert "one of a batch of 100 (of CPU) | 0.50 (1.00) | ≥ 0.5 |" in page
+    assert "| 5,000 | 1.50 | 1.00 | 2.00 |" in page
+    assert "(≤ 120)" in report.text(MILLION)
+
+
+def test_they_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="only the benchmarks need it")
+    report.write(MILLION, tmp_path)
+    assert json.loads((tmp_path / "million.json").read_text()) == MILLION
+    assert ET.parse(tmp_path / "million.svg").getroot().tag.endswith("svg")
 
 
 @pytest.mark.long
