@@ -62,6 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit(f"no test was run: {reason}", returncode=0)
     if config.getoption("--promised"):
         os.environ[HELD] = "1"
+    else:  # for each part of a key that it reads, NSS hashes its password 10,000 times
+        os.environ["NSS_MAX_MP_PBE_ITERATION_COUNT"] = "1"
     if COMMON not in os.environ:  # the first process; those that it starts find its directory
         directory = tempfile.TemporaryDirectory(prefix="jose-hsm-tests-")
         os.environ[COMMON] = directory.name
