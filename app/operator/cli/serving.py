@@ -45,8 +45,9 @@ def serve(config: Config) -> NoReturn:
     help="Where token and registry are.",
 )
 @click.option("--port", default=8000, show_default=True, help="On 127.0.0.1.")
+@click.option("--no-serve", is_flag=True, help="Make what is missing, and end.")
 @click.pass_context
-def dev(context: click.Context, state_dir: Path, port: int) -> NoReturn:
+def dev(context: click.Context, *, state_dir: Path, port: int, no_serve: bool) -> int:
     """Serve on loopback with a token for development.
 
     The token is made if it is not there. Settings in the environment count more; if they name
@@ -63,8 +64,10 @@ def dev(context: click.Context, state_dir: Path, port: int) -> NoReturn:
     except (ConfigError, NoDevelopmentToken, OSError) as error:
         raise CommandFailed(str(error)) from error
     context.invoke(migrate, new=False)
-    print(f"jose-hsm: state in {directory}; Ctrl-C ends it", file=sys.stderr)
-    _serve()
+    if not no_serve:
+        print(f"jose-hsm: state in {directory}; Ctrl-C ends it", file=sys.stderr)
+        _serve()
+    return 0
 
 
 def _prepare(token: DevelopmentToken, port: int) -> None:
