@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import threading
 import time
@@ -33,6 +34,7 @@ KINDS = (
     {"kty": "RSA", "alg": "RS256"},
 )
 CALL_SECONDS = "3"
+ONE_WAY_SECONDS = 0.001
 
 pytestmark = pytest.mark.skipif(
     not CLIENTS or not shutil.which("p11-kit"), reason="p11-kit is not installed"
@@ -95,6 +97,58 @@ def remote(tmp_path: Path) -> Iterator[tuple[Hsm, dict[str, str]]]:
     hsm.kill()
 
 
+class Network(socketserver.ThreadingUnixStreamServer):
+    """A network between clients and the process that holds the token: all takes its time."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path, hsm: Hsm) -> None:
+        super().__init__(str(path), Cable)
+        self.far = hsm.socket
+
+
+class Cable(socketserver.BaseRequestHandler):
+    """One connection; it ends on both sides if it ends on one."""
+
+    server: Network
+
+    def handle(self) -> None:
+        """Carry octets both ways."""
+        with socket.socket(socket.AF_UNIX) as far, suppress(OSError):
+            far.connect(str(self.server.far))
+            back = threading.Thread(target=_carry, args=(far, self.request), daemon=True)
+            back.start()
+            _carry(self.request, far)
+            back.join()
+
+
+def _carry(near: socket.socket, far: socket.socket) -> None:
+    with suppress(OSError):
+        while octets := near.recv(65_536):
+            time.sleep(ONE_WAY_SECONDS)
+            far.sendall(octets)
+    for end in (near, far):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def far(remote: tuple[Hsm, dict[str, str]], tmp_path: Path) -> Iterator[tuple[Hsm, dict[str, str]]]:
+    """The same across a network."""
+    hsm, settings = remote
+    with Network(tmp_path / "far", hsm) as network:
+        threading.Thread(target=network.serve_forever, daemon=True).start()
+        address = f"unix:path={network.server_address}"
+        yield hsm, settings | {"P11_KIT_SERVER_ADDRESS": address}
+        network.shutdown()
+
+
+@pytest.fixture(params=["remote", pytest.param("far", marks=pytest.mark.long)])
+def apart(request: pytest.FixtureRequest) -> Any:
+    """Both, one after the other."""
+    return request.getfixturevalue(request.param)
+
+
 @contextmanager
 def using(service: Any) -> Iterator[set[int | None]]:
     """Use all keys of ``service`` meanwhile; give the set of statuses, ``None`` if cut off."""
@@ -119,8 +173,8 @@ def using(service: Any) -> Iterator[set[int | None]]:
             life.result()
 
 
-def test_a_token_that_is_killed_is_503_at_once_and_back_without_a_restart(serve_faulty, remote):
-    hsm, settings = remote
+def test_a_token_that_is_killed_is_503_at_once_and_back_without_a_restart(serve_faulty, apart):
+    hsm, settings = apart
     with serve_faulty(settings=settings) as service:
         for kind in KINDS:
             service.create(**kind)
@@ -163,8 +217,8 @@ def test_a_token_that_is_killed_while_a_pair_is_made_leaves_nothing(serve_faulty
         service.assert_sound()
 
 
-def test_a_token_that_stops_answering_is_given_up_and_found_again(serve_faulty, remote):
-    hsm, settings = remote
+def test_a_token_that_stops_answering_is_given_up_and_found_again(serve_faulty, apart):
+    hsm, settings = apart
     with serve_faulty(settings=settings, JOSE_HSM_CALL_SECONDS=CALL_SECONDS) as service:
         for kind in KINDS:
             service.create(**kind)
