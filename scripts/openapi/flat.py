@@ -30,7 +30,7 @@ class Flattening:
     def flat(self, schema: Members, *, has_nulls: bool) -> Members:
         """Return ``schema`` with one type, or a reference and nothing beside it.
 
-        Null ``has_nulls`` in answers alone: in a request it says what absence does.
+        It ``has_nulls`` in answers alone: in a request null says what absence does.
         """
         forms = _forms(schema) if has_nulls else _real(_forms(schema))
         name = forms[0].get("$ref", "").rpartition("/")[2] if len(forms) == 1 else ""
@@ -63,6 +63,8 @@ class Flattening:
                 name: self.flat(member, has_nulls=has_nulls)
                 for name, member in schema["properties"].items()
             }
+        if not has_nulls:
+            _leave_out(inside.get("properties", {}), schema.get("required", ()))
         return inside
 
     def _solved(self, schema: Members) -> Members:
@@ -74,6 +76,13 @@ class Flattening:
             return schema
         told = {name: schema[name] for name in _FOR_PEOPLE if name in schema}
         return _united([self._solved(form) for form in forms]) | told
+
+
+def _leave_out(members: Members, required: Iterable[str]) -> None:
+    """Have arrays that are not ``required`` be null: else clients in Java send an empty one."""
+    for name in members.keys() - set(required):
+        if members[name].get("type") == "array":
+            members[name]["nullable"] = True
 
 
 def _forms(schema: Members) -> list[Members]:

@@ -57,7 +57,20 @@ def test_it_has_the_operations_of_the_strict_one_by_names_of_their_own():
     names = [operation["operationId"] for operation in OPERATIONS.values()]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)*", name) for name in names)
+    assert not {f"{name}Raw" for name in names} & {*names}  # variants in TypeScript
     assert {"createKey", "listKeys", "addTags", "sign", "verify", "encrypt", "decrypt"} < {*names}
+
+
+def test_arrays_of_requests_may_be_left_out_where_clients_send_all_members():
+    """Clients in Java send an empty array for one that is not given, unless it may be null."""
+    for name, schema in PLAIN["components"]["schemas"].items():
+        if name.endswith("Request"):
+            arrays = {
+                member
+                for member, one in schema["properties"].items()
+                if one.get("type") == "array" and not one.get("nullable")
+            }
+            assert arrays <= set(schema.get("required", ())), name
 
 
 def test_every_error_is_an_api_error():
