@@ -327,7 +327,14 @@ def test_operators_see_the_status(front):
 
 
 @pytest.mark.parametrize(
-    "path", ["/docs", "/docs/docs.js", "/docs/swagger-ui/swagger-ui.css", "/openapi-strict.json"]
+    "path",
+    [
+        "/docs",
+        "/docs/docs.js",
+        "/docs/swagger-ui/swagger-ui.css",
+        "/openapi.json",
+        "/openapi-strict.json",
+    ],
 )
 def test_the_api_page_is_for_everybody_and_is_compressed(front, path):
     with closing(through(front)) as connection:

@@ -81,7 +81,8 @@ def test_an_installed_wheel_serves_from_any_directory(installed, tmp_path):
             api = Api.over_http(url)
             body = {"kid": api.create(kty="oct", alg="HS256")["kid"], "alg": "HS256", "data": ""}
             mac = api.ok("/mac", body)
-            assert requests.get(f"{url}/openapi.json", timeout=ANSWER.seconds).status_code == 200
+            for name in ("openapi.json", "openapi-strict.json"):
+                assert requests.get(f"{url}/{name}", timeout=ANSWER.seconds).status_code == 200
         settings = tmp_path / "here" / "var" / "settings"
         assert PIN not in settings.read_text()
         there = tmp_path / "there"
