@@ -5,7 +5,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
+from weakref import ReferenceType, ref
 
 import requests
 
@@ -84,6 +86,7 @@ class Api:
         """
         session = requests.Session()
         session.trust_env = False
+        _sessions_of(url).append(ref(session))
         for name, value in options.items():
             setattr(session, name, value)
         if bearer is not None:
@@ -148,6 +151,21 @@ class Api:
         if name not in self._shared:
             self._shared[name] = self.create(**members)
         return self._shared[name]
+
+
+@cache
+def _sessions_of(url: str) -> list[ReferenceType[requests.Session]]:
+    return []
+
+
+def hang_up(url: str) -> None:
+    """Close the connections with the service at ``url`` that wait for a request.
+
+    A service that stops waits for them, too: some seconds, in which a test would do nothing.
+    """
+    for reference in tuple(_sessions_of(url)):
+        if session := reference():
+            session.close()
 
 
 def _crvs(body: Any) -> Iterator[str]:

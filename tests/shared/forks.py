@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +19,7 @@ from typing import IO, Any
 from scripts import throwaway
 from scripts.throwaway import ROOT, Server
 from tests.shared import nursery
+from tests.shared.api import hang_up
 from tests.shared.waiting import PATIENCE_SECONDS, are_promises_held
 
 COMMON = "TESTS_COMMON_DIRECTORY"
@@ -167,12 +168,22 @@ def completed(
         return subprocess.CompletedProcess(arguments, status, out.read(), err.read())
 
 
+@contextmanager
 def server(
     settings: Mapping[str, str], *, is_patient: bool = True, **options: Any
-) -> AbstractContextManager[Server]:
-    """Serve as ``scripts.throwaway.server`` does; just so where promises are held."""
-    if are_promises_held():
-        return throwaway.server(settings, **options)
+) -> Iterator[Server]:
+    """Serve as ``scripts.throwaway.server`` does, started just so where promises are held."""
+    if not are_promises_held():
+        options["start"] = _start(is_patient=is_patient)
+    with throwaway.server(settings, **options) as running:
+        try:
+            yield running
+        finally:
+            hang_up(running.url)
+
+
+def _start(*, is_patient: bool) -> throwaway.Start:
+    """Return what starts gunicorn in a process that need not import anything."""
 
     def start(
         arguments: Sequence[str], environment: Mapping[str, str], log: IO[bytes] | None
@@ -181,4 +192,4 @@ def server(
             files = (log.fileno(), log.fileno()) if log else (null.fileno(), _STDERR)
             return fork("gunicorn", arguments, environment, files=files, is_patient=is_patient)
 
-    return throwaway.server(settings, start=start, **options)
+    return start
