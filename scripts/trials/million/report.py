@@ -96,7 +96,8 @@ Written by `make million KEYS={results["keys"]} URL=… OUT=docs/benchmarks`. Th
 
 P-256 keys that the registry keeps, made 100 in a request by one client; one worker. Times are of
 requests over HTTP on loopback, one after the other. A ratio is to a service with 10 keys, which
-runs beside and is asked in turn, so that what else the machine does hits both alike.
+runs beside and is asked in turn, so that what else the machine does hits both alike. On a machine
+that is busy milliseconds say little; ratios and CPU do.
 
 {_table(("", ""), where)}
 {_table(("", "seen", "promised"), lines(results))}
