@@ -66,7 +66,7 @@ def test_the_comparison_of_padding_and_tag_prints_its_t(together):
 def test_a_thousand_keys_of_the_registry_leave_nothing_on_the_token():
     done = run("scripts.trials.million", "--keys", "1000")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1,000 keys made" in done.stdout
+    assert "1,000  keys made" in done.stdout
     assert "bytes of the database for each" in done.stdout
     assert "4  objects on the token at the end" in done.stdout
 
