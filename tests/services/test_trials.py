@@ -65,10 +65,10 @@ def test_the_comparison_of_padding_and_tag_prints_its_t(together):
 @pytest.mark.long
 def test_a_thousand_keys_of_the_registry_leave_nothing_on_the_token():
     done = run("scripts.trials.million", "--keys", "1000")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr  # 1 if there are more objects
     assert "1,000  keys made" in done.stdout
     assert "bytes of the database for each" in done.stdout
-    assert "4  objects on the token at the end" in done.stdout
+    assert "objects on the token at the end (≤ 6)" in done.stdout
 
 
 MILLION = {
