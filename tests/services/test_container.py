@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts.throwaway import ROOT, reserved_address
-from tests.services.test_serving import SOURCES
+from tests.services.test_serving import SOURCES, copy_sources
 from tests.shared.api import Api
 from tests.shared.waiting import COMMAND, START, until
 
@@ -116,10 +116,7 @@ def debian(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("softhsm")
 def test_the_steps_of_the_image_make_a_debian_that_serves(debian, tmp_path):
     source = debian / "source"
-    for name in (*SOURCES, "requirements.lock"):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        copy(ROOT / name, source / name)
+    copy_sources((*SOURCES, "requirements.lock"), source)
     for name in ("build", "prepare", "start"):
         shutil.copy2(CONTAINER / name, debian)
     environment = {"PATH": ROOT_PATH}

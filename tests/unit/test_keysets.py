@@ -1,6 +1,6 @@
 """Key sets in the registry: their states, and that of all who try a step one makes it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import KeySetTaken
 from app.kid import KeySetName
-from app.registry import Key, Origin, Registry, Residency, State, migrate
+from app.registry import Key, Origin, Registry, Residency, State
 from app.registry.keysets.records import KeySet, Policy, VersionState
 from app.registry.keysets.steps import Overtaken
 from hsm import KeySpec
@@ -20,14 +20,6 @@ POLICY = Policy(every=30 * DAY, publish_ahead=DAY, retain=7 * DAY)
 NAME = "orders"
 EVENT = {"transition": "published"}
 MOST = 2**31
-
-
-@pytest.fixture
-def registry(database_url: str) -> Iterator[Registry]:
-    migrate(database_url)
-    registry = Registry(database_url, host="host")
-    yield registry
-    registry._database.engine.dispose()
 
 
 def pending(registry: Registry) -> Key:

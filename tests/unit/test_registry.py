@@ -3,7 +3,7 @@
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -62,14 +62,6 @@ SECRET = Key(
     residency=Residency.PROCESS,
     state=State.COMPROMISED,
 )
-
-
-@pytest.fixture
-def registry(database_url) -> Iterator[Registry]:
-    migrate(database_url)
-    registry = Registry(database_url, host="host")
-    yield registry
-    registry._database.engine.dispose()
 
 
 @pytest.mark.parametrize("key", [PAIR, SECRET], ids=["pair", "secret"])

@@ -1,17 +1,15 @@
 """How many keys there are is right after every change of a row, whoever makes it."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import alembic.command
-import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from app.registry import Key, Origin, Registry, Residency, State, counts, migrate, transfer
+from app.registry import Key, Origin, Registry, Residency, State, counts, transfer
 from app.registry.records import values_of
 from app.registry.revisions import alembic_config
 from app.registry.rows import tallies as merging
@@ -34,14 +32,6 @@ KEPT = replace(
     storage=Storage.WRAPPED,
     blob=Blob(kek=UUID(int=1), octets=b"wrapped", seal=b"seal"),
 )
-
-
-@pytest.fixture
-def registry(database_url) -> Iterator[Registry]:
-    migrate(database_url)
-    registry = Registry(database_url, host="host")
-    yield registry
-    registry._database.engine.dispose()
 
 
 def new(registry: Registry, key: Key = AES, **values: Any) -> Key:

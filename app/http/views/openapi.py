@@ -1,5 +1,6 @@
 """What can be asked and what is answered, for programs (OpenAPI)."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,13 @@ resource: Final = Resource("openapi", "These documents.", is_public=True)
 
 _FOLDER: Final = Path(__file__).parents[2]
 _MAX_AGE_SECONDS: Final = 60
+_PLAIN: Final = Endpoint(
+    "GET",
+    "/openapi.json",
+    answers=("OpenApi",),
+    says="An OpenAPI document",
+    is_conditional=True,
+)
 
 
 @cache
@@ -28,29 +36,13 @@ def _answer(name: str) -> ResponseReturnValue:
     return response.make_conditional(request)
 
 
-@resource.serves(
-    Endpoint(
-        "GET",
-        "/openapi.json",
-        answers=("OpenApi",),
-        says="An OpenAPI document",
-        is_conditional=True,
-    )
-)
+@resource.serves(_PLAIN)
 def document() -> ResponseReturnValue:
     """Return the OpenAPI document for generators of clients."""
     return _answer("openapi.json")
 
 
-@resource.serves(
-    Endpoint(
-        "GET",
-        "/openapi-strict.json",
-        answers=("OpenApi",),
-        says="An OpenAPI document",
-        is_conditional=True,
-    )
-)
+@resource.serves(replace(_PLAIN, path="/openapi-strict.json"))
 def strict() -> ResponseReturnValue:
     """Return the OpenAPI document that says exactly what is taken and answered."""
     return _answer("openapi-strict.json")
