@@ -8,25 +8,35 @@ import pytest
 import yaml
 
 from scripts.throwaway import ROOT
+from tests.shared.hosted import validator_of
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
-PATHS = (
-    ".github/dependabot.yml",
-    ".github/workflows/ci.yml",
-    ".pre-commit-config.yaml",
-    "examples/ci/github-actions.yml",
-    "examples/ci/gitlab-ci.yml",
-)
+SCHEMAS = {
+    ".github/dependabot.yml": "dependabot",
+    ".github/workflows/ci.yml": "github-workflows",
+    "deploy/container/compose.yaml": "compose-spec",
+    "examples/ci/github-actions.yml": "github-workflows",
+    "examples/ci/gitlab-ci.yml": "gitlab-ci",
+}
+"""The schema of each, which its readers publish."""
 
 
 def read(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text("utf-8"))
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_a_hosted_file_is_a_mapping_in_yaml(path):
-    assert isinstance(read(path), dict)
+@pytest.mark.parametrize("path", SCHEMAS)
+def test_a_hosted_file_is_as_its_readers_want_it(path):
+    validator = validator_of(SCHEMAS[path])
+    validator.validate(as_written(path))
+    assert not validator.is_valid([])
+
+
+def as_written(path: str) -> Any:
+    """Return what a YAML file says, where YAML 1.1 takes the name ``on`` for true."""
+    members = read(path)
+    return {"on" if name is True else name: value for name, value in members.items()}
 
 
 def test_the_workflow_runs_what_must_pass_on_each_python_from_the_oldest_on():

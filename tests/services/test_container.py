@@ -40,7 +40,7 @@ def test_the_image_is_built_of_all_that_a_wheel_needs_and_of_its_steps():
 
 
 def test_who_runs_in_it_is_not_root_and_finds_no_pin_in_the_environment():
-    assert re.findall(r"^USER (.+)$", IMAGE, re.MULTILINE) == ["jose-hsm"]
+    assert re.findall(r"^USER (.+)$", IMAGE, re.MULTILINE) == ["10001"]
     assert "PIN" not in INSTRUCTIONS
     assert f"VOLUME {STATE}" in IMAGE
     assert "JOSE_HSM_AUTH=token" in IMAGE
