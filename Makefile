@@ -20,7 +20,7 @@ ON_ANY := $(addprefix tests/token/test_,attributes.py known_answers.py life.py) 
 	$(addprefix tests/http/test_,interoperation.py rfc_messages.py raw_signatures.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-on check token load faults fuzz soak kills million warm oracle bench pages lock clean
+.PHONY: help run test test-on check token load faults fuzz soak kills million warm oracle bench pages release lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -90,11 +90,15 @@ pages: ## Write docs/openapi.json and its strict form, docs/api.md and docs/erro
 	@scripts/setup requirements-test.lock
 	@$(BIN)/python -m scripts.openapi
 
+release: ## Write dist from what is committed: the wheel, its bill of materials, digests
+	@scripts/setup requirements-release.lock
+	@scripts/release
+
 lock: ## Write the lock files from pyproject.toml: [LOCK_ARGS=--upgrade]
 	@scripts/setup requirements.lock
 	@scripts/lock $(LOCK_ARGS)
 
 clean: ## Remove the virtual environment and caches; keys in STATE_DIR stay
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site *.egg-info
 	rm -rf tests/node/node_modules
 	find app deploy hsm scripts tests -name __pycache__ -prune -exec rm -rf {} +

@@ -15,7 +15,6 @@ from app.auth.client_address import ClientAddress
 from app.auth.issuer_keys import IssuerKeys
 from app.auth.jwt import JwtWay
 from app.auth.schemes import Audience, Claim, Refused, Roles, Way
-from app.auth.sessions import Sessions
 from app.config import Config
 from app.errors import Unauthorized
 from app.registry import Credentials
@@ -47,9 +46,7 @@ class Authenticator:
         self._address = address
         self._audience = audience
         self._attempts = Attempts(config.auth_failures)
-        self._tokens = TokenWay(credentials, self._roles, audience)
-        self._sessions = Sessions(self._tokens, audience)
-        self._ways = self._ways_of(config)
+        self._ways = self._ways_of(config, credentials)
         self._takes_tokens = bool({"token", "jwt"} & set(config.auth))
 
     def register(self, app: Flask) -> None:
@@ -67,10 +64,10 @@ class Authenticator:
                 response.headers.add("WWW-Authenticate", challenge)
         return response
 
-    def _ways_of(self, config: Config) -> Sequence[Way]:
+    def _ways_of(self, config: Config, credentials: Credentials) -> Sequence[Way]:
         ways: list[Way] = []
         if "token" in config.auth:
-            ways += [self._tokens, self._sessions]
+            ways.append(TokenWay(credentials, self._roles, self._audience))
         if "jwt" in config.auth:
             keys = IssuerKeys(str(config.jwt_jwks), believed_seconds=config.jwt_jwks_seconds)
             ways.append(JwtWay(config, keys, self._roles, self._audience))
@@ -89,16 +86,6 @@ class Authenticator:
                 return self._proven(claim, request)
         logger.warning("refused a request from %s: no credentials", self._address.of(request))
         raise Unauthorized
-
-    def sign_in(self, token: str, request: Request) -> str:
-        """Return a cookie for the API token that somebody has typed in, once it is proven.
-
-        Raises ``Unauthorized`` or ``TooManyFailures``, as of a request that bears it.
-        """
-        if self._tokens not in self._ways:
-            raise Unauthorized
-        self._proven(self._tokens.claim_by(token), request)
-        return self._sessions.cookie_for(token)
 
     def challenges(self, request: Request) -> Iterator[str]:
         """Give the schemes by which ``request`` may come again (RFC 9110 §11.6.1)."""

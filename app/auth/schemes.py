@@ -25,15 +25,13 @@ class Claim:
 
 
 class Audience(NamedTuple):
-    """The endpoints that serve everybody, those that take a password, and those that take a cookie.
+    """The endpoints that serve everybody, and those that take a password.
 
-    The last two are for browsers: people can be asked for a password and not for a bearer token,
-    and where they fill in forms a cookie says who they are.
+    Those are for browsers, which can ask people for a password and not for a bearer token.
     """
 
     everybody: frozenset[str]
     browsers: frozenset[str]
-    forms: frozenset[str]
 
 
 class Way(Protocol):

@@ -19,7 +19,6 @@ from app.errors import (
     AuditUnavailable,
     BadRequest,
     Forbidden,
-    ForeignForm,
     ForeignOrigin,
     HostExhausted,
     IssuerUnavailable,
@@ -47,7 +46,6 @@ STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
         Unauthorized: HTTPStatus.UNAUTHORIZED,
         Forbidden: HTTPStatus.FORBIDDEN,
         ForeignOrigin: HTTPStatus.FORBIDDEN,
-        ForeignForm: HTTPStatus.FORBIDDEN,
         MisdirectedRequest: HTTPStatus.MISDIRECTED_REQUEST,
         TooManyAtOnce: HTTPStatus.TOO_MANY_REQUESTS,
         TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
@@ -140,11 +138,7 @@ def _describe_no_content(response: Response) -> Response:
 
 def _respond(error: Exception) -> Response:
     status, body = answer(error)
-    return completed(jsonify(body), error, status)
-
-
-def completed(response: Response, error: Exception, status: int) -> Response:
-    """Return ``response`` with the status, and the headers, of an answer to ``error``."""
+    response = jsonify(body)
     response.status_code = status
     for name, value in _headers(error, status):
         response.headers[name] = value
