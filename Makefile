@@ -11,6 +11,7 @@ MINUTES ?= 15
 KILLS ?= 50
 KEYS ?= 1000000
 EXAMPLES ?= 50
+SITE ?= site
 export PORT STATE_DIR
 
 BIN := .venv/bin
@@ -20,7 +21,7 @@ ON_ANY := $(addprefix tests/token/test_,attributes.py known_answers.py life.py) 
 	$(addprefix tests/http/test_,interoperation.py rfc_messages.py raw_signatures.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-on check token load faults fuzz soak kills million warm oracle bench pages release lock clean
+.PHONY: help run test test-on check token load faults fuzz soak kills million warm oracle bench pages site release lock clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -89,6 +90,10 @@ bench: ## Write docs/benchmarks, on a machine that does nothing else: [BENCH_ARG
 pages: ## Write docs/openapi.json and its strict form, docs/api.md and docs/errors.md from the code
 	@scripts/setup requirements-test.lock
 	@$(BIN)/python -m scripts.openapi
+
+site: ## Write site, the documents as pages to read: [SITE=site]
+	@scripts/setup requirements-release.lock
+	@scripts/site $(SITE)
 
 release: ## Write dist from what is committed: the wheel, its bill of materials, digests
 	@scripts/setup requirements-release.lock
