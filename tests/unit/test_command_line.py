@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.operator.cli import jose_hsm, main
-from app.operator.cli.output import print_table, spinner
+from app.terminal.output import print_table, spinner
 from scripts.throwaway import ROOT
 
 SERVICE = {"flask", "werkzeug", "sqlalchemy", "marshmallow", "prometheus_client", "rich"}

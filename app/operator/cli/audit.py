@@ -7,7 +7,8 @@ import click
 from app.audit import BEGINNING
 from app.audit import verify as verify_chain
 from app.config import Config
-from app.operator.cli.command import CommandFailed, configured
+from app.operator.cli.command import configured
+from app.terminal.failure import CommandFailed
 
 
 @click.group()

@@ -12,9 +12,9 @@ from app.keys.owning import claim
 from app.operator import restoration
 from app.operator.backup import Contents, read, write
 from app.operator.cli.command import configured
-from app.operator.cli.output import print_list
 from app.operator.cli.service import opened, record, registry_of
 from app.operator.errors import BackupError
+from app.terminal.output import print_list
 from hsm import Hsm, file_lock
 
 

@@ -1,11 +1,10 @@
 """What all commands have in common: the settings, and how they fail."""
 
 import os
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import IO, Any, Concatenate, Final, ParamSpec
+from typing import Concatenate, ParamSpec
 
 import click
 
@@ -14,21 +13,10 @@ from app.errors import AppError
 from app.operator.cli import environment_file
 from app.operator.errors import BackupError
 from app.settings import PREFIX, ConfigError
+from app.terminal.failure import CommandFailed
 from hsm import HsmError
 
 _Arguments = ParamSpec("_Arguments")
-
-as_json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-class CommandFailed(click.ClickException):
-    """A command cannot do what it shall: one line on stderr says why."""
-
-    exit_code = 2
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """Print the reason."""
-        print(f"jose-hsm: {self.message}", file=file or sys.stderr)
 
 
 def configured(

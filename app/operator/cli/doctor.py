@@ -9,9 +9,9 @@ from typing import Final
 import click
 
 from app.config import Config
-from app.operator.cli.command import as_json, configured
-from app.operator.cli.output import print_json, print_table, spinner
+from app.operator.cli.command import configured
 from app.operator.doctor import Check, Doctor, Result, workers
+from app.terminal.output import as_json, print_json, print_table, spinner
 
 _MARKS: Final = {Result.OK: "✓", Result.WARNING: "!", Result.FAILED: "✗", Result.SKIPPED: "-"}
 

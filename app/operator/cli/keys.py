@@ -1,6 +1,5 @@
 """``jose-hsm keys``: what an operator sees and does of all keys, whoever owns them."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -13,8 +12,7 @@ from app.config import Config
 from app.errors import RegistryUnavailable
 from app.keys.adoption import adopt
 from app.kid import is_kid
-from app.operator.cli.command import CommandFailed, as_json, configured
-from app.operator.cli.output import print_json, print_table
+from app.operator.cli.command import configured
 from app.operator.cli.service import (
     OPERATOR,
     catalogue_of,
@@ -28,9 +26,12 @@ from app.pkcs11_uri import path_of
 from app.registry import State
 from app.rights import GRANTABLE, Right
 from app.schemas.catalogue import MOST_KEYS, SHOWN_STATES, DescriptionResponse
+from app.terminal.failure import CommandFailed
+from app.terminal.output import as_json, print_members
+from app.terminal.questions import ask
+from app.terminal.tables import print_keys
 
 _DESCRIPTION: Final = DescriptionResponse()
-_COLUMNS: Final = ("kid", "kty", "alg", "state", "owner", "name", "alias", "tags", "expires")
 _kid: Final = click.argument("kid")
 
 
@@ -62,11 +63,7 @@ def list_(
     narrowed_to: dict[str, Any] = {name: value for name, value in filters.items() if value}
     if unused_since is not None:
         narrowed_to["unused_since"] = unused_since.date()
-    found = list(_all(config, narrowed_to))
-    if as_json:
-        print_json(found)
-    else:
-        print_table(_COLUMNS, ([_cell(key.get(name)) for name in _COLUMNS] for key in found))
+    print_keys(list(_all(config, narrowed_to)), as_json=as_json)
     return 0
 
 
@@ -88,7 +85,7 @@ def show(config: Config, *, kid: str, as_json: bool) -> int:
     """Show everything that is known of a key."""
     catalogue = catalogue_of(config)
     key = dict(_DESCRIPTION.dump(catalogue.read(OPERATOR, kid)))
-    _print(key | {"grants": catalogue.grants(OPERATOR, kid)}, as_json=as_json)
+    print_members(key | {"grants": catalogue.grants(OPERATOR, kid)}, as_json=as_json)
     return 0
 
 
@@ -114,7 +111,7 @@ def _change(config: Config, command: str, kid: str, state: State, *, as_json: bo
     kid = _kid_of(config, kid)
     described = catalogue_of(config).change(OPERATOR, kid, {"state": state})
     record(config, command, kid=kid, state=state)
-    _print(dict(_DESCRIPTION.dump(described)), as_json=as_json)
+    print_members(dict(_DESCRIPTION.dump(described)), as_json=as_json)
     return 0
 
 
@@ -127,7 +124,7 @@ def _change(config: Config, command: str, kid: str, state: State, *, as_json: bo
 def destroy(config: Config, *, kid: str, yes: bool, now: bool, as_json: bool) -> int:
     """Destroy a key for ever, both halves of a pair; one with destroy_after only after that."""
     if not yes:
-        _ask(f"Destroy {kid} for ever?")
+        ask(f"Destroy {kid} for ever?")
     kid = _kid_of(config, kid)
     current = current_request.begin()
     creation = keyring_of(config).creation
@@ -142,7 +139,7 @@ def destroy(config: Config, *, kid: str, yes: bool, now: bool, as_json: bool) ->
             current.when_audited()
     destroys = current.change.get("destroy_at")
     gone = {"state": "destroying", "destroys": destroys} if destroys else {"state": "destroyed"}
-    _print({"kid": kid, **gone}, as_json=as_json)
+    print_members({"kid": kid, **gone}, as_json=as_json)
     return 0
 
 
@@ -155,7 +152,7 @@ def restore(config: Config, *, kid: str, as_json: bool) -> int:
     kid = _kid_of(config, kid)
     described = catalogue_of(config).restore(OPERATOR, kid)
     record(config, "keys.restore", kid=kid, destroy_at=None)
-    _print(dict(_DESCRIPTION.dump(described)), as_json=as_json)
+    print_members(dict(_DESCRIPTION.dump(described)), as_json=as_json)
     return 0
 
 
@@ -177,7 +174,7 @@ def grant(
     catalogue, kid = catalogue_of(config), _kid_of(config, kid)
     catalogue.grant(OPERATOR, kid, principal, list(map(Right, operations)))
     record(config, "keys.grant", kid=kid, grantee=principal, operations=sorted(operations))
-    _print({"kid": kid, "grants": catalogue.grants(OPERATOR, kid)}, as_json=as_json)
+    print_members({"kid": kid, "grants": catalogue.grants(OPERATOR, kid)}, as_json=as_json)
     return 0
 
 
@@ -204,34 +201,10 @@ def adopt_(  # its options
     adopted = adopt(registry_of(config), opened(config), key, owner=owner, alg=alg, public_key=pem)
     record(config, "keys.adopt", new_kid=str(adopted.kid), owner=owner, key=path_of(key))
     described = catalogue_of(config).read(OPERATOR, str(adopted.kid))
-    _print(dict(_DESCRIPTION.dump(described)), as_json=as_json)
+    print_members(dict(_DESCRIPTION.dump(described)), as_json=as_json)
     return 0
 
 
 def _kid_of(config: Config, name: str) -> str:
     """Return the kid of the key that is called ``name``: the audit log knows no other."""
     return name if is_kid(name) else str(catalogue_of(config).read(OPERATOR, name)["kid"])
-
-
-def _ask(question: str) -> None:
-    """Go on if somebody says yes; raise ``CommandFailed`` where nobody is there to ask."""
-    if not sys.stdin.isatty():
-        raise CommandFailed("there is nobody to ask: add --yes")
-    click.confirm(question, abort=True)
-
-
-def _print(members: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(members)
-    else:
-        print_table(("member", "value"), ((name, _cell(members[name])) for name in members))
-
-
-def _cell(value: Any) -> Any:
-    match value:
-        case list():
-            return " ".join(value)
-        case dict():
-            return "; ".join(f"{name}: {_cell(value[name])}" for name in value)
-        case _:
-            return value

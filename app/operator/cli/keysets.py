@@ -7,17 +7,16 @@ import click
 
 from app.config import Config
 from app.keys.sets.catalogue import kid_of
-from app.operator.cli.command import as_json, configured
-from app.operator.cli.output import print_json, print_table
+from app.operator.cli.command import configured
 from app.operator.cli.service import OPERATOR, keysets_of, record
 from app.registry import State
 from app.schemas.catalogue import MOST_KEYS
 from app.schemas.keysets import KeySetResponse, RotateRequest
+from app.terminal.output import as_json
+from app.terminal.tables import print_keyset, print_keysets
 
 _KEYSET: Final = KeySetResponse()
 _ROTATE: Final = RotateRequest()
-_COLUMNS: Final = ("name", "kty", "alg", "owner", "current", "next", "rotates")
-_VERSION: Final = ("version", "kid", "state", "created", "published", "current", "retires")
 _name: Final = click.argument("name")
 
 
@@ -31,11 +30,7 @@ def keysets() -> None:
 @configured
 def list_(config: Config, *, as_json: bool) -> int:
     """List key sets."""
-    found = list(_all(config))
-    if as_json:
-        print_json(found)
-    else:
-        print_table(_COLUMNS, ([keyset.get(name) for name in _COLUMNS] for keyset in found))
+    print_keysets(list(_all(config)), as_json=as_json)
     return 0
 
 
@@ -86,20 +81,4 @@ def revoke(config: Config, *, name: str, kid: str, as_json: bool) -> int:
 
 
 def _print(told: dict[str, Any], *, as_json: bool) -> None:
-    keyset = _KEYSET.dump(told)
-    if as_json:
-        print_json(keyset)
-        return
-    versions = keyset.pop("versions")
-    print_table(("member", "value"), ((name, _cell(keyset[name])) for name in keyset))
-    print_table(_VERSION, ([version[name] for name in _VERSION] for version in versions))
-
-
-def _cell(value: Any) -> Any:
-    match value:
-        case list():
-            return " ".join(value)
-        case dict():
-            return " ".join(f"{name}={value[name]}" for name in value)
-        case _:
-            return value
+    print_keyset(_KEYSET.dump(told), as_json=as_json)

@@ -5,12 +5,13 @@ import click
 from app.config import Config
 from app.errors import RegistryCause, RegistryUnavailable
 from app.keys.owning import claim as claim_token
-from app.operator.cli.command import CommandFailed, configured
-from app.operator.cli.output import print_list
+from app.operator.cli.command import configured
 from app.operator.cli.service import keyring_of, opened, record, registry_of
 from app.registry import Age, revision_at
 from app.registry import migrate as migrate_registry
 from app.settings import PREFIX
+from app.terminal.failure import CommandFailed
+from app.terminal.output import print_list
 from hsm import Examination
 
 

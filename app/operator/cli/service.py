@@ -12,9 +12,9 @@ from app.host import host_name
 from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
 from app.keys.sets.catalogue import KeySetCatalogue
-from app.operator.cli.output import spinner
 from app.registry import Publication, Registry
 from app.rights import Principal, Role
+from app.terminal.output import spinner
 from hsm import Hsm, TokenUnavailable
 
 OPERATOR: Final = Principal("operator", {Role.ADMIN})

@@ -11,10 +11,11 @@ import hsm
 from app.config import Config
 from app.errors import RegistryCause, RegistryUnavailable
 from app.operator.cli import environment_file
-from app.operator.cli.command import CommandFailed, configured
+from app.operator.cli.command import configured
 from app.operator.cli.registry import migrate, require_migrated
 from app.operator.serving import COMMAND, DevelopmentToken, NoDevelopmentToken
 from app.settings import PREFIX, ConfigError
+from app.terminal.failure import CommandFailed
 
 
 @click.command()

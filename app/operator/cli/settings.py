@@ -13,11 +13,11 @@ import click
 from app.config import Config
 from app.duration import write_duration
 from app.errors import RegistryUnavailable
-from app.operator.cli.command import as_json as json_option
 from app.operator.cli.command import configured
-from app.operator.cli.output import print_json, print_table
 from app.operator.cli.registry import require_migrated
 from app.settings import ConfigError, name_of, principals
+from app.terminal.output import as_json as json_option
+from app.terminal.output import print_json, print_table
 
 _NOT_SHOWN: Final = "(not shown)"
 

@@ -10,11 +10,11 @@ import click
 from app.auth import api_tokens
 from app.config import Config
 from app.instants import LAST, is_to_come
-from app.operator.cli.command import as_json, configured
-from app.operator.cli.output import print_json, print_table
+from app.operator.cli.command import configured
 from app.operator.cli.service import record, registry_of
 from app.registry import ApiToken
 from app.rights import Role, is_name
+from app.terminal.output import as_json, cell, print_json, print_table
 
 _UNITS: Final = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _SPAN: Final = re.compile(r"(\d{1,6})([dhms])", re.ASCII)
@@ -104,7 +104,7 @@ def list_(config: Config, *, as_json: bool) -> int:
     if as_json:
         print_json(rows)
     else:
-        print_table(_COLUMNS, ([_cell(row[column]) for column in _COLUMNS] for row in rows))
+        print_table(_COLUMNS, ([cell(row[column]) for column in _COLUMNS] for row in rows))
     return 0
 
 
@@ -136,7 +136,3 @@ def _described(row: ApiToken) -> dict[str, Any]:
 
 def _instant(value: datetime | None) -> str | None:
     return value.isoformat(timespec="seconds").replace("+00:00", "Z") if value else None
-
-
-def _cell(value: Any) -> Any:
-    return " ".join(value) if isinstance(value, list) else value

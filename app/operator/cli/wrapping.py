@@ -2,33 +2,23 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import (
-    load_der_private_key,
-    load_pem_private_key,
-    pkcs12,
-)
 
 import hsm
 from app.errors import BadRequest
 from app.instants import is_to_come
 from app.jose import encoding
 from app.jwk import load_public, require_sound, write_public
-from app.operator.cli.command import CommandFailed
-from app.operator.cli.output import print_json
 from app.schemas.wrapped import ENC
+from app.terminal.failure import CommandFailed
+from app.terminal.key_files import Password, load_private
+from app.terminal.output import print_json
 
-Load = Callable[[bytes, bytes | None], Any]
-"""Reads a private key; raises ``ValueError`` for what is none, ``TypeError`` for a password."""
-
-_SEQUENCE: Final = b"\x30"  # with it every file in DER begins
 _ADVICE: Final = """\
 Send this as the body of POST /v1/crypto/keys, whoever may see it: only the token can unwrap it.
 {file} still holds the key itself. The token gives no key out: keep a copy offline if there has to
@@ -56,7 +46,7 @@ as by `shred -u` where the file system overwrites in place.
 def wrap(file: Path, wrapping: Path, alg: str | None, password_file: Path | None) -> int:
     """Wrap a key in PEM, PKCS#8 or PKCS#12 for a token, to be imported."""
     target = _target(wrapping)
-    key = _key(file, alg, _Password(password_file))
+    key = _key(file, alg, Password(password_file))
     row = hsm.KEY_MANAGEMENTS[target["alg"]]
     to: Any = load_public(target["jwk"])
     ciphertext = encoding.encode(hsm.wrap_key(to, row, key))
@@ -82,51 +72,12 @@ def _target(file: Path) -> Mapping[str, Any]:
     return target
 
 
-class _Password:
-    """The password of a file, asked for when it is needed."""
-
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
-
-    def read(self) -> bytes:
-        """Return it; raise ``CommandFailed`` where nobody is there to ask."""
-        if self._file:
-            return self._file.read_bytes().rstrip(b"\r\n")
-        if not sys.stdin.isatty():
-            raise CommandFailed("the file has a password: add --password-file")
-        return str(click.prompt("Password", hide_input=True, err=True)).encode()
-
-
-def _key(file: Path, alg: str | None, password: _Password) -> Any:
+def _key(file: Path, alg: str | None, password: Password) -> Any:
     """Return the private key of ``file``, or the bytes of a secret key."""
     octets = file.read_bytes()
     if alg and hsm.algorithms_by_crv("oct", alg):
         return octets
-    loads = (load_pem_private_key,) if octets.startswith(b"-----") else _BINARY
-    for load in loads:
-        with suppress(ValueError, UnsupportedAlgorithm):
-            return _supported(_loaded(load, octets, password))
-    raise CommandFailed(f"{file} is no private key in PEM, PKCS#8 or PKCS#12, or its password is")
-
-
-def _loaded(load: Load, octets: bytes, password: _Password) -> Any:
-    try:
-        return load(octets, None)
-    except TypeError:
-        return load(octets, password.read())
-
-
-def _load_pkcs12(octets: bytes, password: bytes | None) -> Any:
-    """Return the private key; where there is no password, an empty one is one, too."""
-    try:
-        return pkcs12.load_key_and_certificates(octets, password)[0]
-    except ValueError:
-        if password is None and octets.startswith(_SEQUENCE):
-            raise TypeError from None
-        raise
-
-
-_BINARY: Final[tuple[Load, ...]] = (load_der_private_key, _load_pkcs12)
+    return _supported(load_private(octets, password, name=str(file)))
 
 
 def _supported(key: Any) -> Any:

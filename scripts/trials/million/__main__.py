@@ -19,8 +19,8 @@ from statistics import median
 from typing import Any, Final
 
 from app.config import Config
-from app.operator.cli.output import spinner
 from app.registry import migrate
+from app.terminal.output import spinner
 from scripts.bench import machine
 from scripts.bench.processor import used_seconds
 from scripts.bench.scale import resident_kib

@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from app.config import Config
 from app.jwk import load_public, write_public
 from app.keys.wrapped.rewrapping import Rewrapping
-from app.operator.cli.command import CommandFailed, as_json, configured
+from app.operator.cli.command import configured
 from app.operator.cli.kek import files
-from app.operator.cli.output import print_json, print_list, spinner
 from app.operator.cli.service import opened, record, registry_of
+from app.terminal.failure import CommandFailed
+from app.terminal.output import as_json, print_json, print_list, spinner
 
 _NEWER: Final = "Start the services anew: those that run do not know it yet."
 _LOST: Final = "Who loses this key loses every key that it has encrypted: back the token up."

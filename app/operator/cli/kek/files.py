@@ -11,7 +11,7 @@ import hsm
 from app.errors import BadRequest
 from app.jose import encoding
 from app.jwk import load_public, require_sound
-from app.operator.cli.command import CommandFailed
+from app.terminal.failure import CommandFailed
 from hsm import Parcel, replace
 
 _FORMAT: Final = "jose-hsm kek 1"

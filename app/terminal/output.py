@@ -4,9 +4,13 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
+
+import click
+
+as_json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def print_json(value: Any) -> None:
@@ -29,6 +33,25 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         _print_for_people(head, lines)
     else:
         _print_for_scripts([head, *lines])
+
+
+def print_members(members: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print an object, a member on a line unless it is to be JSON."""
+    if as_json:
+        print_json(members)
+    else:
+        print_table(("member", "value"), ((name, cell(members[name])) for name in members))
+
+
+def cell(value: Any) -> Any:
+    """Return what a table has in place of an array or an object."""
+    match value:
+        case list():
+            return " ".join(map(str, map(cell, value)))
+        case dict():
+            return "; ".join(f"{name}: {cell(value[name])}" for name in value)
+        case _:
+            return value
 
 
 def _print_for_scripts(lines: Sequence[Sequence[str]]) -> None:
