@@ -9,6 +9,8 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 PREFIX: Final = "JOSE_HSM_"
+CLIENT: Final = frozenset({f"{PREFIX}URL", f"{PREFIX}API_TOKEN_FILE"})
+"""What the command line reads to ask a service; it is no setting of the service itself."""
 
 
 class ConfigError(ValueError):
@@ -101,7 +103,7 @@ def read(settings: Iterable[Field[Any]], env: Mapping[str, str]) -> dict[str, An
     """
     known = {name_of(one): one for one in settings}
     given = {name: value for name, value in env.items() if name.startswith(PREFIX) and value}
-    for name in given.keys() - known.keys():
+    for name in given.keys() - known.keys() - CLIENT:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
         raise ConfigError(f"unknown setting {name}; did you mean {nearest}?")
     return dict(_parsed(known, given))

@@ -15,7 +15,12 @@ as_json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSO
 
 def print_json(value: Any) -> None:
     """Print what a script reads."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(written(value))
+
+
+def written(value: Any) -> str:
+    """Return JSON as a script and a person can read it."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def print_list(title: str, items: Iterable[object]) -> None:

@@ -122,6 +122,18 @@ def test_the_registry_knows_nothing_of_those_who_use_it():
     assert _offences("app.registry", *forbidden) == []
 
 
+def test_who_asks_a_service_has_nothing_of_it():
+    """But for how JSON, base64url and the words of the API are written."""
+    rooms = {"app.client", "app.terminal"}
+    shared = {"app.compact_json", "app.jose", "app.rights", "app.settings"}
+    elsewhere = [name for name in MODULES if name.split(".")[0] == "hsm" or name.startswith("app.")]
+    forbidden = [
+        name for name in elsewhere if not any(_is_within(name, room) for room in rooms | shared)
+    ]
+    for room in rooms:
+        assert _offences(room, *forbidden, "flask", "marshmallow") == []
+
+
 def test_only_the_registry_knows_sql():
     assert _offences("app", "sqlalchemy", "alembic", but=("app.registry",)) == []
 

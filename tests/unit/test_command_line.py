@@ -14,6 +14,15 @@ from app.terminal.output import print_table, spinner
 from scripts.throwaway import ROOT
 
 SERVICE = {"flask", "werkzeug", "sqlalchemy", "marshmallow", "prometheus_client", "rich"}
+URL = "https://keys.example"
+AT_SERVICE = """
+import json, sys
+from app.operator.cli import jose_hsm
+for command in jose_hsm.at_service.values():
+    command.load()
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+LISTED: list[Any] = [*jose_hsm.commands.values(), *jose_hsm.at_service.values()]
 LOADED = """
 import json, sys
 from app.operator.cli import main
@@ -25,9 +34,14 @@ sys.exit(status)
 
 def imported(*arguments: str) -> set[str]:
     """The modules that a process has at the end of a command."""
+    return loaded(LOADED, json.dumps(arguments))
+
+
+def loaded(code: str, *arguments: str) -> set[str]:
+    """The modules that a process has, which says so at its end."""
     settings = {"PKCS11_MODULE": "/none", "TOKEN_LABEL": "none", "PIN_FILE": "/none"}
     done = subprocess.run(
-        [sys.executable, "-c", LOADED, json.dumps(arguments)],
+        [sys.executable, "-c", code, *arguments],
         env={**os.environ, **{f"JOSE_HSM_{name}": text for name, text in settings.items()}},
         cwd=ROOT,
         check=True,
@@ -48,12 +62,31 @@ def test_the_audit_log_is_verified_without_the_service(tmp_path):
     assert modules & SERVICE == set()
 
 
-@pytest.mark.parametrize("name", jose_hsm.commands)
-def test_the_list_says_of_a_command_what_the_command_says(name):
-    listed: Any = jose_hsm.commands[name]
-    command = listed.load()
+def test_the_commands_at_a_service_need_nothing_of_it():
+    assert loaded(AT_SERVICE) & (SERVICE | {"app.config", "hsm", "pkcs11", "cryptography"}) == set()
+
+
+@pytest.mark.parametrize("listed", LISTED, ids=[command.name for command in LISTED])
+def test_the_list_says_of_a_command_what_the_command_says(listed):
+    command, name = listed.load(), listed.name
     assert command.name == name
     assert command.help.partition("\n")[0] == listed.help
+
+
+COMPLETE = "import sys; from app.operator.cli import main; sys.exit(main())"
+
+
+def test_a_shell_completes_what_is_at_the_service_that_is_set():
+    typed = {"COMP_WORDS": "jose-hsm keys im", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPLETE],
+        env={**os.environ, "_JOSE_HSM_COMPLETE": "bash_complete", "JOSE_HSM_URL": URL, **typed},
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines() == ["plain,import"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("keys",), ("keys", "list", "--state", "x"), ("x",)])
@@ -74,7 +107,7 @@ def test_interruption_has_the_status_of_a_signal(monkeypatch, capsys):
     def interrupted(*_arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("app.operator.cli.import_module", interrupted)
+    monkeypatch.setattr("app.terminal.lazy.import_module", interrupted)
     assert main(["migrate"]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "jose-hsm: interrupted"
 

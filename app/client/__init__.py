@@ -1,0 +1,1 @@
+"""The command line at a service: its API as a person types it."""
