@@ -87,7 +87,7 @@ bench: ## Write docs/benchmarks, on a machine that does nothing else: [BENCH_ARG
 	@scripts/setup requirements-bench.lock
 	@exec $(BIN)/python -m scripts.bench $(BENCH_ARGS)
 
-pages: ## Write docs/openapi.json and its strict form, docs/api.md and docs/errors.md from the code
+pages: ## Write docs/openapi.json and its strict form, docs/api.md, docs/errors.md and the manual page from the code
 	@scripts/setup requirements-test.lock
 	@$(BIN)/python -m scripts.openapi
 

@@ -1,4 +1,4 @@
-"""Write what docs has of the interface: the OpenAPI documents and the pages made of them.
+"""Write what docs has of the interfaces: the OpenAPI documents, and pages made of what there is.
 
 python -m scripts.openapi
 """
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.man_page import man_page
 from scripts.openapi.document import document
 from scripts.openapi.pages import api_page, errors_page
 from scripts.openapi.plain import plain
@@ -23,6 +24,7 @@ def files() -> Mapping[Path, str]:
         docs / "openapi-strict.json": _json(whole),
         docs / "api.md": api_page(whole),
         docs / "errors.md": errors_page(),
+        docs / "jose-hsm.1": man_page(),
     }
 
 

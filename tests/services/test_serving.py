@@ -25,6 +25,7 @@ SOURCES = (
     "hsm",
     "docs/openapi.json",
     "docs/openapi-strict.json",
+    "docs/jose-hsm.1",
     "pyproject.toml",
     "README.md",
     "LICENSE",
@@ -54,6 +55,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(wheel) as file:
         file.extractall(directory)
     return directory
+
+
+def test_a_wheel_has_the_manual_page(installed):
+    (page,) = installed.glob("*.data/data/share/man/man1/jose-hsm.1")
+    assert page.read_bytes() == (ROOT / "docs" / "jose-hsm.1").read_bytes()
 
 
 @contextmanager
