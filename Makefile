@@ -71,9 +71,9 @@ kills: ## Kill workers while keys are created; nothing may be lost or left: [KIL
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m scripts.trials.kill_workers --kills $(KILLS)
 
-million: ## Make keys that the registry keeps, and see what they cost: [KEYS=1000000] [URL=postgresql+psycopg://…] [OUT=docs/benchmarks]
+million: ## Make keys that the registry keeps, and see what they cost: [KEYS=1000000] [URL=postgresql+psycopg://…] [OUT=docs/benchmarks] [STATE=… where they stay]
 	@scripts/setup $(if $(OUT),requirements-bench.lock,requirements-test.lock)
-	@exec $(BIN)/python -m scripts.trials.million --keys $(KEYS) $(if $(URL),--url $(URL)) $(if $(OUT),--out $(OUT))
+	@exec $(BIN)/python -m scripts.trials.million --keys $(KEYS) $(if $(URL),--url $(URL)) $(if $(OUT),--out $(OUT)) $(if $(STATE),--state $(STATE))
 
 warm: ## Compare one encryption with 10 and with 2,000 keys on the token
 	@scripts/setup requirements-test.lock

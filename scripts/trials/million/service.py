@@ -96,6 +96,7 @@ def beside(url: str | None) -> Iterator[str | None]:
     name = f"{make_url(url).database}_few"
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
+        connection.exec_driver_sql(f'DROP DATABASE IF EXISTS "{name}"')
         connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
         try:
             yield make_url(url).set(database=name).render_as_string(hide_password=False)
