@@ -66,6 +66,22 @@ class PublicHandle(Handle):
             raise FunctionFailed from error
 
 
+class LaterHandle(PublicHandle):
+    """A public key that becomes an object when one is needed: its numbers often do."""
+
+    __slots__ = ("_make",)
+    _make: Callable[[], int]
+
+    def __init__(self, numbers: PublicKey, make: Callable[[], int]) -> None:
+        object.__setattr__(self, "numbers", numbers)  # as frozen classes are filled
+        object.__setattr__(self, "_make", make)
+
+    @property
+    def value(self) -> int:
+        """The handle of the object, which ``make`` makes or has made."""
+        return self._make()
+
+
 class Key(
     _MIXINS.EncryptMixin,  # type: ignore[misc]  # not in the stubs
     _MIXINS.DecryptMixin,  # type: ignore[misc]  # not in the stubs

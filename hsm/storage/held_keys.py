@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from pkcs11 import Object, PKCS11Error
+from pkcs11.exceptions import SessionHandleInvalid
 
 from hsm.cryptoki.faults import Fault, fault_of, name_of
 from hsm.cryptoki.handles import Handle
@@ -19,9 +20,11 @@ from hsm.messages import KeyRef
 
 logger = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 
 class Unwrapped(NamedTuple):
-    """The objects of one key, and what is remembered of each."""
+    """The objects of one key that have been made so far, and what is remembered of each."""
 
     objects: Mapping[KeyObject, Object]
     handles: Mapping[KeyObject, Handle]
@@ -73,6 +76,16 @@ class HeldKeys:
             raise
         finally:
             self._give_back(held)
+
+    def added(self, session: Session, make: Callable[[Session], Result]) -> Result:
+        """Make another object of a key that is lent now and that ``session`` holds.
+
+        Raises ``SessionHandleInvalid`` if it has ended.
+        """
+        with self._session_lock:
+            if session is not self._session:
+                raise SessionHandleInvalid
+            return self._made(session, make)
 
     def kids(self) -> frozenset[UUID]:
         """Return which keys are unwrapped now."""
@@ -132,13 +145,16 @@ class HeldKeys:
     def _unwrapped(self, ref: KeyRef, unwrap: Callable[[Session], Unwrapped]) -> _Held:
         with self._session_lock:
             session = self._session = self._session or self._open_session()
-            try:
-                unwrapped = unwrap(session)
-            except PKCS11Error as error:
-                if fault_of(error) is Fault.SESSION_LOST:
-                    self._forget_all()
-                raise
+            unwrapped = self._made(session, unwrap)
         return _Held(ref=ref, session=session, unwrapped=unwrapped)
+
+    def _made(self, session: Session, make: Callable[[Session], Result]) -> Result:
+        try:
+            return make(session)
+        except PKCS11Error as error:
+            if fault_of(error) is Fault.SESSION_LOST:
+                self._forget_all()
+            raise
 
     def _wipe(self, dropped: Iterable[_Held]) -> None:
         """Destroy the objects of keys, unless the session that held them has ended."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from cryptography.hazmat.primitives.serialization import (
@@ -19,7 +19,16 @@ from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import PublicKey
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
-from hsm.cryptoki.handles import Cek, Handle, Key, PublicHandle, bind, handle_of, temporary
+from hsm.cryptoki.handles import (
+    Cek,
+    Handle,
+    Key,
+    LaterHandle,
+    PublicHandle,
+    bind,
+    handle_of,
+    temporary,
+)
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject, secrets_of
 from hsm.cryptoki.session import Session
@@ -89,7 +98,8 @@ class WrappedStore(Store):
     @contextmanager
     def lent(self, session: Session, ref: KeyRef, objects: Iterable[KeyObject]) -> Iterator[Keys]:
         """See ``Store``. Raises ``BrokenSeal`` if the row is not as we have left it."""
-        with self._held.lent(ref, partial(self.unwrapped, ref=ref)) as handles:
+        unwrap = partial(self.unwrapped, ref=ref, is_public_later=True)
+        with self._held.lent(ref, unwrap) as handles:
             yield Keys.bound(session, self._canary, [(each, handles[each]) for each in objects])
 
     def destroy(self, session: Session, ref: KeyRef) -> None:
@@ -132,26 +142,43 @@ class WrappedStore(Store):
             ]
             return self._blob(session, ref, keys, rest)
 
-    def unwrapped(self, session: Session, ref: KeyRef) -> Unwrapped:
-        """Make the objects of a key, once its seal is right; they are to be destroyed."""
+    def unwrapped(
+        self, session: Session, ref: KeyRef, *, is_public_later: bool = False
+    ) -> Unwrapped:
+        """Make the objects of a key, once its seal is right; they are to be destroyed.
+
+        Of a key that ``session`` holds the public half can be made later, by the first who uses
+        it: a signature needs no more than its numbers.
+        """
+        made: dict[KeyObject, Object] = {}
+        with _all_or_none(session, made):
+            public = self._unwrap(session, ref, made)
+            handles = {name: Handle(handle_of(each)) for name, each in made.items()}
+            if public is not None:
+                make = partial(self._public_handle, spec=ref.spec, public=public, made=made)
+                if is_public_later:
+                    handles[PUBLIC] = LaterHandle(public, partial(self._held.added, session, make))
+                else:
+                    handles[PUBLIC] = PublicHandle(make(session), public)
+        return Unwrapped(made, handles)
+
+    def _public_handle(
+        self, session: Session, spec: KeySpec, public: PublicKey, made: dict[KeyObject, Object]
+    ) -> int:
+        if PUBLIC not in made:
+            made[PUBLIC] = self._public(session, spec, public)
+        return handle_of(made[PUBLIC])
+
+    def _unwrap(
+        self, session: Session, ref: KeyRef, made: dict[KeyObject, Object]
+    ) -> PublicKey | None:
+        """Make what is not public, once the seal is right; return the public numbers of a pair."""
         kek, blob = self._require_sealed(session, ref)
         arguments = dict(self._arguments(ref.spec, self._templates))
         parts, rest = _unpacked(blob.octets, len(arguments))
-        made: dict[KeyObject, Object] = {}
-        handles: dict[KeyObject, Handle] = {}
-        try:
-            for (name, its), part in zip(arguments.items(), parts, strict=True):
-                made[name] = kek.unwrapped(session, part, **its)
-                handles[name] = Handle(handle_of(made[name]))
-            if rest:
-                public: Any = load_der_public_key(rest)
-                made[PUBLIC] = self._public(session, ref.spec, public)
-                handles[PUBLIC] = PublicHandle(handle_of(made[PUBLIC]), public)
-        except PKCS11Error:
-            for each in made.values():
-                session.destroy(each)
-            raise
-        return Unwrapped(made, handles)
+        for (name, its), part in zip(arguments.items(), parts, strict=True):
+            made[name] = kek.unwrapped(session, part, **its)
+        return cast(PublicKey, load_der_public_key(rest)) if rest else None
 
     def _require_sealed(self, session: Session, ref: KeyRef) -> tuple[Kek, Blob]:
         blob = ref.blob
@@ -213,6 +240,17 @@ class WrappedStore(Store):
 
     def _public(self, session: Session, spec: KeySpec, public: PublicKey) -> Object:
         return session.create_object(self._templates.imported_public(None, spec, public))
+
+
+@contextmanager
+def _all_or_none(session: Session, made: Mapping[KeyObject, Object]) -> Iterator[None]:
+    """Destroy the objects that are ``made`` in one ``with`` block, if it fails."""
+    try:
+        yield
+    except PKCS11Error:
+        for each in made.values():
+            session.destroy(each)
+        raise
 
 
 def _packed(parts: Iterable[bytes]) -> bytes:

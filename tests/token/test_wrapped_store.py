@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pkcs11 import Attribute, Mechanism, ObjectClass, PKCS11Error
-from pkcs11.exceptions import AttributeTypeInvalid
+from pkcs11.exceptions import AttributeTypeInvalid, ObjectHandleInvalid, SessionHandleInvalid
 
 from hsm import (
     ALGORITHMS,
@@ -339,6 +339,10 @@ def private_objects(session: Session) -> int:
     return len(session.find({Attribute.CLASS: ObjectClass.PRIVATE_KEY}))
 
 
+def public_objects(session: Session) -> int:
+    return len(session.find({Attribute.CLASS: ObjectClass.PUBLIC_KEY}))
+
+
 def test_the_least_recently_used_is_wiped(token, made, small):
     refs = [made(ES256) for _ in range(3)]
 
@@ -351,6 +355,38 @@ def test_the_least_recently_used_is_wiped(token, made, small):
 
     assert done(token, use) == 2
     assert small.held.kids() == {refs[0].kid, refs[2].kid}
+
+
+def test_the_public_half_is_an_object_from_its_first_use_until_it_is_wiped(token, made, small):
+    ref = made(ES256)
+
+    def use(_token: Token, session: Session) -> list[int]:
+        before, seen = public_objects(session), []
+        with small.store.lent(session, ref, [PRIVATE, PUBLIC]) as keys:
+            signature = keys.private.sign(bytes(32), mechanism=Mechanism.ECDSA)
+            assert keys.public.numbers
+            seen.append(public_objects(session))
+            for _ in range(2):
+                assert keys.public.verify(bytes(32), signature, mechanism=Mechanism.ECDSA)
+                seen.append(public_objects(session))
+        small.store.forget([ref.kid])
+        return [number - before for number in (*seen, public_objects(session))]
+
+    assert done(token, use) == [0, 1, 1, 0]
+
+
+def test_the_public_half_is_not_made_on_a_session_that_has_ended(token, made, small):
+    ref = made(ES256)
+
+    def use(_token: Token, session: Session) -> None:
+        with small.store.lent(session, ref, [PUBLIC]) as keys:
+            small.held._session.close()
+            small.held.keep_alive()
+            with pytest.raises(SessionHandleInvalid):
+                keys.public.verify(bytes(32), bytes(64), mechanism=Mechanism.ECDSA)
+
+    done(token, use)
+    assert not small.held.kids()
 
 
 @pytest.mark.parametrize("end", ["evicted", "forgotten", "destroyed"])
@@ -387,8 +423,10 @@ def test_threads_that_want_the_same_key_leave_one(token, made, small):
     def use(number: int) -> None:
         def sign(_token: Token, session: Session) -> None:
             for turn in range(20):
-                with small.store.lent(session, refs[(number + turn) % 4], [PRIVATE]) as keys:
-                    keys.private.sign(bytes(32), mechanism=Mechanism.ECDSA)
+                ref = refs[(number + turn) % 4]
+                with small.store.lent(session, ref, [PRIVATE, PUBLIC]) as keys:
+                    signature = keys.private.sign(bytes(32), mechanism=Mechanism.ECDSA)
+                    assert keys.public.verify(bytes(32), signature, mechanism=Mechanism.ECDSA)
 
         together.wait()
         done(token, sign)
@@ -422,6 +460,28 @@ def test_a_session_that_has_ended_is_noticed_before_it_is_used(token, made):
 
 
 def test_what_cannot_be_unwrapped_leaves_nothing(token, made, small, monkeypatch):
+    ref, unwrapped = made(CBC), Kek.unwrapped
+    seen: list[Any] = []
+
+    def fail(*arguments: Any, **named: Any) -> Any:
+        if seen:
+            raise PKCS11Error
+        seen.append(unwrapped(*arguments, **named))
+        return seen[0]
+
+    monkeypatch.setattr(Kek, "unwrapped", fail)
+
+    def use(_token: Token, session: Session) -> None:
+        with pytest.raises(PKCS11Error), small.store.lent(session, ref, objects_of(CBC)):
+            pass
+        with pytest.raises(ObjectHandleInvalid):
+            session.read(seen[0], Attribute.SIGN)
+
+    done(token, use)
+    assert small.held.kids() == frozenset()
+
+
+def test_a_public_half_that_is_not_made_leaves_no_private_one(token, made, small, monkeypatch):
     ref = made(ES256)
 
     def fail(*_arguments: Any) -> Any:
@@ -431,9 +491,8 @@ def test_what_cannot_be_unwrapped_leaves_nothing(token, made, small, monkeypatch
 
     def use(_token: Token, session: Session) -> int:
         before = private_objects(session)
-        with pytest.raises(PKCS11Error), small.store.lent(session, ref, [PRIVATE]):
-            pass
+        with pytest.raises(PKCS11Error):
+            small.store.unwrapped(session, ref)
         return private_objects(session) - before
 
     assert done(token, use) == 0
-    assert small.held.kids() == frozenset()
