@@ -4,6 +4,7 @@ import hashlib
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -64,6 +65,7 @@ def _asked_for(key: Key) -> dict[str, Any]:
     return digest | after | storage
 
 
+@lru_cache
 def signs(spec: hsm.KeySpec) -> bool:
     """Tell whether such keys make signatures that a public key verifies."""
     return any(row.name in hsm.SIGNATURES for row in spec.algorithms)

@@ -142,6 +142,8 @@ def spec_of(row: Any) -> KeySpec:
 
 def record_of(row: Any) -> Key:
     """Return the key of a row, or of those columns that operations need."""
+    # SQLAlchemy takes long to say that a row does not have a column: it is asked once.
+    more = row if hasattr(row, "created_at") else None
     expires_at = instant(row.expires_at)
     is_over = row.state == State.ACTIVE and expires_at and expires_at <= datetime.now(UTC)
     return Key(
@@ -154,14 +156,14 @@ def record_of(row: Any) -> Key:
         state=State.DEACTIVATED if is_over else State(row.state),
         public_jwk=row.public_jwk,
         alias=row.alias,
-        certificates=getattr(row, "certificates", None) or (),
-        name=getattr(row, "name", None),
-        created_at=instant(getattr(row, "created_at", None)),
-        activated_at=instant(getattr(row, "activated_at", None)),
-        deactivated_at=expires_at if is_over else instant(getattr(row, "deactivated_at", None)),
+        certificates=getattr(more, "certificates", None) or (),
+        name=getattr(more, "name", None),
+        created_at=instant(getattr(more, "created_at", None)),
+        activated_at=instant(getattr(more, "activated_at", None)),
+        deactivated_at=expires_at if is_over else instant(getattr(more, "deactivated_at", None)),
         expires_at=expires_at,
-        destroy_after=_duration(getattr(row, "destroy_after", None)),
-        destroy_at=instant(getattr(row, "destroy_at", None)),
+        destroy_after=_duration(getattr(more, "destroy_after", None)),
+        destroy_at=instant(getattr(more, "destroy_at", None)),
         storage=Storage(row.storage),
         blob=_blob(row),
     )

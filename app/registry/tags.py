@@ -11,6 +11,7 @@ from sqlalchemy import (
     Connection,
     Select,
     and_,
+    bindparam,
     delete,
     func,
     insert,
@@ -27,6 +28,7 @@ from app.registry.tables import keys, keysets, tags, versions
 from hsm import CryptoFailure
 
 _PUBLIC: Final = (State.ACTIVE, State.DEACTIVATED)
+_OF_ALL: Final = select(tags).where(tags.c.kid.in_(bindparam("kids", expanding=True)))
 _PUBLISHING: Final = 0x6A776B73  # any number that means the same to all
 
 
@@ -74,11 +76,10 @@ class Tags:
 
     def of_all(self, kids: Iterable[UUID]) -> Mapping[UUID, list[str]]:
         """Return the tags of several keys, sorted."""
-        names = [str(kid) for kid in kids]
-        query = select(tags).where(tags.c.kid.in_(names))
+        its = {"kids": list(map(str, kids))}
         found: dict[UUID, list[str]] = {}
         with self._database.reading() as connection:
-            for row in connection.execute(query):
+            for row in connection.execute(_OF_ALL, its):
                 found.setdefault(UUID(row.kid), []).append(row.tag)
         return {kid: sorted(its) for kid, its in found.items()}
 

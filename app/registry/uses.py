@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, literal, not_, select
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, literal, not_, select
 
 from app.errors import RegistryUnavailable
 from app.registry.databases.database import Database
@@ -19,6 +19,7 @@ _DAY_SECONDS: Final = 86_400
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 _MOST_NOTED: Final = 65_536
 _BATCH: Final = 1000
+_OF_ALL: Final = select(uses).where(uses.c.kid.in_(bindparam("kids", expanding=True)))
 
 
 class Uses:
@@ -57,9 +58,9 @@ class Uses:
 
     def of_all(self, kids: Collection[UUID]) -> Mapping[UUID, date]:
         """Return the day of each of ``kids`` that has been used."""
-        query = select(uses).where(uses.c.kid.in_(list(map(str, kids))))
+        its = {"kids": list(map(str, kids))}
         with self._database.reading() as connection:
-            return {UUID(row.kid): row.day for row in connection.execute(query)}
+            return {UUID(row.kid): row.day for row in connection.execute(_OF_ALL, its)}
 
 
 def write_use(connection: Connection, kids: Sequence[str], day: date) -> None:
