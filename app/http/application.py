@@ -1,12 +1,13 @@
 """Flask, without what it finds out anew for each request, and with JSON that is written faster."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import orjson
 from flask import Flask, Request, Response
+from flask import request as flask_request
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.datastructures import Headers
@@ -14,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter, Rule
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _MATCHED: Final = (
     *("HTTP_HOST", "wsgi.url_scheme", "SCRIPT_NAME", "PATH_INFO", "REQUEST_METHOD"),
@@ -22,15 +23,28 @@ _MATCHED: Final = (
 )
 """What Werkzeug matches by, and takes the name of the host from."""
 _MOST_KNOWN: Final = 256
+_BARE: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+
+Before = Callable[[], Any]
+After = Callable[[Response], Response]
 
 
 class JsonResponse(Response):
-    """An answer whose headers are whole as soon as it is made."""
+    """An answer whose headers are whole as soon as it is made, and so is its ``body``."""
 
-    def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:
-        """Return them; Werkzeug would look for a length to add and a location to complete."""
-        is_bare = self.status_code in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
-        return super().get_wsgi_headers(environ) if is_bare else self.headers
+    def __init__(self, body: bytes) -> None:
+        """Make it with 200; Werkzeug would find out what it knows already."""
+        length = ("Content-Length", str(len(body)))
+        super().__init__([body], headers=Headers([("Content-Type", "application/json"), length]))
+
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        """Answer; Werkzeug would look for a length to add and a location to complete."""
+        if self.status_code in _BARE or environ["REQUEST_METHOD"] == "HEAD":
+            return super().__call__(environ, start_response)
+        start_response(self.status, self.headers.to_wsgi_list())
+        return cast(list[bytes], self.response)
 
 
 class Responses(DefaultJSONProvider):
@@ -52,7 +66,7 @@ class Responses(DefaultJSONProvider):
         """Return an answer with one value as its body."""
         if len(args) != 1 or kwargs:
             return cast(Response, super().response(*args, **kwargs))
-        return JsonResponse(f"{self.dumps(*args)}\n", mimetype=self.mimetype)
+        return JsonResponse(b"%b\n" % self.dumps(*args).encode("utf-8"))
 
 
 class NoSessions(SessionInterface):
@@ -77,6 +91,13 @@ class _Known(NamedTuple):
         return self.rule, {}
 
 
+class _Hooks(NamedTuple):
+    """What is called before and after a view, in this order."""
+
+    before: tuple[Before, ...]
+    after: tuple[After, ...]
+
+
 class Path(Rule):
     """A rule for matching: what builds URLs by it is compiled only when one is built.
 
@@ -93,7 +114,11 @@ class Path(Rule):
 
 
 class Application(Flask):
-    """An application without ``async`` views, whose paths without arguments are matched once."""
+    """An application whose paths without arguments, and whose hooks, are looked up once.
+
+    It has no ``async`` views, no sessions, no preprocessors of URLs, and nothing that is called
+    when a request is torn down.
+    """
 
     url_rule_class = Path
 
@@ -101,10 +126,52 @@ class Application(Flask):
         super().__init__(name, static_folder=None)
         self.session_interface = NoSessions()
         self._known: dict[tuple[Any, ...], _Known] = {}
+        self._hooks: dict[str | None, _Hooks] = {}
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``func``: Flask would look each time whether it is ``async``."""
         return func
+
+    def preprocess_request(self) -> Any:
+        """Return what the first hook answers that does, instead of the view."""
+        for hook in self._own_hooks().before:
+            if (answer := hook()) is not None:
+                return answer
+        return None
+
+    def make_response(self, rv: Any) -> Response:
+        """Return the answer that ``rv`` stands for, which is the body of one for most views."""
+        if type(rv) is dict:
+            return cast(Response, self.json.response(rv))
+        return super().make_response(rv)
+
+    def process_response(self, response: Response) -> Response:
+        """Return what the hooks make of ``response``."""
+        for hook in self._own_hooks().after:
+            response = hook(response)
+        return response
+
+    def do_teardown_request(self, exc: BaseException | None = None) -> None:
+        """Do nothing: Flask would look for what to call, and for listeners."""
+
+    def do_teardown_appcontext(self, exc: BaseException | None = None) -> None:
+        """Do nothing, as above."""
+
+    def _own_hooks(self) -> _Hooks:
+        """Return the hooks of the current request, those of its blueprint with those of all."""
+        endpoint = flask_request.endpoint
+        hooks = self._hooks.get(endpoint)
+        if hooks is None:
+            hooks = self._hooks[endpoint] = self._hooks_of(flask_request.blueprint)
+        return hooks
+
+    def _hooks_of(self, blueprint: str | None) -> _Hooks:
+        names = (None,) if blueprint is None else (None, blueprint)
+        before, after = self.before_request_funcs, self.after_request_funcs
+        return _Hooks(
+            tuple(hook for name in names for hook in before.get(name, ())),
+            tuple(hook for name in reversed(names) for hook in reversed(after.get(name, ()))),
+        )
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Return what Flask matches the path with."""

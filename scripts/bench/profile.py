@@ -46,7 +46,7 @@ PARTS: Final = (
     ),
     ("token: python-pkcs11 and SoftHSM", "pkcs11", ["Session.generate_random"]),
     ("answer: dump", "app.schemas.schema", ["ResponseSchema.dump"]),
-    ("answer: JSON", "flask", ["Flask.make_response"]),
+    ("answer: JSON", "app.http.application", ["Application.make_response"]),
     ("log", "logging", ["Logger.handle"]),
 )
 

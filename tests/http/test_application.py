@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
-from flask import Flask, Response, jsonify, request, session
+from flask import Blueprint, Flask, Response, abort, jsonify, request, session
 from werkzeug.exceptions import HTTPException
 
 from app.http.application import _MOST_KNOWN, Application, JsonResponse, Responses
@@ -148,6 +149,13 @@ def test_flask_raises_what_has_no_route(ours):
         assert isinstance(request.routing_exception, HTTPException)
 
 
+def answered(application: Any, environ: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what a server is told by WSGI: the status, the headers and the body."""
+    told: list[Any] = []
+    body = b"".join(application(environ, lambda status, headers: told.extend((status, headers))))
+    return (*told, body)
+
+
 @pytest.mark.parametrize("status", [200, 201, 204, 304, 400, 404, 422, 429, 503])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 def test_headers_of_json_are_those_that_werkzeug_finds(ours, method, status):
@@ -158,8 +166,9 @@ def test_headers_of_json_are_those_that_werkzeug_finds(ours, method, status):
         response.headers.add("Retry-After", "2")
         environ = request.environ
         assert isinstance(response, JsonResponse)
-        found = response.get_wsgi_headers(environ)
-        assert found.to_wsgi_list() == Response.get_wsgi_headers(response, environ).to_wsgi_list()
+        assert answered(response, environ) == answered(
+            partial(Response.__call__, response), environ
+        )
         assert response.get_data() == '{"text":"ä","list":[1]}\n'.encode()
 
 
@@ -169,6 +178,56 @@ def test_json_of_other_than_one_value_is_as_with_flask(ours):
         assert jsonify(a=1).get_data() == b'{"a":1}\n'
         assert jsonify(1, 2).get_data() == b"[1,2]\n"
         assert jsonify().get_data() == b"null\n"
+
+
+HOOKED = ("/pages/one", "/pages/other", "/bare", "/none", "/pages/refused", "/stopped")
+
+
+def hooked(app: Flask) -> tuple[Flask, list[str]]:
+    """Return ``app`` with hooks of its own and of a blueprint, and what was called."""
+    called: list[str] = []
+
+    def hook(name: str, answer: Any = None) -> Callable[..., Any]:
+        def act(response: Any = answer) -> Any:
+            called.append(name)
+            return response
+
+        return act
+
+    def refuse() -> Any:
+        abort(403)
+
+    pages = Blueprint("pages", __name__)
+    for name in ("first", "second"):
+        app.before_request(hook(f"{name} before"))
+        app.after_request(hook(f"{name} after"))
+        pages.before_request(hook(f"{name} before pages"))
+        pages.after_request(hook(f"{name} after pages"))
+    app.before_request(lambda: "stopped" if request.path == "/stopped" else None)
+    for path in ("/one", "/other"):
+        pages.add_url_rule(path, path[1:], hook(path, {"path": path}))
+    pages.add_url_rule("/refused", "refused", refuse)
+    app.register_blueprint(pages, url_prefix="/pages")
+    for path in ("/bare", "/stopped"):
+        app.add_url_rule(path, path[1:], hook(path, {"path": path}))
+    return app, called
+
+
+def test_hooks_are_called_as_flask_calls_them_the_first_time_and_the_next():
+    (flask, expected), (ours, called) = hooked(Flask("app")), hooked(Application("app"))
+    for path in HOOKED * 2:
+        answers = [app.test_client().get(path) for app in (flask, ours)]
+        assert answers[0].status == answers[1].status
+        assert answers[0].get_data() == answers[1].get_data()
+        assert called == expected, path
+    assert {"first before pages", "/one", "second after"} <= set(called)
+
+
+def test_the_service_has_nothing_that_is_left_out(application):
+    assert not application.url_value_preprocessors
+    assert not application.teardown_request_funcs
+    assert not application.teardown_appcontext_funcs
+    assert not any("." in name for name in application.blueprints)  # none is inside another
 
 
 def test_no_session_keeps_anything(ours):
