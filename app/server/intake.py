@@ -121,7 +121,7 @@ class Intake:
     def rest(self) -> bytes:
         """Return what has come of the next request, once ``body`` was called."""
         rest: bytes = self._unreader.take_buffered()
-        return rest
+        return bytes(self._held) or rest
 
     def _look(self) -> None:
         """Have gunicorn parse the header section when it may be whole, or wrong.
@@ -166,6 +166,11 @@ class Intake:
         return not is_over and len(self._held) > _MOST_FRAMED_BYTES
 
     def _read_body(self) -> Any:
+        if self._chunks is None:
+            size = self._reader.reader.length
+            body = io.BytesIO(memoryview(self._held)[:size])
+            del self._held[:size]
+            return body
         self._unreader.unread(bytes(self._held))
         self._held.clear()
         try:
