@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import hsm
 from app.kid import is_kid
+from app.rights import Principal
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._~+/=-]{1,128}", re.ASCII)
 _TRACEPARENT: Final = re.compile(
@@ -37,6 +38,7 @@ class RequestRecord:
         "new_kid",
         "new_kids",
         "parts",
+        "principal",
         "queue_seconds",
         "request_id",
         "started",
@@ -49,6 +51,8 @@ class RequestRecord:
         is_given = request_id and _REQUEST_ID.fullmatch(request_id)
         self.request_id = request_id if is_given else os.urandom(16).hex()
         self.trace_id = trace_id
+        self.principal: Principal | None = None
+        """Who is calling, once that is known."""
         self.kid: str | None = None
         self.kids: list[str] = []  # of a message that several keys have made
         self.new_kid: str | None = None
@@ -70,7 +74,9 @@ class RequestRecord:
 
     def part(self) -> "RequestRecord":
         """Return the record of one part of the request."""
-        return RequestRecord(self.request_id, self.trace_id)
+        part = RequestRecord(self.request_id, self.trace_id)
+        part.principal = self.principal
+        return part
 
     def gather(
         self, answered: Mapping[tuple[str, int], int], parts: Iterable["RequestRecord"]
@@ -119,6 +125,12 @@ def end() -> None:
 def switch(record: RequestRecord) -> None:
     """Go on with the record of a part of the request, or of the whole again."""
     _current.set(record)
+
+
+def authenticated_as(principal: Principal) -> None:
+    """Note who is calling."""
+    if record := _current.get():
+        record.principal = principal
 
 
 def current() -> RequestRecord | None:

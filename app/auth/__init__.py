@@ -2,21 +2,21 @@
 
 from typing import Final
 
-from flask import g
-
+from app import current_request
 from app.rights import Principal
 
 ANONYMOUS: Final = "anonymous"
-_NOBODY: Final = Principal("")
 
 
 def principal() -> Principal:
-    """Return the principal of the current request, which has been authenticated."""
-    found: Principal = g.principal
+    """Return the principal of the current request; raise ``LookupError`` if it has none."""
+    found = caller()
+    if found is None:
+        raise LookupError("the request has not been authenticated")
     return found
 
 
 def caller() -> Principal | None:
     """Return the principal for a log; ``None`` for a request that has not been authenticated."""
-    found: Principal | None = g.get("principal")
-    return found
+    record = current_request.current()
+    return record.principal if record else None

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Final
 
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Request, Response, request
 
+from app import current_request
 from app.auth import ANONYMOUS
 from app.auth.api_tokens import TokenWay
 from app.auth.attempts import Attempts
@@ -42,6 +43,7 @@ class Authenticator:
         audience: Audience,
     ) -> None:
         self._roles = Roles.of(config)
+        self._anonymous = self._roles.principal(ANONYMOUS)
         self._proxy = proxy
         self._address = address
         self._audience = audience
@@ -56,7 +58,7 @@ class Authenticator:
 
     def _authenticate(self) -> None:
         if request.endpoint not in self._audience.everybody:
-            g.principal = self.principal(request)
+            current_request.authenticated_as(self.principal(request))
 
     def _challenge(self, response: Response) -> Response:
         if response.status_code == HTTPStatus.UNAUTHORIZED:
@@ -79,7 +81,7 @@ class Authenticator:
     def principal(self, request: Request) -> Principal:
         """Return who is calling; raise ``Unauthorized`` or ``TooManyFailures``."""
         if not self._ways:
-            return self._roles.principal(ANONYMOUS)
+            return self._anonymous
         for way in self._ways:
             claim = way.claim(request)
             if claim is not None:

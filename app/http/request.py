@@ -49,8 +49,9 @@ def keysets() -> KeySetCatalogue:
 
 def perform(operation: MessageOperation) -> dict[str, Any]:
     """Answer a request for one operation on a message."""
-    body = operation.load(members(), offers())
-    return operation.perform(keyring().use, principal(), body)
+    serving = service()
+    body = operation.load(members(), _offers(serving))
+    return operation.perform(serving.keyring.use, principal(), body)
 
 
 def load(schema: RequestSchema) -> Any:
@@ -63,8 +64,9 @@ def members() -> dict[str, Any]:
     environ = request.environ
     if environ.get("HTTP_CONTENT_ENCODING") or not _is_json(environ.get("CONTENT_TYPE", "")):
         raise UnsupportedMediaType
-    text = request_body.read()
-    g.idempotent = _idempotent(text)
+    text = request_body.read(environ)
+    if (key := environ.get("HTTP_IDEMPOTENCY_KEY")) is not None:
+        g.idempotent = IdempotentRequest.of(principal(), key, request.path, text)
     _require_few_values(text)
     try:
         return strict_json.loads(text)
@@ -96,14 +98,13 @@ def idempotent() -> IdempotentRequest | None:
     return found
 
 
-def _idempotent(body: bytes) -> IdempotentRequest | None:
-    key = request.environ.get("HTTP_IDEMPOTENCY_KEY")
-    return None if key is None else IdempotentRequest.of(principal(), key, request.path, body)
-
-
 def offers() -> Offers:
     """Return what the token offers; nothing is known while it is away."""
+    return _offers(service())
+
+
+def _offers(serving: Service) -> Offers:
     try:
-        return service().hsm.offers()
+        return serving.hsm.offers()
     except TokenUnavailable:
         return {}

@@ -1,11 +1,13 @@
 """Request bodies as the server hands them over: whole, or with the reason why they are not."""
 
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
-from flask import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from app.config import MAX_BODY_BYTES
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 
 class BodyWanted(BaseException):
@@ -27,12 +29,11 @@ class Unreadable:
         raise self._error
 
 
-def read() -> bytes:
-    """Return the body, however it was framed.
+def read(environ: "WSGIEnvironment") -> bytes:
+    """Return the body of the request, however it was framed.
 
     Raises ``RequestEntityTooLarge`` above the limit and ``BadRequest`` if it is broken off.
     """
-    environ = request.environ
     # The server has made sure that it is a number; nothing is said of a chunked body.
     if int(environ.get("CONTENT_LENGTH") or 0) > MAX_BODY_BYTES:
         raise RequestEntityTooLarge

@@ -62,7 +62,7 @@ class Requests:
         seconds = time.perf_counter() - current.started
         response.headers.add("X-Request-Id", current.request_id)
         if self._is_timing_sent:
-            response.headers["Server-Timing"] = _timing(current, seconds)
+            response.headers.add("Server-Timing", _timing(current, seconds))
         self._metrics.answered(endpoint or NO_ENDPOINT, response.status_code, seconds)
         level = "debug" if endpoint in self._quiet else "info"
         if level in self._levels:

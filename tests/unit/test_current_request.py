@@ -3,6 +3,8 @@
 import pytest
 
 from app import current_request
+from app.auth import caller, principal
+from app.rights import Principal
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 REST = f"{TRACE_ID}-00f067aa0ba902b7-01"
@@ -39,3 +41,22 @@ def test_what_is_none_is_ignored(traceparent):
         assert record.ids() == {"request_id": "mine"}
     finally:
         current_request.end()
+
+
+def test_whoever_calls_is_known_from_then_on_in_each_part_too():
+    whole = current_request.begin()
+    try:
+        assert caller() is None
+        current_request.authenticated_as(Principal("token:a"))
+        current_request.switch(whole.part())
+        assert principal() == "token:a"
+    finally:
+        current_request.end()
+
+
+def test_nobody_is_taken_for_somebody():
+    for act in (current_request.end, current_request.begin):
+        act()
+        with pytest.raises(LookupError):
+            principal()
+    current_request.end()
