@@ -141,8 +141,7 @@ class Registry:
 
     def find(self, kid: UUID) -> Key | None:
         """Return the visible key that ``kid`` names, as its kid or as its public one."""
-        with self._database.translated(), legible():
-            found: Key | None = self._lookup.one(kid=str(kid))
+        found: Key | None = self._database.one(self._lookup, kid=str(kid))
         return found
 
     def find_for(self, principal: str, operation: str, kid: str) -> Found | None:
@@ -155,10 +154,9 @@ class Registry:
         lookup = self._lookup_for if is_kid(kid) else self._lookup_called_for
         if isinstance(kid, KeySetName):
             lookup, kid = self._lookup_current_for, kid.name
-        with self._database.translated(), legible():
-            found: Found | None = lookup.one(
-                kid=kid, principal=str(principal), operation=str(operation)
-            )
+        found: Found | None = self._database.one(
+            lookup, kid=kid, principal=str(principal), operation=str(operation)
+        )
         return found
 
     def find_all_for(
