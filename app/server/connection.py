@@ -94,7 +94,7 @@ class Connection:
     def renew(self, cfg: Any) -> Intake:
         """Be ready for the next request, whose beginning may have come with the last one."""
         came_already = self.intake.rest()
-        self.intake = Intake(cfg, self.client, self.requests + 1)
+        self.intake = Intake(cfg, self.client, self.requests + 1, self.intake.request)
         self.outcome = Outcome.BEGUN
         if came_already:
             self.take(came_already)

@@ -4,6 +4,7 @@ import io
 import re
 from contextlib import suppress
 from enum import Enum, auto
+from types import MappingProxyType
 from typing import Any, Final
 
 from gunicorn.http.body import ChunkedReader
@@ -17,10 +18,14 @@ from app.errors import BadRequest
 from app.http.request_body import BodyWanted, Unreadable
 from app.server.framing import common_head
 from app.server.framing.chunks import Chunks
+from app.server.framing.common_head import CommonHead
 
 # The end of a header section; after a bare LF, too, gunicorn waits for nothing more.
 _END: Final = re.compile(rb"\r\n\r\n|(?<!\r)\n")
 _MOST_FRAMED_BYTES: Final = 2 * MAX_BODY_BYTES  # sizes and extensions of the chunks with it
+_OF_ONE_REQUEST: Final = MappingProxyType(
+    {"body": None, "unreader": None, "must_close": False, "_expected_100_continue": False}
+)
 _BROKEN: Final = "The body is broken off: fewer bytes came than were announced"
 
 
@@ -48,28 +53,50 @@ class _Request(Request):  # type: ignore[misc]  # gunicorn has no types
 
     def _parse_python(self, unreader: Any, buf: bytearray) -> Any:
         data = bytes(buf)
-        most_bytes = min(self.limit_request_line or len(data), self.limit_request_field_size)
-        head = common_head.read(data, most_bytes=most_bytes, but=self.cfg.secure_scheme_headers)
-        if head is None or len(head.fields) > self.limit_request_fields:
+        head = self.head_of(data)
+        if head is None:
             return super()._parse_python(unreader, buf)
         self.is_common = True
-        self.method, self.uri, self.path, self.headers = (
-            head.method,
-            head.path,
-            head.path,
-            head.fields,
-        )
+        self._take(head)
         self.query = self.fragment = ""
         self.version = (1, 1)
         return data[head.size_bytes :]
 
+    def head_of(self, data: bytes) -> CommonHead | None:
+        """Return the header section that ``data`` begins with, if it is a common one."""
+        most_bytes = min(self.limit_request_line or len(data), self.limit_request_field_size)
+        head = common_head.read(data, most_bytes=most_bytes, but=self.cfg.secure_scheme_headers)
+        return head if head and len(head.fields) <= self.limit_request_fields else None
+
+    def next(self, head: CommonHead) -> "_Request":
+        """Return what gunicorn would make of ``head`` on the same connection.
+
+        Of two common requests whose framing says nothing unusual only that differs.
+        """
+        request = _Request.__new__(_Request)
+        request.__dict__.update(vars(self), **_OF_ONE_REQUEST, trailers=[])
+        request.req_number = self.req_number + 1
+        request._take(head)  # noqa: SLF001  # its own
+        return request
+
+    def _take(self, head: CommonHead) -> None:
+        self.method, self.headers = head.method, head.fields
+        self.uri = self.path = head.path
+
 
 class Intake:
-    """Collects one request; bytes may come in any pieces, from whoever has the connection."""
+    """Collects one request; bytes may come in any pieces, from whoever has the connection.
 
-    def __init__(self, cfg: Any, client: Any, number: int) -> None:
+    ``last`` is the one before on the same connection.
+    """
+
+    def __init__(self, cfg: Any, client: Any, number: int, last: Any = None) -> None:
         self.request: Any = None
         self.number = number
+        is_example = last is not None and last.is_common and not last.proxy_protocol_info
+        self._example: _Request | None = last if is_example else None
+        if last is not None:
+            last.body = None  # perhaps large, and read
         self.progress = Progress.UNDER_WAY
         self._cfg = cfg
         self._client = client
@@ -77,6 +104,9 @@ class Intake:
         self._searched = 0
         self._next_look = 1
         self._body: Any = None  # kept for when the application is asked again
+        self._body_bytes = 0
+        self._chunks: Chunks | None = None
+        self._is_expected = False
 
     @property
     def held_bytes(self) -> int:
@@ -120,8 +150,8 @@ class Intake:
 
     def rest(self) -> bytes:
         """Return what has come of the next request, once ``body`` was called."""
-        rest: bytes = self._unreader.take_buffered()
-        return bytes(self._held) or rest
+        rest: bytes = self._unreader.take_buffered() if self._chunks else bytes(self._held)
+        return rest
 
     def _look(self) -> None:
         """Have gunicorn parse the header section when it may be whole, or wrong.
@@ -134,23 +164,38 @@ class Intake:
         if end is None and len(self._held) < self._next_look:
             return
         self._next_look = 2 * len(self._held)
-        unreader = IterUnreader([bytes(self._held)])
+        data = bytes(self._held)
+        if self._example and self._is_like(self._example, data):
+            return
+        unreader = IterUnreader([data])
         with suppress(NoMoreData):
             request = _Request(self._cfg, unreader, self._client, self.number)
             _require_host(request)
             self._accept(request, unreader)
 
+    def _is_like(self, example: _Request, data: bytes) -> bool:
+        """Tell whether ``data`` begins a request of which all but the header section is known."""
+        head = example.head_of(data)
+        if head is None or "HOST" not in head.names or (size := head.body_bytes) is None:
+            return False
+        self.request, self._body_bytes = example.next(head), size
+        self._held = bytearray(data[head.size_bytes :])
+        return True
+
     def _accept(self, request: Any, unreader: Any) -> None:
         self.request, self._reader, self._unreader = request, request.body, unreader
         self._held = bytearray(unreader.take_buffered())
-        self._chunks = Chunks() if isinstance(request.body.reader, ChunkedReader) else None
+        if isinstance(request.body.reader, ChunkedReader):
+            self._chunks = Chunks()
+        else:
+            self._body_bytes = request.body.reader.length
         self._is_expected = request.version >= (1, 1) and any(
             name == "EXPECT" and value.lower() == "100-continue" for name, value in request.headers
         )
 
     def _measured(self) -> Progress:
         if self._chunks is None:
-            announced: int = self._reader.reader.length
+            announced = self._body_bytes
             is_over = len(self._held) >= announced
         else:
             is_over = self._chunks.is_over(self._held)
@@ -167,9 +212,8 @@ class Intake:
 
     def _read_body(self) -> Any:
         if self._chunks is None:
-            size = self._reader.reader.length
-            body = io.BytesIO(memoryview(self._held)[:size])
-            del self._held[:size]
+            body = io.BytesIO(memoryview(self._held)[: self._body_bytes])
+            del self._held[: self._body_bytes]
             return body
         self._unreader.unread(bytes(self._held))
         self._held.clear()

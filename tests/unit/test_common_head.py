@@ -11,9 +11,10 @@ from gunicorn.http.errors import ConfigurationProblem, NoMoreData, ParseExceptio
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
+from app.errors import BadRequest
 from app.server.environ import Environ
 from app.server.framing import common_head
-from app.server.intake import _Request
+from app.server.intake import Intake, Progress, _Request
 
 CLIENT = ("127.0.0.1", 1)
 SEED = 19
@@ -159,6 +160,58 @@ def test_the_limits_of_gunicorn_hold(cfg, setting, value):
 def test_a_field_that_means_something_to_gunicorn_is_left_to_it():
     data = b"GET /a HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n"
     assert common_head.read(data, most_bytes=8190, but={"X-FORWARDED-PROTO": "https"}) is None
+
+
+def taken(cfg: Config, data: bytes, last: Any) -> Any:
+    """Return all that is known of the request that comes after ``last``, or how it is refused."""
+    intake = Intake(cfg, CLIENT, 2, last)
+    try:
+        intake.add(data)
+    except ParseException as error:
+        return type(error)
+    if intake.request is None:
+        return intake.progress
+    known = {name: value for name, value in vars(intake.request).items() if name not in READERS}
+    if intake.progress is not Progress.WHOLE:
+        return known, intake.progress
+    try:
+        body = intake.body().read()
+    except BadRequest:
+        return known, intake.progress
+    return known, body, intake.rest(), intake.progress, intake.request.should_close()
+
+
+READERS = {"body", "unreader", "cfg", "is_common"}
+
+
+def first(cfg: Config, data: bytes) -> Any:
+    return _Request(cfg, IterUnreader([data]), CLIENT, 1)
+
+
+@pytest.mark.parametrize("before", [data for data in COMMON if b" close" not in data])
+def test_a_request_is_the_same_whichever_came_before_it(cfg, before):
+    last = first(cfg, before)
+    last.trailers.append(("T", "1"))
+    last.force_close()
+    chance = random.Random(SEED)
+    for data in (*COMMON, *ODD, *ODD_FIELDS, *(mutated(before, chance) for _ in range(1_000))):
+        assert taken(cfg, data, last) == taken(cfg, data, None), data
+
+
+def test_gunicorn_is_not_asked_again_for_a_request_like_the_last_one(cfg, monkeypatch):
+    last = first(cfg, COMMON[1])
+    monkeypatch.setattr("app.server.intake._Request.__init__", None)
+    known, body, rest, progress, is_closed = taken(cfg, COMMON[1], last)
+    assert (known["req_number"], known["path"], body) == (2, "/v1/crypto/mac", b"{}")
+    assert (rest, progress, is_closed) == (b"GET / HTTP/1.1\r\n", Progress.WHOLE, False)
+
+
+def test_what_a_proxy_says_of_one_request_is_no_example(cfg):
+    behind = Config()
+    behind.set("proxy_protocol", "auto")
+    behind.set("http_parser", "python")
+    last = first(behind, b"PROXY TCP4 192.0.2.1 192.0.2.2 3 4\r\n" + COMMON[0])
+    assert taken(behind, COMMON[0], last) == taken(behind, COMMON[0], None)
 
 
 PEERS: dict[str, tuple[Any, Any]] = {

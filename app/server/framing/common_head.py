@@ -4,16 +4,19 @@ Of each that is read here gunicorn makes the same. What is odd in any way is not
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from typing import Final, NamedTuple
 
 _MOST_BYTES: Final = 4096
 # In a path nothing is encoded, and there is no query. Names have letters and hyphens; values are
 # visible ASCII behind a single space.
 _HEAD: Final = re.compile(
-    rb"(GET|POST|PUT|PATCH|DELETE) (/(?!/)[\w.~/-]*) HTTP/1\.1\r\n"
-    rb"((?:[A-Za-z][A-Za-z-]*: [!-~](?:[ -~]*[!-~])?\r\n){1,50})\r\n"
+    r"(GET|POST|PUT|PATCH|DELETE) (/(?!/)[\w.~/-]*) HTTP/1\.1\r\n"
+    r"((?:[A-Za-z][A-Za-z-]*: [!-~](?:[ -~]*[!-~])?\r\n){1,50})\r\n",
+    re.ASCII,
 )
+_FIELD: Final = re.compile(r"([^:]+): ([^\r]+)\r\n")
+_FRAMING: Final = frozenset({"TRANSFER-ENCODING", "EXPECT"})
 
 
 class CommonHead(NamedTuple):
@@ -22,7 +25,16 @@ class CommonHead(NamedTuple):
     method: str
     path: str
     fields: list[tuple[str, str]]
+    names: Set[str]
     size_bytes: int
+
+    @property
+    def body_bytes(self) -> int | None:
+        """The length of the body, unless it comes in another way than at once."""
+        if not self.names.isdisjoint(_FRAMING):
+            return None
+        length = next((value for name, value in self.fields if name == "CONTENT-LENGTH"), "0")
+        return int(length) if length.isdigit() else None
 
 
 def read(data: bytes, *, most_bytes: int, but: Collection[str]) -> CommonHead | None:
@@ -30,13 +42,12 @@ def read(data: bytes, *, most_bytes: int, but: Collection[str]) -> CommonHead | 
 
     It is none if it is longer than ``most_bytes``, or has one of the fields ``but``.
     """
-    head = _HEAD.match(data, 0, min(most_bytes, _MOST_BYTES))
+    head = _HEAD.match(data[: min(most_bytes, _MOST_BYTES)].decode("latin-1"))
     if head is None:
         return None
-    method, path, lines = (part.decode("ascii") for part in head.groups())
-    split = (line.partition(": ") for line in lines.split("\r\n")[:-1])
-    fields = [(name.upper(), value) for name, _, value in split]
+    method, path, lines = head.groups()
+    fields = [(name.upper(), value) for name, value in _FIELD.findall(lines)]
     names = {name for name, _ in fields}
     if len(names) < len(fields) or not names.isdisjoint(but):
         return None
-    return CommonHead(method, path, fields, head.end())
+    return CommonHead(method, path, fields, names, head.end())
