@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from gunicorn.http import wsgi
 
+from app.server.framing.common_answer import Response
+
 _OF_ONE_REQUEST: Final = frozenset(
     {
         *("REQUEST_METHOD", "RAW_URI", "PATH_INFO", "wsgi.input", "CONTENT_TYPE", "CONTENT_LENGTH"),
@@ -27,7 +29,7 @@ class Environ:
     def of(self, request: Any, sock: Any, client: Any, server: Any) -> tuple[Any, dict[str, Any]]:
         """Return gunicorn's response to ``request``, and the environment that it makes for it."""
         if request.is_common and self._same is not None:
-            return wsgi.Response(request, sock, request.cfg), _completed(self._same, request)
+            return Response(request, sock, request.cfg), _completed(self._same, request)
         response, environ = wsgi.create(request, sock, client, server, request.cfg)
         if request.is_common and _has_one_place(request, server):
             self._same = _of_all(environ)
