@@ -104,5 +104,13 @@ def test_every_threat_has_a_defence_that_a_test_shows():
         assert shown_by(shown), threat
 
 
+def test_every_task_has_its_steps_and_a_test_that_takes_them():
+    tasks = rows(DOCUMENTS["docs/how-to.md"].path, "| To |")
+    assert len(tasks) > 10
+    for task, steps, tried in tasks:
+        assert "](" in steps, task
+        assert shown_by(tried), task
+
+
 def test_the_settings_are_those_of_the_code():
     assert settings_table() in DOCUMENTS["docs/operating.md"].text

@@ -19,9 +19,8 @@ def pages(part: Any) -> Iterator[str]:
     if isinstance(part, str):
         yield part
     else:
-        for entry in part:
-            for inner in entry.values():
-                yield from pages(inner)
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from pages(inner)
 
 
 def test_the_parts_are_those_of_a_reader_who_learns_does_looks_up_or_wonders():

@@ -1,6 +1,7 @@
 """Two tokens with one key-encryption key serve one registry; another key takes its place."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from hsm import Blob
 from scripts.throwaway import make_token
 from tests.shared.api import Api, b64u
 from tests.shared.command import jose_hsm
+from tests.shared.documents import DOCUMENTS
 from tests.shared.drivers import dies, killed
 from tests.shared.forks import server
 from tests.shared.postgresql import programs
@@ -54,6 +56,14 @@ def hosts(directory: Path, url: str | None = None) -> tuple[Host, Host]:
     return Host(one | common), Host(two | common)
 
 
+def commands() -> list[tuple[str, list[str]]]:
+    """What docs/two-hosts.md has typed on each host, from the name of the command on."""
+    (block,) = DOCUMENTS["docs/two-hosts.md"].sections["A token each"]
+    lines = re.findall(r"^(one|two)\$ jose-hsm kek ([^#\n]+)", block.code, re.MULTILINE)
+    assert len(lines) == block.code.count("\n")
+    return [(host, words.split()) for host, words in lines]
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("keks")
@@ -67,14 +77,14 @@ def pair(directory: Path, request: pytest.FixtureRequest) -> tuple[Host, Host]:
     """
     url = request.getfixturevalue("postgresql").registry() if programs() else None
     one, two = hosts(directory, url)
-    made = one.told("create", "--exportable")
-    prepared = two.told("import", "--prepare", directory / "two.jwk")
-    exported = one.told(
-        *("export", directory / "two.jwk", directory / "kek.json"),
-        *("--thumbprint", prepared["thumbprint"]),
-    )
-    imported = two.told("import", directory / "kek.json")
-    assert made["kek"] == exported["kek"] == imported["kek"]
+    told: dict[str, str] = {}
+    keks = set()
+    for host, words in commands():
+        meant: dict[str, str | Path] = {word: directory / word for word in words if "." in word}
+        meant["THUMBPRINT"] = told.get("thumbprint", "")
+        told = {"one": one, "two": two}[host].told(*(meant.get(word, word) for word in words))
+        keks.add(told.get("kek"))
+    assert len(keks - {None}) == 1
     return one, two
 
 
