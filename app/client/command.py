@@ -8,7 +8,7 @@ import click
 
 from app.client.files import json_object
 from app.client.service import Service
-from app.terminal.output import print_json
+from app.terminal.output import print_json, written
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -21,7 +21,10 @@ data: Final = click.argument(
     "file", type=click.File("rb"), default="-", help="Standard input if it is - or left out."
 )
 out: Final = click.option(
-    "--out", type=click.File("wb"), default="-", help="Where to write it; by default to be read."
+    "--out",
+    type=click.File("wb"),
+    default="-",
+    help="A file to write, in place of standard output.",
 )
 in_keyset: Final = click.option(
     "--keyset", "in_keyset", is_flag=True, help="KEY is a key set: take its current version."
@@ -70,10 +73,12 @@ def at_service(
 
 def write(answer: Any, member: str, out: IO[bytes], *, as_json: bool) -> None:
     """Write the text that is the ``member`` of an answer; all of that if it is to be JSON."""
-    if as_json:
-        print_json(answer)
-    else:
-        out.write(f"{answer[member]}\n".encode())
+    write_line(written(answer) if as_json else answer[member], out)
+
+
+def write_line(text: str, out: IO[bytes]) -> None:
+    """Write a text and the end of its line."""
+    out.write(f"{text}\n".encode())
 
 
 def given(**members: Any) -> dict[str, Any]:

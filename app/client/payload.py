@@ -9,16 +9,17 @@ from app.jose import encoding
 
 def payload_of(jws: Mapping[str, Any]) -> bytes:
     """Return the data of a valid JWS; as it is where its header has ``b64`` false (RFC 7797)."""
-    if "data" in jws:  # what is beside the message is in base64url always
-        return encoding.decode(jws["data"])
     protected, payload = _parts(jws)
     header = json.loads(encoding.decode(protected)) if protected else {}
-    return encoding.decode(payload) if header.get("b64", True) else payload.encode()
+    return payload.encode() if header.get("b64") is False else encoding.decode(payload)
 
 
-def _parts(jws: Mapping[str, Any]) -> tuple[str, str]:
-    if "jws" in jws:
+def _parts(jws: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Return the header that says how the data is written, if there is one, and the data."""
+    if jws.get("data") is not None:  # what is beside a message is in base64url always
+        return None, jws["data"]
+    if jws.get("jws") is not None:
         protected, payload, _signature = jws["jws"].split(".")
         return protected, payload
-    signature = jws["signatures"][0] if "signatures" in jws else jws
-    return signature.get("protected", ""), jws["payload"]
+    # Of several signatures some may not have been looked at: their headers say nothing.
+    return None if jws.get("signatures") else jws.get("protected"), jws["payload"]

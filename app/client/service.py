@@ -99,13 +99,13 @@ class Service:
 
 def path_of(*parts: str) -> str:
     """Return a path of the API; a name may hold any character."""
-    return "/".join((API, *(quote(part, safe="") for part in parts)))
+    return "/".join((API, *(quote(part, safe="", errors="surrogateescape") for part in parts)))
 
 
 def with_query(path: str, query: Mapping[str, str | None]) -> str:
     """Return the target of a request that asks for those that are given."""
     given = {name: value for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path
+    return f"{path}?{urlencode(given, errors='surrogateescape')}" if given else path
 
 
 def _answer(response: HTTPResponse, content: bytes) -> Any:

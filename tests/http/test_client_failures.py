@@ -55,6 +55,18 @@ def test_what_the_service_finds_wrong_with_a_request_is_said_as_it_says_it(line)
     assert "'expires'" in text
 
 
+@pytest.mark.parametrize("name", ["é", "\udcff", "a b", "?x=y", "a%2Fb", "#x"])
+def test_a_name_may_hold_any_character_and_stays_a_name(line, name):
+    assert said(line.type("keys", "show", name), 3).startswith("not_found: Key not found ")
+
+
+@pytest.mark.parametrize("path", ["v1/crypto/keys", "/a b", "/é", "/a\nb", ""])
+def test_a_path_that_cannot_be_asked_for_is_wrong_usage(line, path):
+    typed = line.type("request", "GET", path)
+    assert typed.status == 2
+    assert "must begin with / and be in ASCII without blanks" in typed.err
+
+
 # --- Who asks ---
 
 

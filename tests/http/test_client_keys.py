@@ -200,6 +200,24 @@ def test_nothing_is_destroyed_where_nobody_can_be_asked(line, live):
     assert live.get(f"/keys/{kid}").status == 404
 
 
+def test_a_key_goes_through_its_states(line, live):
+    kid = live.create(kty="oct", alg="HS256")["kid"]
+    states = {"deactivate": "deactivated", "activate": "active", "compromise": "compromised"}
+    for command, state in states.items():
+        assert line.json("keys", command, kid)["state"] == state
+    live.delete(kid)
+
+
+def test_a_principal_may_have_any_name(line, live):
+    kid = live.create(kty="oct", alg="HS256")["kid"]
+    for principal in ("*", "jwt:https://idp.example/a b?c#d", "mtls:CN=Zoë,O=Example"):
+        assert line.json("grants", "give", kid, principal, "read")["principal"] == principal
+        assert principal in line.text("grants", "list", kid)
+        line.do("grants", "take", kid, principal)
+    assert line.json("grants", "list", kid)["grants"] == []
+    live.delete(kid)
+
+
 def test_a_member_that_is_empty_is_taken_away(line, live):
     kid = live.create(kty="oct", alg="HS256", name="old", expires="2040-01-31T12:00:00Z")["kid"]
     shown = line.json("keys", "change", kid, "--name", "", "--expires", "")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from joserfc import jwe, jws
 from joserfc.jwk import ECKey
 
-from tests.shared.api import unb64u
+from tests.shared.api import b64u, unb64u
 from tests.shared.command_line import CommandLine
 
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
@@ -110,6 +111,42 @@ def test_data_that_is_not_encoded_is_printed_as_it_is(line, signer, tmp_path):
     flattened = {"protected": protected, "payload": "plain text", "signature": signature}
     piped = json.dumps(flattened).encode()
     assert line.do("verify", "--out", "-", piped=piped).out == b"plain text"
+
+
+def test_the_data_of_a_message_in_json_is_printed_in_each_of_its_forms(line, live, signer):
+    compact = line.text("sign", signer, piped=DATA)
+    protected, payload, signature = compact.split(".")
+    flattened = {"protected": protected, "payload": payload, "signature": signature}
+    signers = [{"kid": signer, "alg": "ES256"}]
+    general = {"serialization": "general", "signers": signers, "data": payload}
+    for message in (
+        {"jws": compact, "data": None},
+        {"jws": f"{protected}..{signature}", "data": payload},
+        flattened | {"jws": None, "signatures": None},
+        live.ok("/sign", general),
+    ):
+        piped = json.dumps(message).encode()
+        assert line.do("verify", "--out", "-", piped=piped).out == DATA
+
+
+def test_a_header_that_nobody_looked_at_does_not_say_how_the_data_is_written(line, live, signer):
+    signers = [{"kid": signer, "alg": "ES256"}]
+    body = {"serialization": "general", "signers": signers, "data": b64u(DATA)}
+    message = live.ok("/sign", body)
+    header = {"alg": "ES256", "kid": str(uuid4()), "b64": False, "crit": ["b64"]}
+    strange = {"protected": b64u(json.dumps(header)), "signature": b64u(bytes(64))}
+    for signatures in ([strange, *message["signatures"]], [*message["signatures"], strange]):
+        piped = json.dumps(message | {"signatures": signatures}).encode()
+        typed = line.type("verify", "--out", "-", piped=piped)
+        assert (typed.status, typed.out) == (0, DATA) or (typed.status > 0 and not typed.out)
+
+
+def test_an_answer_in_json_goes_to_a_file_as_well(line, signer, tmp_path):
+    line.do("sign", signer, "--json", "--out", tmp_path / "answer", piped=DATA)
+    line.do("keys", "public", signer, "--json", "--out", tmp_path / "jwk")
+    message = json.loads((tmp_path / "answer").read_text())["jws"]
+    key = ECKey.import_key(json.loads((tmp_path / "jwk").read_text()))
+    assert jws.deserialize_compact(message, key).payload == DATA
 
 
 def test_a_key_of_somebody_else_verifies_as_jwk_as_pem_and_in_a_certificate(

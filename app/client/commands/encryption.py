@@ -14,12 +14,13 @@ from app.client.command import (
     in_keyset,
     key,
     out,
+    write_line,
 )
 from app.client.files import encoded, message
 from app.client.service import Service
 from app.jose import encoding
 from app.terminal.failure import CommandFailed
-from app.terminal.output import as_json, print_json
+from app.terminal.output import as_json, written
 
 
 @click.command()
@@ -92,7 +93,7 @@ def decrypt(
     """
     answer = service.post("decrypt", body=message(file, "jwe") | given(kid=key))
     if as_json:
-        print_json(answer)
+        write_line(written(answer), out)
     else:
         out.write(encoding.decode(answer["data"]))
 
@@ -128,7 +129,5 @@ def rewrap(
 
 def _write_jwe(jwe: Any, answer: Any, out: IO[bytes], *, as_json: bool) -> None:
     """Write a compact JWE as it is, and any other as JSON in one line."""
-    if as_json:
-        print_json(answer)
-    else:
-        out.write(f"{jwe if isinstance(jwe, str) else json.dumps(jwe)}\n".encode())
+    in_one_line = jwe if isinstance(jwe, str) else json.dumps(jwe)
+    write_line(written(answer) if as_json else in_one_line, out)

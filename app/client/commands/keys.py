@@ -1,23 +1,35 @@
 """``keys``: what there is, and what becomes of it."""
 
+from collections.abc import Callable
 from datetime import datetime
+from types import MappingProxyType
 from typing import IO, Any, Final
 
 import click
 
-from app.client.command import at_service, key, out
+from app.client.command import at_service, key, out, write_line
 from app.client.commands.making import create, import_, unwrap, wrapping_key
 from app.client.service import Service, path_of
 from app.terminal.failure import CommandFailed
 from app.terminal.lazy import LazyCommand
-from app.terminal.output import as_json, print_json, print_members
+from app.terminal.output import as_json, print_members, written
 from app.terminal.questions import ask
 from app.terminal.tables import print_keys
 
+_STATES: Final = MappingProxyType(
+    {
+        "activate": ("active", "Let a deactivated key sign, encrypt and compute MACs again."),
+        "deactivate": ("deactivated", "Let a key verify and decrypt only."),
+        "compromise": (
+            "compromised",
+            "Say, for ever, that others may have a key: it signs no more and is not published.",
+        ),
+    }
+)
 _WRAP: Final = "Wrap a key in PEM, PKCS#8 or PKCS#12 for a token, to be imported."
 
 
-@click.group()
+@click.group(epilog="Beside the service there are others: leave the URL out.")
 def keys() -> None:
     """Create, import, list, show, change and destroy keys."""
 
@@ -70,7 +82,7 @@ def public(service: Service, /, *, key: str, out: IO[bytes], as_json: bool) -> N
     described = service.get("keys", key)
     if "jwk" not in described:
         raise CommandFailed("a secret key has no public half")
-    print_json(described["jwk"])
+    write_line(written(described["jwk"]), out)
 
 
 @keys.command()
@@ -89,31 +101,18 @@ def change(service: Service, /, *, key: str, as_json: bool, **members: str | Non
     _change(service, key, body, as_json=as_json)
 
 
-@keys.command()
-@key
-@as_json
-@at_service
-def activate(service: Service, /, *, key: str, as_json: bool) -> None:
-    """Let a deactivated key sign, encrypt and compute MACs again."""
-    _change(service, key, {"state": "active"}, as_json=as_json)
+def _changing_to(state: str) -> Callable[..., int]:
+    @key
+    @as_json
+    @at_service
+    def change(service: Service, /, *, key: str, as_json: bool) -> None:
+        _change(service, key, {"state": state}, as_json=as_json)
+
+    return change
 
 
-@keys.command()
-@key
-@as_json
-@at_service
-def deactivate(service: Service, /, *, key: str, as_json: bool) -> None:
-    """Let a key verify and decrypt only."""
-    _change(service, key, {"state": "deactivated"}, as_json=as_json)
-
-
-@keys.command()
-@key
-@as_json
-@at_service
-def compromise(service: Service, /, *, key: str, as_json: bool) -> None:
-    """Say, for ever, that others may have a key: it signs no more and is not published."""
-    _change(service, key, {"state": "compromised"}, as_json=as_json)
+for _name, (_state, _says) in _STATES.items():
+    keys.command(_name, help=_says)(_changing_to(_state))
 
 
 def _change(service: Service, key: str, body: dict[str, Any], *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from app.terminal.tables import print_keyset, print_keysets
 _name = click.argument("name")
 
 
-@click.group()
+@click.group(epilog="Beside the service there are others: leave the URL out.")
 def keysets() -> None:
     """Make, list, show, rotate and destroy key sets."""
 

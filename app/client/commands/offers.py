@@ -1,14 +1,16 @@
 """``capabilities``, ``jwks``, ``random``, ``ready``, ``batch`` and ``request``."""
 
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import click
 
-from app.client.command import at_service, data, json_anyway, out, write
+from app.client.command import at_service, data, json_anyway, out, write, write_line
 from app.client.files import json_object
 from app.client.service import Service, with_query
 from app.jose import encoding
 from app.terminal.output import as_json, print_json, print_members, print_table, written
+
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 @click.command()
@@ -88,9 +90,15 @@ def batch(service: Service, /, *, file: IO[bytes]) -> None:
     print_json(service.post("batch", body=json_object(file.read(), name=file.name)))
 
 
+def _target(_context: click.Context, _argument: click.Parameter, path: str) -> str:
+    if not (path.startswith("/") and path.isascii() and path.isprintable()) or " " in path:
+        raise click.BadParameter("must begin with / and be in ASCII without blanks")
+    return path
+
+
 @click.command()
-@click.argument("method", metavar="METHOD")
-@click.argument("path", metavar="PATH", help="As /v1/crypto/capabilities.")
+@click.argument("method", type=click.Choice(_METHODS, case_sensitive=False))
+@click.argument("path", callback=_target, help="As /v1/crypto/capabilities.")
 @click.argument("file", type=click.File("rb"), required=False, help="A body in JSON; none without.")
 @out
 @json_anyway
@@ -103,5 +111,8 @@ def request(
     What has no command of its own, or an option too few, is done with it.
     """
     body = json_object(file.read(), name=file.name) if file else None
-    answer = service.call(method.upper(), path, body)
-    out.write(answer if isinstance(answer, bytes) else f"{written(answer)}\n".encode())
+    answer = service.call(method, path, body)
+    if isinstance(answer, bytes):
+        out.write(answer)
+    elif answer is not None:
+        write_line(written(answer), out)

@@ -35,7 +35,7 @@ _DESCRIPTION: Final = DescriptionResponse()
 _kid: Final = click.argument("kid")
 
 
-@click.group()
+@click.group(epilog="At a service there are others: jose-hsm --url URL keys --help.")
 def keys() -> None:
     """List, show, grant, deactivate, destroy, restore, adopt and wrap keys."""
 

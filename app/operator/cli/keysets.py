@@ -20,7 +20,7 @@ _ROTATE: Final = RotateRequest()
 _name: Final = click.argument("name")
 
 
-@click.group()
+@click.group(epilog="At a service there are others: jose-hsm --url URL keysets --help.")
 def keysets() -> None:
     """List, show, rotate and revoke versions of key sets."""
 
