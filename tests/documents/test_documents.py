@@ -17,6 +17,9 @@ ELSEWHERE = {"docs/authentication.md": "tests/documents/test_authentication_page
 SESSIONS = [
     name for name, document in DOCUMENTS.items() if document.session and name not in ELSEWHERE
 ]
+MADE = ("docs/api.md", "docs/errors.md", "docs/interoperability.md", "docs/benchmarks/")
+"""Documents that programs write."""
+
 PROSE = ("text", "json", "python", "javascript", "yaml", "nginx", "ini")
 """Languages of blocks that nobody types into a shell."""
 
@@ -76,6 +79,12 @@ def test_no_command_is_overlooked(name):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_no_code_hides_from_the_tests_in_an_indented_block(name):
     assert not re.search(r"^\n {4}\S", DOCUMENTS[name].prose, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if not name.startswith(MADE)])
+def test_a_line_is_short_but_for_rows_of_tables_and_addresses(name):
+    for line in DOCUMENTS[name].prose.splitlines():
+        assert len(line) <= 120 or line.startswith("|") or "://" in line, line
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
