@@ -101,6 +101,9 @@ class RequestRecord:
 
 _current: Final[ContextVar[RequestRecord | None]] = ContextVar("request", default=None)
 
+current: Final = _current.get
+"""Return the record of the request that this thread answers, ``None`` outside of requests."""
+
 
 def begin(request_id: str = "", traceparent: str = "") -> RequestRecord:
     """Start the record of the request of this thread; an id that is not well-formed is replaced.
@@ -131,11 +134,6 @@ def authenticated_as(principal: Principal) -> None:
     """Note who is calling."""
     if record := _current.get():
         record.principal = principal
-
-
-def current() -> RequestRecord | None:
-    """Return the record of the request that this thread answers, ``None`` outside of requests."""
-    return _current.get()
 
 
 def fail(code: str) -> None:

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from flask import Request, Response, current_app
 
-from app import auth
 from app.audit.log import AuditLog
 from app.auth.client_address import ClientAddress
 from app.current_request import RequestRecord
@@ -100,7 +99,7 @@ class AuditHook:
         """Return what all lines of a request begin with."""
         return {
             **current.ids(),
-            "principal": auth.caller(),
+            "principal": current.principal,
             "address": self._address.of(request),
         }
 

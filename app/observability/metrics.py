@@ -175,7 +175,7 @@ class Metrics(Observer):
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self._note(self._requests[endpoint, str(status)], 1)
+        self._noted.append((self._requests[endpoint, str(status)], 1))
         self._note(self._request_seconds[endpoint,], seconds)
 
     def answered_parts(self, endpoint: str, status: int, number: int) -> None:
@@ -184,19 +184,19 @@ class Metrics(Observer):
 
     def audited(self, outcome: str, number: int = 1) -> None:
         """Count lines of the audit log, written or failed."""
-        self._note(self._audit[outcome,], number)
+        self._noted.append((self._audit[outcome,], number))
 
     def waited(self, seconds: float) -> None:
         """Count a wait for a session."""
         if current := current_request.current():
             current.queue_seconds += seconds
-        self._note(self._queue, seconds)
+        self._noted.append((self._queue, seconds))
 
     def called(self, function: str, seconds: float, code: str | None) -> None:
         """Count a call."""
         if current := current_request.current():
             current.hsm_seconds += seconds
-        self._note(self._calls[function,], seconds)
+        self._noted.append((self._calls[function,], seconds))
         if code is not None:
             self._errors[function, code].inc()
 
@@ -233,7 +233,10 @@ class Metrics(Observer):
         self._rotation.set(days)
 
     def _note(self, metric: Counter | Histogram, amount: float) -> None:
-        """Count later, many at a time: between other work each would cost several times as much."""
+        """Count later, many at a time: between other work each would cost several times as much.
+
+        Whatever is noted here comes after a few others: it is enough to look here how many wait.
+        """
         self._noted.append((metric, amount))
         if len(self._noted) > _MOST_NOTED:
             self._settle()

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from flask import Flask, Request, Response
 from flask.globals import request as flask_request
 
-from app import auth, current_request
+from app import current_request
 from app.config import Config
 from app.current_request import RequestRecord
 from app.observability.kinds import Kind
@@ -20,6 +20,7 @@ Audit = Callable[[Request, RequestRecord, Response], Response]
 NO_ENDPOINT: Final = "none"
 """Stands in metrics for a path that is none."""
 
+_PROXY: Final[Any] = flask_request
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -74,7 +75,7 @@ class Requests:
 
 def _request() -> Request:
     """Return the request itself: each look through Flask's proxy costs a microsecond."""
-    request: Request = cast(Any, flask_request)._get_current_object()  # noqa: SLF001  # documented by werkzeug
+    request: Request = _PROXY._get_current_object()  # noqa: SLF001  # documented by werkzeug
     return request
 
 
@@ -83,7 +84,7 @@ def _members(
 ) -> dict[str, Any]:
     members = {
         **current.ids(),
-        "principal": auth.caller(),
+        "principal": current.principal,
         "endpoint": request.endpoint,
         "method": request.method if request.method in _METHODS else None,
         "kid": current.kid,
