@@ -223,20 +223,21 @@ class HandleCache:
 
     def __init__(self, size: int = 65_536) -> None:
         self._lock = Lock()  # even to read moves a handle to the end
-        self._handles: LRUCache[tuple[UUID, KeyObject], Handle] = LRUCache(size)
+        # By number: a UUID hashes and compares itself in Python.
+        self._handles: LRUCache[tuple[int, KeyObject], Handle] = LRUCache(size)
 
     def get(self, kid: UUID, half: KeyObject) -> Handle | None:
         """Return the handle of that half of ``kid``, if it is known."""
         with self._lock:
-            return self._handles.get((kid, half))
+            return self._handles.get((kid.int, half))
 
     def put(self, kid: UUID, half: KeyObject, handle: Handle) -> None:
         """Remember the handle of that half of ``kid``."""
         with self._lock:
-            self._handles[kid, half] = handle
+            self._handles[kid.int, half] = handle
 
     def drop(self, kid: UUID, halves: Iterable[KeyObject]) -> None:
         """Forget those halves of ``kid``."""
         with self._lock:
             for half in halves:
-                self._handles.pop((kid, half), None)
+                self._handles.pop((kid.int, half), None)
