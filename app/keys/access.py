@@ -188,30 +188,42 @@ def _knows(principal: Principal, found: Found) -> bool:
     return principal.may(Right.READ, owner=found.key.owner, is_granted=found.is_known)
 
 
-@contextmanager
-def existing(registry: Registry, key: Key) -> Iterator[None]:
-    """Use ``key`` in the ``with`` block; if that fails, ask the registry whether it exists.
+class Existing:
+    """Use ``key`` in a ``with`` block; if that fails, ask the registry whether it exists.
 
     Whatever a token says of a key that is being destroyed, it is not found; a key that the token
     lacks, and the registry does not, is not available.
     """
-    try:
-        yield
-    except HsmError as error:
-        require_existing(registry, key)
-        if not isinstance(error, KeyNotFound):
-            raise
-        logger.warning("key %s is in the registry and not on the token", key.kid)
-        raise TokenUnavailable("the token does not hold the key") from None
-    registry.uses.note(key.kid)
+
+    __slots__ = ("_key", "_registry")
+
+    def __init__(self, registry: Registry, key: Key) -> None:
+        self._registry = registry
+        self._key = key
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Note the use, or look why it failed."""
+        if error is None:
+            self._registry.uses.note(self._key.kid)
+        elif isinstance(error, HsmError):
+            self._explain(error)
+
+    def _explain(self, error: HsmError) -> None:
+        require_existing(self._registry, self._key)
+        if isinstance(error, KeyNotFound):
+            logger.warning("key %s is in the registry and not on the token", self._key.kid)
+            raise TokenUnavailable("the token does not hold the key") from None
 
 
 @contextmanager
 def existing_all(registry: Registry, keys: Iterable[Key]) -> Iterator[None]:
-    """Use all ``keys`` in the ``with`` block; see ``existing``."""
+    """Use all ``keys`` in the ``with`` block; see ``Existing``."""
     with ExitStack() as stack:
         for key in keys:
-            stack.enter_context(existing(registry, key))
+            stack.enter_context(Existing(registry, key))
         yield
 
 

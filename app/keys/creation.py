@@ -19,8 +19,8 @@ from app.errors import BadRequest, Forbidden, RequestInProgress, RequestReused
 from app.idempotency import IdempotentRequest
 from app.jwk.key_type import Material
 from app.keys.access import (
+    Existing,
     KeysOfMessage,
-    existing,
     find,
     find_lasting,
     find_of_message,
@@ -255,7 +255,7 @@ class KeyCreation:
         self.quota.require(principal)
 
         def make(new: KeyRef) -> Made:
-            with existing(self.registry, key):
+            with Existing(self.registry, key):
                 return self.hsm.unwrap(key.ref, alg, enc, encrypted_key, new, header.agreement)
 
         answer = partial(describe_one, [cek])

@@ -13,10 +13,10 @@ from app.jose import encoding
 from app.jose.jwe_header import JweHeader
 from app.jwk import load_public
 from app.keys.access import (
+    Existing,
     KeysOfMessage,
     Rows,
     RowsOfBatch,
-    existing,
     find,
     find_of_message,
     find_to_encrypt,
@@ -100,7 +100,7 @@ class KeyUse:
         """Return a flattened JWE for ``key``, which has been checked, with that header."""
         alg, enc = head.names["alg"], head.names["enc"]
         self.count(key, alg, enc)
-        with existing(self.registry, key):
+        with Existing(self.registry, key):
             made = self.hsm.encrypt(key.ref, alg, enc, data, head.additional_data, head.agreement)
         return head.jwe(made)
 
@@ -149,7 +149,7 @@ class KeyUse:
         require_fit(self.hsm, key, enc if alg == hsm.DIRECT else alg)
         require_on_curve(key, header.agreement)
         additional_data = encoding.additional_data(header.protected, aad)
-        with existing(self.registry, key):
+        with Existing(self.registry, key):
             return self.hsm.decrypt(
                 key.ref, alg, enc, encrypted_key, sealed, additional_data, header.agreement
             )
@@ -171,7 +171,7 @@ class KeyUse:
         key = find_to_sign(self.rows, principal, kid, alg)
         protected = self.jws_header(key, alg, media_types, header)
         signing_input = signing_input_of(protected, data, header)
-        with existing(self.registry, key):
+        with Existing(self.registry, key):
             signature = self.hsm.sign(key.ref, alg, signing_input)
         return {"protected": protected, "signature": signature}
 
@@ -189,7 +189,7 @@ class KeyUse:
         key = find_to_mac(self.rows, principal, kid, alg)
         protected = self.jws_header(key, alg, media_types, header)
         signing_input = signing_input_of(protected, data, header)
-        with existing(self.registry, key):
+        with Existing(self.registry, key):
             code = self.hsm.mac(key.ref, alg, signing_input)
         return {"protected": protected, "signature": code}
 
@@ -206,7 +206,7 @@ class KeyUse:
         key = find_to_sign(self.rows, principal, kid, alg, Right.SIGN_RAW)
         if digest is not None:
             require_signs_digests(key, alg)
-        with existing(self.registry, key):
+        with Existing(self.registry, key):
             if digest is not None:
                 return self.hsm.sign_digest(key.ref, alg, digest)
             return self.hsm.sign(key.ref, alg, data or b"")
@@ -229,7 +229,7 @@ class KeyUse:
         key = find_to_sign(self.rows, principal, kid, alg)
         sign = partial(self.hsm.sign, key.ref, alg)
         public = load_public(key.public_jwk or {})
-        with existing(self.registry, key):
+        with Existing(self.registry, key):
             return hsm.certificate_request(public, alg, subject, dns or (), sign)
 
     def verify(self, principal: Principal, header: Header, *, data: str, signature: bytes) -> bool:
@@ -269,7 +269,7 @@ class KeyUse:
 
     def _verify(self, key: Key, header: Header, data: str, signature: bytes) -> bool:
         signing_input = encoding.signing_input(header.protected, data, is_encoded=header.is_encoded)
-        with existing(self.registry, key):
+        with Existing(self.registry, key):
             verify = self.hsm.verify_mac if header.alg in hsm.MACS else self.hsm.verify
             is_valid = verify(key.ref, header.alg, signing_input, signature)
         return is_valid or self._refused(key)
@@ -277,7 +277,7 @@ class KeyUse:
     def mac(self, principal: Principal, *, kid: str, alg: str, data: bytes) -> bytes:
         """Return the MAC of ``data`` (RFC 7518 §3.2)."""
         key = find_to_mac(self.rows, principal, kid, alg)
-        with existing(self.registry, key):
+        with Existing(self.registry, key):
             return self.hsm.mac(key.ref, alg, data)
 
     def verify_mac(
@@ -286,7 +286,7 @@ class KeyUse:
         """Tell whether ``mac`` is the MAC of ``data``."""
         key = find(self.rows, principal, kid, Right.MAC)
         require_permitted(key, alg)
-        with existing(self.registry, key):
+        with Existing(self.registry, key):
             is_valid = self.hsm.verify_mac(key.ref, alg, data, mac)
         return is_valid or self._refused(key)
 

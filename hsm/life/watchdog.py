@@ -4,8 +4,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 from hsm.periodic import Periodic
@@ -14,6 +13,9 @@ logger = logging.getLogger(__name__)
 
 EXIT_STATUS: Final = 70
 """EX_SOFTWARE: the process is to be replaced, after a pause."""
+
+Deadline = tuple[float, str]
+"""By when a thread has to be back, and from what."""
 
 _LOOK_SECONDS: Final = 0.25
 _LONGEST_SECONDS: Final = 1.0
@@ -31,26 +33,16 @@ class Watchdog:
         self._monotonic = monotonic
         self._last = monotonic()
         self._stopped_seconds = 0.0
-        self._deadlines: dict[int, tuple[float, str]] = {}
+        self._deadlines: dict[int, Deadline] = {}
 
     def start(self) -> None:
         """Look from now on. Call after fork, never before."""
         self._last = self._monotonic()
         Periodic("hsm-watchdog", self._look, pause_seconds=_LOOK_SECONDS).start()
 
-    @contextmanager
-    def watching(self, what: str, seconds: float) -> Iterator[None]:
+    def watching(self, what: str, seconds: float) -> "Watch":
         """Demand that the ``with`` block ends within ``seconds``; blocks may nest."""
-        thread = threading.get_ident()
-        outer = self._deadlines.get(thread)
-        self._deadlines[thread] = (self._now() + seconds, what)
-        try:
-            yield
-        finally:
-            if outer:
-                self._deadlines[thread] = outer
-            else:
-                del self._deadlines[thread]
+        return Watch(self._deadlines, (self._now() + seconds, what))
 
     def _now(self) -> float:
         return self._monotonic() - self._stopped_seconds
@@ -62,6 +54,30 @@ class Watchdog:
         for deadline, what in list(self._deadlines.values()):
             if now > deadline:
                 _end_process(what)
+
+
+class Watch:
+    """Holds the deadline of this thread for one ``with`` block, then that of the block around."""
+
+    __slots__ = ("_deadline", "_deadlines", "_outer")
+
+    def __init__(self, deadlines: dict[int, Deadline], deadline: Deadline) -> None:
+        self._deadlines = deadlines
+        self._deadline = deadline
+        self._outer: Deadline | None
+
+    def __enter__(self) -> None:
+        """Begin."""
+        thread = threading.get_ident()
+        self._outer = self._deadlines.get(thread)
+        self._deadlines[thread] = self._deadline
+
+    def __exit__(self, *_error: object) -> None:
+        """End."""
+        if self._outer:
+            self._deadlines[threading.get_ident()] = self._outer
+        else:
+            del self._deadlines[threading.get_ident()]
 
 
 def _end_process(what: str) -> None:

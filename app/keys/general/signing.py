@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app import current_request
-from app.keys.access import KeysOfMessage, existing, require_signer
+from app.keys.access import Existing, KeysOfMessage, require_signer
 from app.keys.headers import signing_input_of
 from app.keys.use import KeyUse
 from app.registry import Key
@@ -34,7 +34,7 @@ def sign_general(  # noqa: PLR0913  # the members of the request
     signatures = []
     for key, one, protected in zip(keys, signers, headers, strict=True):
         signing_input = signing_input_of(protected, data, header)
-        with existing(use.registry, key):
+        with Existing(use.registry, key):
             signature = use.hsm.sign(key.ref, one.alg, signing_input)
         signatures.append({"protected": protected, "signature": signature})
     is_encoded = header is None or header.is_encoded

@@ -1,6 +1,6 @@
 """MACs by the name of a key set: the current version makes them, any version verifies."""
 
-from app.keys.access import existing, find, find_to_mac, require_existing, require_permitted
+from app.keys.access import Existing, find, find_to_mac, require_existing, require_permitted
 from app.keys.use import KeyUse
 from app.kid import KeySetName
 from app.rights import Principal, Right
@@ -12,7 +12,7 @@ def mac_by_set(
 ) -> tuple[str, bytes]:
     """Return the kid of the current version, and its MAC of ``data``."""
     key = find_to_mac(use.rows, principal, kid, alg)
-    with existing(use.registry, key):
+    with Existing(use.registry, key):
         return str(key.kid), use.hsm.mac(key.ref, alg, data)
 
 
@@ -29,7 +29,7 @@ def verify_mac_by_set(  # noqa: PLR0913  # the members of the request
     if keyset is None:  # it has been destroyed meanwhile
         raise KeyNotFound
     for key in use.registry.keysets.keys_of(keyset):
-        with existing(use.registry, key):
+        with Existing(use.registry, key):
             if use.hsm.verify_mac(key.ref, alg, data, mac):
                 return str(key.kid), True
     require_existing(use.registry, current)
