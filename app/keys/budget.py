@@ -45,7 +45,8 @@ class EncryptionBudget:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._lock = Lock()
-        self._shares: LRUCache[UUID, _Share] = LRUCache(_KEYS_REMEMBERED)
+        # By number: a UUID hashes and compares itself in Python.
+        self._shares: LRUCache[int, _Share] = LRUCache(_KEYS_REMEMBERED)
 
     def spend(self, kid: UUID) -> None:
         """Count one encryption; raise ``CryptoFailure`` if the key has none left.
@@ -57,7 +58,7 @@ class EncryptionBudget:
 
     def _spend_own(self, kid: UUID) -> bool:
         with self._lock:
-            share = self._shares.get(kid)
+            share = self._shares.get(kid.int)
             if share is None or not share.left:
                 return False
             share.left -= 1
@@ -66,7 +67,7 @@ class EncryptionBudget:
     def _reserve(self, kid: UUID) -> None:
         """Reserve a block and spend the first of it."""
         with self._lock:
-            block = self._shares.get(kid, _Share()).next_block
+            block = self._shares.get(kid.int, _Share()).next_block
         granted, total = self._registry.reserve_encryptions(kid, block, most=MOST_ENCRYPTIONS)
         if not granted:
             raise CryptoFailure(
@@ -75,5 +76,5 @@ class EncryptionBudget:
         if total >= WARNING_AT > total - granted:
             logger.warning("key %s has half of its encryptions behind it: replace it", kid)
         with self._lock:
-            left = self._shares.get(kid, _Share()).left + granted - 1
-            self._shares[kid] = _Share(left, min(2 * block, _LARGEST_BLOCK))
+            left = self._shares.get(kid.int, _Share()).left + granted - 1
+            self._shares[kid.int] = _Share(left, min(2 * block, _LARGEST_BLOCK))
