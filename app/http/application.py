@@ -34,8 +34,10 @@ class JsonResponse(Response):
 
     def __init__(self, body: bytes) -> None:
         """Make it with 200; Werkzeug would find out what it knows already."""
-        length = ("Content-Length", str(len(body)))
-        super().__init__([body], headers=Headers([("Content-Type", "application/json"), length]))
+        headers = Headers()
+        headers.add("Content-Type", "application/json")
+        headers.add("Content-Length", str(len(body)))
+        super().__init__([body], headers=headers)
 
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
