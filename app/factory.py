@@ -6,11 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from flask import Flask, request
+from flask import Flask
 from werkzeug.exceptions import NotFound
 
 from app import observability
 from app.audit import AuditLog
+from app.auth.asked import asked
 from app.auth.authenticator import Authenticator
 from app.auth.certificates import Proxy
 from app.auth.client_address import ClientAddress
@@ -176,5 +177,5 @@ def _start(service: Service) -> None:
 
 def _require_exact_path() -> None:
     """Refuse ``//v1/…``, which werkzeug takes for ``/v1/…`` and a proxy with rules may not."""
-    if request.environ["PATH_INFO"].startswith("//"):
+    if asked().environ["PATH_INFO"].startswith("//"):
         raise NotFound

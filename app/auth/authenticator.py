@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Final
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response
 
 from app import current_request
 from app.auth import ANONYMOUS
 from app.auth.api_tokens import TokenWay
+from app.auth.asked import asked
 from app.auth.attempts import Attempts
 from app.auth.certificates import CertificateWay, Proxy, of_connection
 from app.auth.client_address import ClientAddress
@@ -57,12 +58,13 @@ class Authenticator:
         app.after_request(self._challenge)
 
     def _authenticate(self) -> None:
+        request = asked()
         if request.endpoint not in self._audience.everybody:
             current_request.authenticated_as(self.principal(request))
 
     def _challenge(self, response: Response) -> Response:
         if response.status_code == HTTPStatus.UNAUTHORIZED:
-            for challenge in self.challenges(request):
+            for challenge in self.challenges(asked()):
                 response.headers.add("WWW-Authenticate", challenge)
         return response
 

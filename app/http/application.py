@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import orjson
 from flask import Flask, Request, Response
-from flask import request as flask_request
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter, Rule
+
+from app.auth.asked import asked
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -161,10 +162,11 @@ class Application(Flask):
 
     def _own_hooks(self) -> _Hooks:
         """Return the hooks of the current request, those of its blueprint with those of all."""
-        endpoint = flask_request.endpoint
+        request = asked()
+        endpoint = request.endpoint
         hooks = self._hooks.get(endpoint)
         if hooks is None:
-            hooks = self._hooks[endpoint] = self._hooks_of(flask_request.blueprint)
+            hooks = self._hooks[endpoint] = self._hooks_of(request.blueprint)
         return hooks
 
     def _hooks_of(self, blueprint: str | None) -> _Hooks:

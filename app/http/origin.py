@@ -8,8 +8,9 @@ from collections.abc import Set
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from flask import Flask, request
+from flask import Flask
 
+from app.auth.asked import asked
 from app.errors import ForeignOrigin, MisdirectedRequest
 from app.settings import is_loopback
 
@@ -19,6 +20,7 @@ def register(app: Flask, cross_origin: Set[str]) -> None:
 
     def require_local() -> None:
         """Raise ``MisdirectedRequest`` or ``ForeignOrigin``; programs may send neither header."""
+        request = asked()
         environ = request.environ
         host, origin = environ.get("HTTP_HOST"), environ.get("HTTP_ORIGIN")
         if host is not None and not _is_local(f"//{host}"):

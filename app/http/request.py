@@ -9,6 +9,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from werkzeug.http import parse_options_header
 
 from app.auth import principal
+from app.auth.asked import asked
 from app.errors import NOT_AN_OBJECT, BadRequest
 from app.http import request_body
 from app.http.operations import MessageOperation
@@ -61,6 +62,7 @@ def load(schema: RequestSchema) -> Any:
 
 def members() -> dict[str, Any]:
     """Return the JSON object that is the body of the request."""
+    request = asked()
     environ = request.environ
     if environ.get("HTTP_CONTENT_ENCODING") or not _is_json(environ.get("CONTENT_TYPE", "")):
         raise UnsupportedMediaType

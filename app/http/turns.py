@@ -8,9 +8,10 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
-from flask import Flask, request
+from flask import Flask
 
 from app import auth
+from app.auth.asked import asked
 
 TURN: Final = "jose_hsm.turn"
 """In the environment of WSGI: a ``TakeTurn``."""
@@ -37,7 +38,8 @@ def register(app: Flask, long: AbstractSet[str]) -> None:
     """Take a turn for each request of ``app`` that has a principal; ``long`` are endpoints."""
 
     def take_turn() -> None:
-        take, principal = request.environ.get(TURN), auth.caller()
+        request, principal = asked(), auth.caller()
+        take = request.environ.get(TURN)
         if take is not None and principal is not None:
             take(Caller(str(principal), is_long=request.endpoint in long))
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flask import Flask, Request, Response
-from flask.globals import request as flask_request
 
 from app import current_request
+from app.auth.asked import asked
 from app.config import Config
 from app.current_request import RequestRecord
 from app.observability.kinds import Kind
@@ -20,7 +20,6 @@ Audit = Callable[[Request, RequestRecord, Response], Response]
 NO_ENDPOINT: Final = "none"
 """Stands in metrics for a path that is none."""
 
-_PROXY: Final[Any] = flask_request
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -49,7 +48,7 @@ class Requests:
 
     def begin(self) -> None:
         """Start the record of the request."""
-        request = _request()
+        request = asked()
         given = map(request.environ.get, ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT"))
         current = current_request.begin(*(text or "" for text in given))
         if request.view_args:
@@ -57,7 +56,7 @@ class Requests:
 
     def end(self, response: Response) -> Response:
         """Audit the request; complete the headers; count; write the line."""
-        request, current = _request(), current_request.current() or current_request.begin("")
+        request, current = asked(), current_request.current() or current_request.begin("")
         endpoint = request.endpoint
         response = self._audit(request, current, response)
         seconds = time.perf_counter() - current.started
@@ -71,12 +70,6 @@ class Requests:
             self._stream.put(line(level=level, **members))
         current_request.end()
         return response
-
-
-def _request() -> Request:
-    """Return the request itself: each look through Flask's proxy costs a microsecond."""
-    request: Request = _PROXY._get_current_object()  # noqa: SLF001  # documented by werkzeug
-    return request
 
 
 def _members(
