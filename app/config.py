@@ -229,6 +229,9 @@ class Config:
     pages: bool = setting(
         flag, "0 serves neither `/docs` nor `/status`, the pages for people", default=True
     )
+    admin_page: bool = setting(
+        flag, "1 serves [`/admin`](admin.md) too, where people manage keys", default=False
+    )
     server_timing: bool = setting(
         flag, "1 answers with `Server-Timing`: wait for a session, token, total", default=False
     )

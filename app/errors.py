@@ -38,6 +38,15 @@ class ForeignOrigin(AppError):
         super().__init__("Without authentication no pages of other origins are served")
 
 
+class ForeignForm(AppError):
+    """A form of the admin page that is not on a page of this service, or that nobody says is."""
+
+    code = "forbidden"
+
+    def __init__(self) -> None:
+        super().__init__("The form must be sent by a browser from a page of this service")
+
+
 class MisdirectedRequest(AppError):
     """The name that was asked for is not one of this machine, and there is no authentication."""
 

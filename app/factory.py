@@ -48,7 +48,7 @@ def create_app(config: Config | None = None) -> Flask:
     app = _flask()
     service.serve(app)
     _register_hooks(app, service)
-    route(app, pages=service.config.pages)
+    route(app, pages=service.config.pages, admin_page=service.config.admin_page)
     _start(service)
     return app
 

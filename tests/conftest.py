@@ -34,6 +34,7 @@ from tests.shared.waiting import HELD, START, until
 MEMORY = Path("/dev/shm")
 ENOUGH_BYTES = 2**30
 PUBLISHED = {"JOSE_HSM_JWKS_KEYS": "1000000"}  # more pairs than all tests make
+SERVED = {"JOSE_HSM_ADMIN_PAGE": "1"}  # all endpoints that there are
 
 # Tokens and registries are many small files, written through: in memory that takes no time.
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
@@ -188,7 +189,7 @@ def environment(
     """The settings that name the token and the registry of this test session."""
     make = request.config.getoption("--token")
     state_dir = tmp_path_factory.mktemp("session") / "state"
-    settings = make_token(state_dir, make) | PUBLISHED
+    settings = make_token(state_dir, make) | PUBLISHED | SERVED
     return with_kek(settings) if make == "softhsm" else settings
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app import compact_json
-from app.audit.lines import newest
+from app.audit.lines import entry_of, newest
 from app.instants import now
 
 _NONE: Final = -1
@@ -82,6 +82,18 @@ class AuditLog:
             return is_there
         finally:
             os.close(fd)
+
+    def last(self, number: int) -> list[dict[str, Any]]:
+        """Return the last lines, so many if there are, the newest first; raise ``OSError``.
+
+        Lines that a killed process has torn are left out, and so are files that were moved away.
+        """
+        fd = _open(self._path, os.O_RDWR)
+        try:
+            lines, _ = _tail(fd, os.fstat(fd).st_size, lines=number)
+        finally:
+            os.close(fd)
+        return [entry for line in lines[: -number - 1 : -1] if (entry := entry_of(line))]
 
     def _lock(self) -> int:
         """Take the turn. Whoever replaces the lock must not split those who take turns."""

@@ -59,10 +59,24 @@ class TokenWay:
         token = bearer(request, self._audience)
         if token is None or not token.startswith(PREFIX):
             return None
+        return self.claim_by(token)
+
+    def claim_by(self, token: str) -> Claim:
+        """Return whose API token that is."""
         digest = _hash(token)
         row = self._credentials.find(digest[:_ID_LENGTH])
         if row is None or not hmac.compare_digest(row.hash, digest):
             return Claim(principal=_UNKNOWN, prove=refusing("unknown API token"))
+        return self._claim(row)
+
+    def claim_of(self, token_id: str) -> Claim:
+        """Return whose the API token with that id is, of which nothing else is known."""
+        row = self._credentials.find(token_id)
+        if row is None:
+            return Claim(principal=_UNKNOWN, prove=refusing("unknown API token"))
+        return self._claim(row)
+
+    def _claim(self, row: ApiToken) -> Claim:
         return Claim(principal=row.principal, prove=lambda: self._prove(row))
 
     def _prove(self, row: ApiToken) -> Principal:
@@ -80,6 +94,11 @@ class TokenWay:
         if row.used_at is None or (datetime.now(UTC) - row.used_at).total_seconds() > _USE_SECONDS:
             with suppress(RegistryUnavailable):
                 self._credentials.used(row.id)
+
+
+def id_of(token: str) -> str:
+    """Return the id that a token has in the registry and in logs."""
+    return _hash(token)[:_ID_LENGTH]
 
 
 def _hash(token: str) -> str:

@@ -17,6 +17,7 @@ from app.auth.client_address import ClientAddress
 from app.auth.issuer_keys import IssuerKeys
 from app.auth.jwt import JwtWay
 from app.auth.schemes import Audience, Claim, Refused, Roles, Way
+from app.auth.sessions import Sessions
 from app.config import Config
 from app.errors import Unauthorized
 from app.registry import Credentials
@@ -49,7 +50,9 @@ class Authenticator:
         self._address = address
         self._audience = audience
         self._attempts = Attempts(config.auth_failures)
-        self._ways = self._ways_of(config, credentials)
+        self._tokens = TokenWay(credentials, self._roles, audience)
+        self._sessions = Sessions(self._tokens, audience)
+        self._ways = self._ways_of(config)
         self._takes_tokens = bool({"token", "jwt"} & set(config.auth))
 
     def register(self, app: Flask) -> None:
@@ -68,10 +71,10 @@ class Authenticator:
                 response.headers.add("WWW-Authenticate", challenge)
         return response
 
-    def _ways_of(self, config: Config, credentials: Credentials) -> Sequence[Way]:
+    def _ways_of(self, config: Config) -> Sequence[Way]:
         ways: list[Way] = []
         if "token" in config.auth:
-            ways.append(TokenWay(credentials, self._roles, self._audience))
+            ways += [self._tokens, self._sessions]
         if "jwt" in config.auth:
             keys = IssuerKeys(str(config.jwt_jwks), believed_seconds=config.jwt_jwks_seconds)
             ways.append(JwtWay(config, keys, self._roles, self._audience))
@@ -90,6 +93,16 @@ class Authenticator:
                 return self._proven(claim, request)
         logger.warning("refused a request from %s: no credentials", self._address.of(request))
         raise Unauthorized
+
+    def sign_in(self, token: str, request: Request) -> str:
+        """Return a cookie for the API token that somebody has typed in, once it is proven.
+
+        Raises ``Unauthorized`` or ``TooManyFailures``, as of a request that bears it.
+        """
+        if self._tokens not in self._ways:
+            raise Unauthorized
+        self._proven(self._tokens.claim_by(token), request)
+        return self._sessions.cookie_for(token)
 
     def challenges(self, request: Request) -> Iterator[str]:
         """Give the schemes by which ``request`` may come again (RFC 9110 §11.6.1)."""

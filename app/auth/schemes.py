@@ -25,13 +25,15 @@ class Claim:
 
 
 class Audience(NamedTuple):
-    """The endpoints that serve everybody, and those that take a password.
+    """The endpoints that serve everybody, those that take a password, and those that take a cookie.
 
-    Those are for browsers, which can ask people for a password and not for a bearer token.
+    The last two are for browsers: people can be asked for a password and not for a bearer token,
+    and where they fill in forms a cookie says who they are.
     """
 
     everybody: frozenset[str]
     browsers: frozenset[str]
+    forms: frozenset[str]
 
 
 class Way(Protocol):

@@ -19,6 +19,7 @@ from app.errors import (
     AuditUnavailable,
     BadRequest,
     Forbidden,
+    ForeignForm,
     ForeignOrigin,
     HostExhausted,
     IssuerUnavailable,
@@ -46,6 +47,7 @@ STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
         Unauthorized: HTTPStatus.UNAUTHORIZED,
         Forbidden: HTTPStatus.FORBIDDEN,
         ForeignOrigin: HTTPStatus.FORBIDDEN,
+        ForeignForm: HTTPStatus.FORBIDDEN,
         MisdirectedRequest: HTTPStatus.MISDIRECTED_REQUEST,
         TooManyAtOnce: HTTPStatus.TOO_MANY_REQUESTS,
         TooManyFailures: HTTPStatus.TOO_MANY_REQUESTS,
@@ -138,7 +140,11 @@ def _describe_no_content(response: Response) -> Response:
 
 def _respond(error: Exception) -> Response:
     status, body = answer(error)
-    response = jsonify(body)
+    return completed(jsonify(body), error, status)
+
+
+def completed(response: Response, error: Exception, status: int) -> Response:
+    """Return ``response`` with the status, and the headers, of an answer to ``error``."""
     response.status_code = status
     for name, value in _headers(error, status):
         response.headers[name] = value

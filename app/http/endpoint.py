@@ -23,6 +23,17 @@ JSON: Final = "application/json"
 View = TypeVar("View", bound=Callable[..., Any])
 
 
+class Takes(StrEnum):
+    """What a request may say who it comes from by, beside a certificate."""
+
+    TOKENS = "tokens"
+    """A bearer token."""
+    PASSWORDS = "passwords"
+    """That as a password: a browser can ask people for one, and not for a bearer token."""
+    FORMS = "forms"
+    """A cookie of somebody who has signed in, too: for pages whose forms no other page fills in."""
+
+
 class Audit(StrEnum):
     """Whether requests have a line in the audit log, if they got as far as a key."""
 
@@ -69,7 +80,7 @@ class Endpoint:
     name: str = ""
     summary: str = ""
     is_public: bool = False
-    takes_passwords: bool = False
+    takes: Takes = Takes.TOKENS
 
     @property
     def all_failures(self) -> Failures:
@@ -94,8 +105,7 @@ class Endpoint:
 class Resource:
     """Endpoints that belong together: what is ``name`` in logs and metrics, and a tag for readers.
 
-    ``is_public`` endpoints serve everybody. Those that take passwords are for browsers, which can
-    ask people for a password and not for a bearer token.
+    ``is_public`` endpoints serve everybody.
     """
 
     def __init__(
@@ -105,7 +115,7 @@ class Resource:
         *,
         prefix: str = "",
         is_public: bool = False,
-        takes_passwords: bool = False,
+        takes: Takes = Takes.TOKENS,
     ) -> None:
         self.name = name
         self.about = about
@@ -113,7 +123,7 @@ class Resource:
         self.endpoints: list[Endpoint] = []
         self._prefix = prefix
         self._is_public = is_public
-        self._takes_passwords = takes_passwords
+        self._takes = takes
 
     def serves(self, endpoint: Endpoint) -> Callable[[View], View]:
         """Have the decorated view answer ``endpoint``, which is named after it."""
@@ -136,5 +146,5 @@ class Resource:
             name=f"{self.name}.{view.__name__}",
             summary=summary.rstrip("."),
             is_public=self._is_public,
-            takes_passwords=self._takes_passwords,
+            takes=self._takes,
         )

@@ -10,10 +10,11 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from app.auth.schemes import Audience
 from app.http import failures
 from app.http.answers import status_of
-from app.http.endpoint import Audit, Endpoint, Resource
+from app.http.endpoint import Audit, Endpoint, Resource, Takes
 from app.http.operations import OPERATIONS
 from app.http.paths import NameConverter
 from app.http.views import (
+    admin,
     batch,
     capabilities,
     certificates,
@@ -46,14 +47,18 @@ API: Final[tuple[Resource, ...]] = tuple(
 PAGES: Final[tuple[Resource, ...]] = (docs.resource, status.resource)
 """What people look at."""
 
+ADMIN: Final[tuple[Resource, ...]] = admin.RESOURCES
+"""Where people manage keys, which is not served unless it is asked for."""
+
 ENDPOINTS: Final[tuple[Endpoint, ...]] = tuple(
-    endpoint for resource in (*API, *PAGES) for endpoint in resource.endpoints
+    endpoint for resource in (*API, *PAGES, *ADMIN) for endpoint in resource.endpoints
 )
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({one.name: one.kind for one in ENDPOINTS})
 AUDITS: Final[Mapping[str, Audit]] = MappingProxyType({one.name: one.audit for one in ENDPOINTS})
 AUDIENCE: Final = Audience(
     everybody=frozenset(one.name for one in ENDPOINTS if one.is_public),
-    browsers=frozenset(one.name for one in ENDPOINTS if one.takes_passwords),
+    browsers=frozenset(one.name for one in ENDPOINTS if one.takes is Takes.PASSWORDS),
+    forms=frozenset(one.name for one in ENDPOINTS if one.takes is Takes.FORMS),
 )
 CROSS_ORIGIN: Final = frozenset(one.name for one in ENDPOINTS if one.is_cross_origin)
 LONG: Final = frozenset(one.name for one in ENDPOINTS if one.is_long)
@@ -77,8 +82,11 @@ PARTS: Final = tuple(
 """The same for parts of batches."""
 
 
-def route(app: Flask, *, pages: bool) -> None:
-    """Give ``app`` every endpoint of the service, with or without the ``pages`` for people."""
+def route(app: Flask, *, pages: bool, admin_page: bool = False) -> None:
+    """Give ``app`` every endpoint of the service, with or without the ``pages`` for people.
+
+    The ``admin_page`` is made of files that come with them.
+    """
     app.url_map.converters["name"] = NameConverter
-    for resource in (*API, *(PAGES if pages else ())):
+    for resource in (*API, *(PAGES if pages else ()), *(ADMIN if pages and admin_page else ())):
         app.register_blueprint(resource.blueprint)

@@ -83,9 +83,13 @@ class Status:
     started: float
     """In seconds since the epoch."""
 
+    def is_reader(self, principal: Principal) -> bool:
+        """Tell whether ``principal`` may read every key, or nobody has a name."""
+        return not self.config.auth or principal.may_on_every_key(Right.READ)
+
     def require_reader(self, principal: Principal) -> None:
         """Raise ``Forbidden`` unless ``principal`` may read every key, or nobody has a name."""
-        if self.config.auth and not principal.may_on_every_key(Right.READ):
+        if not self.is_reader(principal):
             raise Forbidden
 
     def describe(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Everybody by everything: who calls, what is called, with which key, and what is answered."""
 
 import json
+import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -9,6 +10,7 @@ from datetime import timedelta
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
@@ -51,6 +53,10 @@ class Call:
     @property
     def name(self) -> str:
         return f"{self.method} {self.path} {self.key}"
+
+    @property
+    def is_form(self) -> bool:
+        return self.endpoint.path.startswith("/admin")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -176,8 +182,25 @@ CALLS = [
             *("status.show", "jwks.jwks", "health.live", "health.ready", "health.metrics"),
             *("docs.page", "docs.static", "openapi.document", "openapi.strict"),
             "index.index",
+            *("admin_entrance.ask", "admin_keys.page", "admin_keys.ask"),
+            *("admin_overviews.page", "admin_overviews.audit", "admin_overviews.tokens"),
         )
     ),
+    call("admin_entrance.sign_in", body=lambda made, _kid: {"token": made["token"]}),
+    call("admin_entrance.sign_out", body=_just()),
+    call("admin_keys.read", key="EC"),
+    call("admin_actions.create", body=_just(purpose="HS256 · oct")),
+    call("admin_actions.change_state", key="EC", body=_just(state="active")),
+    call(
+        "admin_actions.grant",
+        key="EC",
+        body=_just(principal="token:somebody", operations=["read"]),
+    ),
+    call(
+        "admin_actions.destroy", key="final", body=lambda _made, kid: {"typed": kid}, is_final=True
+    ),
+    call("admin_actions.restore", key="deleted", body=_just(), is_final=True),
+    call("admin_overviews.read", key="set"),
 ]
 CALLS += [replace(call, method="HEAD") for call in CALLS if call.method == "GET"]
 
@@ -270,6 +293,7 @@ class Site:
         )
         first = self.create_set(kty="EC", crv="P-256", alg="ES256")
         self.made.update({"set": first["name"], "retired": first["current"]})
+        self.made["token"] = self._token("owner", Role.CREATOR)
         self.owner.ok(f"/keysets/{first['name']}/revoke", {"kid": first["current"]})
         ok, made = self.owner.ok, self.made
         made["chain"] = x5c(chain_for(public_key(self.owner, ec["kid"])))
@@ -329,19 +353,36 @@ class Site:
         """Return the status of the answer, or that there is no connection."""
         kid = self.made.get(call.key or "", "") if is_known else UNKNOWN_KID
         path = call.path.replace("{kid}", kid).replace("{new}", f"set-{uuid4().hex}")
-        body = None if call.body is None else json.dumps(call.body(self.made, kid))
-        media = {} if body is None else {"Content-Type": "application/json"}
+        body, headers = self._sent(call, kid)
         try:
-            client.connection.request(call.method, path, body, client.headers | media)
+            client.connection.request(call.method, path, body, client.headers | headers)
             answer = client.connection.getresponse()
             content = answer.read()
         except (OSError, HTTPException):
             client.connection.close()
             return NOT_CONNECTED
         if answer.status in ERRORS and call.method != "HEAD":
-            assert json.loads(content)["error"] == ERRORS[answer.status]
+            assert _error_of(content, is_page=call.is_form) == ERRORS[answer.status]
         assert ("WWW-Authenticate" in answer.headers) is (answer.status == 401)
         return answer.status
+
+    def _sent(self, call: Call, kid: str) -> tuple[str | None, dict[str, str]]:
+        """Return the body of a request, and its headers: those of a browser where it is a form."""
+        if call.body is None:
+            return None, {}
+        members = call.body(self.made, kid)
+        if call.is_form:
+            media = "application/x-www-form-urlencoded"
+            return urlencode(members, doseq=True), {"Content-Type": media, "Origin": self.url}
+        return json.dumps(members), {"Content-Type": "application/json"}
+
+
+def _error_of(content: bytes, *, is_page: bool) -> str:
+    if not is_page:
+        return str(json.loads(content)["error"])
+    found = re.search(r'<code id="error">([a-z_]+)</code>', content.decode("utf-8"))
+    assert found, content
+    return found[1]
 
 
 class Client(NamedTuple):

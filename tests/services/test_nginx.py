@@ -309,12 +309,12 @@ def test_without_a_service_the_answer_is_503_with_retry_after(tmp_path):
                 assert int(reply.headers["Retry-After"]) > 0
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/health/ready", "/status"])
+@pytest.mark.parametrize("path", ["/metrics", "/health/ready", "/status", "/admin"])
 def test_what_is_for_operators_is_refused_to_others(server, tmp_path, path):
     host, port = address(server)
     others = {"allow 127.0.0.1;": ""}
     with nginx(tmp_path / "run", f"{host}:{port}", others) as listening:
-        for spelling in (path, path.replace("t", "%74", 1), f"/x/..{path}", f"{path}?x"):
+        for spelling in (path, path.replace("a", "%61", 1), f"/x/..{path}", f"{path}?x"):
             with closing(through(listening)) as connection:
                 assert json_of(ask(connection, "GET", spelling)) == (403, "forbidden")
 
@@ -348,8 +348,8 @@ def test_the_api_page_is_for_everybody_and_is_compressed(front, path):
             assert ask(connection, "GET", path, headers=known).status == 304
 
 
-def test_a_password_reaches_the_status_page(environment, tmp_path):
-    """And the challenge for one reaches the browser."""
+def test_a_password_reaches_the_status_page_and_a_cookie_the_admin_page(environment, tmp_path):
+    """And the challenge, and the cookie, reach the browser."""
     bind = f"unix:{tmp_path}/http.sock"
     auditor = token_for(environment, "token:auditor", roles=[Role.AUDITOR])
     password = base64.b64encode(f"me:{auditor}".encode()).decode()
@@ -363,6 +363,17 @@ def test_a_password_reaches_the_status_page(environment, tmp_path):
         assert "Basic" in str(refused.headers.get_all("WWW-Authenticate"))
         known = {"Authorization": f"Basic {password}"}
         assert ask(connection, "GET", "/status", headers=known).status == 200
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        own = form | {"Sec-Fetch-Site": "same-origin", "Origin": "https://localhost"}
+        signed_in = ask(connection, "POST", "/admin/sign-in", f"token={auditor}", own)
+        assert signed_in.status == 303
+        cookie = str(signed_in.headers["Set-Cookie"])
+        assert "; Secure; HttpOnly; SameSite=Strict" in cookie
+        for path in ("/admin", "/admin/audit"):
+            known = {"Cookie": cookie.partition(";")[0]}
+            assert ask(connection, "GET", path, headers=known).status == 200
+        foreign = form | {"Sec-Fetch-Site": "cross-site", "Origin": "https://localhost"}
+        assert ask(connection, "POST", "/admin/sign-out", "", foreign).status == 403
 
 
 @pytest.mark.parametrize(
@@ -408,6 +419,8 @@ SPOOFED = {
     "X-Real-IP": "10.9.8.7",
     "X-Script-Name": "/evil",
     "Cookie": "a=b",
+    "Origin": "https://localhost",
+    "Sec-Fetch-Site": "same-origin",
     "Connection": "X-Request-Id",
 }
 KNOWN = {
@@ -466,7 +479,7 @@ def test_every_location_that_passes_requests_on_includes_the_headers():
     text = (PARTS / "jose-hsm.conf").read_text()
     blocks = re.findall(r"location [^{]*\{([^}]*)\}", text)
     passing = [block for block in blocks if "proxy_pass" in block]
-    assert len(passing) == text.count("proxy_pass http") == 4
+    assert len(passing) == text.count("proxy_pass http") == 5
     for block in passing:
         assert "include jose-hsm-headers.conf;" in block
         assert "proxy_set_header" not in block

@@ -6,13 +6,13 @@ from flask import make_response, render_template
 from flask.typing import ResponseReturnValue
 
 from app.auth import principal
-from app.http.endpoint import Endpoint, Resource
+from app.http.endpoint import Endpoint, Resource, Takes
 from app.http.page_headers import protected
 from app.http.request import service
 from app.observability.kinds import Kind
 from app.rights import Role
 
-resource: Final = Resource("status", "How the service is.", takes_passwords=True)
+resource: Final = Resource("status", "How the service is.", takes=Takes.PASSWORDS)
 resource.blueprint.after_request(protected(style_src="'self'", img_src="'self'"))
 
 
