@@ -119,6 +119,7 @@ def _service(config: Config) -> Service:
             metrics=metrics,
             history=last_hour,
             capabilities=capabilities,
+            kinds=KINDS,
             started=started_at(),
         ),
         stream=Stream(_STDOUT, dropped=metrics.dropped),

@@ -1,6 +1,6 @@
 """What an operator sees of the service: lines on stdout, metrics, request ids."""
 
-from app.observability.kinds import KINDS, Outcomes
+from app.observability.kinds import KINDS, Kind, Outcomes
 from app.observability.last_hour import LastHour
 from app.observability.logs import configure
 from app.observability.metrics import Metrics
@@ -9,6 +9,7 @@ from app.observability.stream import Stream
 
 __all__ = [
     "KINDS",
+    "Kind",
     "LastHour",
     "Metrics",
     "Outcomes",

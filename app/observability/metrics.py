@@ -15,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 
 from app import current_request
 from app.observability.kinds import Count
+from app.observability.latency import Bucket
 from app.observability.multiprocess import (
     Buffer,
     metrics_of,
@@ -149,6 +150,15 @@ class Metrics(Observer):
                         labels = sample.labels
                         yield Count(labels["endpoint"], int(labels["status"]), int(sample.value))
 
+    def buckets(self) -> Iterator[Bucket]:
+        """Give how long all workers took to answer, by endpoint, since their master started."""
+        for family in self._families("histogram"):
+            if family.name == f"{_PREFIX}request_seconds":
+                for sample in family.samples:
+                    if sample.name.endswith("_bucket") and sample.value:
+                        bound = float(sample.labels["le"])
+                        yield Bucket(sample.labels["endpoint"], bound, int(sample.value))
+
     def workers(self) -> Workers:
         """Return what the live workers say of themselves."""
         self._share()
@@ -170,7 +180,7 @@ class Metrics(Observer):
         return registry_of(self._directory) if self._directory else self._registry
 
     def _families(self, kind: str) -> Iterable[Metric]:
-        """Return the metrics of a kind: the histograms, which are most of all, are not read."""
+        """Return the metrics of a kind: the histograms, which are most of all, are read apart."""
         return metrics_of(self._directory, kind) if self._directory else self._registry.collect()
 
     def answered(self, endpoint: str, status: int, seconds: float) -> None:

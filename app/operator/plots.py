@@ -31,8 +31,10 @@ class Bar(NamedTuple):
 class Plot:
     """The outcomes of one kind of request, by minute, the present one last."""
 
-    def __init__(self, title: str, minutes: Sequence[Outcomes]) -> None:
+    def __init__(self, title: str, minutes: Sequence[Outcomes], latency: str | None = None) -> None:
         self.title: Final = title
+        self.latency: Final = latency
+        """In words; not of the hour alone."""
         self._minutes = minutes
         self.total: Final = Outcomes.together(minutes)
         self.most: Final = max(outcomes.total for outcomes in minutes)

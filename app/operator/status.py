@@ -1,5 +1,6 @@
 """What an operator wants to know at a glance. The token is never asked for it."""
 
+import math
 import platform
 import time
 from collections import Counter
@@ -14,7 +15,8 @@ from typing import Any, Final, NamedTuple
 from app.config import Config
 from app.errors import Forbidden, RegistryUnavailable
 from app.keys.capabilities import AlgorithmRow, Capabilities, algorithm_rows
-from app.observability import KINDS, LastHour, Metrics, Outcomes
+from app.observability import KINDS, Kind, LastHour, Metrics, Outcomes
+from app.observability.latency import Bucket, Latency, latencies
 from app.operator.plots import Plot
 from app.registry import Group, KeySet, Registry, State, VersionState, Watch
 from app.rights import Principal, Right
@@ -34,7 +36,10 @@ STATES: Final[Mapping[State, str]] = MappingProxyType(
     }
 )
 PLACES: Final[Mapping[str, str]] = MappingProxyType(
-    {"token": "token", "process": "key: token, CEK: process"}
+    {
+        "token": "in the token",
+        "process": "the key in the token, each message's in the process",
+    }
 )
 PUBLISHED: Final = (VersionState.NEXT, VersionState.CURRENT, VersionState.PREVIOUS)
 _ALL: Final = "All requests"
@@ -80,6 +85,8 @@ class Status:
     metrics: Metrics
     history: LastHour
     capabilities: Capabilities
+    kinds: Mapping[str, Kind]
+    """Of the endpoints."""
     started: float
     """In seconds since the epoch."""
 
@@ -102,7 +109,7 @@ class Status:
             "workers": self.metrics.workers(),
             "now": datetime.now(UTC),
             "uptime": _in_words(timedelta(seconds=time.time() - self.started)),
-            "plots": list(_plots(self.history.hour())),
+            "plots": list(_plots(self.history.hour(), self.metrics.buckets(), self.kinds)),
             "keys": keys,
             "states": list(STATES.values()),
             "idle_days": _IDLE_DAYS,
@@ -194,11 +201,28 @@ def _title(group: Group) -> str:
     return " ".join(str(part) for part in (group.kty, group.crv or group.bits) if part)
 
 
-def _plots(hour: Mapping[str, Sequence[Outcomes]]) -> Iterator[Plot]:
+def _plots(
+    hour: Mapping[str, Sequence[Outcomes]], buckets: Iterable[Bucket], kinds: Mapping[str, Kind]
+) -> Iterator[Plot]:
+    of_kinds, of_all = latencies(buckets, kinds)
     everything = [Outcomes.together(minute) for minute in zip(*hour.values(), strict=True)]
-    yield Plot(_ALL, everything)
+    yield Plot(_ALL, everything, _within(of_all))
     for kind, title in KINDS.items():
-        yield Plot(title, hour[kind])
+        yield Plot(title, hour[kind], _within(of_kinds.get(kind)))
+
+
+def _within(latency: Latency | None) -> str | None:
+    if latency is None:
+        return None
+    half, nearly_all = (_bound(seconds) for seconds in latency)
+    return f"99 of 100 {half}" if half == nearly_all else f"half {half}, 99 of 100 {nearly_all}"
+
+
+def _bound(seconds: float) -> str:
+    """Return a bound in the unit that people read it in."""
+    if math.isinf(seconds):
+        return "over 30 s"
+    return f"within {seconds:g} s" if seconds >= 1 else f"within {1000 * seconds:g} ms"
 
 
 def _in_words(duration: timedelta) -> str:

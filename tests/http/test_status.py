@@ -1,6 +1,8 @@
 """The page for operators: who sees it, what it shows, and that it never asks the token."""
 
 import base64
+import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +12,8 @@ import pytest
 import requests
 from sqlalchemy import update
 
-from app.observability import Outcomes
+from app.observability import Kind, Outcomes
+from app.observability.latency import Bucket, Latency, latencies
 from app.operator.plots import HEIGHT, Plot
 from app.registry import Key, Origin, Registry, Residency, State, migrate, revision_at
 from app.registry.tables import keys
@@ -196,6 +199,31 @@ def test_only_who_may_read_every_key_sees_it(application, config):
         with pytest.raises(Exception, match="Access denied"):
             closed.require_reader(principal)
     closed.require_reader(Principal("token:alice", {Role.AUDITOR}))
+
+
+def test_it_says_how_soon_answers_were_made(application, local):
+    local.create(kty="oct", alg="HS256")
+    shown = application.test_client().get("/status").text
+    within = r'<span class="latency">(half within [\d.]+ m?s, )?99 of 100 within [\d.]+ m?s</span>'
+    for title in ("All requests", "Create, import, unwrap"):
+        assert re.search(rf"<b>{title}</b> [\d,]+ done[^\n]*{within}", shown)
+    assert 'http-equiv="refresh"' not in shown
+
+
+def test_latency_is_read_off_the_buckets_of_a_kind():
+    kinds = {"signing.sign": Kind.SIGN, "signing.csr": Kind.SIGN, "status.show": Kind.PAGE}
+    buckets = [
+        Bucket("signing.sign", 0.001, 40),
+        Bucket("signing.sign", 0.01, 97),
+        Bucket("signing.sign", math.inf, 99),
+        Bucket("signing.csr", 0.001, 1),
+        Bucket("signing.csr", 0.01, 1),
+        Bucket("signing.csr", math.inf, 1),
+        Bucket("status.show", math.inf, 100),
+    ]
+    slow = Latency(0.01, math.inf)
+    assert latencies(buckets, kinds) == ({Kind.SIGN: slow}, slow)
+    assert latencies(buckets[:0], kinds) == ({}, None)
 
 
 def test_bars_fill_the_plot_and_show_the_one_failure_among_many():
