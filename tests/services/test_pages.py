@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -17,8 +18,10 @@ import requests
 from selenium.webdriver.remote.webelement import WebElement
 
 from app.rights import Role
-from tests.shared.browser import CHROMIUM, DRIVER, Browser, chromium
+from tests.shared.api import Api
+from tests.shared.browser import AXE, CHROMIUM, DRIVER, Browser, chromium
 from tests.shared.callers import Callers, token_for
+from tests.shared.chains import chain_for, public_key, x5c
 from tests.shared.waiting import STATE, until
 
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is not installed")
@@ -231,3 +234,121 @@ def test_the_state_of_the_service_is_not_for_everybody(browser, callers, environ
     browser.open(f"http://whoever:{bob}@{host}/status")
     assert json.loads(browser.find("body").text)["error"] == "forbidden"
     require_own(browser, callers.url, expected=("status of 403", "favicon.ico"))
+
+
+# --- The admin page ---
+
+checked = pytest.mark.skipif(not AXE.exists(), reason="axe-core is not installed")
+
+
+class AdminPage:
+    """The page /admin, where somebody has signed in."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.browser = browser
+        self._url = f"{url}/admin"
+
+    def sign_in(self, token: str) -> None:
+        """Type an API token into the form that whoever is not known gets."""
+        self.open("")
+        self.fill_in(token=token)
+        self.send("sign-in")
+        self.browser.find("table, #none")
+
+    def sign_out(self) -> None:
+        """Leave, so that the next test can sign in."""
+        self.send("sign-out")
+        self.browser.find("#token")
+
+    def open(self, path: str) -> None:
+        """Show a part of the page."""
+        self.browser.open(self._url + path)
+
+    def fill_in(self, **fields: str) -> None:
+        """Type into fields by their ids, or choose."""
+        for name, text in fields.items():
+            self.browser.find(f"#{name}").send_keys(text)
+
+    def send(self, path: str) -> None:
+        """Press the button of the form that goes to a path that ends with ``path``."""
+        self.browser.press(f'form[action$="{path}"] button')
+
+
+@checked
+def test_somebody_makes_grants_deactivates_and_destroys_a_key(browser, callers, environment, shots):
+    page = AdminPage(browser, callers.url)
+    page.sign_in(token_for(environment, "token:alice"))
+    assert browser.run("return document.cookie") == ""
+    page.open("/create")
+    page.fill_in(purpose="ES256 · EC P-256", name="Made by hand")
+    page.send("/create")
+    kid = browser.find(".facts code").text
+    page.fill_in(principal="token:bob")
+    for operation in ("sign", "read"):
+        browser.press(f'input[value="{operation}"]')
+    page.send("/grants")
+    assert "token:bob" in browser.find("#grants ~ table").text
+    page.fill_in(to="deactivated")
+    page.send("/state")
+    assert browser.find("#state.deactivated")
+    look(browser, shots / "key")
+    assert browser.barriers() == []
+    page.fill_in(typed=kid)
+    page.send("/destroy")
+    browser.find("#key")
+    assert callers.alice.get(f"/keys/{kid}").status == 404
+    page.sign_out()
+    require_own(browser, callers.url, expected=("status of 401",))
+
+
+def filled(api: Api) -> tuple[str, str]:
+    """Return a kid and the name of a key set with two versions, of which there is all to see."""
+    kid = api.create(kty="EC", crv="P-256", alg="ES256", name="Invoices", tags=["billing"])["kid"]
+    chain = x5c(chain_for(public_key(api, kid)))
+    assert api.request("PUT", f"/keys/{kid}/certificate", json={"x5c": chain}).status == 200
+    granted = {"operations": ["sign", "read"]}
+    assert api.request("PUT", f"/keys/{kid}/grants/token:bob", json=granted).status == 200
+    path, policy = f"/keysets/seen-{kid[:8]}", {"every": "P30D", "publish_ahead": "P2D"}
+    body = {"kty": "EC", "crv": "P-256", "alg": "ES256", "rotation": policy | {"retain": "P10D"}}
+    assert api.request("PUT", path, json=body).status == 200
+    api.ok(f"{path}/rotate", {})
+    until(lambda: len(api.get(path).body["versions"]) == 2)
+    return kid, path
+
+
+@checked
+@pytest.mark.long
+def test_nobody_is_kept_from_using_a_page_whatever_the_window(browser, callers, environment, shots):
+    admin = token_for(environment, "token:admin", roles=[Role.ADMIN])
+    token_for(environment, "token:soon", age=timedelta(days=-9))
+    kid, keyset = filled(callers.admin)
+    page = AdminPage(browser, callers.url)
+    page.open("/sign-in")
+    found = barriers_of(browser, shots / "sign-in")
+    page.sign_in(admin)
+    parts = {
+        **{name: f"/{name}" for name in ("create", "keysets", "audit", "tokens")},
+        "keys": "",
+        "a-key": f"/keys/{kid}",
+        "a-keyset": keyset,
+        "an-error": "/keys/x",
+    }
+    for name, path in parts.items():
+        page.open(path)
+        found += barriers_of(browser, shots / f"admin-{name}")
+    browser.open(f"http://whoever:{admin}@{urlsplit(callers.url).netloc}/status")
+    found += barriers_of(browser, shots / "status")
+    assert found == []
+
+
+def barriers_of(browser: Browser, path: Path) -> list[str]:
+    """Return what is serious on the page that is shown, at each width, light and dark."""
+    found = []
+    for width in WIDTHS:
+        for scheme in ("light", "dark"):
+            browser.resize(width, scheme=scheme)
+            (path.parent / f"{path.name}-{scheme}-{width}.png").write_bytes(browser.picture())
+            found += [f"{path.name} {scheme} {width}: {each}" for each in browser.barriers()]
+            found += [f"{path.name} {width}: too wide"] * (browser.width != width)
+    browser.resize(WIDTHS[0])
+    return found

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
@@ -24,6 +25,10 @@ _ARGUMENTS = (
     "--hide-scrollbars",
 )
 _HIGHEST = 3000
+AXE = Path(__file__).parents[1] / "node/node_modules/axe-core/axe.min.js"
+"""Looks for what keeps people from using a page, by the rules of WCAG 2 and good practice."""
+
+_SERIOUS = ("serious", "critical")
 
 
 class Seen(NamedTuple):
@@ -100,6 +105,16 @@ class Browser:
             "Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png", "clip": clip}
         )
         return base64.b64decode(taken["data"])
+
+    def barriers(self) -> list[str]:
+        """Return what axe-core finds that is serious: each rule, and the elements that break it."""
+        self.run(AXE.read_text("utf-8"))
+        found = self._driver.execute_async_script("axe.run().then(arguments[0])")
+        return [
+            f"{rule['id']}: {', '.join(str(node['target']) for node in rule['nodes'])}"
+            for rule in found["violations"]
+            if rule["impact"] in _SERIOUS
+        ]
 
     def seen(self) -> Seen:
         """Return what was asked for, and complained of, since the last time."""

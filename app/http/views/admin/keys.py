@@ -8,6 +8,7 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from app.auth import principal
+from app.duration import write_duration
 from app.http.endpoint import Endpoint
 from app.http.failures import AWAY, QUERY
 from app.http.request import catalogue, service
@@ -57,12 +58,19 @@ def read(kid: str) -> ResponseReturnValue:
         "key.html",
         key=key,
         rights=rights,
+        had_back=key.get("destroy_after") or _destroy_after(),
         is_there=is_there,
         states=[state for state in STATES if state != key["state"]],
         operations=GRANTABLE,
         grants=_grants(key) if is_there and Right.MANAGE in rights else None,
         **(_public(key) if is_there else {}),
     )
+
+
+def _destroy_after() -> str | None:
+    """Return for how long keys can be had back that have no time of their own."""
+    after = service().config.destroy_after
+    return None if after is None else write_duration(after)
 
 
 def _grants(key: Mapping[str, Any]) -> Mapping[str, list[str]]:
