@@ -11,6 +11,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from app.operator.cli import main
+from tests.shared.api import NOT_AVAILABLE, NotOffered
 from tests.shared.waiting import until
 
 OPENING = "the token is being opened"
@@ -54,8 +55,13 @@ class CommandLine:
             return Typed(status=status, out=out.getvalue(), err=err.getvalue().decode())
 
     def do(self, *arguments: str | Path, piped: bytes = b"") -> Typed:
-        """Run a command, which must succeed."""
+        """Run a command, which must succeed.
+
+        Raises ``NotOffered`` where the token does not offer what it asks for.
+        """
         typed = self.type(*arguments, piped=piped)
+        if lacking := NOT_AVAILABLE.search(typed.err):
+            raise NotOffered(lacking[1], (), typed)
         assert (typed.status, typed.err) == (0, ""), typed
         return typed
 
