@@ -61,13 +61,15 @@ _NOT_OF_PRIVATE: Final[Attributes] = dict.fromkeys(
 def attribute_mapper() -> AttributeMapper:
     """Return a mapper that also knows CKA_ALLOWED_MECHANISMS, an array of CK_MECHANISM_TYPE.
 
-    And CKA_PUBLIC_KEY_INFO, and CKK_EC_MONTGOMERY among the key types.
+    And CKA_PUBLIC_KEY_INFO, and CKK_EC_MONTGOMERY among the key types, and CKA_UNWRAP_TEMPLATE: an
+    array of CK_ATTRIBUTE, as bytes.
     """
     mapper = AttributeMapper()
     mapper.register_handler(
         Attribute.KEY_TYPE, _ULONG.pack, lambda packed: _key_type(*_ULONG.unpack(packed))
     )
     mapper.register_handler(PUBLIC_KEY_INFO, bytes, bytes)
+    mapper.register_handler(Attribute.UNWRAP_TEMPLATE, bytes, bytes)
     mapper.register_handler(
         Attribute.ALLOWED_MECHANISMS,
         lambda mechanisms: struct.pack(f"{len(mechanisms)}L", *mechanisms),

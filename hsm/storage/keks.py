@@ -17,6 +17,7 @@ from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.handles import Handle, Key
 from hsm.cryptoki.session import Session
 from hsm.errors import Cause, CryptoFailure, TokenUnavailable
+from hsm.storage.restriction import restriction
 
 WRAPPINGS: Final = (Mechanism.AES_KEY_WRAP_PAD, Mechanism.AES_KEY_WRAP_KWP)
 """Those that wrap private keys too, the first that a token lists counts."""
@@ -92,6 +93,8 @@ def create_kek(
     kek = _new_id()
     sealing = sealing_arguments(kek, templates, extractable=extractable)
     encrypting = encrypting_arguments(kek, templates, mechanism, extractable=extractable)
+    assert mechanism is not None  # noqa: S101  # or there would be no arguments
+    encrypting["template"] |= restriction(session, templates, mechanism)
     seal = session.generate_key(key_length=_BITS, mechanism=_SEAL.kind.generation, **sealing)
     try:
         session.generate_key(key_length=_BITS, mechanism=AES.generation, **encrypting)

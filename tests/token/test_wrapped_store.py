@@ -11,7 +11,14 @@ from uuid import uuid4
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pkcs11 import Attribute, Mechanism, ObjectClass, PKCS11Error
-from pkcs11.exceptions import AttributeTypeInvalid, ObjectHandleInvalid, SessionHandleInvalid
+from pkcs11.exceptions import (
+    AttributeTypeInvalid,
+    AttributeValueInvalid,
+    DeviceMemory,
+    ObjectHandleInvalid,
+    SessionHandleInvalid,
+    TemplateInconsistent,
+)
 
 from hsm import (
     ALGORITHMS,
@@ -31,6 +38,7 @@ from hsm.life.token import Token
 from hsm.life.work import Errand
 from hsm.storage.held_keys import HeldKeys
 from hsm.storage.keks import Kek
+from hsm.storage.restriction import Nested, restriction
 from hsm.storage.wrapped_store import WrappedStore
 from tests.shared.refs import new_ref
 from tests.shared.waiting import until
@@ -247,6 +255,70 @@ def test_the_key_encryption_key_wraps_and_the_other_seals_and_neither_leaves(tok
         "kek": (guards, {Attribute.WRAP, Attribute.UNWRAP}, {Mechanism.AES_KEY_WRAP_PAD}),
         "seal": (guards, {Attribute.SIGN}, {Mechanism.SHA256_HMAC}),
     }
+
+
+@pytest.mark.parametrize("extractable", [False, True])
+def test_the_token_unwraps_no_key_that_can_be_read_or_stays(token, made, extractable):
+    ref = made(A256GCM)
+
+    def unwrap(token: Token, session: Session) -> None:
+        kek = store_of(token).keks[blob_of(ref).kek]
+        good = token.templates.unwrapped(A256GCM)
+        wrapped = blob_of(ref).octets[2:]
+        session.destroy(kek.unwrapped(session, wrapped, **good))
+        guards = good["template"] | {Attribute.EXTRACTABLE: extractable}
+        for bad in (
+            {"template": guards | {Attribute.SENSITIVE: False}},
+            {"template": guards | {Attribute.PRIVATE: False}},
+            {"template": guards, "store": True},
+        ):
+            with pytest.raises(TemplateInconsistent):
+                kek.unwrapped(session, wrapped, **good | bad)
+
+    done(token, unwrap)
+
+
+NO_TEMPLATES = {
+    "refused": AttributeTypeInvalid,
+    "refused as a value": AttributeValueInvalid,
+}
+
+
+@pytest.mark.parametrize("error", NO_TEMPLATES.values(), ids=NO_TEMPLATES)
+def test_where_a_token_takes_no_template_of_what_it_unwraps_there_is_none(
+    token, monkeypatch, error
+):
+    generate = Session.generate_key
+
+    def refuse(self: Session, *arguments: Any, **named: Any) -> Any:
+        if Attribute.UNWRAP_TEMPLATE in named["template"]:
+            raise error
+        return generate(self, *arguments, **named)
+
+    monkeypatch.setattr(Session, "generate_key", refuse)
+    assert done(token, found_restriction) == {}
+
+
+def test_what_a_token_takes_and_does_not_hold_to_is_left_out(token, monkeypatch):
+    monkeypatch.setattr(Nested, "__bytes__", lambda _self: b"")
+    assert done(token, found_restriction) == {}
+
+
+def test_a_token_in_trouble_says_nothing_of_what_it_takes(token, monkeypatch):
+    def fail(*_arguments: Any, **_named: Any) -> Any:
+        raise DeviceMemory
+
+    monkeypatch.setattr(Session, "generate_key", fail)
+
+    def find(token: Token, session: Session) -> None:
+        with pytest.raises(DeviceMemory):
+            found_restriction(token, session)
+
+    done(token, find)
+
+
+def found_restriction(token: Token, session: Session) -> Any:
+    return restriction(session, token.templates, Mechanism.AES_KEY_WRAP_PAD)
 
 
 def other(octets: bytes) -> bytes:
