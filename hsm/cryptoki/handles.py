@@ -26,6 +26,15 @@ def handle_of(found: Object) -> int:
     return cast(int, found.handle)
 
 
+def bare(made: Object) -> Object:
+    """Return the same without the class that python-pkcs11 makes for each object, of 2 KiB.
+
+    It can be read and destroyed, and not used.
+    """
+    own: Any = made  # its stub has no wrapper
+    return cast(Object, _MIXINS.Object(own.wrapper))
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Handle:
     """What is remembered of an object: its handle."""

@@ -25,6 +25,7 @@ from hsm.cryptoki.handles import (
     Key,
     LaterHandle,
     PublicHandle,
+    bare,
     bind,
     handle_of,
     temporary,
@@ -166,7 +167,7 @@ class WrappedStore(Store):
         self, session: Session, spec: KeySpec, public: PublicKey, made: dict[KeyObject, Object]
     ) -> int:
         if PUBLIC not in made:
-            made[PUBLIC] = self._public(session, spec, public)
+            made[PUBLIC] = bare(self._public(session, spec, public))
         return handle_of(made[PUBLIC])
 
     def _unwrap(
@@ -177,7 +178,7 @@ class WrappedStore(Store):
         arguments = dict(self._arguments(ref.spec, self._templates))
         parts, rest = _unpacked(blob.octets, len(arguments))
         for (name, its), part in zip(arguments.items(), parts, strict=True):
-            made[name] = kek.unwrapped(session, part, **its)
+            made[name] = bare(kek.unwrapped(session, part, **its))
         return cast(PublicKey, load_der_public_key(rest)) if rest else None
 
     def _require_sealed(self, session: Session, ref: KeyRef) -> tuple[Kek, Blob]:

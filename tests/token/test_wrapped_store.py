@@ -447,6 +447,20 @@ def test_the_public_half_is_an_object_from_its_first_use_until_it_is_wiped(token
     assert done(token, use) == [0, 1, 1, 0]
 
 
+def test_what_is_unwrapped_has_no_classes_of_its_own(token, made):
+    refs = [made(ES256), made(A256GCM)]
+
+    def classes(token: Token, session: Session) -> set[type]:
+        found = set()
+        for ref in refs:
+            for each in store_of(token).unwrapped(session, ref).objects.values():
+                found.add(type(each))
+                session.destroy(each)
+        return found
+
+    assert len(done(token, classes)) == 1
+
+
 def test_the_public_half_is_not_made_on_a_session_that_has_ended(token, made, small):
     ref = made(ES256)
 

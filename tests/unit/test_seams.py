@@ -87,6 +87,7 @@ SOURCES = MappingProxyType(
         "pkcs11 wrap": (pyx("WrapMixin"), "46fdbc8e4870"),
         "pkcs11 unwrap": (pyx("UnwrapMixin"), "c24d03f6596a"),
         "pkcs11 derive": (pyx("DeriveMixin"), "eb5f32f3183b"),
+        "pkcs11 object": (pyx("Object"), "b69421401dcd"),
         "pkcs11 library": (pyx("lib"), "2975e2e37c10"),
         "pkcs11 verbs": (types, "5fa3377c02a0"),
     }
