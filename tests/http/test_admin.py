@@ -129,7 +129,7 @@ def test_api_tokens_that_end_soon_are_shown_the_first_one_first(page, environmen
 def test_a_key_is_made_for_a_purpose_that_is_offered(page, local, application):
     offered = page.get("/admin/create").text
     assert "<option>HS512 · oct</option>" in offered
-    assert "ML-DSA" not in offered
+    assert "RSA1_5" not in offered
     fields = {"name": "made", "tags": "a b", "expires": "2099-12-31", "destroy_after": "P7D"}
     made = fill_in(page, "/admin/create", purpose="HS512 · oct", **fields)
     assert made.status_code == 303
@@ -139,7 +139,7 @@ def test_a_key_is_made_for_a_purpose_that_is_offered(page, local, application):
     assert described["expires"] == "2099-12-31T00:00:00Z"
     assert described["destroy_after"] == "P7D"
     assert lines_of(application, kid)[0]["endpoint"] == "admin_actions.create"
-    for purpose in ("", "none", "ML-DSA-44 · AKP"):
+    for purpose in ("", "none", "RSA1_5 · RSA 2048"):
         assert fill_in(page, "/admin/create", purpose=purpose).status_code == 400
 
 
