@@ -125,12 +125,17 @@ def become(
         raise
 
 
-def proofs() -> dict[str, Any]:
-    """Return what the token of this process was able to do, and why it was not."""
+def proofs(makes_kek: bool) -> dict[str, Any]:
+    """Return what the token of this process was able to do, and why it was not.
+
+    A key-encryption key that this makes is for whoever comes next.
+    """
     config = Config.from_env(os.environ)
     token = Hsm(replace(config.hsm_settings, shared_dir=config.state_dir))
     token.start()
     until(lambda: token.reason is None)
+    if makes_kek:
+        token.keeping.create_kek(extractable=False)
     [path] = config.state_dir.glob("proofs-*.json")
     return {
         "of": _abilities(token._connection.token.pool.token),
