@@ -25,6 +25,7 @@ from tests.shared.callers import WITH_TOKENS, Callers
 from tests.shared.command import with_kek
 from tests.shared.examples import examples
 from tests.shared.forks import COMMON, MAKE, server
+from tests.shared.in_process import sender
 from tests.shared.injector import Injector
 from tests.shared.postgresql import Cluster
 from tests.shared.postgresql import running as running_postgresql
@@ -237,12 +238,7 @@ def chaos(config: Config, token: Hsm) -> Iterator[Injector]:
 @pytest.fixture(scope="session")
 def local(application: Any) -> Api:
     """The service in this process, called without a network: for what needs many calls."""
-    client = application.test_client()
-
-    def send(method: str, path: str, **arguments: Any) -> Any:
-        return client.open(path, method=method, **arguments)
-
-    return Api(send)
+    return Api(sender(application))
 
 
 @contextmanager

@@ -169,6 +169,6 @@ def test_a_list_is_narrowed_to_keys_that_nobody_uses(callers_of_each):
     ["", "yesterday", "20260131", "2026-02-30", "2026-1-1", "2026-01-31T00:00:00Z", "9999-01-01"],
 )
 def test_what_is_no_day_is_refused(day, local):
-    answer = local.get("/keys", query_string={"unused_since": day})
+    answer = local.get(f"/keys?unused_since={day}")
     assert answer.refusal == BAD_REQUEST
     assert answer.body["description"] == "Field 'unused_since' must be a day like 2030-01-31"
