@@ -24,9 +24,10 @@ from tests.shared.api import Api, NotOffered
 from tests.shared.callers import WITH_TOKENS, Callers
 from tests.shared.command import with_kek
 from tests.shared.examples import examples
-from tests.shared.forks import COMMON, MAKE, server
+from tests.shared.forks import COMMON, MAKE, proven, server
 from tests.shared.in_process import sender
 from tests.shared.injector import Injector
+from tests.shared.nursery import believe
 from tests.shared.postgresql import Cluster
 from tests.shared.postgresql import running as running_postgresql
 from tests.shared.tokens import reason_against
@@ -204,6 +205,8 @@ def config(environment: Mapping[str, str]) -> Config:
 @pytest.fixture(scope="session")
 def application(config: Config) -> Any:
     """The service in this process. A process has one PKCS#11 library, so there is one of it."""
+    if (proofs := proven()) is not None:
+        believe(proofs, str(config.pkcs11_module))
     application = create_app(config)
     wait_for(service_of(application).hsm)
     service_of(application).janitor.stop()  # tests look at what it would clear away

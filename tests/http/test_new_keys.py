@@ -27,7 +27,7 @@ TOO_MANY = {
 
 def all_keys(api: Api) -> list[dict[str, Any]]:
     """Return the first page of keys; when they were used may be written at any time."""
-    page = api.get("/keys", query_string={"limit": "200"}).body
+    page = api.get("/keys?limit=200").body
     return [key | {"last_used": None} for key in page["keys"]]
 
 

@@ -96,7 +96,10 @@ class _Nursery:
 _nursery = cache(_Nursery)
 
 
-def _proven() -> Any:
+def proven() -> Any:
+    """Return what the token is able to do; ``None`` where everybody has to find it out."""
+    if are_promises_held():
+        return None
     with _FIRST:
         return _proofs()
 
@@ -153,7 +156,7 @@ def fork(  # noqa: PLR0913  # settings, all by name
         "program": program,
         "arguments": arguments,
         "environment": dict(environment),
-        "proofs": None if proves or are_promises_held() else _proven(),
+        "proofs": None if proves else proven(),
         "is_patient": is_patient,
     }
     answers, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

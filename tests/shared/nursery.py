@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -113,7 +113,7 @@ def become(
         _replace(worker, "_OPENING_SECONDS", PATIENCE_SECONDS)
         _replace(worker, "_is_opening", _is_not_asked(worker._is_opening))
     if proofs is not None:
-        _replace(connection, "ProofCache", _believing(proofs))
+        believe(proofs, environment.get("JOSE_HSM_PKCS11_MODULE"))
         _replace(pin_latch, "_hash", _quick_hash)
         _replace(doctor, "_RATE_SECONDS", _RATE_SECONDS)
     sys.argv = [program, *arguments]
@@ -126,6 +126,11 @@ def become(
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise
+
+
+def believe(proofs: Mapping[str, Any], module: str | None) -> None:
+    """Have this process, which uses ``module``, believe what was found of such tokens."""
+    _replace(connection, "ProofCache", _believing(proofs, module))
 
 
 def proofs(makes_kek: bool) -> dict[str, Any]:
@@ -141,17 +146,17 @@ def proofs(makes_kek: bool) -> dict[str, Any]:
         token.keeping.create_kek(extractable=False)
     [path] = config.state_dir.glob("proofs-*.json")
     return {
-        "of": _abilities(token._connection.token.pool.token),
+        "of": _abilities(token._connection.token.pool.token, str(config.pkcs11_module)),
         "known": json.loads(path.read_bytes()),
     }
 
 
-def _abilities(token: Token) -> list[Any]:
+def _abilities(token: Token, module: str | None) -> list[Any]:
     """Return what a token says of itself that is the same of all that one library makes."""
-    return [os.environ["JOSE_HSM_PKCS11_MODULE"], sorted(map(int, token.slot.get_mechanisms()))]
+    return [module, sorted(map(int, token.slot.get_mechanisms()))]
 
 
-def _believing(proofs: dict[str, Any]) -> type[ProofCache]:
+def _believing(proofs: Mapping[str, Any], module: str | None) -> type[ProofCache]:
     """Return caches that begin with ``proofs`` when a token of the same abilities is opened."""
 
     class OfAnyToken(ProofCache):
@@ -159,7 +164,7 @@ def _believing(proofs: dict[str, Any]) -> type[ProofCache]:
             self, directory: Path | None, token: Token, parameters: str | None = None
         ) -> None:
             super().__init__(directory, token, parameters)
-            self._is_of_those = _abilities(token) == proofs["of"]
+            self._is_of_those = _abilities(token, module) == proofs["of"]
 
         @contextmanager
         def shared(self, *, believe: bool) -> Iterator[None]:
