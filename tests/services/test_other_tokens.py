@@ -28,7 +28,13 @@ from tests.shared.workers import kill_a_worker
 from tests.token.test_connection import _settings, _started
 from tests.token.test_examination import opened
 
-OTHERS = [name for name in TOKENS if name != "softhsm"]
+QUICK = "nss"
+OTHERS = [
+    pytest.param(name, marks=() if name == QUICK else pytest.mark.long)
+    for name in TOKENS
+    if name != "softhsm"
+]
+"""Of the other makes one is tried in each run of the suite, and all where promises are held."""
 OPT_IN = {name for name, row in hsm.ALGORITHMS.items() if row.is_opt_in}
 SEEN_IN_USE = {
     *("CKA_LOCAL", "CKA_ALWAYS_SENSITIVE", "CKA_NEVER_EXTRACTABLE", "CKA_DERIVE"),
