@@ -13,7 +13,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +26,7 @@ from app.registry import Registry
 from app.rights import Role
 from scripts.openapi.document import document
 from scripts.openapi.examples import play
-from scripts.throwaway import ROOT, create_kek, make_token, server
+from scripts.throwaway import ROOT, Server, create_kek, make_token, server
 
 Members = dict[str, Any]
 
@@ -72,7 +73,9 @@ def main() -> None:
     """Print the number of cases for each role; exit with 1 if one has failed."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory:
-        counts = run(Path(directory), EVERYTHING, examples=options.examples, seed=options.seed)
+        settings = make_token(Path(directory) / "state")
+        create_kek(settings)
+        counts = run(settings, EVERYTHING, examples=options.examples, seed=options.seed)
     for count in counts:
         if count.failures:
             print(count.says)
@@ -90,12 +93,21 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(directory: Path, plan: Plan, *, examples: int, seed: int) -> list[Count]:
-    """Serve a token below ``directory`` and ask it; ``examples`` are cases of each operation."""
-    settings = make_token(directory / "state") | _SETTINGS
-    create_kek(settings)
+def run(
+    settings: Mapping[str, str],
+    plan: Plan,
+    *,
+    examples: int,
+    seed: int,
+    serve: Callable[..., AbstractContextManager[Server]] = server,
+) -> list[Count]:
+    """Serve a token that has a key-encryption key, and ask it.
+
+    ``examples`` are cases of each operation. What is asked stays beside the token's state.
+    """
+    settings, directory = {**settings, **_SETTINGS}, Path(settings["JOSE_HSM_STATE_DIR"]).parent
     bearers = {name: _token(settings, name) for name in ROLES}
-    with server(settings, workers=2) as running:
+    with serve(settings, workers=2) as running:
         # Played, so that examples name keys that there are.
         whole = _strict(document(play(running.url, bearer=bearers["owner"])))
         paths = {}

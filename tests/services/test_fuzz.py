@@ -2,7 +2,10 @@
 
 import pytest
 
+from scripts.throwaway import make_token
 from scripts.trials.fuzz import EVERYTHING, LINKED, ROLES, run
+from tests.shared.command import with_kek
+from tests.shared.forks import server
 
 SHORT = {
     "owner": (("examples", "fuzzing"), LINKED),
@@ -21,7 +24,8 @@ SHORT = {
     ],
 )
 def test_no_answer_is_undocumented(plan, examples, least, tmp_path):
-    counts = run(tmp_path, plan, examples=examples, seed=1)
+    settings = with_kek(make_token(tmp_path / "state"))
+    counts = run(settings, plan, examples=examples, seed=1, serve=server)
     for role in ROLES:
         print(role, sum(count.cases for count in counts if count.role == role), "cases")
     assert {count.role for count in counts} == ROLES.keys()
