@@ -27,7 +27,7 @@ from app.keys.janitor import Janitor
 from app.keys.keyring import Keyring
 from app.keys.owning import TokenOwner
 from app.keys.sets.catalogue import KeySetCatalogue
-from app.observability import LastHour, Metrics, Requests, Stream
+from app.observability import LastHour, Metrics, Requests, Stock, Stream
 from app.observability.multiprocess import shared_directory, started_at
 from app.operator.restoration import serving_lock
 from app.operator.status import Status
@@ -74,6 +74,7 @@ def _service(config: Config) -> Service:
         destroy_after=config.destroy_after,
         takes_plain=config.import_ == "any",
         storage=Storage(config.storage),
+        observe_budget=metrics.spent,
     )
     capabilities = Capabilities(config=config)
     last_hour = LastHour(
@@ -103,6 +104,7 @@ def _service(config: Config) -> Service:
         capabilities=capabilities,
         rotation=Periodic("rotation", keysets.rotation.settle, pause_seconds=1.0, is_jittered=True),
         janitor=Janitor(keyring.recovery, audit_log),
+        stock=Stock(registry, hsm, metrics),
         uses=Periodic(
             "uses", registry.uses.write, pause_seconds=60.0, at_end=True, is_jittered=True
         ),
@@ -170,6 +172,7 @@ def _start(service: Service) -> None:
     service.janitor.start()
     service.rotation.start()
     service.uses.start()
+    service.stock.start()
     service.watch.start()
     service.metrics.start(service.hsm)
     if service.config.pages:

@@ -42,6 +42,7 @@ class Service:
     janitor: Janitor
     rotation: Periodic
     uses: Periodic
+    stock: Periodic
     authenticator: Authenticator
     audit_log: AuditLog | None
     audit_hook: AuditHook

@@ -1,6 +1,7 @@
 """How often one AES-GCM key may encrypt: IVs are random, 96 bits, and must not meet."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -42,8 +43,12 @@ class EncryptionBudget:
     takes to its grave counts as used: never too few are counted, and rarely is anything written.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(
+        self, registry: Registry, observe: Callable[[float], None] = lambda _part: None
+    ) -> None:
+        """Begin; ``observe`` is told which part of its encryptions a key has behind it."""
         self._registry = registry
+        self._observe = observe
         self._lock = Lock()
         # By number: a UUID hashes and compares itself in Python.
         self._shares: LRUCache[int, _Share] = LRUCache(_KEYS_REMEMBERED)
@@ -73,6 +78,7 @@ class EncryptionBudget:
             raise CryptoFailure(
                 "The key has encrypted as often as an AES-GCM key may; make another"
             )
+        self._observe(total / MOST_ENCRYPTIONS)
         if total >= WARNING_AT > total - granted:
             logger.warning("key %s has half of its encryptions behind it: replace it", kid)
         with self._lock:

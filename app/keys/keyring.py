@@ -1,5 +1,6 @@
 """What principals do with keys: use them, make and destroy them; and what the service repairs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -38,14 +39,16 @@ class Keyring:
         destroy_after: timedelta | None = None,
         takes_plain: bool = True,
         storage: Storage = Storage.TOKEN,
+        observe_budget: Callable[[float], None] = lambda _part: None,
     ) -> Self:
         """Return them; keys are published as ``publication`` has it, if there is one.
 
         Deleted keys can be had back for ``destroy_after``. Unless it ``takes_plain`` ones, keys are
-        only imported wrapped. Keys that say nothing of it are kept in ``storage``.
+        only imported wrapped. Keys that say nothing of it are kept in ``storage``. What part of its
+        encryptions a key has behind it ``observe_budget`` is told.
         """
         phases = TwoPhases(registry=registry, hsm=hsm, lock=state_dir / "unfinished.lock")
-        budget = EncryptionBudget(registry)
+        budget = EncryptionBudget(registry, observe_budget)
         creation = KeyCreation(
             registry=registry,
             hsm=hsm,

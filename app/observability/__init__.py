@@ -5,6 +5,7 @@ from app.observability.last_hour import LastHour
 from app.observability.logs import configure
 from app.observability.metrics import Metrics
 from app.observability.requests import Requests
+from app.observability.stock import Stock
 from app.observability.stream import Stream
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Metrics",
     "Outcomes",
     "Requests",
+    "Stock",
     "Stream",
     "configure",
 ]

@@ -3,7 +3,7 @@
 import atexit
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -73,6 +73,7 @@ class Metrics(Observer):
         self._buffer = Buffer()
         self._noted: deque[tuple[Counter | Histogram, float]] = deque()
         self._settling = Lock()
+        self._most_spent = 0.0
         self._directory = shared_directory()
         self.source: Final = self._directory or str(uuid4())
         """The name of these counters; no others, before or later, have the same."""
@@ -110,6 +111,18 @@ class Metrics(Observer):
         self._rotation = self._gauge(
             "keyset_days_until_rotation", "Until the next one of any, below 0 if late", "livemin"
         )
+        self._keys = Children(
+            self._gauge("keys", "Keys by type and state", "livemax", "kty", "state")
+        )
+        self._expiry = Children(
+            self._gauge("days_until_expiry", "Until the next one expires", "livemin", "of")
+        )
+        self._pin_refused = self._gauge(
+            "pin_refused", "1 while the token refuses the PIN, which is not tried again", "livemax"
+        )
+        self._budget = self._gauge(
+            "encryption_budget_used_ratio", "Of the AES-GCM key that has most behind it", "livemax"
+        )
         self._broken_seals = self._counter(
             "broken_seals", "Uses of keys whose rows somebody else has changed"
         )
@@ -127,6 +140,9 @@ class Metrics(Observer):
         self._lost.bear([(Cause.LOST,)])
         self._transitions.bear((transition,) for transition in TRANSITIONS)
         self._rotation.set(math.inf)
+        self._expiry.bear([("key",), ("api_token",)])
+        for child in self._expiry.values():
+            child.set(math.inf)
 
     def start(self, hsm: Hsm) -> None:
         """Begin to share what is counted. Call after fork, never before."""
@@ -241,6 +257,25 @@ class Metrics(Observer):
     def rotates_in(self, days: float) -> None:
         """Show when the next key set rotates; infinite if none does."""
         self._rotation.set(days)
+
+    def counted(self, numbers: Mapping[tuple[str, ...], int]) -> None:
+        """Show how many keys there are by type and state."""
+        for kind in self._keys.keys() | numbers.keys():
+            self._keys[kind].set(numbers.get(kind, 0))
+
+    def expires_in(self, of: str, days: float) -> None:
+        """Show when the next key or API token expires; infinite if none does."""
+        self._expiry[of,].set(days)
+
+    def refused_pin(self, is_refused: bool) -> None:
+        """Show whether the token refuses the PIN."""
+        self._pin_refused.set(is_refused)
+
+    def spent(self, part: float) -> None:
+        """Show that a key has this part of its encryptions behind it, if none has more."""
+        with self._settling:
+            self._most_spent = max(self._most_spent, part)
+            self._budget.set(self._most_spent)
 
     def _note(self, metric: Counter | Histogram, amount: float) -> None:
         """Count later, many at a time: between other work each would cost several times as much.

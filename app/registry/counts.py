@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Select, and_, case, column, func, select, table
 
-from app.registry.databases.database import Database
+from app.registry.databases.database import Database, instant
 from app.registry.records import LASTING, VISIBLE, State
 from app.registry.rows.tallies import Tallies, Tally, tallies_of
 from app.registry.tables import keys
@@ -58,6 +58,14 @@ class Census:
         query = select(func.count()).select_from(its.subquery())
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one())
+
+    def next_expiry(self, now: datetime) -> datetime | None:
+        """Return when the next active key expires; ``None`` if none does."""
+        # Not by the index of states: most keys are active, and few expire.
+        is_active = func.coalesce(keys.c.state, "") == State.ACTIVE
+        query = select(keys.c.expires_at).where(keys.c.expires_at > now, is_active)
+        with self._database.reading() as connection:
+            return instant(connection.scalar(query.order_by(keys.c.expires_at).limit(1)))
 
     def active_of(self, kids: Collection[UUID]) -> frozenset[UUID]:
         """Return those of ``kids`` that are active, or were until they expired."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from app.registry.databases.database import Database, instant
 from app.registry.databases.reading import readable
@@ -71,6 +71,13 @@ class Credentials:
         query = select(tokens).order_by(tokens.c.created_at, tokens.c.id)
         with self._database.reading() as connection:
             return readable(connection, query, _record)
+
+    def next_expiry(self, now: datetime) -> datetime | None:
+        """Return when the next token that counts expires; ``None`` if none does."""
+        first = select(func.min(tokens.c.expires_at))
+        query = first.where(tokens.c.expires_at > now, tokens.c.revoked_at.is_(None))
+        with self._database.reading() as connection:
+            return instant(connection.scalar(query))
 
     def revoke(self, token_id: str) -> bool:
         """Make a token void for ever; return whether there is one with that id."""

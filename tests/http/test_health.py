@@ -17,7 +17,7 @@ from app.service import service_of
 from hsm import Cause, Hsm, Phase, State
 from scripts.throwaway import make_token
 from tests.shared.api import Api
-from tests.shared.waiting import CHANGE, STATE
+from tests.shared.waiting import CHANGE, STATE, until
 
 
 def get(url: str, path: str) -> requests.Response:
@@ -55,6 +55,7 @@ def test_a_service_with_a_wrong_pin_is_live_and_says_why_it_is_not_ready(serve, 
         phase, cause, reason = answer.json()["description"].split(": ", 2)
         assert (phase, cause, bool(reason)) == ("unavailable", "pin", True)
         assert "4711" not in answer.text
+        until(lambda: "\njose_hsm_pin_refused 1.0\n" in get(url, "/metrics").text)
 
 
 @pytest.fixture

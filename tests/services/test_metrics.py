@@ -1,8 +1,10 @@
 """Figures count what happened in all workers, and what they keep does not grow with workers."""
 
+import math
 import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,22 @@ def test_every_live_worker_and_only_those_say_that_they_have_their_token(started
     until(lambda: len(set(workers_of(master)) - before) == 2)
     until(lambda: len(up()) == 2)
     eventually(started.url, 2 * SESSIONS, "sessions", state="idle")
+
+
+def test_what_there_is_and_what_expires_next_is_told(started):
+    def days(of: str) -> float:
+        return value(started.url, "days_until_expiry", of=of)
+
+    api, ec = Api.over_http(started.url), {"kty": "EC", "state": "active"}
+    assert math.isinf(days("key"))
+    assert math.isinf(days("api_token"))
+    at = datetime.now(UTC) + timedelta(days=10)
+    kid = api.create(kty="EC", crv="P-256", expires=f"{at:%Y-%m-%dT%H:%M:%SZ}")["kid"]
+    eventually(started.url, 1, "keys", **ec)
+    until(lambda: 9 < days("key") <= 10)
+    assert api.delete(kid).status == 204
+    eventually(started.url, 0, "keys", **ec)
+    until(lambda: math.isinf(days("key")))
 
 
 def test_the_history_goes_on_when_the_worker_that_keeps_it_dies(started):

@@ -95,6 +95,14 @@ def test_never_fewer_are_counted_than_were_made(registry, row):
     assert counted(registry, row) == 3 * (256 + 512)
 
 
+def test_which_part_is_behind_a_key_is_told_when_it_is_counted(registry, row):
+    parts: list[float] = []
+    budget = EncryptionBudget(registry, parts.append)
+    for _ in range(2**8 + 1):
+        budget.spend(row)
+    assert parts == [2**8 / 2**32, (2**8 + 2**9) / 2**32]
+
+
 def test_blocks_grow_so_that_little_is_written(registry, row, monkeypatch):
     blocks = []
     reserve = registry.reserve_encryptions

@@ -61,6 +61,10 @@ def is_right(registry: Registry, total: int) -> bool:
         named = connection.scalars(select(keys.c.kek).where(keys.c.kek.is_not(None)))
         assert by_kek == Counter(map(UUID, named))
     assert told(registry) == there_are(registry)
+    by_state: Counter[tuple[Any, ...]] = Counter()
+    for (kty, _crv, _bits, state), number in there_are(registry).items():
+        by_state[kty, state] += number
+    assert registry.census.tallies.by_state() == by_state
     return registry.census.tallies.total() == total
 
 

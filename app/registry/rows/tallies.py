@@ -41,6 +41,12 @@ class Tallies:
         with self._database.reading() as connection:
             return int(connection.scalar(select(func.sum(tallies.c.number))) or 0)
 
+    def by_state(self) -> dict[tuple[str, ...], int]:
+        """Return how many keys there are by type and state, as the two are written down."""
+        query = _summed(tallies.c.kty, tallies.c.state)
+        with self._database.reading() as connection:
+            return {tuple(kind): int(number) for *kind, number in connection.execute(query)}
+
     def by_kek(self) -> dict[UUID, int]:
         """Return how many keys there are under each key-encryption key."""
         query = _summed(tallies.c.kek).where(tallies.c.kek.is_not(None))
