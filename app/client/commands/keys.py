@@ -11,6 +11,7 @@ from app.client.command import at_service, key, out, write_line
 from app.client.commands.making import create, import_, unwrap, wrapping_key
 from app.client.service import Service, path_of
 from app.terminal.failure import CommandFailed
+from app.terminal.filters import key_filters
 from app.terminal.lazy import LazyCommand
 from app.terminal.output import as_json, print_members, written
 from app.terminal.questions import ask
@@ -40,16 +41,7 @@ keys.add_command(LazyCommand("wrap", "app.operator.cli.wrapping", _WRAP))
 
 
 @keys.command("list")
-@click.option("--kty", help="Only those with this kty.")
-@click.option("--alg", help="Only those with this alg.")
-@click.option("--state", help="Only those with this state.")
-@click.option("--tag", help="Only those with this tag.")
-@click.option("--owner", help="Only those with this owner.")
-@click.option(
-    "--unused-since",
-    type=click.DateTime(["%Y-%m-%d"]),
-    help="Only those that were there before this day and have not been used since.",
-)
+@key_filters()
 @as_json
 @at_service
 def list_(

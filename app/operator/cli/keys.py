@@ -27,6 +27,7 @@ from app.registry import State
 from app.rights import GRANTABLE, Right
 from app.schemas.catalogue import MOST_KEYS, SHOWN_STATES, DescriptionResponse
 from app.terminal.failure import CommandFailed
+from app.terminal.filters import key_filters
 from app.terminal.output import as_json, print_members
 from app.terminal.questions import ask
 from app.terminal.tables import print_keys
@@ -44,16 +45,7 @@ keys.add_command(wrap)
 
 
 @keys.command("list")
-@click.option("--kty", help="Only those with this kty.")
-@click.option("--alg", help="Only those with this alg.")
-@click.option("--state", type=click.Choice(SHOWN_STATES), help="Only those with this state.")
-@click.option("--tag", help="Only those with this tag.")
-@click.option("--owner", help="Only those with this owner.")
-@click.option(
-    "--unused-since",
-    type=click.DateTime(["%Y-%m-%d"]),
-    help="Only those that were there before this day and have not been used since.",
-)
+@key_filters(click.Choice(SHOWN_STATES))
 @as_json
 @configured
 def list_(
