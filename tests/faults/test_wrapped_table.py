@@ -6,7 +6,7 @@ What is quick of this is in ``test_wrapped_keys.py``.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 
 from scripts.throwaway import make_token
 from tests.faults import test_errors
-from tests.faults.service import Service, serving, sound
+from tests.faults.service import Service, serving
 from tests.faults.test_errors import (
     TELL_TALE,
     test_a_bad_session_is_thrown_away_and_nobody_notices,
@@ -91,24 +91,9 @@ def serve_faulty(tmp_path: Path) -> Callable[..., AbstractContextManager[Service
 
 
 @pytest.fixture(scope="module")
-def _of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with served(tmp_path_factory.mktemp("wrapped")) as service:
         yield service
-
-
-@pytest.fixture
-def service(_of_all: Service) -> Iterator[Service]:
-    """One for all tests of this file."""
-    with sound(_of_all):
-        yield _of_all
-
-
-@pytest.fixture
-def pair(serve_faulty: Any) -> Iterator[Service]:
-    """A service of one's own with two workers, ready."""
-    with ExitStack() as stack:
-        service = stack.enter_context(serve_faulty(workers=2))
-        yield stack.enter_context(sound(service))
 
 
 def test_the_registry_keeps_the_keys(service):
