@@ -65,18 +65,16 @@ class TokenWay:
         """Return whose API token that is."""
         digest = _hash(token)
         row = self._credentials.find(digest[:_ID_LENGTH])
-        if row is None or not hmac.compare_digest(row.hash, digest):
-            return Claim(principal=_UNKNOWN, prove=refusing("unknown API token"))
-        return self._claim(row)
+        is_its = row is not None and hmac.compare_digest(row.hash, digest)
+        return self._claim(row if is_its else None)
 
     def claim_of(self, token_id: str) -> Claim:
         """Return whose the API token with that id is, of which nothing else is known."""
-        row = self._credentials.find(token_id)
+        return self._claim(self._credentials.find(token_id))
+
+    def _claim(self, row: ApiToken | None) -> Claim:
         if row is None:
             return Claim(principal=_UNKNOWN, prove=refusing("unknown API token"))
-        return self._claim(row)
-
-    def _claim(self, row: ApiToken) -> Claim:
         return Claim(principal=row.principal, prove=lambda: self._prove(row))
 
     def _prove(self, row: ApiToken) -> Principal:
