@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from flask import request
 from flask.typing import ResponseReturnValue
 
 from app.auth import principal
@@ -12,7 +11,7 @@ from app.duration import write_duration
 from app.http.endpoint import Endpoint
 from app.http.failures import AWAY, QUERY
 from app.http.request import catalogue, service
-from app.http.views.admin.page import go_to, part, render, rights_on
+from app.http.views.admin.page import go_to, part, query, render, rights_on
 from app.http.views.admin.purposes import groups
 from app.observability.kinds import Kind
 from app.rights import GRANTABLE, Right
@@ -28,7 +27,7 @@ _DELETED: Final = "destroying"
 @resource.serves(Endpoint("GET", "/admin", kind=Kind.PAGE, failures=QUERY))
 def page() -> ResponseReturnValue:
     """List the keys that the caller may read, or go to the one that is named."""
-    asked = {name: value for name, value in request.args.items() if value}
+    asked = query()
     if kid := asked.pop("key", "").strip():
         return go_to(f"/keys/{catalogue().read(principal(), kid)['kid']}")
     found = catalogue().page(principal(), _QUERY.load(asked))

@@ -3,14 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from flask import request
 from flask.typing import ResponseReturnValue
 
 from app.auth import principal
 from app.http.endpoint import Endpoint
 from app.http.failures import QUERY
 from app.http.request import keysets, service
-from app.http.views.admin.page import part, render
+from app.http.views.admin.page import part, query, render
 from app.http.views.admin.timeline import Timeline
 from app.observability.kinds import Kind
 from app.rights import Right, Role
@@ -26,8 +25,7 @@ _SOON: Final = timedelta(days=30)
 @resource.serves(Endpoint("GET", "/admin/keysets", kind=Kind.PAGE, failures=QUERY))
 def page() -> ResponseReturnValue:
     """List the key sets that the caller may read."""
-    asked = {name: value for name, value in request.args.items() if value}
-    found = keysets().page(principal(), **_QUERY.load(asked))
+    found = keysets().page(principal(), **_QUERY.load(query()))
     return render("keysets.html", keysets=found.keysets, after=found.after)
 
 

@@ -75,6 +75,11 @@ def form() -> Form:
         raise BadRequest("The body must be a form, in UTF-8, of few fields") from None
 
 
+def query() -> dict[str, str]:
+    """Return what the address asks for; what was left empty in a form is not there."""
+    return {name: value for name, value in request.args.items() if value}
+
+
 def _root() -> str:
     """Return where the service begins, seen from the page that was asked for."""
     return "../" * (request.path.count("/") - 1)
