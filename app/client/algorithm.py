@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from app.client.command import given
+from app.client.command import given, resource_of
 from app.client.service import Service
 from app.terminal.failure import CommandFailed
 
@@ -27,7 +27,7 @@ def encryption_of(service: Service, key: str, *, in_keyset: bool) -> dict[str, s
 
 
 def _with_alg(service: Service, key: str, *, in_keyset: bool) -> dict[str, Any]:
-    described: dict[str, Any] = service.get("keysets" if in_keyset else "keys", key)
+    described: dict[str, Any] = service.get(resource_of(in_keyset=in_keyset), key)
     if not described.get("alg"):
         raise CommandFailed("the key does more than one algorithm: add --alg")
     return described

@@ -8,6 +8,7 @@ import click
 
 from app.client.files import json_object
 from app.client.service import Service
+from app.terminal.options import together
 from app.terminal.output import print_json, written
 
 _Arguments = ParamSpec("_Arguments")
@@ -40,6 +41,13 @@ json_anyway: Final = click.option(
 )
 
 
+_HEADER: Final = together(
+    click.option("--typ", help="Type of the message, for the header."),
+    click.option("--cty", help="Type of the content, for the header."),
+    click.option("--header", type=click.File("rb"), help="More members, a JSON object."),
+)
+
+
 def header_members(command: Callable[..., int]) -> Callable[..., int]:
     """Let ``command`` take members of a header; it gets those that are typed as ``header``."""
 
@@ -48,13 +56,7 @@ def header_members(command: Callable[..., int]) -> Callable[..., int]:
         more = json_object(header.read(), name=header.name) if header else None
         return command(header=given(typ=typ, cty=cty, header=more), **others)
 
-    for option in (
-        click.option("--header", type=click.File("rb"), help="More members, a JSON object."),
-        click.option("--cty", help="Type of the content, for the header."),
-        click.option("--typ", help="Type of the message, for the header."),
-    ):
-        option(run)
-    return run
+    return _HEADER(run)
 
 
 def at_service(
@@ -79,6 +81,16 @@ def write(answer: Any, member: str, out: IO[bytes], *, as_json: bool) -> None:
 def write_line(text: str, out: IO[bytes]) -> None:
     """Write a text and the end of its line."""
     out.write(f"{text}\n".encode())
+
+
+def resource_of(*, in_keyset: bool) -> str:
+    """Return where in the API a key is, or a key set."""
+    return "keysets" if in_keyset else "keys"
+
+
+def named(key: str, *, in_keyset: bool) -> dict[str, str]:
+    """Return the member by which a body names a key, or a key set."""
+    return {"keyset" if in_keyset else "kid": key}
 
 
 def given(**members: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import IO
 
 import click
 
-from app.client.command import at_service, data, given, in_keyset, key, out, write
+from app.client.command import at_service, data, given, in_keyset, key, out, resource_of, write
 from app.client.service import Service
 from app.terminal.failure import CommandFailed
 from app.terminal.output import as_json, print_members
@@ -46,7 +46,7 @@ def request(
 ) -> None:
     """Print a request for a certificate (PKCS#10) in PEM, signed by the key."""
     body = {"subject": subject} | given(dns=dns, alg=alg)
-    answer = service.post("keysets" if in_keyset else "keys", key, "csr", body=body)
+    answer = service.post(resource_of(in_keyset=in_keyset), key, "csr", body=body)
     write(answer, "csr", out, as_json=as_json)
 
 

@@ -13,6 +13,7 @@ from app.client.command import (
     header_members,
     in_keyset,
     key,
+    named,
     out,
     write_line,
 )
@@ -60,7 +61,7 @@ def encrypt(
         recipient = _recipient(key, asked)
     else:
         known = {} if alg else encryption_of(service, key, in_keyset=in_keyset)
-        recipient = {"keyset" if in_keyset else "kid": key, "enc": ENC} | known | asked
+        recipient = named(key, in_keyset=in_keyset) | {"enc": ENC} | known | asked
     form = given(aad=encoded(aad)) if aad else {"serialization": None if flattened else "compact"}
     body = recipient | header | form | {"data": encoded(file)}
     answer = service.post("encrypt", body=body)

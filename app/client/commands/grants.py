@@ -2,7 +2,7 @@
 
 import click
 
-from app.client.command import at_service, in_keyset, key
+from app.client.command import at_service, in_keyset, key, resource_of
 from app.client.service import Service
 from app.rights import GRANTABLE
 from app.terminal.output import as_json, cell, print_json, print_members, print_table
@@ -22,7 +22,7 @@ def grants() -> None:
 @at_service
 def list_(service: Service, /, *, key: str, in_keyset: bool, as_json: bool) -> None:
     """List who may do what."""
-    answer = service.get(_of(in_keyset), key, "grants")
+    answer = service.get(resource_of(in_keyset=in_keyset), key, "grants")
     if as_json:
         print_json(answer)
         return
@@ -55,7 +55,7 @@ def give(
 ) -> None:
     """Let a principal do these operations and no others."""
     body = {"operations": operations}
-    answer = service.put(_of(in_keyset), key, "grants", principal, body=body)
+    answer = service.put(resource_of(in_keyset=in_keyset), key, "grants", principal, body=body)
     print_members(answer, as_json=as_json)
 
 
@@ -67,9 +67,5 @@ def give(
 @at_service
 def take(service: Service, /, *, key: str, principal: str, in_keyset: bool, as_json: bool) -> None:
     """Let a principal do nothing any more."""
-    service.delete(_of(in_keyset), key, "grants", principal)
+    service.delete(resource_of(in_keyset=in_keyset), key, "grants", principal)
     print_members({"key": key, "principal": principal, "operations": []}, as_json=as_json)
-
-
-def _of(in_keyset: bool) -> str:
-    return "keysets" if in_keyset else "keys"

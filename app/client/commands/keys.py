@@ -11,8 +11,8 @@ from app.client.command import at_service, key, out, write_line
 from app.client.commands.making import create, import_, unwrap, wrapping_key
 from app.client.service import Service, path_of
 from app.terminal.failure import CommandFailed
-from app.terminal.filters import key_filters
 from app.terminal.lazy import LazyCommand
+from app.terminal.options import key_filters
 from app.terminal.output import as_json, print_members, written
 from app.terminal.questions import ask
 from app.terminal.tables import print_keys

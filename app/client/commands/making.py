@@ -1,6 +1,5 @@
 """``keys create``, ``import``, ``unwrap`` and ``wrapping-key``: keys that come into being."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -10,9 +9,10 @@ from app.client.algorithm import kind_of
 from app.client.command import at_service, data, given, json_anyway, once
 from app.client.files import encoded, message
 from app.client.service import Service
+from app.terminal.options import together
 from app.terminal.output import as_json, print_json, print_members
 
-_LABELS: Final = (
+_labelled: Final = together(
     click.option("--name", help="For people."),
     click.option("--alias", help="What it is to be called, beside its kid."),
     click.option("--tag", "tags", multiple=True, help="A tag; again for each. jwks publishes it."),
@@ -24,13 +24,7 @@ _LABELS: Final = (
     click.option("--digest", is_flag=True, help="It is to sign digests that others take, too."),
     once,
 )
-
-
-def _labelled(command: Callable[..., int]) -> Callable[..., int]:
-    """Let ``command`` take what every new key may be given."""
-    for option in reversed(_LABELS):
-        option(command)
-    return command
+"""What every new key may be given."""
 
 
 @click.command()

@@ -14,6 +14,7 @@ from app.client.command import (
     header_members,
     in_keyset,
     key,
+    named,
     out,
     tell,
     write,
@@ -169,7 +170,7 @@ def mac(
 def _named(service: Service, key: str, alg: str | None, *, in_keyset: bool) -> dict[str, Any]:
     """Return how a request names its key and ``alg``."""
     alg = alg or alg_of(service, key, in_keyset=in_keyset)
-    return {"keyset" if in_keyset else "kid": key, "alg": alg}
+    return named(key, in_keyset=in_keyset) | {"alg": alg}
 
 
 def _jwk(file: IO[bytes] | None) -> dict[str, Any] | None:

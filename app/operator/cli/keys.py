@@ -27,7 +27,7 @@ from app.registry import State
 from app.rights import GRANTABLE, Right
 from app.schemas.catalogue import MOST_KEYS, SHOWN_STATES, DescriptionResponse
 from app.terminal.failure import CommandFailed
-from app.terminal.filters import key_filters
+from app.terminal.options import key_filters
 from app.terminal.output import as_json, print_members
 from app.terminal.questions import ask
 from app.terminal.tables import print_keys
