@@ -51,7 +51,8 @@ class Lines(logging.Handler):
         """Put it, unless it only repeats another."""
         if self._repeats.is_one(record):
             return
-        self._stream.put(_fitting(_members(record) | self._repeats.left_out()))
+        members = _members(record) | self._repeats.left_out()
+        self._stream.put(_fitting(members), members["level"])
 
 
 class Repeats:

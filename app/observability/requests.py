@@ -67,7 +67,7 @@ class Requests:
         level = "debug" if endpoint in self._quiet else "info"
         if level in self._levels:
             members = _members(request, current, response.status_code, seconds)
-            self._stream.put(line(level=level, **members))
+            self._stream.put(line(level=level, **members), level)
         current_request.end()
         return response
 

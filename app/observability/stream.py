@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-MOST_LINE_BYTES: Final = select.PIPE_BUF
+from app.observability.journal import PREFIX_BYTES, priorities_of
+
+MOST_LINE_BYTES: Final = select.PIPE_BUF - PREFIX_BYTES
 _MOST_WAITING: Final = 10_000
 _GATHER_SECONDS: Final = 0.05
 _FLUSH_SECONDS: Final = 1.0
@@ -23,12 +25,14 @@ class Stream:
 
     Lines are written in batches that a pipe takes whole (POSIX write, PIPE_BUF), so that those of
     several processes never mix. Lines that find the queue full, or no reader, are dropped, and
-    ``dropped`` is called with their number.
+    ``dropped`` is called with their number. Where the journal of systemd is the reader, each line
+    begins with its priority.
     """
 
     def __init__(self, fd: int, *, dropped: Callable[[int], None] = lambda _number: None) -> None:
         self._fd = fd
         self._dropped = dropped
+        self._priorities = priorities_of(fd)
         self._waiting: deque[bytes] = deque()
         self._is_filled = threading.Event()
         self._is_stopping = threading.Event()
@@ -46,12 +50,13 @@ class Stream:
         self._is_filled.set()
         self._thread.join(_FLUSH_SECONDS)
 
-    def put(self, line: str) -> None:
+    def put(self, line: str, level: str = "info") -> None:
         """Have ``line``, ASCII without its end, written soon; never wait."""
         if len(self._waiting) >= _MOST_WAITING:
             self._dropped(1)
             return
-        self._waiting.append(line.encode("ascii", "backslashreplace") + b"\n")
+        text = line.encode("ascii", "backslashreplace") + b"\n"
+        self._waiting.append(self._priorities.get(level, b"") + text)
         if not self._is_filled.is_set():
             self._is_filled.set()
 

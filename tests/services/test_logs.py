@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import requests
 
 from app.observability import Stream, logs
 from tests.shared.api import Api
-from tests.shared.forks import server
-from tests.shared.waiting import LIFE
+from tests.shared.forks import fork, server
+from tests.shared.waiting import COMMAND, LIFE
 
 REQUEST = {
     "time",
@@ -32,8 +33,8 @@ REQUEST = {
     "hsm_ms",
     "total_ms",
 }
-
-
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""syslog(3)"""
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 
@@ -125,6 +126,35 @@ def test_lines_of_several_writers_on_one_pipe_stay_whole():
     assert len([json.loads(line) for line in received.splitlines()]) == 1500
 
 
+def log_on_both() -> None:
+    """Write a line of each level on stdout, and then on stderr."""
+    logger = logging.getLogger("app.test")
+    for fd in (1, 2):
+        stream = Stream(fd)
+        logs.configure(stream, "debug")
+        stream.start()
+        for level in PRIORITIES:
+            logger.log(getattr(logging, level.upper()), "on %d: %s", fd, level)
+        stream.stop()
+
+
+def test_the_journal_is_told_how_much_a_line_matters(tmp_path):
+    """systemd names what it reads by device and inode: a stream that leads elsewhere is as ever."""
+    paths = (tmp_path / "stdout", tmp_path / "stderr")
+    with ExitStack() as files:
+        out, err = (files.enter_context(path.open("wb")).fileno() for path in paths)
+        read = os.fstat(err)
+        environment = {**os.environ, "JOURNAL_STREAM": f"{read.st_dev}:{read.st_ino}"}
+        arguments = [__name__, log_on_both.__name__, "[]"]
+        process = fork("driver", arguments, environment, files=(out, err), proves=True)
+        assert process.wait(COMMAND.seconds) == 0
+    stdout, stderr = (path.read_text().splitlines() for path in paths)
+    assert [json.loads(line)["level"] for line in stdout[:5]] == list(PRIORITIES)
+    assert [(line[:3], json.loads(line[3:])["level"]) for line in stderr] == [
+        (f"<{number}>", level) for level, number in PRIORITIES.items()
+    ]
+
+
 class Kept(Stream):
     """Keeps lines."""
 
@@ -132,7 +162,7 @@ class Kept(Stream):
         super().__init__(-1)
         self.lines: list[str] = []
 
-    def put(self, line: str) -> None:
+    def put(self, line: str, level: str = "info") -> None:
         self.lines.append(line)
 
 
