@@ -17,6 +17,7 @@ from app.settings import (
     absolute,
     binds_loopback,
     choice,
+    collector,
     flag,
     not_both,
     parse_token_uri,
@@ -220,6 +221,11 @@ class Config:
         choice("debug", "info", "warning", "error"),
         "`debug`, `info` (a line for each request), `warning` or `error`",
         default="info",
+    )
+    otlp_endpoint: str | None = setting(
+        collector,
+        "URL of a collector, as `http://127.0.0.1:4318`, that gets [spans](#traces) of requests",
+        default=None,
     )
     audit_log: str | None = setting(
         text,

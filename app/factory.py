@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flask import Flask
 from werkzeug.exceptions import NotFound
@@ -34,6 +34,9 @@ from app.operator.status import Status
 from app.registry import Publication, Registry, Watch
 from app.service import Service
 from hsm import Hsm, Periodic, Storage, file_lock
+
+if TYPE_CHECKING:
+    from app.observability.spans import Spans
 
 _STDOUT: Final = 1
 _RESTORATION_SECONDS: Final = 30.0
@@ -154,14 +157,31 @@ def _flask() -> Flask:
 
 def _register_hooks(app: Flask, service: Service) -> None:
     """Register what is done before and after every view; what comes first is outermost."""
-    config, stream, metrics = service.config, service.stream, service.metrics
-    Requests(config, stream, metrics, service.audit_hook.end, KINDS).register(app)
+    config = service.config
+    _watch(app, service)
     if not config.auth:
         origin.register(app, CROSS_ORIGIN)
     app.before_request(_require_exact_path)
     service.authenticator.register(app)
     turns.register(app, LONG)
     answers.register(app)
+
+
+def _watch(app: Flask, service: Service) -> None:
+    """Watch the requests; where there is no collector spans cost nothing, not even an import."""
+    spans = _spans(service)
+    audit = spans.end if spans else service.audit_hook.end
+    Requests(service.config, service.stream, service.metrics, audit, KINDS).register(app)
+    if spans:
+        spans.register(app)
+
+
+def _spans(service: Service) -> "Spans | None":
+    if not service.config.otlp_endpoint:
+        return None
+    from app.observability.spans import Spans  # noqa: PLC0415  # its packages may be missing
+
+    return Spans(service.config.otlp_endpoint, service.audit_hook.end, KINDS)
 
 
 def _start(service: Service) -> None:

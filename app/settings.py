@@ -3,7 +3,9 @@
 import difflib
 import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -11,6 +13,8 @@ from urllib.parse import unquote, urlsplit
 PREFIX: Final = "JOSE_HSM_"
 CLIENT: Final = frozenset({f"{PREFIX}URL", f"{PREFIX}API_TOKEN_FILE"})
 """What the command line reads to ask a service; it is no setting of the service itself."""
+
+_EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http"
 
 
 class ConfigError(ValueError):
@@ -74,6 +78,23 @@ def several(*choices: str) -> Callable[[str], tuple[str, ...]]:
 def principals(value: str) -> tuple[str, ...]:
     """Return what vertical bars divide: subjects of certificates have commas."""
     return tuple(part.strip() for part in value.split("|"))
+
+
+def collector(value: str) -> str:
+    """Return the URL of a collector of OpenTelemetry; one with a secret in it would be shown."""
+    url = urlsplit(value)
+    is_plain = url.hostname and "@" not in url.netloc and not (url.query or url.fragment)
+    if url.scheme not in {"http", "https"} or not is_plain:
+        raise ValueError("must be an http or https URL without a user and a query")
+    if not _is_there(_EXPORTER):
+        raise ValueError("needs packages: scripts/setup requirements-otlp.lock, or jose-hsm[otlp]")
+    return value
+
+
+def _is_there(module: str) -> bool:
+    with suppress(ModuleNotFoundError):  # what it is in is not there either
+        return find_spec(module) is not None
+    return False
 
 
 def absolute(value: str) -> Path:

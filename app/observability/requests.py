@@ -20,7 +20,7 @@ Audit = Callable[[Request, RequestRecord, Response], Response]
 NO_ENDPOINT: Final = "none"
 """Stands in metrics for a path that is none."""
 
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Requests:
@@ -79,25 +79,24 @@ def _members(
         **current.ids(),
         "principal": current.principal,
         "endpoint": request.endpoint,
-        "method": request.method if request.method in _METHODS else None,
+        "method": request.method if request.method in METHODS else None,
         "kid": current.kid,
         "new_kid": current.new_kid,
         "alg": current.alg,
         "status": status,
         "error": current.error,
-        "queue_ms": _ms(current.queue_seconds),
-        "hsm_ms": _ms(current.hsm_seconds),
-        "total_ms": _ms(seconds),
+        "queue_ms": milliseconds(current.queue_seconds),
+        "hsm_ms": milliseconds(current.hsm_seconds),
+        "total_ms": milliseconds(seconds),
     }
     return members if current.parts is None else members | {"parts": current.parts}
 
 
 def _timing(current: RequestRecord, seconds: float) -> str:
-    return (
-        f"queue;dur={_ms(current.queue_seconds)}, token;dur={_ms(current.hsm_seconds)}, "
-        f"total;dur={_ms(seconds)}"
-    )
+    waits = {"queue": current.queue_seconds, "token": current.hsm_seconds, "total": seconds}
+    return ", ".join(f"{name};dur={milliseconds(wait)}" for name, wait in waits.items())
 
 
-def _ms(seconds: float) -> float:
+def milliseconds(seconds: float) -> float:
+    """Return them as the log has them."""
     return round(1000 * seconds, 3)

@@ -93,6 +93,11 @@ def test_only_hsm_imports_pkcs11():
     assert _offences("app", "pkcs11", "asn1crypto") == []
 
 
+def test_only_who_has_a_collector_needs_opentelemetry():
+    assert _offences("app", "opentelemetry", but=("app.observability.spans",)) == []
+    assert _offences("app", "app.observability.spans", but=("app.factory",)) == []
+
+
 def test_hsm_knows_nothing_of_app_and_http_and_sql():
     forbidden = ("app", "flask", "marshmallow", "werkzeug", "sqlalchemy", "alembic", "gunicorn")
     assert _offences("hsm", *forbidden) == []

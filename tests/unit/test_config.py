@@ -58,12 +58,23 @@ def test_a_setting_may_be_called_like_a_word_of_python():
         (GOOD | {"JOSE_HSM_BIND": "[::]:8000"}, "must be a loopback address"),
         (GOOD | {"JOSE_HSM_BIND": "example.com:80"}, "must be a loopback address"),
         (GOOD | {"JOSE_HSM_BIND": "127.0.0.1"}, "must be like 127.0.0.1:8000"),
+        (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "127.0.0.1:4318"}, "must be an http or https URL"),
+        (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "http://me:4711@host"}, "without a user and a query"),
+        (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "http://host?key=4711"}, "without a user and a query"),
     ],
 )
 def test_what_is_wrong_is_named(environment, message):
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")) as refused:
         Config.from_env(environment)
     assert "4711" not in str(refused.value)
+
+
+def test_who_has_a_collector_needs_its_packages(monkeypatch):
+    environment = GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "https://collector.example:4318"}
+    assert Config.from_env(environment).otlp_endpoint == "https://collector.example:4318"
+    monkeypatch.setattr("app.settings._EXPORTER", "opentelemetry.none.at.all")
+    with pytest.raises(ConfigError, match=r"needs packages: .* jose-hsm\[otlp\]"):
+        Config.from_env(environment)
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:1", "localhost:1", "[::1]:1", "unix:/run/socket"])
