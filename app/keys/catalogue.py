@@ -18,7 +18,7 @@ from app.jwk import load_public, public_pem
 from app.keys.access import find, find_lasting, require_alone
 from app.keys.description import describe_fully, public_jwk, thumbprint
 from app.keys.quota import Quota
-from app.registry import LASTING, VISIBLE, Filters, Key, Publication, Registry, State
+from app.registry import LASTING, VISIBLE, Filters, Key, Publication, Registry, Remarks, State
 from app.rights import EVERYBODY, Principal, Right, is_name
 from hsm import CryptoFailure, Hsm, KeyNotFound, Storage
 
@@ -31,6 +31,7 @@ _CHANGES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
 )
 _AUDITED: Final = ("state", "owner", "expires_at", "alias")
 _ATTEMPTS: Final = 3
+_NONE: Final = Remarks()
 
 
 class Page(NamedTuple):
@@ -65,10 +66,10 @@ class Catalogue:
         state = narrowed_to.get("state")
         filters = Filters(**{**narrowed_to, "state": State(state) if state else None})
         reader = None if principal.may_on_every_key(Right.READ) else str(principal)
-        found = self._registry.pages.page(reader, filters)
+        found, remarks = self._registry.pages.page_with_remarks(reader, filters)
         keys = found[: filters.limit]
         after = str(keys[-1].kid) if len(found) > len(keys) else None
-        return Page(self._all_described(keys), after)
+        return Page([describe_fully(key, remarks.get(key.kid, _NONE)) for key in keys], after)
 
     def read(self, principal: Principal, kid: str) -> dict[str, Any]:
         """Return everything that is known of a key, also of one that can be had back."""
@@ -216,13 +217,8 @@ class Catalogue:
         return whole
 
     def _described(self, key: Key) -> dict[str, Any]:
-        [described] = self._all_described([self._whole(key, LASTING)])
-        return described
-
-    def _all_described(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
-        kids = [key.kid for key in keys]
-        tags, used = self._registry.tags.of_all(kids), self._registry.uses.of_all(kids)
-        return [describe_fully(key, tags.get(key.kid, []), used.get(key.kid)) for key in keys]
+        key = self._whole(key, LASTING)
+        return describe_fully(key, self._registry.pages.remarks_on([key.kid]).get(key.kid, _NONE))
 
 
 def _audited(value: Any) -> str | None:

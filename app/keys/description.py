@@ -3,7 +3,6 @@
 import hashlib
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from datetime import date
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
@@ -11,7 +10,7 @@ from typing import Any, Final
 import hsm
 from app.duration import write_duration
 from app.jose import encoding
-from app.registry import Key
+from app.registry import Key, Remarks
 
 _SIGN_VERIFY: Final = ["sign", "verify"]
 _ENCRYPT_DECRYPT: Final = ["encrypt", "decrypt"]
@@ -77,15 +76,15 @@ def _key_ops(spec: hsm.KeySpec) -> list[str]:
     return _SIGN_VERIFY if is_mac or signs(spec) else _ENCRYPT_DECRYPT
 
 
-def describe_fully(key: Key, tags: Sequence[str], used: date | None) -> dict[str, Any]:
-    """Return what those are told who may read a key; ``used`` is the day of its last use."""
+def describe_fully(key: Key, remarks: Remarks) -> dict[str, Any]:
+    """Return what those are told who may read a key."""
     members = {
         "size": key.spec.bits or _CURVE_BITS.get(key.spec.crv or ""),
         "state": key.state,
         "name": key.name,
         "alias": key.alias,
         "owner": key.owner,
-        "tags": list(tags),
+        "tags": list(remarks.tags),
         "created": key.created_at,
         "activated": key.activated_at,
         "deactivated": key.deactivated_at,
@@ -93,7 +92,7 @@ def describe_fully(key: Key, tags: Sequence[str], used: date | None) -> dict[str
         "origin": key.origin,
         "residency": key.residency,
         "storage": key.storage,
-        "last_used": used,
+        "last_used": remarks.used,
     }
     jwk = {} if key.public_jwk is None else {"jwk": public_jwk(key)}
     destroys = {} if key.destroy_at is None else {"destroys": key.destroy_at}

@@ -12,6 +12,7 @@ from app.registry.records import LASTING, VISIBLE, Found, Key, Origin, Residency
 from app.registry.registry import AlreadyRequested, Registry, migrate
 from app.registry.revisions import Age, Revision, compared, revision_at
 from app.registry.rows.additions import Answer
+from app.registry.rows.remarks import Remarks
 from app.registry.tags import Publication, Tagging
 from app.registry.tokens import ApiToken, Credentials
 from app.registry.watch import Watch
@@ -35,6 +36,7 @@ __all__ = [
     "Policy",
     "Publication",
     "Registry",
+    "Remarks",
     "Residency",
     "Revision",
     "State",

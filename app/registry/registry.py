@@ -320,7 +320,7 @@ class Registry:
         if kept == [Storage.TOKEN]:  # perhaps few of many, and an index has them together
             query = query.where(keys.c.kek.is_(None))
         query = query.execution_options(yield_per=_BATCH)  # of millions none takes long
-        with self._database.reading() as connection:
+        with self._database.streaming() as connection:
             return {ref.kid: ref.spec for ref in readable(connection, query, ref_of)}
 
     def last_change(self) -> datetime | None:

@@ -2,14 +2,14 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from importlib import import_module
 from threading import Lock
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, exists, literal, not_, select
+from sqlalchemy import ColumnElement, Connection, and_, exists, literal, not_, select
 
 from app.errors import RegistryUnavailable
 from app.registry.databases.database import Database
@@ -19,7 +19,6 @@ _DAY_SECONDS: Final = 86_400
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 _MOST_NOTED: Final = 65_536
 _BATCH: Final = 1000
-_OF_ALL: Final = select(uses).where(uses.c.kid.in_(bindparam("kids", expanding=True)))
 
 
 class Uses:
@@ -55,12 +54,6 @@ class Uses:
         except RegistryUnavailable:
             with self._lock:
                 self._unwritten = unwritten | self._unwritten
-
-    def of_all(self, kids: Collection[UUID]) -> Mapping[UUID, date]:
-        """Return the day of each of ``kids`` that has been used."""
-        its = {"kids": list(map(str, kids))}
-        with self._database.reading() as connection:
-            return {UUID(row.kid): row.day for row in connection.execute(_OF_ALL, its)}
 
 
 def write_use(connection: Connection, kids: Sequence[str], day: date) -> None:

@@ -139,8 +139,9 @@ def test_a_service_that_is_stopped_has_written_what_was_used(environment, serve)
         kid = api.create(**SIGNER)["kid"]
         api.ok("/sign", {"kid": kid, "alg": "ES256"} | DATA)
     registry = Registry(config.registry_url, host="test")
-    [day] = registry.uses.of_all([UUID(kid)]).values()
-    assert before <= day.isoformat() <= today()
+    used = registry.pages.remarks_on([UUID(kid)])[UUID(kid)].used
+    assert used
+    assert before <= used.isoformat() <= today()
     registry._database.engine.dispose()
 
 

@@ -291,6 +291,14 @@ def test_a_page_is_read_from_an_index(many, name):
     assert not any(READS_ALL.search(step) for step in steps), "\n".join(steps)
 
 
+def test_a_page_is_two_statements(many):
+    registry = many[max(many)]
+    with statements_of(registry) as statements:
+        found, _ = registry.pages.page_with_remarks(None, Filters(limit=7))
+    assert len(found) == 8
+    assert len(statements) == 2
+
+
 COUNTED: dict[str, Callable[[Registry], object]] = {
     "the page /status": lambda registry: registry.census.groups(idle_since=date(2020, 1, 1)),
     "a quota": lambda registry: registry.census.owned_by("token:1", at_most=50),

@@ -306,6 +306,15 @@ def spoil(registry: Registry, kid: UUID) -> None:
         connection.execute(query, {"kid": str(kid)})
 
 
+def test_a_read_begins_nothing_that_has_to_be_ended(registry):
+    registry.insert(PAIR)
+    with registry._database.reading() as connection:
+        assert connection.scalar(select(keys.c.kid)) == str(PAIR.kid)
+        raw = connection.connection.dbapi_connection
+        is_sqlite = isinstance(raw, sqlite3.Connection)
+        assert not (raw.in_transaction if is_sqlite else raw.info.transaction_status)
+
+
 def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, database_url, caplog):
     pairs = [replace(PAIR, kid=uuid4(), kid_public=uuid4()) for _ in range(5)]
     publication = Publication(most=10)

@@ -35,6 +35,11 @@ class Database:
 
     def __init__(self, url: str, observe: Callable[[float], None]) -> None:
         self.engine = engine_of(url)
+        # On a server each statement of a read sees what is there then, also in a transaction, of
+        # which beginning and end would each be one more way to it and back.
+        is_file = self.engine.dialect.name == "sqlite"
+        options = {} if is_file else {"isolation_level": "AUTOCOMMIT"}
+        self._reads = self.engine.execution_options(**options)
         self._observe = observe
         self.require: Callable[[], None] = lambda: None
         """Called before each use; raises ``RegistryUnavailable`` if there must be none."""
@@ -64,7 +69,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Lend a connection."""
+        """Lend a connection that only reads."""
+        with self.translated(), self._reads.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def streaming(self) -> Iterator[Connection]:
+        """Lend a connection that only reads, for rows that are not to be in memory at once."""
         with self.translated(), self.engine.connect() as connection:
             yield connection
 

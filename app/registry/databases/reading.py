@@ -1,8 +1,9 @@
 """Rows that cannot be read, and take no others with them."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Row, Select, select
@@ -14,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 Record = TypeVar("Record")
 
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+
 UNREADABLE: Final = (DataError, ValueError)
 """What drivers, SQLAlchemy and we raise for a value that is none of its column's type."""
 
@@ -23,6 +26,7 @@ def readable(
     query: Select[Any],
     record_of: Callable[[Any], Record],
     lost: list[Row[Any]] | None = None,
+    parameters: Mapping[str, Any] = _NONE,
 ) -> list[Record]:
     """Return a record of each row of ``query``, but of those that cannot be read.
 
@@ -30,9 +34,10 @@ def readable(
     are read at once, and one by one only if that fails.
     """
     try:
-        return [record_of(row) for row in connection.execute(query)]
+        return [record_of(row) for row in connection.execute(query, parameters)]
     except UNREADABLE:
-        return list(_one_by_one(connection, query, record_of, [] if lost is None else lost))
+        lost = [] if lost is None else lost
+        return list(_one_by_one(connection, query, record_of, lost, parameters))
 
 
 def _one_by_one(
@@ -40,10 +45,12 @@ def _one_by_one(
     query: Select[Any],
     record_of: Callable[[Any], Record],
     lost: list[Row[Any]],
+    parameters: Mapping[str, Any],
 ) -> Iterator[Record]:
     [table] = {column.table for column in query.selected_columns}
     key = list(table.primary_key)
-    for values in connection.execute(query.with_only_columns(*key, maintain_column_froms=True)):
+    keys_of_all = query.with_only_columns(*key, maintain_column_froms=True)
+    for values in connection.execute(keys_of_all, parameters):
         its = [column == value for column, value in zip(key, values, strict=True)]
         try:
             yield record_of(connection.execute(select(*query.selected_columns).where(*its)).one())
