@@ -260,12 +260,11 @@ class Module:
 
 
 def serial_of(token: Token, parameters: str | None) -> bytes:
-    """Return the serial number of ``token``, or what else tells it from others if that is zeros.
+    """Return what tells ``token`` from others.
 
-    Then its label and the ``parameters`` of its library, which say where it is, go with it.
+    Some libraries give all their tokens one serial number, zeros or another. So its label and the
+    ``parameters`` of its library, which say where it is, go with it.
     """
-    if token.serial.strip(b"\0 0"):
-        return token.serial
     return b"\0".join((token.serial, token.label.encode(), os.fsencode(parameters or "")))
 
 
