@@ -18,7 +18,8 @@ BIN := .venv/bin
 
 # What is claimed of any token: each algorithm on the wire, attributes, known answers, lives.
 ON_ANY := $(addprefix tests/token/test_,attributes.py known_answers.py life.py) \
-	$(addprefix tests/http/test_,interoperation.py rfc_messages.py raw_signatures.py)
+	$(addprefix tests/http/test_,interoperation.py rfc_messages.py raw_signatures.py) \
+	tests/services/test_other_tokens.py
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-on check token load faults fuzz soak kills million warm oracle bench pages site release lock clean
@@ -34,7 +35,7 @@ test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n 6]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-on: ## Run what is claimed of any token on one: TOKEN=nss|kryoptic|kryoptic-pqc
+test-on: ## Run what is claimed of any token on one: TOKEN=nss|kryoptic|kryoptic-pqc|opencryptoki
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest --token $(TOKEN) $(PYTEST_ARGS) $(ON_ANY)
 
@@ -46,7 +47,7 @@ check: ## Lint, formatting, types, the direction of imports, generated files
 	scripts/swagger-ui --check
 	$(BIN)/python -m pytest -q tests/unit/test_boundary.py tests/documents/test_openapi.py
 
-token: ## Make a token of another make to play with: TOKEN=nss|kryoptic|kryoptic-pqc|softhsm [STATE_DIR=var]
+token: ## Make a token of another make to play with: TOKEN=nss|kryoptic|kryoptic-pqc|opencryptoki|softhsm [STATE_DIR=var]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m scripts.make_token $(TOKEN) $(STATE_DIR)/$(TOKEN)
 

@@ -78,7 +78,7 @@ def make_token(
     All is under ``state_dir``, which is made.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
-    pin = secrets.token_hex(8)
+    pin = secrets.token_hex(TOKENS[name].pin_bytes)
     (state_dir / "pin").touch(mode=0o600)
     (state_dir / "pin").write_text(pin)
     settings = TOKENS[name].make(state_dir, pin) | {

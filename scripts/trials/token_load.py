@@ -3,7 +3,7 @@
     python -m scripts.trials.token_load --token nss --seconds 60 --clients 16
 
 Serves a throw-away token of that make with two workers. Clients create, use and destroy keys of
-every algorithm and curve but those that ``scripts/tokens.py`` says the token lacks; a worker is
+every algorithm and curve but those that ``scripts/tokens`` says the token lacks; a worker is
 killed after a quarter of the time, and the service is restarted after a half. Afterwards every kid
 that was returned has to work, one of each algorithm among them. Prints a table; exits with 1 if
 anything that must be 0 is not.
