@@ -130,6 +130,13 @@ def test_every_member_is_described_and_shown(name):
         assert is_told or is_whole or is_shown, member
 
 
+def test_a_summary_is_plain_text():
+    """Unlike a description (OpenAPI 3.1 §4.8.10): /docs would show marks of Markdown."""
+    summaries = [operation["summary"] for operation in OPERATIONS.values()]
+    assert len(summaries) > 40
+    assert not [summary for summary in summaries if "`" in summary]
+
+
 def test_no_description_is_of_nothing():
     for name, meanings in MEANINGS.items():
         if isinstance(meanings, dict) and not name.endswith("Query"):

@@ -127,7 +127,7 @@ def wrapping_key() -> ResponseReturnValue:
     )
 )
 def unwrap() -> ResponseReturnValue:
-    """Keep the CEK of a JWE, in any form that `decrypt` takes, as a key of its own.
+    """Keep the CEK of a JWE, in any form that decrypt takes, as a key of its own.
 
     The caller needs the right `unwrap` on the key that the header names, and must be allowed to
     make keys.
@@ -253,7 +253,7 @@ def destroy(kid: str) -> ResponseReturnValue:
     )
 )
 def restore(kid: str) -> ResponseReturnValue:
-    """Bring back a key that is `destroying`, as it was before.
+    """Bring back a key that is to be destroyed, as it was before.
 
     With its state, alias, tags and grants, until `destroys`. From then on it is destroyed.
     """

@@ -37,7 +37,7 @@ _REQUEST: Final = CsrResponse()
     )
 )
 def rotate(keyset: str) -> ResponseReturnValue:
-    """Rotate a key set as soon as verifiers can know its next version, or `at` an instant.
+    """Rotate a key set as soon as verifiers can know its next version, or at an instant.
 
     The service makes the next version within seconds, and makes it current when it has been
     published for `publish_ahead`.
