@@ -2,8 +2,10 @@
 
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -15,19 +17,32 @@ HMAC = {"kty": "oct", "alg": "HS256"}
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
 
 
-def test_while_the_registry_is_locked_keys_are_used_and_none_is_made(service):
-    key = service.create(**HMAC)
+@contextmanager
+def locked(service: Service, how: str) -> Iterator[None]:
     path = service.state_dir / "registry.db"
     with closing(sqlite3.connect(path, PATIENCE_SECONDS, isolation_level=None)) as other:
-        for how in ("IMMEDIATE", "EXCLUSIVE"):
-            other.execute(f"BEGIN {how}")
-            made = service.faults.calls("C_GenerateKeyPair")  # the service makes none for itself
-            assert service.api.post("/keys", EC).refusal == (503, "unavailable")
+        other.execute(f"BEGIN {how}")
+        yield
+        other.execute("ROLLBACK")
+
+
+LOCKS = ("IMMEDIATE", "EXCLUSIVE")
+
+
+def test_while_the_registry_is_locked_keys_are_used_and_none_is_made(service):
+    key = service.create(**HMAC)
+    made = service.faults.calls("C_GenerateKeyPair")  # the service makes none for itself
+    for how in LOCKS:
+        with locked(service, how):
+            only_uses(service, key)
             assert service.faults.calls("C_GenerateKeyPair") == made
-            assert service.api.delete(key["kid"]).refusal == (503, "unavailable")
-            assert use(service.api, key) == 200
-            other.execute("ROLLBACK")
     assert use(service.api, service.create(**HMAC)) == 200
+
+
+def only_uses(service: Service, key: Mapping[str, Any]) -> None:
+    assert service.api.post("/keys", EC).refusal == (503, "unavailable")
+    assert service.api.delete(key["kid"]).refusal == (503, "unavailable")
+    assert use(service.api, key) == 200
 
 
 def test_without_its_registry_the_service_says_503_and_never_404(serve_faulty, tmp_path):
@@ -51,23 +66,33 @@ def test_without_its_registry_the_service_says_503_and_never_404(serve_faulty, t
         service.assert_sound()
 
 
-def test_a_registry_that_is_moved_away_under_the_service_is_503(service, tmp_path):
-    key = service.create(**HMAC)
-    (tmp_path / "saved").mkdir()
+@contextmanager
+def moved_away(service: Service, directory: Path) -> Iterator[None]:
+    directory.mkdir()
     # The file itself goes first and comes last: nobody is to open it without its log.
     there = sorted(service.state_dir.glob("registry.db*"))
     for path in there:
-        path.rename(tmp_path / "saved" / path.name)
+        path.rename(directory / path.name)
+    yield
+    for path in reversed(there):
+        (directory / path.name).rename(path)
+
+
+def test_a_registry_that_is_moved_away_under_the_service_is_503(service, tmp_path):
+    key = service.create(**HMAC)
     made = service.faults.calls("C_GenerateKeyPair")
+    with moved_away(service, tmp_path / "saved"):
+        refuses_all(service, key)
+        assert service.faults.calls("C_GenerateKeyPair") == made
+    assert use(service.api, key) == 200
+    assert use(service.api, service.create(**HMAC)) == 200
+
+
+def refuses_all(service: Service, key: Mapping[str, Any]) -> None:
     for _ in range(4):  # each worker, from connections that it has and from new ones
         assert use(service.api, key) == 503
         assert service.api.post("/keys", EC).refusal == (503, "unavailable")
         assert service.api.get("/keys").refusal == (503, "unavailable")
-    assert service.faults.calls("C_GenerateKeyPair") == made
-    for path in reversed(there):
-        (tmp_path / "saved" / path.name).rename(path)
-    assert use(service.api, key) == 200
-    assert use(service.api, service.create(**HMAC)) == 200
 
 
 def ready(service: Service) -> str:

@@ -1,12 +1,13 @@
 """The faults of the table in which keys have a part, once more with keys that the registry keeps.
 
-The tests are those of the other files; what differs is the service that they get. Not here is that
-a registry which does not answer has no pair made: a key that it is to keep is made before its row.
+The tests are those of the other files; what differs is the service that they get. A registry that
+does not answer has no pair made elsewhere; here a key is made before its row, and has to be gone.
 What is quick of this is in ``test_wrapped_keys.py``.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from scripts.throwaway import make_token
 from tests.faults import test_errors
-from tests.faults.service import Service, serving
+from tests.faults.service import Service, serving, use
 from tests.faults.test_errors import (
     TELL_TALE,
     test_a_bad_session_is_thrown_away_and_nobody_notices,
@@ -42,10 +43,17 @@ from tests.faults.test_outage import (
     test_creations_that_are_refused_leave_no_rows_behind,
 )
 from tests.faults.test_registry import (
+    HMAC,
+    LOCKS,
+    locked,
+    moved_away,
+    only_uses,
+    refuses_all,
     test_a_registry_that_is_damaged_under_the_service_is_503,
     test_without_its_registry_the_service_says_503_and_never_404,
 )
 from tests.shared.command import with_kek
+from tests.shared.waiting import until
 
 __all__ = [
     "test_a_bad_session_is_thrown_away_and_nobody_notices",
@@ -107,3 +115,51 @@ def test_the_registry_keeps_the_keys(service):
 )
 def test_a_corrupted_result_is_never_given_out(service, function, alg):
     test_errors.test_a_corrupted_result_is_never_given_out(service, function, alg)
+
+
+def test_while_the_registry_is_locked_keys_are_used_and_none_is_kept(service):
+    key = service.create(**HMAC)
+    with none_is_kept(service):
+        for how in LOCKS:
+            with locked(service, how):
+                only_uses(service, key)
+    assert use(service.api, service.create(**HMAC)) == 200
+
+
+def test_a_registry_that_is_moved_away_under_the_service_is_503(service, tmp_path):
+    key = service.create(**HMAC)
+    with none_is_kept(service), moved_away(service, tmp_path / "saved"):
+        refuses_all(service, key)
+    assert use(service.api, key) == 200
+    assert use(service.api, service.create(**HMAC)) == 200
+
+
+MAKES = Counter(
+    C_GenerateKeyPair=2, C_GenerateKey=1, C_CreateObject=1, C_UnwrapKey=1, C_DeriveKey=1
+)
+
+
+@contextmanager
+def none_is_kept(service: Service) -> Iterator[None]:
+    """There are no more rows after a ``with`` block, and no more objects than of a key in use.
+
+    Which each of the two workers may have unwrapped meanwhile.
+    """
+    kids, before, pairs = kids_of(service), objects(service), pairs_made(service)
+    yield
+    assert pairs_made(service) >= pairs + 2
+    until(lambda: objects(service) <= before + 2)  # a canary may be at work
+    assert kids_of(service) == kids
+
+
+def objects(service: Service) -> int:
+    made = sum(number * service.faults.calls(name) for name, number in MAKES.items())
+    return made - service.faults.calls("C_DestroyObject")
+
+
+def pairs_made(service: Service) -> int:
+    return service.faults.calls("C_GenerateKeyPair")
+
+
+def kids_of(service: Service) -> list[str]:
+    return [key["kid"] for key in service.api.get("/keys?limit=200").body["keys"]]
