@@ -1,0 +1,42 @@
+"""What the C library keeps of memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.throwaway import ROOT
+
+ARENAS = """
+import ctypes, sys, threading
+from app.server.memory import share_arenas
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+share_arenas()
+barrier = threading.Barrier(7)
+
+def allocate():
+    assert libc.malloc(ctypes.c_size_t(4096))
+    barrier.wait()  # who ends leaves its arena to the next
+    barrier.wait()
+
+for _ in range(6):
+    threading.Thread(target=allocate).start()
+barrier.wait()
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+barrier.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc has arenas")
+@pytest.mark.parametrize(("asked", "arenas"), [("", 2), ("4", 4)])
+def test_threads_share_as_many_arenas_as_are_asked_for(tmp_path: Path, asked: str, arenas: int):
+    path = tmp_path / "arenas.xml"
+    environment = {**os.environ, **({"MALLOC_ARENA_MAX": asked} if asked else {})}
+    command = [sys.executable, "-c", ARENAS, str(path)]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    assert path.read_text("ascii").count("<heap nr=") == arenas
