@@ -253,9 +253,10 @@ def running(environment: Mapping[str, str], *, workers: int = 2) -> Iterator[str
 
 
 @pytest.fixture(scope="session", name="server")
-def _server(environment: Mapping[str, str]) -> Iterator[str]:
-    """The base URL of a live gunicorn with two workers."""
-    with running(environment) as url:
+def _server(request: pytest.FixtureRequest, environment: Mapping[str, str]) -> Iterator[str]:
+    """The base URL of a live gunicorn with two workers, or with one where the token wants that."""
+    workers = TOKENS[request.config.getoption("--token")].workers
+    with running(environment, workers=workers) as url:
         yield url
 
 

@@ -7,17 +7,25 @@ from typing import Final
 from scripts.tokens.kryoptic import Kryoptic
 from scripts.tokens.make import (
     ANY_SIZE,
+    IMPORTS,
     LABEL,
     ML_DSA,
     NEWER_CURVES,
+    NOT_DECRYPTING,
     OAEP_BY_ITSELF,
+    SENSITIVE,
+    SEVERAL,
+    UNCHANGED,
+    UNUSED,
     WRAPPED_IMPORTS,
     SoftwareToken,
+    digests_signed_by,
     imported_wrapped,
 )
 from scripts.tokens.nss import Nss
 from scripts.tokens.opencryptoki import OpenCryptoki
 from scripts.tokens.softhsm import SoftHsm
+from scripts.tokens.tpm import Tpm
 
 TOKENS: Final[Mapping[str, SoftwareToken]] = MappingProxyType(
     {
@@ -26,14 +34,22 @@ TOKENS: Final[Mapping[str, SoftwareToken]] = MappingProxyType(
         "kryoptic": Kryoptic("system", lacks=[*NEWER_CURVES, *ML_DSA]),
         "kryoptic-pqc": Kryoptic("pqc", lacks=[imported_wrapped("X25519")]),
         "opencryptoki": OpenCryptoki(),
+        "tpm": Tpm(),
     }
 )
 
 __all__ = [
     "ANY_SIZE",
+    "IMPORTS",
     "LABEL",
+    "NOT_DECRYPTING",
     "OAEP_BY_ITSELF",
+    "SENSITIVE",
+    "SEVERAL",
     "TOKENS",
+    "UNCHANGED",
+    "UNUSED",
     "WRAPPED_IMPORTS",
+    "digests_signed_by",
     "imported_wrapped",
 ]

@@ -13,6 +13,12 @@ ROOT: Final = Path(__file__).parents[2]
 LABEL: Final = "throwaway"
 NEWER_CURVES: Final = ("EdDSA", "Ed25519", "Ed448", "X25519")
 OAEP_BY_ITSELF: Final = "RSA-OAEP with SHA-2 in the token"
+SEVERAL: Final = "several processes at a time"
+IMPORTS: Final = "imports"
+NOT_DECRYPTING: Final = "pairs that may not decrypt"
+UNCHANGED: Final = "attributes that cannot be set"
+SENSITIVE: Final = "CKR_ATTRIBUTE_SENSITIVE"
+UNUSED: Final = "keys that a refused use leaves as they were"
 WRAPPED_IMPORTS: Final = "wrapped"  # a refusal says that 'wrapped import' is not available
 ANY_SIZE: Final = "CEKs of sizes that no key has"
 KEY_MANAGEMENT: Final = (
@@ -32,6 +38,11 @@ def imported_wrapped(name: str) -> str:
     return f"{name} imported wrapped"
 
 
+def digests_signed_by(alg: str) -> str:
+    """Return how ``lacks`` names signatures over what has been hashed outside."""
+    return f"digests signed by {alg}"
+
+
 class SoftwareToken(Protocol):
     """One make of token.
 
@@ -45,6 +56,11 @@ class SoftwareToken(Protocol):
     lacks: frozenset[str]
     has_daemons: bool = False
     pin_bytes: int = 8  # half of the characters of a PIN
+
+    @property
+    def workers(self) -> int:
+        """As many as it is tried with."""
+        return 1 if SEVERAL in self.lacks else 2
 
     @property
     def is_built(self) -> bool:

@@ -2,11 +2,11 @@
 
     python -m scripts.trials.token_load --token nss --seconds 60 --clients 16
 
-Serves a throw-away token of that make with two workers. Clients create, use and destroy keys of
-every algorithm and curve but those that ``scripts/tokens`` says the token lacks; a worker is
-killed after a quarter of the time, and the service is restarted after a half. Afterwards every kid
-that was returned has to work, one of each algorithm among them. Prints a table; exits with 1 if
-anything that must be 0 is not.
+Serves a throw-away token of that make with two workers, or with one where it wants that. Clients
+create, use and destroy keys of every algorithm and curve but those that ``scripts/tokens`` says the
+token lacks; a worker is killed after a quarter of the time, and the service is restarted after a
+half. Afterwards every kid that was returned has to work, one of each algorithm among them. Prints a
+table; exits with 1 if anything that must be 0 is not.
 """
 
 import argparse
@@ -35,7 +35,6 @@ from tests.shared.bodies import body_of, crvs_of
 from tests.shared.forks import completed
 from tests.shared.waiting import REPLACEMENT, START, until
 
-WORKERS: Final = 2
 UNAVAILABLE: Final = HTTPStatus.SERVICE_UNAVAILABLE
 
 Key = dict[str, Any]
@@ -57,9 +56,15 @@ class Load:
     """What clients do on one token, from one start of its service to the next."""
 
     def __init__(
-        self, settings: Mapping[str, str], kinds: Sequence[Mapping[str, str]], clients: int
+        self,
+        settings: Mapping[str, str],
+        kinds: Sequence[Mapping[str, str]],
+        *,
+        clients: int,
+        workers: int,
     ) -> None:
         self._settings = settings
+        self._workers = workers
         self._kinds = kinds
         self._clients = clients
         self._shared: collections.deque[Key] = collections.deque()
@@ -68,11 +73,17 @@ class Load:
 
     def run(self, seconds: float, *, kills: bool) -> None:
         """Serve for so long; if it ``kills``, a worker dies when half of that is over."""
-        with server(self._settings, workers=WORKERS) as running, self._calling(running, seconds):
+        with (
+            server(self._settings, workers=self._workers) as running,
+            self._calling(running, seconds),
+        ):
             if kills:
                 time.sleep(seconds / 2)
                 self.kills += kill(random.choice(workers_of(running.process.pid)))
-                until(lambda: len(workers_of(running.process.pid)) == WORKERS, within=REPLACEMENT)
+                until(
+                    lambda: len(workers_of(running.process.pid)) == self._workers,
+                    within=REPLACEMENT,
+                )
 
     @contextmanager
     def _calling(self, running: Server, seconds: float) -> Iterator[None]:
@@ -99,7 +110,7 @@ class Load:
         """Return how many kids that were returned, and not destroyed, do not work any more."""
         living = [key for victim in self.victims for key in victim.living.values()]
         living += [key for key in self._shared if key not in living]
-        with server(self._settings, workers=WORKERS) as running:
+        with server(self._settings, workers=self._workers) as running:
             api = Api.over_http(running.url)
             return sum(_outcome(api, key) != HTTPStatus.OK for key in living)
 
@@ -143,7 +154,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory:
         settings = make_token(Path(directory) / "state", options.token)
         table.show("doctor", _diagnosis(settings))
-        load = Load(settings, kinds, options.clients)
+        workers = TOKENS[options.token].workers
+        load = Load(settings, kinds, clients=options.clients, workers=workers)
         load.run(options.seconds / 2, kills=True)
         load.run(options.seconds / 2, kills=False)
         _show(table, load, kinds)

@@ -13,8 +13,21 @@ from hsm.cryptoki.attributes import OPTIONAL
 from hsm.examination.examination import Examination
 from hsm.importing.proof import SAMPLES, specs
 from hsm.life.work import Errand
-from scripts.throwaway import make_token
-from scripts.tokens import ANY_SIZE, OAEP_BY_ITSELF, TOKENS, WRAPPED_IMPORTS, imported_wrapped
+from scripts.throwaway import connected_workers, make_token
+from scripts.tokens import (
+    ANY_SIZE,
+    IMPORTS,
+    NOT_DECRYPTING,
+    OAEP_BY_ITSELF,
+    SENSITIVE,
+    SEVERAL,
+    TOKENS,
+    UNCHANGED,
+    UNUSED,
+    WRAPPED_IMPORTS,
+    digests_signed_by,
+    imported_wrapped,
+)
 from scripts.trials import uses
 from scripts.workers import workers_of
 from tests.shared.api import Api, b64u
@@ -42,7 +55,8 @@ Those that have daemons are tried where they are asked for.
 OPT_IN = {name for name, row in hsm.ALGORITHMS.items() if row.is_opt_in}
 SEEN_IN_USE = {
     *("CKA_LOCAL", "CKA_ALWAYS_SENSITIVE", "CKA_NEVER_EXTRACTABLE", "CKA_DERIVE"),
-    ANY_SIZE,
+    *(ANY_SIZE, SEVERAL, IMPORTS, NOT_DECRYPTING, UNCHANGED, SENSITIVE, UNUSED),
+    *map(digests_signed_by, ("RS256", "RS384", "RS512")),
 }
 """What tests with ``--token`` see of keys and messages."""
 ENCS = ("A256GCM", "A128CBC-HS256")
@@ -179,7 +193,10 @@ def test_what_it_offers_agrees_with_the_examples_of_the_rfcs(own):
     name, environment = own
     found = result_of(environment, examined)
     offered = found.keys() - TOKENS[name].lacks - OPT_IN
-    assert {found[alg] for alg in offered} <= {"", "in_process", "some_curves"}
+    right = {"", "in_process", "some_curves"} | (
+        {"not_imported"} if IMPORTS in TOKENS[name].lacks else set()
+    )
+    assert {found[alg] for alg in offered} <= right
 
 
 def wrapped_in() -> list[str]:
@@ -214,14 +231,17 @@ def test_keys_come_in_wrapped_of_the_kinds_that_it_unwraps(own):
 
 def test_every_key_works_through_restart_and_kill_and_is_gone_when_destroyed(own):
     name, environment = own
-    with server(environment) as running:
+    workers = TOKENS[name].workers
+    with server(environment, workers=workers) as running:
         kept = Kept(Api.over_http(running.url), TOKENS[name].lacks)
     assert len(kept.made) >= FEWEST
-    with server(environment) as running:
+    with server(environment, workers=workers) as running:
         api = Api.over_http(running.url)
         kept.assert_right(api)
-        until(lambda: len(workers_of(running.process.pid)) == 2)
+        until(lambda: len(workers_of(running.process.pid)) == workers)
         kill_a_worker(running.process.pid)
+        if workers == 1:
+            until(lambda: connected_workers(running.url) == 1)
         kept.assert_right(Api.over_http(running.url))
         objects, *wrong = result_of(environment, violations)
         assert int(objects.split()[0]) >= len(kept.keys)

@@ -11,10 +11,12 @@ from weakref import ReferenceType, ref
 
 import requests
 
+from scripts.tokens import IMPORTS
 from tests.shared.waiting import LONGEST_ANSWER, until
 
 PREFIX = "/v1/crypto"
 NOT_AVAILABLE = re.compile("'([^' ]+)[^']*' is not available")
+NOT_TAKEN = "The token does not accept this key"
 OPENING = "Service unavailable: the token is being opened"
 UNCONFIRMED = "Service unavailable: the token has not said yet whether the registry is its own"
 
@@ -60,6 +62,8 @@ class NotOffered(AssertionError):
 
 def require_offered(answer: Answer, body: Any) -> None:
     """Raise ``NotOffered`` if ``answer`` says that the token lacks what ``body`` asks for."""
+    if answer.status == 422 and answer.body["description"] == NOT_TAKEN:
+        raise NotOffered(IMPORTS, (), answer)
     lacking = answer.status == 422 and NOT_AVAILABLE.match(answer.body["description"])
     if lacking:
         raise NotOffered(lacking[1], _crvs(body), answer)

@@ -14,7 +14,8 @@ from app.registry.databases.engines import engine_of
 from app.registry.tables import keys
 from app.service import service_of
 from hsm.life.work import Errand
-from tests.shared.api import Api, b64u, header
+from scripts.tokens import SEVERAL
+from tests.shared.api import Api, b64u, header, leave_out_if_lacking
 from tests.shared.waiting import CHANGE, LONGEST_ANSWER
 
 RETIRED = ("deactivated", "compromised")
@@ -226,7 +227,8 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
-def test_of_two_who_delete_one_key_at_once_one_does(server, live, threads):
+def test_of_two_who_delete_one_key_at_once_one_does(server, live, threads, lacks):
+    leave_out_if_lacking(lacks, SEVERAL)
     rounds = 50
     barrier = threading.Barrier(2)
 
@@ -242,7 +244,8 @@ def test_of_two_who_delete_one_key_at_once_one_does(server, live, threads):
     assert found == [[204, 404]] * rounds
 
 
-def test_no_signature_is_made_after_the_deletion(server, live, threads, application):
+def test_no_signature_is_made_after_the_deletion(server, live, threads, application, lacks):
+    leave_out_if_lacking(lacks, SEVERAL)
     for _ in range(8):
         kid = live.create(kty="EC", crv="P-256", alg="ES256")["kid"]
         gone, signed = threading.Event(), threading.Event()
