@@ -149,8 +149,7 @@ def fork(  # noqa: PLR0913  # settings, all by name
     A service that ``is_patient`` accepts nobody before it has tried its token, and knows whether it
     is of its registry, however long that takes. A process that ``proves`` tries what its token is
     able to do, and hashes its PIN slowly, as all do where promises are held; others believe what
-    one has found for all, which saves most of a boot. A token that was lost is tried again by
-    everybody.
+    one has found for all, which saves most of a boot, and do so of a token that was lost, too.
     """
     request = {
         "program": program,

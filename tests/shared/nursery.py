@@ -157,7 +157,7 @@ def _abilities(token: Token, module: str | None) -> list[Any]:
 
 
 def _believing(proofs: Mapping[str, Any], module: str | None) -> type[ProofCache]:
-    """Return caches that begin with ``proofs`` when a token of the same abilities is opened."""
+    """Return caches that begin with ``proofs`` whenever a token of the same abilities is opened."""
 
     class OfAnyToken(ProofCache):
         def __init__(
@@ -168,7 +168,7 @@ def _believing(proofs: Mapping[str, Any], module: str | None) -> type[ProofCache
 
         @contextmanager
         def shared(self, *, believe: bool) -> Iterator[None]:
-            if believe and self._is_of_those:
+            if self._is_of_those:
                 self._known = dict(proofs["known"])
                 yield
             else:
