@@ -29,6 +29,7 @@ from app.server import worker
 from app.service import service_of
 from hsm import Hsm, Phase
 from hsm.cryptoki import pin_latch
+from hsm.examination import examination
 from hsm.life import connection
 from hsm.life.proof_cache import ProofCache
 from tests.shared.waiting import PATIENCE_SECONDS, until
@@ -130,7 +131,9 @@ def become(
 
 def believe(proofs: Mapping[str, Any], module: str | None) -> None:
     """Have this process, which uses ``module``, believe what was found of such tokens."""
-    _replace(connection, "ProofCache", _believing(proofs, module))
+    believing = _believing(proofs, module)
+    _replace(connection, "ProofCache", believing)
+    _replace(examination, "ProofCache", believing)
 
 
 def proofs(makes_kek: bool) -> dict[str, Any]:
@@ -142,6 +145,7 @@ def proofs(makes_kek: bool) -> dict[str, Any]:
     token = Hsm(replace(config.hsm_settings, shared_dir=config.state_dir))
     token.start()
     until(lambda: token.reason is None)
+    token.imports._imports()  # tried only when somebody asks for the first time
     if makes_kek:
         token.keeping.create_kek(extractable=False)
     [path] = config.state_dir.glob("proofs-*.json")
@@ -165,11 +169,12 @@ def _believing(proofs: Mapping[str, Any], module: str | None) -> type[ProofCache
         ) -> None:
             super().__init__(directory, token, parameters)
             self._is_of_those = _abilities(token, module) == proofs["of"]
+            if self._is_of_those:
+                self._known = dict(proofs["known"])
 
         @contextmanager
         def shared(self, *, believe: bool) -> Iterator[None]:
             if self._is_of_those:
-                self._known = dict(proofs["known"])
                 yield
             else:
                 with super().shared(believe=believe):
