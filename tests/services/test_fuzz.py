@@ -3,32 +3,27 @@
 import pytest
 
 from scripts.throwaway import make_token
-from scripts.trials.fuzz import EVERYTHING, LINKED, ROLES, run
+from scripts.trials.fuzz import EVERYTHING, LINKED, run
 from tests.shared.command import with_kek
 from tests.shared.forks import server
 
-SHORT = {
-    "owner": (("examples", "fuzzing"), LINKED),
-    "admin": (LINKED,),
-    "auditor": (("examples",),),
-    "nobody": (("examples",),),
-}
-"""Without the edges of every schema, 3,000 requests that take as long as all of this."""
+SHORT = {"owner": (("examples", "fuzzing"), LINKED)}
+"""Without the edges of every schema, 3,000 requests that take ten times as long as all of this."""
 
 
 @pytest.mark.parametrize(
     ("plan", "examples", "least"),
     [
-        pytest.param(SHORT, 3, 300, id="short"),
+        pytest.param(SHORT, 2, 300, id="short"),
         pytest.param(EVERYTHING, 15, 15_000, id="long", marks=pytest.mark.long),
     ],
 )
 def test_no_answer_is_undocumented(plan, examples, least, tmp_path):
     settings = with_kek(make_token(tmp_path / "state"))
     counts = run(settings, plan, examples=examples, seed=1, serve=server)
-    for role in ROLES:
+    for role in plan:
         print(role, sum(count.cases for count in counts if count.role == role), "cases")
-    assert {count.role for count in counts} == ROLES.keys()
+    assert {count.role for count in counts} == plan.keys()
     assert not any(count.failures for count in counts), [
         count.says for count in counts if count.failures
     ]

@@ -540,7 +540,7 @@ def confused(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from scripts.throwaway import make_token  # noqa: PLC0415  # drivers do without
 
     state = tmp_path_factory.mktemp("confused") / "state"
-    return result_of(make_token(state), refuse_every_decryption)
+    return result_of(make_token(state), refuse_every_decryption, proves=True)
 
 
 @pytest.mark.promise
