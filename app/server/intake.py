@@ -47,6 +47,7 @@ class _Request(Request):  # type: ignore[misc]  # gunicorn has no types
     """
 
     is_common = False
+    _head: CommonHead | None = None
 
     # Nothing is sent by gunicorn, and what is not known is ignored, as RFC 9110 §10.1.1 allows.
     _policy_expect_continue = False
@@ -60,10 +61,15 @@ class _Request(Request):  # type: ignore[misc]  # gunicorn has no types
         self._take(head)
         self.query = self.fragment = ""
         self.version = (1, 1)
-        return data[head.size_bytes :]
+        return data[len(head.octets) :]
 
     def head_of(self, data: bytes) -> CommonHead | None:
-        """Return the header section that ``data`` begins with, if it is a common one."""
+        """Return the header section that ``data`` begins with, if it is a common one.
+
+        Clients often send the same again.
+        """
+        if self._head is not None and self._head.begins(data):
+            return self._head
         most_bytes = min(self.limit_request_line or len(data), self.limit_request_field_size)
         head = common_head.read(data, most_bytes=most_bytes, but=self.cfg.secure_scheme_headers)
         return head if head and len(head.fields) <= self.limit_request_fields else None
@@ -80,8 +86,15 @@ class _Request(Request):  # type: ignore[misc]  # gunicorn has no types
         return request
 
     def _take(self, head: CommonHead) -> None:
+        self._head = head
         self.method, self.headers = head.method, head.fields
         self.uri = self.path = head.path
+
+    def should_close(self) -> bool:
+        """Tell whether the connection ends with this; in HTTP/1.1 it does not by itself."""
+        if self._head is None or self.must_close or "CONNECTION" in self._head.names:
+            return bool(super().should_close())
+        return False
 
 
 class Intake:
@@ -179,7 +192,7 @@ class Intake:
         if head is None or "HOST" not in head.names or (size := head.body_bytes) is None:
             return False
         self.request, self._body_bytes = example.next(head), size
-        self._held = bytearray(data[head.size_bytes :])
+        self._held = bytearray(data[len(head.octets) :])
         return True
 
     def _accept(self, request: Any, unreader: Any) -> None:

@@ -27,20 +27,33 @@ HEADERS = (
     *((("Transfer-Encoding", "chunked"),), (("ETag", 1),), ((1, "a"),), (TYPE, TYPE)),
     (("Content-Length", "1"), ("WWW-Authenticate", 'Bearer realm="a"'), ("Allow", "GET, HEAD")),
 )
-STATUSES = ("200 OK", "204 No Content", "304 Not Modified", "422 Unprocessable Content", "x")
+STATUSES = (
+    *("200 OK", "422 UNPROCESSABLE ENTITY", "503 SERVICE UNAVAILABLE", "422 Unprocessable Content"),
+    *("204 No Content", "204 NO CONTENT", "304 NOT MODIFIED", "100 CONTINUE", "x", 200),
+)
 REQUESTS = tuple(
-    SimpleNamespace(method=method, version=version, should_close=lambda: False, headers=[])
+    SimpleNamespace(
+        method=method,
+        version=version,
+        should_close=lambda: False,
+        headers=[],
+        is_common=version == (1, 1) and method != "HEAD",
+    )
     for method, version in product(("GET", "HEAD", "POST"), ((1, 1), (1, 0)))
 )
+BODIES = ((b"abc",), (b"ab", b"c"), (b"abcd",), (b"a",), (b"", b"abc"), ())
 
 
-def sent(kind: type[wsgi.Response], request: Any, status: str, headers: Any) -> Any:
+def sent(
+    kind: type[wsgi.Response], request: Any, status: Any, headers: Any, body: Any = (b"abc",)
+) -> Any:
     """Return what is sent, and whether the connection is closed; or how it is refused."""
     sink = Sink()
     response = kind(request, sink, Config())
     try:
         response.start_response(status, list(headers))
-        response.write(b"abc")
+        for part in body:
+            response.write(part)
         response.close()
     except Exception as error:  # noqa: BLE001  # of whatever kind
         return type(error)
@@ -55,7 +68,24 @@ def test_what_is_sent_is_what_gunicorn_sends(monkeypatch, headers):
         assert ours == theirs, (request, status)
 
 
-def test_gunicorn_does_not_look_at_common_headers(monkeypatch):
-    monkeypatch.setattr(wsgi.Response, "process_headers", None)
+@pytest.mark.parametrize("body", BODIES)
+def test_a_body_in_parts_or_of_another_length_is_sent_as_gunicorn_does(monkeypatch, body):
+    monkeypatch.setattr("gunicorn.util.http_date", lambda: "now")
+    for request, status in product(REQUESTS, STATUSES):
+        answer = (request, status, (TYPE, ("Content-Length", "3")), body)
+        assert sent(Response, *answer) == sent(wsgi.Response, *answer), (request, status)
+
+
+@pytest.mark.parametrize("kind", [Response, wsgi.Response])
+def test_an_answer_is_begun_once(kind):
+    response = kind(REQUESTS[0], Sink(), Config())
+    response.start_response("200 OK", [("Content-Length", "1")])
+    with pytest.raises(AssertionError):
+        response.start_response("200 OK", [("Content-Length", "1")])
+
+
+def test_gunicorn_does_not_look_at_what_is_common(monkeypatch):
+    for name in ("start_response", "write", "send_headers"):
+        monkeypatch.setattr(wsgi.Response, name, None)
     answer, *_ = sent(Response, REQUESTS[0], "200 OK", [TYPE, ("Content-Length", "3")])
     assert answer.endswith(b"Content-Type: application/json\r\nContent-Length: 3\r\n\r\nabc")

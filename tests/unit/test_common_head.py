@@ -100,7 +100,7 @@ def made(kind: type[Request], cfg: Config, data: bytes, client: Any = CLIENT) ->
     known = {
         name: value
         for name, value in vars(request).items()
-        if name not in {"body", "unreader", "cfg", "is_common"}
+        if name not in {"body", "unreader", "cfg", "is_common", "_head"}
     }
     rest = unreader.take_buffered()
     return known, type(reader), getattr(reader, "length", None), request.should_close(), rest
@@ -181,7 +181,7 @@ def taken(cfg: Config, data: bytes, last: Any) -> Any:
     return known, body, intake.rest(), intake.progress, intake.request.should_close()
 
 
-READERS = {"body", "unreader", "cfg", "is_common"}
+READERS = {"body", "unreader", "cfg", "is_common", "_head"}
 
 
 def first(cfg: Config, data: bytes) -> Any:

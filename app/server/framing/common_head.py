@@ -4,7 +4,7 @@ Of each that is read here gunicorn makes the same. What is odd in any way is not
 """
 
 import re
-from collections.abc import Collection, Set
+from collections.abc import Collection, Sequence, Set
 from typing import Final, NamedTuple
 
 _MOST_BYTES: Final = 4096
@@ -26,15 +26,20 @@ class CommonHead(NamedTuple):
     path: str
     fields: list[tuple[str, str]]
     names: Set[str]
-    size_bytes: int
+    octets: bytes
+    body_bytes: int | None
+    """The length of the body, unless it comes in another way than at once."""
 
-    @property
-    def body_bytes(self) -> int | None:
-        """The length of the body, unless it comes in another way than at once."""
-        if not self.names.isdisjoint(_FRAMING):
-            return None
-        length = next((value for name, value in self.fields if name == "CONTENT-LENGTH"), "0")
-        return int(length) if length.isdigit() else None
+    def begins(self, data: bytes) -> bool:
+        """Tell whether ``data`` begins with the very same, which ends with its empty line."""
+        return data.startswith(self.octets)
+
+
+def _body_bytes(fields: Sequence[tuple[str, str]], names: Set[str]) -> int | None:
+    if not names.isdisjoint(_FRAMING):
+        return None
+    length = next((value for name, value in fields if name == "CONTENT-LENGTH"), "0")
+    return int(length) if length.isdigit() else None
 
 
 def read(data: bytes, *, most_bytes: int, but: Collection[str]) -> CommonHead | None:
@@ -50,4 +55,5 @@ def read(data: bytes, *, most_bytes: int, but: Collection[str]) -> CommonHead | 
     names = {name for name, _ in fields}
     if len(names) < len(fields) or not names.isdisjoint(but):
         return None
-    return CommonHead(method, path, fields, names, head.end())
+    octets, body_bytes = data[: head.end()], _body_bytes(fields, names)
+    return CommonHead(method, path, fields, names, octets, body_bytes)
