@@ -3,8 +3,8 @@
 import os
 import queue
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from pkcs11 import PKCS11Error, Token
@@ -59,36 +59,36 @@ class Lane:
         """How many there are, and how many are lent now."""
         return Sessions(self._size, max(0, self._size - self._idle.qsize()))
 
-    @contextmanager
-    def session(self, loan: "Loan | None" = None, *, is_new: bool = False) -> Iterator[Session]:
+    def session(self, loan: "Loan | None" = None, *, is_new: bool = False) -> "Lent":
         """Lend a session for one ``with`` block, that of the ``loan`` if there is one.
 
         One that ``is_new`` is opened for the block: where one has ended, others may have, too.
-        Raises ``TokenUnavailable`` if none comes free in time. A session is kept when the block
-        ends well or by a fault of the caller's; after anything else it is closed, because a failed
-        operation can leave it unusable for ever.
+        Raises ``TokenUnavailable`` if none comes free in time.
         """
+        return Lent(self, loan, is_new=is_new)
+
+    def lend(self, loan: "Loan | None", *, is_new: bool) -> Session:
+        """Return a session that is to be taken back."""
         if os.getpid() != self._pid:
             raise TokenUnavailable("the process was forked after it had opened the token")
         session = loan.take(self) if loan else self.take()
         if is_new:
             self._make_room(session)
             session = None
-        kept = None
+        if session is not None:
+            return session
         try:
-            session = session or self._open_session()
-            yield session
-            kept = session
-        except _CALLERS_FAULTS:
-            kept = session
+            return self._open_session()
+        except BaseException:
+            self.take_back(None, loan)
             raise
-        finally:
-            if kept is None:
-                _close(session)
-            if loan:
-                loan.give(self, kept)
-            else:
-                self.give(kept)
+
+    def take_back(self, session: Session | None, loan: "Loan | None") -> None:
+        """Take a session back, or its place."""
+        if loan:
+            loan.give(self, session)
+        else:
+            self.give(session)
 
     def keep_alive(self) -> None:
         """Use each session that is free; one that the token has ended makes room for another."""
@@ -123,6 +123,36 @@ class Lane:
             self.give(session)
             session = self.take()
         _close(session)
+
+
+class Lent:
+    """A session of ``lane`` for one ``with`` block.
+
+    It is kept when the block ends well or by a fault of the caller's; after anything else it is
+    closed, because a failed operation can leave it unusable for ever. No generator: one would cost
+    as much as a call into the token.
+    """
+
+    __slots__ = ("_is_new", "_lane", "_loan", "_session")
+
+    def __init__(self, lane: Lane, loan: "Loan | None", *, is_new: bool) -> None:
+        self._lane = lane
+        self._loan = loan
+        self._is_new = is_new
+        self._session: Session | None = None
+
+    def __enter__(self) -> Session:
+        """Begin."""
+        self._session = self._lane.lend(self._loan, is_new=self._is_new)
+        return self._session
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """End."""
+        session = self._session
+        if error is not None and not isinstance(error, _CALLERS_FAULTS):
+            _close(session)
+            session = None
+        self._lane.take_back(session, self._loan)
 
 
 def _close(session: Session | None) -> None:

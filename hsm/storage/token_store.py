@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
 
@@ -90,17 +89,14 @@ class TokenStore(Store):
         template = self._templates.imported_public(ref.kid, ref.spec, public)
         return self._made_pair(ref, session.create_object(template), unwrap(**arguments))
 
-    @contextmanager
-    def lent(self, session: Session, ref: KeyRef, objects: Iterable[KeyObject]) -> Iterator[Keys]:
+    def lent(self, session: Session, ref: KeyRef, objects: Iterable[KeyObject]) -> "_Lent":
         """See ``Store``."""
-        kid = ref.kid
-        try:
-            handles = [(each, self._handle(session, kid, each)) for each in objects]
-            yield Keys.bound(session, self._canary, handles)
-        except PKCS11Error as error:
-            if fault_of(error) is Fault.KEY_GONE:
-                self.forget(kid)
-            raise
+        return _Lent(self, session, ref.kid, objects)
+
+    def bound(self, session: Session, kid: UUID, objects: Iterable[KeyObject]) -> Keys:
+        """Return those objects of ``kid`` in the hands of ``session``."""
+        handles = [(each, self._handle(session, kid, each)) for each in objects]
+        return Keys.bound(session, self._canary, handles)
 
     def destroy(self, session: Session, ref: KeyRef) -> None:
         """See ``Store``."""
@@ -218,6 +214,37 @@ class TokenStore(Store):
         if not self._canary.is_found(session):
             raise TokenUnavailable("the token does not show its keys", cause=Cause.CANARY)
         return _found(session, kid, key_object)
+
+
+class _Lent:
+    """Objects of a key for one ``with`` block; if they have gone, they are forgotten."""
+
+    __slots__ = ("_kid", "_objects", "_session", "_store")
+
+    def __init__(
+        self, store: TokenStore, session: Session, kid: UUID, objects: Iterable[KeyObject]
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._kid = kid
+        self._objects = objects
+
+    def __enter__(self) -> Keys:
+        """Look for them, or remember them."""
+        try:
+            return self._store.bound(self._session, self._kid, self._objects)
+        except PKCS11Error as error:
+            self._forget_if_gone(error)
+            raise
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """End."""
+        if isinstance(error, PKCS11Error):
+            self._forget_if_gone(error)
+
+    def _forget_if_gone(self, error: PKCS11Error) -> None:
+        if fault_of(error) is Fault.KEY_GONE:
+            self._store.forget(self._kid)
 
 
 def _found(session: Session, kid: UUID, key_object: KeyObject) -> list[Object]:
