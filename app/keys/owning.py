@@ -22,9 +22,9 @@ class TokenOwner:
         self._confirmed: object = None
         self._identity = ""
 
-    def require(self) -> None:
-        """Raise ``RegistryUnavailable`` unless the registry is that of the token."""
-        now = self._hsm.state.epoch, self._registry.place
+    def require(self, place: object) -> None:
+        """Raise ``RegistryUnavailable`` unless the registry, at ``place``, is that of the token."""
+        now = self._hsm.state.epoch, place
         if now == self._confirmed:
             return
         try:

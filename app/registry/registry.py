@@ -114,14 +114,12 @@ class Registry:
         self.uses = Uses(database)
         self.keks = Keks(database)
 
-    def guard(self, require: Callable[[], None]) -> None:
-        """Have ``require`` called before each use, but for ``identity`` and ``is_new``."""
-        self._database.require = require
+    def guard(self, require: Callable[[object], None]) -> None:
+        """Have ``require`` called before each use, but for ``identity`` and ``is_new``.
 
-    @property
-    def place(self) -> object:
-        """What distinguishes the file of the registry from all others, if it is one."""
-        return self._database.file
+        It is given what distinguishes the file of the registry from all others, if it is one.
+        """
+        self._database.require = require
 
     def identity(self) -> str:
         """Return what registry this is, for the token to remember."""

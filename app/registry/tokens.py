@@ -62,8 +62,7 @@ class Credentials:
 
     def find(self, token_id: str) -> ApiToken | None:
         """Return the token with that id."""
-        with self._database.translated():
-            found: ApiToken | None = self._lookup.one(id=token_id)
+        found: ApiToken | None = self._database.one(self._lookup, id=token_id)
         return found
 
     def all(self) -> Sequence[ApiToken]:

@@ -122,7 +122,7 @@ def test_days_that_could_not_be_written_together_are_each_written(registry, cloc
     assert days(registry, [early, late]) == {early: date(2026, 3, 1), late: date(2026, 3, 2)}
 
 
-def unavailable() -> None:
+def unavailable(_file: object) -> None:
     raise RegistryUnavailable
 
 

@@ -41,28 +41,24 @@ class Database:
         options = {} if is_file else {"isolation_level": "AUTOCOMMIT"}
         self._reads = self.engine.execution_options(**options)
         self._observe = observe
-        self.require: Callable[[], None] = lambda: None
-        """Called before each use; raises ``RegistryUnavailable`` if there must be none."""
+        self.require: Callable[[object], None] = lambda _file: None
+        """Called with the file before each use; raises ``RegistryUnavailable`` to forbid it."""
         self._readers = Readers(self.engine)
         time_use(self.engine, observe)
-
-    @property
-    def file(self) -> object:
-        """What distinguishes the file of the database from all others, if it is one."""
-        return self._readers.file
 
     def lookup(self, query: Select[Any], record_of: Callable[[Any], Any]) -> Lookup:
         """Return a cheaper way to read the one row of ``query``, for what every request reads."""
         return Lookup(self._readers, query, record_of, self._observe)
 
-    def one(self, lookup: Lookup, **parameters: str) -> Any:
+    def one(self, lookup: Lookup, **parameters: str | int) -> Any:
         """Return what is found; what goes wrong is said as in ``reading``, and of a row too.
 
         A ``with`` block would cost as much as the look.
         """
-        self.require()
+        file = self._readers.file
+        self.require(file)
         try:
-            return lookup.one(**parameters)
+            return lookup.one(file, **parameters)
         except Exception:
             with translated(self.engine), legible():
                 raise
@@ -87,7 +83,7 @@ class Database:
 
     def translated(self) -> AbstractContextManager[None]:
         """Raise ``RegistryUnavailable`` in a ``with`` block for what the database says."""
-        self.require()
+        self.require(self._readers.file)
         return translated(self.engine)
 
 

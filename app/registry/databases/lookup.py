@@ -10,6 +10,7 @@ from sqlalchemy import Select
 from sqlalchemy.exc import DBAPIError
 
 from app.registry.databases.readers import Reader, Readers
+from app.registry.databases.sqlite import FileIdentity
 
 
 class Lookup:
@@ -41,14 +42,14 @@ class Lookup:
         self._dialect: Final = dialect
         self._error: Final = dialect.loaded_dbapi.Error
 
-    def one(self, **parameters: str | int) -> Any:
+    def one(self, file: FileIdentity | None, /, **parameters: str | int) -> Any:
         """Return what ``record_of`` makes of the row, ``None`` if there is none.
 
-        Raises ``DBAPIError``.
+        ``file`` is what ``Readers.file`` says now. Raises ``DBAPIError``.
         """
         started = time.perf_counter()
         try:
-            return self._fetch(parameters)
+            return self._fetch(file, parameters)
         except self._error as error:
             raise DBAPIError.instance(
                 self._sql, None, error, self._error, hide_parameters=True, dialect=self._dialect
@@ -56,8 +57,8 @@ class Lookup:
         finally:
             self._observe(time.perf_counter() - started)
 
-    def _fetch(self, parameters: dict[str, str | int]) -> Any:
-        reader = self._readers.own
+    def _fetch(self, file: FileIdentity | None, parameters: dict[str, str | int]) -> Any:
+        reader = self._readers.own_on(file)
         if reader is not None:
             with suppress(self._error):  # the database may have come back since
                 return self._read(reader, parameters)

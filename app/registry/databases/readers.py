@@ -59,8 +59,12 @@ class Readers:
     @property
     def own(self) -> Reader | None:
         """That of this thread, if it has one on the file that is there."""
+        return self.own_on(self.file)
+
+    def own_on(self, file: sqlite.FileIdentity | None) -> Reader | None:
+        """Return that of this thread, if it has one on ``file``."""
         reader = self._local.reader
-        return reader if reader is not None and reader.file == self.file else None
+        return reader if reader is not None and reader.file == file else None
 
     def new(self) -> Reader:
         """Return a new one for this thread, on a new connection."""

@@ -93,8 +93,7 @@ class KeySets:
 
     def outlook(self, *, most_encryptions: int) -> Outlook:
         """Return when something is to be done next with any key set; see ``due``."""
-        with self._database.translated():
-            found: Outlook = self._lookup.one(most_encryptions=most_encryptions)
+        found: Outlook = self._database.one(self._lookup, most_encryptions=most_encryptions)
         return found
 
     def name_of(self, kid: UUID) -> tuple[str, VersionState] | None:
