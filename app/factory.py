@@ -20,7 +20,17 @@ from app.host import host_name
 from app.http import answers, origin, turns
 from app.http.application import Application, Responses
 from app.http.audit_hook import AuditHook
-from app.http.router import ANSWERS, AUDIENCE, AUDITS, CROSS_ORIGIN, KINDS, LONG, PARTS, route
+from app.http.router import (
+    ANSWERS,
+    AUDIENCE,
+    AUDITS,
+    CROSS_ORIGIN,
+    DIRECT,
+    KINDS,
+    LONG,
+    PARTS,
+    route,
+)
 from app.keys.capabilities import Capabilities
 from app.keys.catalogue import Catalogue
 from app.keys.janitor import Janitor
@@ -147,7 +157,7 @@ def _hsm(config: Config, metrics: Metrics) -> Hsm:
 
 
 def _flask() -> Flask:
-    app = Application(__name__)
+    app = Application(__name__, direct=DIRECT)
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.json = Responses(app)
     # A path is a name, not a hint: no redirects to what it might have meant.

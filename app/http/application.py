@@ -1,15 +1,16 @@
 """Flask, without what it finds out anew for each request, and with JSON that is written faster."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import orjson
 from flask import Flask, Request, Response
+from flask.globals import _cv_app, _cv_request
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SessionInterface, SessionMixin
-from werkzeug.datastructures import Headers
+from werkzeug.datastructures import EnvironHeaders, Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import MapAdapter, Rule
 
@@ -23,6 +24,8 @@ _MATCHED: Final = (
     *("HTTP_CONNECTION", "HTTP_UPGRADE"),
 )
 """What Werkzeug matches by, and takes the name of the host from."""
+_SAME: Final = ("method", "scheme", "server", "root_path", "path", "shallow", "json_module")
+"""What Werkzeug has found out of that for the request itself."""
 _MOST_KNOWN: Final = 256
 _BARE: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
@@ -30,15 +33,17 @@ Before = Callable[[], Any]
 After = Callable[[Response], Response]
 
 
+_EMPTY: Final = Response()
+
+
 class JsonResponse(Response):
     """An answer whose headers are whole as soon as it is made, and so is its ``body``."""
 
     def __init__(self, body: bytes) -> None:
-        """Make it with 200; Werkzeug would find out what it knows already."""
-        headers = Headers()
-        headers.add("Content-Type", "application/json")
-        headers.add("Content-Length", str(len(body)))
-        super().__init__([body], headers=headers)
+        """Make it with 200; Werkzeug would find out what is known already."""
+        self.__dict__.update(vars(_EMPTY), response=[body], headers=Headers(), _on_close=[])
+        self.headers.add("Content-Type", "application/json")
+        self.headers.add("Content-Length", str(len(body)))
 
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -69,7 +74,10 @@ class Responses(DefaultJSONProvider):
         """Return an answer with one value as its body."""
         if len(args) != 1 or kwargs:
             return cast(Response, super().response(*args, **kwargs))
-        return JsonResponse(b"%b\n" % self.dumps(*args).encode("utf-8"))
+        try:
+            return JsonResponse(orjson.dumps(args[0], option=orjson.OPT_APPEND_NEWLINE))
+        except orjson.JSONEncodeError:  # an ``id`` that does not fit into 64 bits
+            return JsonResponse(b"%b\n" % super().dumps(args[0]).encode("utf-8"))
 
 
 class NoSessions(SessionInterface):
@@ -83,11 +91,24 @@ class NoSessions(SessionInterface):
         return self._none
 
 
+class KnownRequest(Request):
+    """A request like one before, but for its headers, its body and who sends it."""
+
+    def __init__(self, environ: "WSGIEnvironment", same: Mapping[str, Any]) -> None:
+        """Make it of the environment, and of what is the ``same`` in both."""
+        self.__dict__.update(same)
+        self.environ = environ
+        self.headers = EnvironHeaders(environ)
+        self.remote_addr = environ.get("REMOTE_ADDR")
+        self.query_string = environ.get("QUERY_STRING", "").encode("latin-1")
+
+
 class _Known(NamedTuple):
     """What Werkzeug has found for a path without arguments."""
 
     host: str
     rule: Rule
+    same: Mapping[str, Any]
 
     def match(self, **_return_rule: bool) -> tuple[Rule, dict[str, Any]]:
         """Return the rule, as Flask wants it, and no arguments."""
@@ -99,6 +120,26 @@ class _Hooks(NamedTuple):
 
     before: tuple[Before, ...]
     after: tuple[After, ...]
+
+
+class Contexts:
+    """Both contexts of Flask while one request is answered, without what nobody asks them.
+
+    Flask takes longer to make its own, and to forget them, than to call a view.
+    """
+
+    __slots__ = ("_g", "app", "request")
+
+    def __init__(self, app: Flask, request: Request) -> None:
+        self.app = app
+        self.request = request
+        self._g: Any = None
+
+    @property
+    def g(self) -> Any:
+        """What is kept for the time of the request."""
+        self._g = self._g or self.app.app_ctx_globals_class()
+        return self._g
 
 
 class Path(Rule):
@@ -120,16 +161,46 @@ class Application(Flask):
     """An application whose paths without arguments, and whose hooks, are looked up once.
 
     It has no ``async`` views, no sessions, no preprocessors of URLs, and nothing that is called
-    when a request is torn down.
+    when a request is torn down, or by a signal. Views of ``direct`` endpoints ask Flask for nothing
+    but the request, the application and ``g``.
     """
 
     url_rule_class = Path
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, direct: Collection[str] = ()) -> None:
         super().__init__(name, static_folder=None)
+        self._direct: Final = frozenset(direct)
         self.session_interface = NoSessions()
         self._known: dict[tuple[Any, ...], _Known] = {}
         self._hooks: dict[str | None, _Hooks] = {}
+
+    def wsgi_app(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        """Answer a request; of a direct endpoint, once it is known, in ``Contexts``."""
+        known = self._known.get(tuple(map(environ.get, _MATCHED)))
+        if known is None or known.rule.endpoint not in self._direct:
+            return super().wsgi_app(environ, start_response)
+        contexts: Any = Contexts(self, KnownRequest(environ, known.same))
+        outer, outer_request = _cv_app.set(contexts), _cv_request.set(contexts)
+        try:
+            return self._answer(known.rule.endpoint)(environ, start_response)
+        finally:
+            _cv_request.reset(outer_request)
+            _cv_app.reset(outer)
+
+    def _answer(self, endpoint: str) -> Response:
+        """Do what ``Flask.full_dispatch_request`` does, and ``handle_exception`` around it."""
+        try:
+            try:
+                answer = self.preprocess_request()
+                if answer is None:
+                    answer = self.view_functions[endpoint]()
+            except Exception as error:  # noqa: BLE001  # all have handlers
+                answer = self.handle_user_exception(error)
+            return self.process_response(self.make_response(answer))
+        except Exception as error:  # noqa: BLE001  # of a hook after the view, or of a handler
+            return self.handle_exception(error)
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``func``: Flask would look each time whether it is ``async``."""
@@ -196,4 +267,6 @@ class Application(Flask):
         with suppress(HTTPException):  # which Flask meets, too
             rule, arguments = adapter.match(return_rule=True)
             if not arguments:
-                self._known[asked] = _Known(request.host, rule)
+                same = {name: value for name, value in vars(request).items() if name in _SAME}
+                found = {"url_rule": rule, "view_args": {}, "host": request.host}
+                self._known[asked] = _Known(request.host, rule, {**same, **found})

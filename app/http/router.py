@@ -62,6 +62,8 @@ AUDIENCE: Final = Audience(
 )
 CROSS_ORIGIN: Final = frozenset(one.name for one in ENDPOINTS if one.is_cross_origin)
 LONG: Final = frozenset(one.name for one in ENDPOINTS if one.is_long)
+DIRECT: Final = frozenset(operation.endpoint for operation in OPERATIONS.values())
+"""What is asked all the time; see ``Application``."""
 CHANGES: Final = frozenset(
     one.name for one in ENDPOINTS if one.audit is Audit.CHANGE and one.kind is not Kind.MAKE
 )
@@ -74,11 +76,7 @@ ANSWERS: Final[tuple[tuple[str, int], ...]] = (
     *((NO_ENDPOINT, status_of(failure)) for failure in _NOWHERE),
 )
 """Endpoints and the statuses that each may answer, some of them more than once."""
-PARTS: Final = tuple(
-    (name, status)
-    for name, status in ANSWERS
-    if name in {operation.endpoint for operation in OPERATIONS.values()}
-)
+PARTS: Final = tuple((name, status) for name, status in ANSWERS if name in DIRECT)
 """The same for parts of batches."""
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
-from flask import Flask, Request, request
+from flask import Flask, Request, ctx, request
 from gunicorn import config, sock, util
 from gunicorn.http import wsgi
 from gunicorn.http.body import ChunkedReader, LengthReader
@@ -31,7 +31,10 @@ from prometheus_client import (
     multiprocess,
     values,
 )
+from werkzeug import wrappers
 from werkzeug.routing import Rule
+from werkzeug.sansio import request as sansio_request
+from werkzeug.sansio import response as sansio_response
 
 from app.observability.multiprocess import Buffer, observe_all
 from app.registry import Registry, migrate
@@ -72,8 +75,22 @@ SOURCES = MappingProxyType(
         "gunicorn request line": (ParsedRequest.parse_request_line, "77187ebabb46"),
         "gunicorn fields": (ParsedRequest.parse_headers, "fe09a6b5e706"),
         "gunicorn policy": (ParsedRequest._apply_header_policy, "ac812cc2fe6b"),
-        "gunicorn head": (ParsedRequest.__init__, "f1feb7cdea22"),
+        "gunicorn message": (ParsedRequest.__init__, "f1feb7cdea22"),
         "gunicorn tls": (sock.ssl_context, "069b9e2751d0"),
+        # app/server/framing writes what these would.
+        "gunicorn answer": (wsgi.Response.start_response, "59799d9ff136"),
+        "gunicorn head": (wsgi.Response.default_headers, "cb490cea5d6f"),
+        "gunicorn body": (wsgi.Response.write, "a13659ff072c"),
+        "gunicorn close": (ParsedRequest.should_close, "37c454bfb3e3"),
+        # app/http/application.py does what these do, or fills what they would.
+        "flask call": (Flask.wsgi_app, "b813e40b29d1"),
+        "flask dispatch": (Flask.full_dispatch_request, "70d46cf2d53c"),
+        "flask end": (Flask.finalize_request, "c1bcdc5b112f"),
+        "flask contexts": (ctx.RequestContext.push, "ace499f160e0"),
+        "werkzeug request": (wrappers.Request.__init__, "7188609a18d8"),
+        "werkzeug bare request": (sansio_request.Request.__init__, "7a942473eba0"),
+        "werkzeug answer": (wrappers.Response.__init__, "5cc1ac2c6862"),
+        "werkzeug bare answer": (sansio_response.Response.__init__, "0d32fd6f20d5"),
         # app/http/application.py leaves out what this has compiled.
         "werkzeug rule": (Rule.compile, "96edc39424f3"),
         # app/observability/multiprocess.py puts a buffer before it, and repeats the other.
@@ -259,7 +276,8 @@ def test_sqlalchemy_reads_a_row_as_our_lookup_does(database_url):
     registry.insert(PAIR)
     with registry._database.reading() as connection:
         theirs = connection.execute(FIND, {"kid": str(PAIR.kid)}).one()
-    assert registry._database.lookup(FIND, tuple).one(kid=str(PAIR.kid)) == tuple(theirs)
+    lookup = registry._database.lookup(FIND, tuple)
+    assert registry._database.one(lookup, kid=str(PAIR.kid)) == tuple(theirs)
     registry._database.engine.dispose()
 
 
