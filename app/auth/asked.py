@@ -1,7 +1,7 @@
 """The request of Flask that this thread answers, itself and not its proxy."""
 
-from flask import Request
-from flask.globals import _cv_request
+from flask import Flask, Request
+from flask.globals import _cv_app, _cv_request
 
 
 def asked() -> Request:
@@ -10,3 +10,8 @@ def asked() -> Request:
     Raises ``LookupError`` where no request is answered.
     """
     return _cv_request.get().request
+
+
+def application() -> Flask:
+    """Return the application that answers it."""
+    return _cv_app.get().app

@@ -9,7 +9,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from werkzeug.http import parse_options_header
 
 from app.auth import principal
-from app.auth.asked import asked
+from app.auth.asked import application, asked
 from app.errors import NOT_AN_OBJECT, BadRequest
 from app.http import request_body
 from app.http.operations import MessageOperation
@@ -50,7 +50,7 @@ def keysets() -> KeySetCatalogue:
 
 def perform(operation: MessageOperation) -> dict[str, Any]:
     """Answer a request for one operation on a message."""
-    serving = service()
+    serving = service_of(application())
     body = operation.load(members(), _offers(serving))
     return operation.perform(serving.keyring.use, principal(), body)
 

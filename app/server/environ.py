@@ -25,15 +25,23 @@ class Environ:
 
     def __init__(self) -> None:
         self._same: Mapping[str, Any] | None = None
+        self._fields: Any = None
+        self._last: Mapping[str, Any] = {}
 
     def of(self, request: Any, sock: Any, client: Any, server: Any) -> tuple[Any, dict[str, Any]]:
         """Return gunicorn's response to ``request``, and the environment that it makes for it."""
         if request.is_common and self._same is not None:
-            return Response(request, sock, request.cfg), _completed(self._same, request)
+            return Response(request, sock, request.cfg), self._completed(self._same, request)
         response, environ = wsgi.create(request, sock, client, server, request.cfg)
         if request.is_common and _has_one_place(request, server):
             self._same = _of_all(environ)
         return response, environ
+
+    def _completed(self, same: Mapping[str, Any], request: Any) -> dict[str, Any]:
+        """Return the environment of a common request; one header section has one list of fields."""
+        if request.headers is not self._fields:
+            self._fields, self._last = request.headers, {**same, **_of_head(request)}
+        return {**self._last, "wsgi.input": request.body}
 
 
 def _has_one_place(request: Any, server: Any) -> bool:
@@ -50,14 +58,12 @@ def _of_all(environ: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def _completed(same: Mapping[str, Any], request: Any) -> dict[str, Any]:
-    """Return the environment of a common request, whose path has nothing to be decoded."""
+def _of_head(request: Any) -> dict[str, Any]:
+    """Return what the header section of a common request says; its path is not encoded."""
     environ = {
-        **same,
         "REQUEST_METHOD": request.method,
         "RAW_URI": request.uri,
         "PATH_INFO": request.path,
-        "wsgi.input": request.body,
     }
     for name, value in request.headers:
         key = name.replace("-", "_")

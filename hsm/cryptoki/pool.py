@@ -67,28 +67,14 @@ class Lane:
         """
         return Lent(self, loan, is_new=is_new)
 
-    def lend(self, loan: "Loan | None", *, is_new: bool) -> Session:
-        """Return a session that is to be taken back."""
+    def require_own(self) -> None:
+        """Raise ``TokenUnavailable`` in a process that another one has forked."""
         if os.getpid() != self._pid:
             raise TokenUnavailable("the process was forked after it had opened the token")
-        session = loan.take(self) if loan else self.take()
-        if is_new:
-            self._make_room(session)
-            session = None
-        if session is not None:
-            return session
-        try:
-            return self._open_session()
-        except BaseException:
-            self.take_back(None, loan)
-            raise
 
-    def take_back(self, session: Session | None, loan: "Loan | None") -> None:
-        """Take a session back, or its place."""
-        if loan:
-            loan.give(self, session)
-        else:
-            self.give(session)
+    def open(self) -> Session:
+        """Return a new session; the caller has a place for it."""
+        return self._open_session()
 
     def keep_alive(self) -> None:
         """Use each session that is free; one that the token has ended makes room for another."""
@@ -115,7 +101,7 @@ class Lane:
         """Put a session back, or its place."""
         self._idle.put(session)
 
-    def _make_room(self, session: Session | None) -> None:
+    def make_room(self, session: Session | None) -> None:
         """Exchange ``session`` for a place without one, or close it if no such place is free."""
         for _ in range(self._size):
             if session is None:
@@ -143,16 +129,34 @@ class Lent:
 
     def __enter__(self) -> Session:
         """Begin."""
-        self._session = self._lane.lend(self._loan, is_new=self._is_new)
-        return self._session
+        lane, loan = self._lane, self._loan
+        lane.require_own()
+        session = loan.take(lane) if loan else lane.take()
+        if self._is_new:
+            lane.make_room(session)
+            session = None
+        if session is None:
+            try:
+                session = lane.open()
+            except BaseException:
+                self._give(None)
+                raise
+        self._session = session
+        return session
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """End."""
-        session = self._session
-        if error is not None and not isinstance(error, _CALLERS_FAULTS):
-            _close(session)
-            session = None
-        self._lane.take_back(session, self._loan)
+        if error is None or isinstance(error, _CALLERS_FAULTS):
+            self._give(self._session)
+        else:
+            _close(self._session)
+            self._give(None)
+
+    def _give(self, session: Session | None) -> None:
+        if self._loan:
+            self._loan.give(self._lane, session)
+        else:
+            self._lane.give(session)
 
 
 def _close(session: Session | None) -> None:

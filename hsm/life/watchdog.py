@@ -42,15 +42,13 @@ class Watchdog:
 
     def watching(self, what: str, seconds: float) -> "Watch":
         """Demand that the ``with`` block ends within ``seconds``; blocks may nest."""
-        return Watch(self._deadlines, (self._now() + seconds, what))
-
-    def _now(self) -> float:
-        return self._monotonic() - self._stopped_seconds
+        deadline = self._monotonic() - self._stopped_seconds + seconds
+        return Watch(self._deadlines, (deadline, what))
 
     def _look(self) -> None:
         last, self._last = self._last, self._monotonic()
         self._stopped_seconds += max(0.0, self._last - last - _LONGEST_SECONDS)
-        now = self._now()
+        now = self._last - self._stopped_seconds
         for deadline, what in list(self._deadlines.values()):
             if now > deadline:
                 _end_process(what)

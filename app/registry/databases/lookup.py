@@ -3,7 +3,6 @@
 import time
 from collections import namedtuple
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import Select
@@ -60,8 +59,10 @@ class Lookup:
     def _fetch(self, file: FileIdentity | None, parameters: dict[str, str | int]) -> Any:
         reader = self._readers.own_on(file)
         if reader is not None:
-            with suppress(self._error):  # the database may have come back since
+            try:
                 return self._read(reader, parameters)
+            except self._error:  # no ``suppress``, which costs as much as to read
+                pass  # the database may have come back since
         return self._read(self._readers.new(), parameters)
 
     def _read(self, reader: Reader, parameters: dict[str, str | int]) -> Any:
