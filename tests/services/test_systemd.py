@@ -140,14 +140,14 @@ def activated(
             process.wait(timeout=STOP.seconds)
 
 
-@pytest.mark.parametrize("restarts", [1, pytest.param(5, marks=pytest.mark.long)])
-def test_a_restart_behind_the_socket_refuses_and_cuts_off_nobody(environment, restarts) -> None:
+@pytest.mark.long
+def test_a_restart_behind_the_socket_refuses_and_cuts_off_nobody(environment) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener, ExitStack() as service:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         service.enter_context(activated(environment, listener))
         key = Key(api_of(url))
         with load(url, key, clients=4) as clients:
-            for _ in range(restarts):
+            for _ in range(5):
                 service.close()
                 service.enter_context(activated(environment, listener))
                 wait_for_answers(clients)

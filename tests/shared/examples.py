@@ -2,9 +2,9 @@
 
 from tests.shared.waiting import are_promises_held
 
-_PART = 4
+_PART = 8
 
 
 def examples(number: int) -> int:
-    """Return ``number`` for ``make faults``, which has the time, and a quarter for the suite."""
+    """Return ``number`` for ``make faults``, which has the time, and an eighth for the suite."""
     return number if are_promises_held() else number // _PART

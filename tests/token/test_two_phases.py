@@ -503,8 +503,9 @@ def test_the_command_says_in_a_line_that_the_registry_does_not_answer(environmen
     assert done.stderr.splitlines()[-1].startswith("jose-hsm: ")
 
 
+@pytest.mark.long
 def test_kids_survive_the_death_of_workers_and_reconcile_removes_the_rest():
-    command = [sys.executable, "-m", "scripts.trials.kill_workers", "--kills", "2"]
+    command = [sys.executable, "-m", "scripts.trials.kill_workers", "--kills", "10"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
