@@ -33,6 +33,11 @@ _Encrypt: Final = ctypes.CFUNCTYPE(
     *(ctypes.c_ulong, ctypes.c_ulong),
     *(ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p),
 )
+_DestroyObject: Final = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_UnwrapKey: Final = ctypes.CFUNCTYPE(
+    *(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong),
+    *(ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p),
+)
 
 
 class _InitializeArgs(ctypes.Structure):
@@ -76,9 +81,13 @@ class FunctionList(ctypes.Structure):
         ("C_GetSlotList", _Function),
         ("C_GetSlotInfo", _Function),
         ("C_GetTokenInfo", _GetTokenInfo),
-        ("C_GetMechanismList to C_FindObjectsFinal", ctypes.c_void_p * 22),
+        ("C_GetMechanismList to C_CopyObject", ctypes.c_void_p * 15),
+        ("C_DestroyObject", _DestroyObject),
+        ("C_GetObjectSize to C_FindObjectsFinal", ctypes.c_void_p * 6),
         ("C_EncryptInit", _EncryptInit),
         ("C_Encrypt", _Encrypt),
+        ("C_EncryptUpdate to C_WrapKey", ctypes.c_void_p * 30),
+        ("C_UnwrapKey", _UnwrapKey),
     )
 
 

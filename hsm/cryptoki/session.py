@@ -3,7 +3,7 @@
 import ctypes
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from pkcs11 import Attribute, GCMParams, Mechanism, Object, PKCS11Error
 from pkcs11 import Session as RawSession
@@ -64,6 +64,13 @@ def measured(
         raise
     finally:
         observer.called(function, time.perf_counter() - started, code)
+
+
+class Destroyed(Protocol):
+    """An object that can be destroyed."""
+
+    def destroy(self) -> None:
+        """Destroy it; raise ``PKCS11Error``."""
 
 
 class Session:
@@ -133,6 +140,34 @@ class Session:
         )
         return output.raw[: length.value] if answer == CKR_OK else None
 
+    def unwrap(
+        self, key: int, mechanism: Mechanism, wrapped: bytes, *, template: tuple[int, int]
+    ) -> int | None:
+        """Return the handle of a key that the handle ``key`` unwraps, nothing else being asked.
+
+        ``template`` is where CK_ATTRIBUTEs are, and how many. Returns ``None`` where python-pkcs11
+        has to do it or to say why the token refuses.
+        """
+        if self._functions is None:
+            return None
+        started = time.perf_counter()
+        its, made = _Mechanism(mechanism, None, 0), ctypes.c_ulong()
+        session: Any = self.raw  # its stub has no handle
+        answer = self._functions.C_UnwrapKey(
+            *(session.handle, ctypes.addressof(its), key, wrapped, len(wrapped)),
+            *(*template, ctypes.byref(made)),
+        )
+        if answer != CKR_OK:
+            return None
+        self._observer.called("C_UnwrapKey", time.perf_counter() - started, None)
+        return made.value
+
+    def destroy_handle(self, handle: int) -> int:
+        """Destroy the object of a handle that ``unwrap`` gave; return CKR_OK or what is wrong."""
+        assert self._functions is not None  # noqa: S101  # there was such a handle
+        session: Any = self.raw  # as above
+        return int(self._functions.C_DestroyObject(session.handle, handle))
+
     def generate_key(self, *arguments: Any, **named: Any) -> Object:
         """Make a secret key."""
         return self.call("C_GenerateKey", self.raw.generate_key, *arguments, **named)
@@ -157,7 +192,7 @@ class Session:
         """Return an attribute of an object that this session has made or found."""
         return self.call("C_GetAttributeValue", made.__getitem__, attribute)
 
-    def destroy(self, made: Object) -> None:
+    def destroy(self, made: Destroyed) -> None:
         """Destroy an object that this session has made or found."""
         self.call("C_DestroyObject", made.destroy)
 

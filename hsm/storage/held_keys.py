@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from pkcs11 import Object, PKCS11Error
+from pkcs11 import PKCS11Error
 from pkcs11.exceptions import SessionHandleInvalid
 
 from hsm.cryptoki.faults import Fault, fault_of, name_of
@@ -17,6 +17,7 @@ from hsm.cryptoki.handles import Handle
 from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.session import Session
 from hsm.messages import KeyRef
+from hsm.storage.bare import Made
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ Result = TypeVar("Result")
 class Unwrapped(NamedTuple):
     """The objects of one key that have been made so far, and what is remembered of each."""
 
-    objects: Mapping[KeyObject, Object]
+    objects: Mapping[KeyObject, Any]
     handles: Mapping[KeyObject, Handle]
 
 
@@ -170,7 +171,7 @@ class HeldKeys:
         self._session = None
 
 
-def _destroy(session: Session, made: Object) -> None:
+def _destroy(session: Session, made: Made) -> None:
     try:
         session.destroy(made)
     except PKCS11Error as error:

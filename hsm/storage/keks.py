@@ -17,6 +17,7 @@ from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.handles import Handle, Key
 from hsm.cryptoki.session import Session
 from hsm.errors import Cause, CryptoFailure, TokenUnavailable
+from hsm.storage.bare import Made, Unwrapping
 from hsm.storage.restriction import restriction
 
 WRAPPINGS: Final = (Mechanism.AES_KEY_WRAP_PAD, Mechanism.AES_KEY_WRAP_KWP)
@@ -49,6 +50,10 @@ class Kek:
         """Make an object of a wrapped key."""
         encrypting = Key(session, self.encrypting)
         return encrypting.unwrap_key(key_data=wrapped, mechanism=self.mechanism, **arguments)
+
+    def held(self, session: Session, wrapped: bytes, unwrapping: Unwrapping) -> Made:
+        """Make an object of a wrapped key, which is to be used, and nothing else asked of it."""
+        return unwrapping.unwrapped(session, self.encrypting, self.mechanism, wrapped)
 
     def seal(self, session: Session, row: bytes, octets: bytes) -> bytes:
         """Return the MAC over what the registry says of a key, and the key itself."""

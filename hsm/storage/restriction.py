@@ -6,18 +6,18 @@ is no CKA_WRAP_WITH_TRUSTED: who is to take the key to another token needs it wi
 never leaves is never wrapped.
 """
 
-import ctypes
 from typing import Any, Final
 
 from pkcs11 import Attribute, Mechanism, MechanismFlag, PKCS11Error
 
 from hsm.algorithms.kinds import AES
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS
-from hsm.cryptoki.attributes import Templates, attribute_mapper
+from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.faults import Fault, fault_of
 from hsm.cryptoki.handles import Key, bind, temporary
 from hsm.cryptoki.material import Attributes
 from hsm.cryptoki.session import Session
+from hsm.storage.bare import Packed
 
 _MADE: Final = {Attribute.TOKEN: False, Attribute.PRIVATE: True, Attribute.SENSITIVE: True}
 """What every key is that is unwrapped here, also one that is to be wrapped again at once."""
@@ -25,42 +25,12 @@ _BITS: Final = 256
 _TRIED: Final = CONTENT_ENCRYPTIONS["A256GCM"]
 
 
-class _Attribute(ctypes.Structure):
-    """CK_ATTRIBUTE."""
-
-    _fields_ = (
-        ("type", ctypes.c_ulong),
-        ("pValue", ctypes.c_void_p),
-        ("ulValueLen", ctypes.c_ulong),
-    )
-
-
-class Nested:
-    """A template as the value of an attribute, good for as long as this object lives."""
-
-    def __init__(self, template: Attributes) -> None:
-        mapper = attribute_mapper()
-        packed = [
-            (int(name), mapper.pack_attribute(name, value)) for name, value in template.items()
-        ]
-        self._values = [ctypes.create_string_buffer(octets, len(octets)) for _, octets in packed]
-        self._entries = (_Attribute * len(packed))(
-            *(
-                _Attribute(name, ctypes.addressof(value), len(value))
-                for (name, _), value in zip(packed, self._values, strict=True)
-            )
-        )
-
-    def __bytes__(self) -> bytes:
-        return bytes(self._entries)
-
-
 def restriction(session: Session, templates: Templates, mechanism: Mechanism) -> Attributes:
     """Return what to add to the template of a key-encryption key, nothing if it is of no use.
 
     Raises ``PKCS11Error`` if the token fails in a way that says nothing of that.
     """
-    found = {Attribute.UNWRAP_TEMPLATE: Nested(_MADE)}
+    found = {Attribute.UNWRAP_TEMPLATE: Packed(_MADE)}
     try:
         made = session.generate_key(
             *(AES.key_type, _BITS),

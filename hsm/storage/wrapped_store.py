@@ -38,6 +38,7 @@ from hsm.importing.ways import Unwrap
 from hsm.messages import Blob, KeyRef, Made
 from hsm.observer import Observer
 from hsm.operations.session_keys import SessionKeys
+from hsm.storage.bare import Unwrapping
 from hsm.storage.held_keys import HeldKeys, Unwrapped
 from hsm.storage.keks import Kek
 from hsm.storage.store import Material, Store
@@ -47,6 +48,7 @@ logger = logging.getLogger(__name__)
 NO_KEK: Final = "the token has no key-encryption key"
 SUBJECT: Final = "wrapped storage"
 _LENGTH_BYTES: Final = 2
+_MOST_WAYS: Final = 256
 
 
 class WrappedStore(Store):
@@ -70,6 +72,7 @@ class WrappedStore(Store):
         self._canary = canary
         self.keks: Final = keks
         self._held = held
+        self._ways: dict[KeySpec, Mapping[KeyObject, Unwrapping]] = {}
         self._observer = observer
 
     @property
@@ -99,7 +102,7 @@ class WrappedStore(Store):
     @contextmanager
     def lent(self, session: Session, ref: KeyRef, objects: Iterable[KeyObject]) -> Iterator[Keys]:
         """See ``Store``. Raises ``BrokenSeal`` if the row is not as we have left it."""
-        unwrap = partial(self.unwrapped, ref=ref, is_public_later=True)
+        unwrap = partial(self.unwrapped, ref=ref, is_held=True)
         with self._held.lent(ref, unwrap) as handles:
             yield Keys.bound(session, self._canary, [(each, handles[each]) for each in objects])
 
@@ -143,43 +146,55 @@ class WrappedStore(Store):
             ]
             return self._blob(session, ref, keys, rest)
 
-    def unwrapped(
-        self, session: Session, ref: KeyRef, *, is_public_later: bool = False
-    ) -> Unwrapped:
+    def unwrapped(self, session: Session, ref: KeyRef, *, is_held: bool = False) -> Unwrapped:
         """Make the objects of a key, once its seal is right; they are to be destroyed.
 
-        Of a key that ``session`` holds the public half can be made later, by the first who uses
-        it: a signature needs no more than its numbers.
+        Those of a key that ``session`` holds cannot be read. Its public half is made later, by the
+        first who uses it: a signature needs no more than its numbers.
         """
-        made: dict[KeyObject, Object] = {}
+        made: dict[KeyObject, Any] = {}
         with _all_or_none(session, made):
-            public = self._unwrap(session, ref, made)
+            public = self._unwrap(session, ref, made, is_held=is_held)
             handles = {name: Handle(handle_of(each)) for name, each in made.items()}
             if public is not None:
                 make = partial(self._public_handle, spec=ref.spec, public=public, made=made)
-                if is_public_later:
+                if is_held:
                     handles[PUBLIC] = LaterHandle(public, partial(self._held.added, session, make))
                 else:
                     handles[PUBLIC] = PublicHandle(make(session), public)
         return Unwrapped(made, handles)
 
     def _public_handle(
-        self, session: Session, spec: KeySpec, public: PublicKey, made: dict[KeyObject, Object]
+        self, session: Session, spec: KeySpec, public: PublicKey, made: dict[KeyObject, Any]
     ) -> int:
         if PUBLIC not in made:
             made[PUBLIC] = bare(self._public(session, spec, public))
         return handle_of(made[PUBLIC])
 
     def _unwrap(
-        self, session: Session, ref: KeyRef, made: dict[KeyObject, Object]
+        self, session: Session, ref: KeyRef, made: dict[KeyObject, Any], *, is_held: bool
     ) -> PublicKey | None:
         """Make what is not public, once the seal is right; return the public numbers of a pair."""
         kek, blob = self._require_sealed(session, ref)
-        arguments = dict(self._arguments(ref.spec, self._templates))
-        parts, rest = _unpacked(blob.octets, len(arguments))
-        for (name, its), part in zip(arguments.items(), parts, strict=True):
-            made[name] = bare(kek.unwrapped(session, part, **its))
+        ways = self._unwrappings(ref.spec)
+        parts, rest = _unpacked(blob.octets, len(ways))
+        for (name, its), part in zip(ways.items(), parts, strict=True):
+            if is_held:
+                made[name] = kek.held(session, part, its)
+            else:
+                made[name] = bare(kek.unwrapped(session, part, **its.arguments))
         return cast(PublicKey, load_der_public_key(rest)) if rest else None
+
+    def _unwrappings(self, spec: KeySpec) -> Mapping[KeyObject, Unwrapping]:
+        """Return how to unwrap each object that is not public, which takes as long as to do it."""
+        found = self._ways.get(spec)
+        if found is None:
+            arguments = self._arguments(spec, self._templates)
+            found = {name: Unwrapping.of(its) for name, its in arguments}
+            if len(self._ways) >= _MOST_WAYS:  # callers choose lengths
+                self._ways.clear()
+            self._ways[spec] = found
+        return found
 
     def _require_sealed(self, session: Session, ref: KeyRef) -> tuple[Kek, Blob]:
         blob = ref.blob
@@ -244,7 +259,7 @@ class WrappedStore(Store):
 
 
 @contextmanager
-def _all_or_none(session: Session, made: Mapping[KeyObject, Object]) -> Iterator[None]:
+def _all_or_none(session: Session, made: Mapping[KeyObject, Any]) -> Iterator[None]:
     """Destroy the objects that are ``made`` in one ``with`` block, if it fails."""
     try:
         yield

@@ -36,9 +36,10 @@ from hsm.cryptoki.objects import PRIVATE, PUBLIC, objects_of
 from hsm.cryptoki.session import Session
 from hsm.life.token import Token
 from hsm.life.work import Errand
+from hsm.storage.bare import Packed
 from hsm.storage.held_keys import HeldKeys
 from hsm.storage.keks import Kek
-from hsm.storage.restriction import Nested, restriction
+from hsm.storage.restriction import restriction
 from hsm.storage.wrapped_store import WrappedStore
 from tests.shared.refs import new_ref
 from tests.shared.waiting import until
@@ -300,7 +301,7 @@ def test_where_a_token_takes_no_template_of_what_it_unwraps_there_is_none(
 
 
 def test_what_a_token_takes_and_does_not_hold_to_is_left_out(token, monkeypatch):
-    monkeypatch.setattr(Nested, "__bytes__", lambda _self: b"")
+    monkeypatch.setattr(Packed, "__bytes__", lambda _self: b"")
     assert done(token, found_restriction) == {}
 
 
@@ -546,7 +547,7 @@ def test_a_session_that_has_ended_is_noticed_before_it_is_used(token, made):
 
 
 def test_what_cannot_be_unwrapped_leaves_nothing(token, made, small, monkeypatch):
-    ref, unwrapped = made(CBC), Kek.unwrapped
+    ref, unwrapped = made(CBC), Kek.held
     seen: list[Any] = []
 
     def fail(*arguments: Any, **named: Any) -> Any:
@@ -555,13 +556,13 @@ def test_what_cannot_be_unwrapped_leaves_nothing(token, made, small, monkeypatch
         seen.append(unwrapped(*arguments, **named))
         return seen[0]
 
-    monkeypatch.setattr(Kek, "unwrapped", fail)
+    monkeypatch.setattr(Kek, "held", fail)
 
     def use(_token: Token, session: Session) -> None:
         with pytest.raises(PKCS11Error), small.store.lent(session, ref, objects_of(CBC)):
             pass
         with pytest.raises(ObjectHandleInvalid):
-            session.read(seen[0], Attribute.SIGN)
+            seen[0].destroy()
 
     done(token, use)
     assert small.held.kids() == frozenset()
