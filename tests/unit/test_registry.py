@@ -340,6 +340,23 @@ def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, database_url
     assert registry.mark_destroyed(bad.kid)
 
 
+def test_an_api_token_that_cannot_be_read_is_neither_known_nor_unknown(tmp_path, caplog):
+    url = f"sqlite:///{tmp_path}/registry.db"
+    migrate(url)
+    registry = Registry(url, host="host")
+    made = [api_tokens.make("token:a", roles=[], name="a", expires_at=None)[1] for _ in range(2)]
+    for token in made:
+        registry.credentials.add(token)
+    with registry._database.writing() as connection:
+        spoiled = text("UPDATE tokens SET created_at = 'yesterday' WHERE id = :id")
+        connection.execute(spoiled, {"id": made[0].id})
+    with pytest.raises(RegistryUnavailable):
+        registry.credentials.find(made[0].id)
+    assert "a row cannot be read" in caplog.text
+    assert made[0].id not in caplog.text
+    assert registry.credentials.find(made[1].id).principal == "token:a"
+
+
 def test_a_backup_has_every_row_of_tables_of_several_batches(registry, database_url, monkeypatch):
     monkeypatch.setattr(transfer, "_BATCH", 2)
     registry.insert(SECRET)
