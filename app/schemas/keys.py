@@ -133,7 +133,7 @@ class CreateKeyRequest(RequestSchema):
         if body["digest"]:
             spec = _signing_digests(spec)
         request = _request(spec, body, given)
-        _require_offered(spec)
+        _require_offered(request.spec)
         labels = Labels(
             name=body["name"],
             alias=body["alias"],

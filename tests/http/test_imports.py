@@ -8,6 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from joserfc import jwe
 from joserfc.jwk import OKPKey
 
+from hsm import Hsm
+from hsm.life.offer import Offer
 from tests.shared.api import Api, b64u, leave_out_if_lacking, unb64u
 
 BAD_REQUEST = (400, "bad_request")
@@ -86,6 +88,17 @@ def test_what_a_jwk_says_of_its_key_makes_it_that(
     assert made.get("bits") == (2048 if key == "RSA" else None)
     description = live.get(f"/keys/{made['kid']}").body
     assert description["jwk"]["use"] == ("sig" if key_ops == SIGNS else "enc")
+
+
+@pytest.mark.parametrize("said", [{"use": "enc"}, {"key_ops": ["deriveBits"]}])
+def test_what_it_is_for_by_its_use_is_refused_where_the_token_lacks_that(
+    local: Api, token: Hsm, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any]
+) -> None:
+    offers = {**token.offers(), "ECDH-ES": Offer("the token lacks it")}
+    monkeypatch.setattr(Hsm, "offers", lambda _: offers)
+    answer = local.post("/keys", {**KEYS["EC"], **said})
+    assert answer.refusal == (422, "unsupported_algorithm")
+    assert answer.body["description"] == "'ECDH-ES' is not available: the token lacks it"
 
 
 # --- What contradicts ---
