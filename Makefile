@@ -35,7 +35,7 @@ test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n 6]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-on: ## Run what is claimed of any token on one: TOKEN=nss|kryoptic|kryoptic-pqc|opencryptoki|tpm
+test-on: ## Run what is claimed of any token on one: TOKEN=nss|kryoptic|kryoptic-pqc|opencryptoki|tpm|p11-kit
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest --token $(TOKEN) $(PYTEST_ARGS) $(ON_ANY)
 
@@ -47,7 +47,7 @@ check: ## Lint, formatting, types, the direction of imports, generated files
 	scripts/swagger-ui --check
 	$(BIN)/python -m pytest -q tests/unit/test_boundary.py tests/documents/test_openapi.py
 
-token: ## Make a token of another make to play with: TOKEN=nss|kryoptic|kryoptic-pqc|opencryptoki|tpm|softhsm [STATE_DIR=var]
+token: ## Make a token of another make to play with: TOKEN=nss|kryoptic|kryoptic-pqc|opencryptoki|tpm|p11-kit|softhsm [STATE_DIR=var]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m scripts.make_token $(TOKEN) $(STATE_DIR)/$(TOKEN)
 

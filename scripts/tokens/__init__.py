@@ -7,6 +7,7 @@ from typing import Final
 from scripts.tokens.kryoptic import Kryoptic
 from scripts.tokens.make import (
     ANY_SIZE,
+    COUNTED,
     IMPORTS,
     LABEL,
     ML_DSA,
@@ -15,6 +16,7 @@ from scripts.tokens.make import (
     OAEP_BY_ITSELF,
     SENSITIVE,
     SEVERAL,
+    TOLD,
     UNCHANGED,
     UNUSED,
     WRAPPED_IMPORTS,
@@ -24,6 +26,7 @@ from scripts.tokens.make import (
 )
 from scripts.tokens.nss import Nss
 from scripts.tokens.opencryptoki import OpenCryptoki
+from scripts.tokens.p11_kit import P11Kit
 from scripts.tokens.softhsm import SoftHsm
 from scripts.tokens.tpm import Tpm
 
@@ -35,11 +38,13 @@ TOKENS: Final[Mapping[str, SoftwareToken]] = MappingProxyType(
         "kryoptic-pqc": Kryoptic("pqc", lacks=[imported_wrapped("X25519")]),
         "opencryptoki": OpenCryptoki(),
         "tpm": Tpm(),
+        "p11-kit": P11Kit(),
     }
 )
 
 __all__ = [
     "ANY_SIZE",
+    "COUNTED",
     "IMPORTS",
     "LABEL",
     "NOT_DECRYPTING",
@@ -47,6 +52,7 @@ __all__ = [
     "SENSITIVE",
     "SEVERAL",
     "TOKENS",
+    "TOLD",
     "UNCHANGED",
     "UNUSED",
     "WRAPPED_IMPORTS",

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import socket
-import socketserver
 import subprocess
 import threading
 import time
@@ -22,6 +21,7 @@ import pytest
 import requests
 
 from scripts.throwaway import LABEL, make_token
+from scripts.tokens.relay import Relay
 from scripts.workers import is_gone, workers_of
 from tests.faults.service import protect, use
 from tests.shared.command import jose_hsm
@@ -34,7 +34,6 @@ KINDS = (
     {"kty": "RSA", "alg": "RS256"},
 )
 CALL_SECONDS = "3"
-ONE_WAY_SECONDS = 0.001
 
 pytestmark = pytest.mark.skipif(
     not CLIENTS or not shutil.which("p11-kit"), reason="p11-kit is not installed"
@@ -97,50 +96,15 @@ def remote(tmp_path: Path) -> Iterator[tuple[Hsm, dict[str, str]]]:
     hsm.kill()
 
 
-class Network(socketserver.ThreadingUnixStreamServer):
-    """A network between clients and the process that holds the token: all takes its time."""
-
-    daemon_threads = True
-
-    def __init__(self, path: Path, hsm: Hsm) -> None:
-        super().__init__(str(path), Cable)
-        self.far = hsm.socket
-
-
-class Cable(socketserver.BaseRequestHandler):
-    """One connection; it ends on both sides if it ends on one."""
-
-    server: Network
-
-    def handle(self) -> None:
-        """Carry octets both ways."""
-        with socket.socket(socket.AF_UNIX) as far, suppress(OSError):
-            far.connect(str(self.server.far))
-            back = threading.Thread(target=_carry, args=(far, self.request), daemon=True)
-            back.start()
-            _carry(self.request, far)
-            back.join()
-
-
-def _carry(near: socket.socket, far: socket.socket) -> None:
-    with suppress(OSError):
-        while octets := near.recv(65_536):
-            time.sleep(ONE_WAY_SECONDS)
-            far.sendall(octets)
-    for end in (near, far):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
-
-
 @pytest.fixture
 def far(remote: tuple[Hsm, dict[str, str]], tmp_path: Path) -> Iterator[tuple[Hsm, dict[str, str]]]:
     """The same across a network."""
     hsm, settings = remote
-    with Network(tmp_path / "far", hsm) as network:
-        threading.Thread(target=network.serve_forever, daemon=True).start()
-        address = f"unix:path={network.server_address}"
+    with Relay(tmp_path / "far", hsm.socket) as relay:
+        threading.Thread(target=relay.serve_forever, daemon=True).start()
+        address = f"unix:path={relay.server_address!s}"
         yield hsm, settings | {"P11_KIT_SERVER_ADDRESS": address}
-        network.shutdown()
+        relay.shutdown()
 
 
 @pytest.fixture(params=["remote", pytest.param("far", marks=pytest.mark.long)])
@@ -191,8 +155,8 @@ def test_a_token_that_is_killed_is_503_at_once_and_back_without_a_restart(serve_
         assert service.workers == workers
 
 
-def test_a_token_that_starts_after_the_service_is_opened(serve_faulty, remote):
-    hsm, settings = remote
+def test_a_token_that_starts_after_the_service_is_opened(serve_faulty, apart):
+    hsm, settings = apart
     hsm.kill()
     with serve_faulty(workers=2, settings=settings) as service:
         assert service.api.post("/keys", KINDS[0]).status == 503
@@ -201,8 +165,8 @@ def test_a_token_that_starts_after_the_service_is_opened(serve_faulty, remote):
         service.assert_sound()
 
 
-def test_a_token_that_is_killed_while_a_pair_is_made_leaves_nothing(serve_faulty, remote):
-    hsm, settings = remote
+def test_a_token_that_is_killed_while_a_pair_is_made_leaves_nothing(serve_faulty, apart):
+    hsm, settings = apart
     with serve_faulty(settings=settings) as service, ThreadPoolExecutor() as clients:
         service.wait_until_ready(within=START)
         request = {"kty": "RSA", "bits": 4096, "alg": "RS256"}

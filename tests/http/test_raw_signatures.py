@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 import hsm
-from scripts.tokens import digests_signed_by
+from scripts.tokens import COUNTED, digests_signed_by
 from tests.shared.api import Api, b64u, leave_out_if_lacking, unb64u
 from tests.shared.bodies import body_of
 from tests.shared.chains import public_key
@@ -216,12 +216,12 @@ def test_whether_it_signs_digests_is_true_or_false(local, digest) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 16, 1024])
-def test_as_many_random_bytes_come_as_are_asked_for(local, size, chaos: Injector) -> None:
+def test_as_many_random_bytes_come_as_are_asked_for(local, lacks, size, chaos: Injector) -> None:
     generated = chaos.count_own("C_GenerateRandom")
     data = {local.ok("/random", {"bytes": size})["data"] for _ in range(2)}
     assert {len(unb64u(one)) for one in data} == {size}
     assert size == 1 or len(data) == 2
-    assert generated["C_GenerateRandom"] == 2
+    assert generated["C_GenerateRandom"] == 2 or COUNTED in lacks
 
 
 @pytest.mark.parametrize("size", [0, -1, 1025, 2**70, "16", 16.0, True, None, []])

@@ -16,12 +16,14 @@ from hsm.life.work import Errand
 from scripts.throwaway import connected_workers, make_token
 from scripts.tokens import (
     ANY_SIZE,
+    COUNTED,
     IMPORTS,
     NOT_DECRYPTING,
     OAEP_BY_ITSELF,
     SENSITIVE,
     SEVERAL,
     TOKENS,
+    TOLD,
     UNCHANGED,
     UNUSED,
     WRAPPED_IMPORTS,
@@ -55,7 +57,7 @@ Those that have daemons are tried where they are asked for.
 OPT_IN = {name for name, row in hsm.ALGORITHMS.items() if row.is_opt_in}
 SEEN_IN_USE = {
     *("CKA_LOCAL", "CKA_ALWAYS_SENSITIVE", "CKA_NEVER_EXTRACTABLE", "CKA_DERIVE"),
-    *(ANY_SIZE, SEVERAL, IMPORTS, NOT_DECRYPTING, UNCHANGED, SENSITIVE, UNUSED),
+    *(ANY_SIZE, COUNTED, TOLD, SEVERAL, IMPORTS, NOT_DECRYPTING, UNCHANGED, SENSITIVE, UNUSED),
     *map(digests_signed_by, ("RS256", "RS384", "RS512")),
 }
 """What tests with ``--token`` see of keys and messages."""
