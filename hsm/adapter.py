@@ -19,7 +19,7 @@ from hsm.examination import adoption
 from hsm.examination.adoption import Adoptable, OtherName
 from hsm.importing.wrapped_imports import WrappedImports
 from hsm.life.connection import Connection
-from hsm.life.offer import Offer
+from hsm.life.offer import Offer, first_offered
 from hsm.life.rsa_lane import Generations
 from hsm.life.series import series
 from hsm.life.several import Rewrapping, SeveralUse
@@ -127,8 +127,8 @@ class Hsm:
 
     def works(self, ref: KeyRef) -> bool:
         """Tell whether a new key survives a round trip with its first offered algorithm."""
-        offers, spec = self.offers(), ref.spec
-        row = next(row for row in spec.algorithms if offers[row.name].refusal(spec.crv) is None)
+        spec = ref.spec
+        row = first_offered(spec, self.offers())
         verb, arguments = round_trip, (row, _PROBE)
         trial = Trial(
             ref=ref, objects=objects_of(spec), name=row.name, verb=verb, arguments=arguments

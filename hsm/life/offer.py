@@ -5,6 +5,8 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from hsm.algorithms.families import Algorithm
+from hsm.algorithms.keyspec import KeySpec
+from hsm.errors import UnsupportedAlgorithm
 
 Residence = Literal["token", "process"]
 
@@ -42,3 +44,16 @@ def offer_of(row: Algorithm, refusals: Mapping[str, str], residency: Residence) 
     if len(refusals) == len(row.keys):
         return Offer(next(iter(refusals.values())))
     return Offer(None, residency, MappingProxyType(dict(refusals)))
+
+
+def first_offered(spec: KeySpec, offers: Mapping[str, Offer]) -> Algorithm:
+    """Return the first algorithm of such keys that is offered; it may be none any more.
+
+    Raises ``UnsupportedAlgorithm`` then.
+    """
+    reasons = [(row, offers[row.name].refusal(spec.crv)) for row in spec.algorithms]
+    for row, reason in reasons:
+        if reason is None:
+            return row
+    refused, reason = reasons[0]
+    raise UnsupportedAlgorithm.not_offered(refused.name, str(reason))

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
 from joserfc import jwe
 from joserfc.jwk import OKPKey
 
-from hsm import Hsm
+from hsm import Hsm, KeyRef
 from hsm.life.offer import Offer
 from tests.shared.api import Api, b64u, leave_out_if_lacking, unb64u
 
@@ -99,6 +99,21 @@ def test_what_it_is_for_by_its_use_is_refused_where_the_token_lacks_that(
     answer = local.post("/keys", {**KEYS["EC"], **said})
     assert answer.refusal == (422, "unsupported_algorithm")
     assert answer.body["description"] == "'ECDH-ES' is not available: the token lacks it"
+
+
+def test_what_the_token_does_not_offer_any_more_when_it_is_tried_is_refused(
+    local: Api, token: Hsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers = {**token.offers(), "ES256": Offer("the token lacks it")}
+    works = Hsm.works
+
+    def try_later(self: Hsm, ref: KeyRef) -> bool:
+        monkeypatch.setattr(Hsm, "offers", lambda _: offers)
+        return works(self, ref)
+
+    monkeypatch.setattr(Hsm, "works", try_later)
+    answer = local.post("/keys", {**KEYS["EC"], "alg": "ES256"})
+    assert answer.refusal == (422, "unsupported_algorithm")
 
 
 # --- What contradicts ---
