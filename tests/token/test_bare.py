@@ -72,7 +72,7 @@ def read(session: Session, unwrapped: Unwrapped) -> list[dict[Attribute, Any]]:
 
 def session_objects(session: Session) -> list[Any]:
     """All that are secret; none if one has gone meanwhile: the token is looked at all the time."""
-    with suppress(ObjectHandleInvalid):
+    with suppress(PKCS11Error):
         return [
             each
             for one in (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY)
