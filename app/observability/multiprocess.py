@@ -29,7 +29,7 @@ def prepare(state_dir: Path) -> None:
 
     It is in memory where possible, and 0700. Those of masters that were killed go.
     """
-    parent = _MEMORY if os.access(_MEMORY, os.W_OK) else state_dir
+    parent = Path(memory() or state_dir)
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     place = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:16]
     prefix = f"jose-hsm-figures-{os.getuid()}-{place}-"
@@ -38,6 +38,12 @@ def prepare(state_dir: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
     os.environ[_STARTED] = str(time.time())
     os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent)
+
+
+def memory() -> str | None:
+    """Return the directory whose files are in memory, if there is one that we may write to."""
+    may_write = os.access(_MEMORY, os.W_OK | os.X_OK, effective_ids=True)
+    return str(_MEMORY) if may_write else None
 
 
 def remove() -> None:

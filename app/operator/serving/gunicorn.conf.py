@@ -9,7 +9,6 @@ import os
 import socket
 import ssl
 import sys
-from pathlib import Path
 
 from gunicorn.arbiter import Arbiter
 
@@ -63,7 +62,7 @@ umask = 0o117
 accesslog = None
 
 # The heartbeat is a file that is touched all the time: on a busy disk that would block a worker.
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108  # gunicorn's files are private
+worker_tmp_dir = figures.memory()
 control_socket_disable = True
 # Its debug lines repeat paths as they were sent; its info lines are no news to a terminal.
 loglevel = {"debug": "info", "info": "warning"}.get(service.log_level, service.log_level)
