@@ -99,8 +99,10 @@ class Watched:
 
     def _counts(self) -> Counter[tuple[str, int]]:
         self.service.metrics._share()  # else some are still to be counted
-        counts = self.service.metrics.counts()
-        return Counter({(one.endpoint, one.status): one.number for one in counts})
+        counts: Counter[tuple[str, int]] = Counter()
+        for one in self.service.metrics.counts():  # parts of batches are counted by the same names
+            counts[one.endpoint, one.status] += one.number
+        return counts
 
 
 def told(text: str | bytes) -> dict[str, Any]:
