@@ -3,9 +3,22 @@
 import os
 import sys
 
-from gunicorn.app.wsgiapp import run
+from gunicorn.app.wsgiapp import WSGIApplication
 
 from app.operator.serving import CONFIGURATION
+
+
+class _Application(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
+    """What gunicorn serves."""
+
+    def load_config(self) -> None:
+        """Refuse what would have the master open the token: a worker could wait for it for ever.
+
+        What opens the token has threads, whose locks a process that is forked then finds taken.
+        """
+        super().load_config()
+        if self.cfg.preload_app:
+            sys.exit("jose-hsm: --preload is not supported: each worker opens the token for itself")
 
 
 def main() -> None:
@@ -13,7 +26,7 @@ def main() -> None:
     # It would put this directory first, and take a module there for one of ours.
     sys.path.append(os.getcwd())  # noqa: PTH109  # as gunicorn writes it
     sys.argv[1:1] = ["--config", str(CONFIGURATION), "app:create_app()"]
-    run(prog="jose-hsm")
+    _Application(prog="jose-hsm").run()
 
 
 if __name__ == "__main__":
