@@ -50,8 +50,10 @@ def speak_montgomery(chaos: Injector) -> None:
     def generate(original: Any, *words: int) -> int:
         is_x25519 = template_at(*words[2:4]).get(Attribute.EC_PARAMS) == X25519.ec_params
         mechanism = ctypes.c_ulong.from_address(words[1]).value
-        if is_x25519 is not (mechanism == EC_MONTGOMERY_KEY_PAIR_GEN):
-            return CURVE_NOT_SUPPORTED if is_x25519 else int(original(*words))
+        if not is_x25519:
+            return int(original(*words))
+        if mechanism != EC_MONTGOMERY_KEY_PAIR_GEN:
+            return CURVE_NOT_SUPPORTED
         with put(words[1], Mechanism.EC_EDWARDS_KEY_PAIR_GEN):
             return int(original(*words))
 
