@@ -56,18 +56,14 @@ def revision_at(url: str) -> Revision:
 
 def compared(found: str | None) -> Revision:
     """Return how the revision ``found`` compares."""
-    from alembic.script import ScriptDirectory  # noqa: PLC0415  # as above
-
-    scripts = ScriptDirectory(str(MIGRATIONS))
-    newest = str(scripts.get_current_head())
-    known = {script.revision for script in scripts.walk_revisions()}
-    ages = {None: Age.MISSING, newest: Age.CURRENT} | dict.fromkeys(known - {newest}, Age.OLD)
+    *older, newest = _known()
+    ages = {None: Age.MISSING, newest: Age.CURRENT} | dict.fromkeys(older, Age.OLD)
     return Revision(ages.get(found, Age.FUTURE), found, newest)
 
 
 def is_old(found: str | None) -> bool:
-    """Tell whether ``found`` is none or an older revision, without what ``compared`` imports."""
-    return found is None or found in _known()[:-1]
+    """Tell whether ``found`` is none or an older revision."""
+    return compared(found).age in {Age.MISSING, Age.OLD}
 
 
 @cache

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import OperationalError
 
@@ -20,6 +21,7 @@ from app.auth import api_tokens
 from app.errors import AliasTaken, RegistryCause, RegistryUnavailable
 from app.idempotency import IdempotentRequest
 from app.registry import (
+    Age,
     AlreadyRequested,
     Filters,
     Key,
@@ -28,12 +30,13 @@ from app.registry import (
     Registry,
     Residency,
     State,
+    compared,
     migrate,
     revision_at,
     transfer,
 )
 from app.registry.databases.engines import engine_of
-from app.registry.revisions import is_old
+from app.registry.revisions import MIGRATIONS, is_old
 from app.registry.tables import keys, metadata
 from app.rights import Role
 from app.settings import ConfigError
@@ -469,10 +472,15 @@ def test_an_older_schema_is_told(database_url):
     registry._database.engine.dispose()
 
 
-def test_the_newest_revision_is_known_without_alembic(database_url):
+def test_the_revisions_are_known_without_alembic(database_url):
     migrate(database_url)
-    assert not is_old(revision_at(database_url).newest)
-    assert is_old("0001")
+    newest, *older = ScriptDirectory(str(MIGRATIONS)).walk_revisions()
+    assert revision_at(database_url) == (Age.CURRENT, newest.revision, newest.revision)
+    assert not is_old(newest.revision)
+    assert older
+    for script in older:
+        assert compared(script.revision).age is Age.OLD
+        assert is_old(script.revision)
     assert is_old(None)
     assert not is_old("9999")  # made by a newer version, and good for this one as long as it works
 
