@@ -6,12 +6,12 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -34,6 +34,7 @@ from scripts.throwaway import make_token
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.command import jose_hsm
+from tests.shared.command_line import CommandLine
 from tests.shared.forks import server
 from tests.shared.postgresql import Cluster
 from tests.shared.waiting import until
@@ -89,31 +90,33 @@ def everything(url: str) -> dict[str, list[Any]]:
         return {name: connection.execute(text(f"SELECT * FROM {name}")).all() for name in tables}
 
 
+def add(connection: Any, kid: str, alg: str = "A256GCM", state: str = "active") -> None:
+    """Put a key and what belongs to it into a registry."""
+    connection.execute(
+        text(
+            "INSERT INTO keys (kid, owner, kty, alg, bits, origin, residency, state, host,"
+            " created_at, changed_at, encryptions, name, public_jwk) VALUES (:kid, 'x',"
+            " 'oct', :alg, 256, 'generated', 'token', :state, 'h', :then, :then, 5,"
+            " 'naïve', NULL)"
+        ),
+        {"kid": kid, "alg": alg, "state": state, "then": f"{THEN}+00:00"},
+    )
+    for statement in (
+        "INSERT INTO grants VALUES (:kid, 'token:bob', 'encrypt')",
+        "INSERT INTO tags VALUES (:kid, 'tag', :then)",
+        "INSERT INTO repetitions VALUES ('x', :kid, 'f', :kid, '{\"kid\": 1}', :then)",
+        "INSERT INTO uses VALUES (:kid, '2026-01-02')",
+    ):
+        connection.execute(text(statement), {"kid": kid, "then": f"{THEN}+00:00"})
+
+
 def fill(url: str) -> None:
     """Put one row into each table, and three keys."""
     migrate(url)
     with connected(url) as connection:
-        for kid, alg, state in (
-            (AES, "A256GCM", "active"),
-            (PENDING, "A256GCM", "pending"),
-            (GONE, "HS256", "active"),
-        ):
-            connection.execute(
-                text(
-                    "INSERT INTO keys (kid, owner, kty, alg, bits, origin, residency, state, host,"
-                    " created_at, changed_at, encryptions, name, public_jwk) VALUES (:kid, 'x',"
-                    " 'oct', :alg, 256, 'generated', 'token', :state, 'h', :then, :then, 5,"
-                    " 'naïve', NULL)"
-                ),
-                {"kid": kid, "alg": alg, "state": state, "then": f"{THEN}+00:00"},
-            )
-            for statement in (
-                "INSERT INTO grants VALUES (:kid, 'token:bob', 'encrypt')",
-                "INSERT INTO tags VALUES (:kid, 'tag', :then)",
-                "INSERT INTO repetitions VALUES ('x', :kid, 'f', :kid, '{\"kid\": 1}', :then)",
-                "INSERT INTO uses VALUES (:kid, '2026-01-02')",
-            ):
-                connection.execute(text(statement), {"kid": kid, "then": f"{THEN}+00:00"})
+        add(connection, AES)
+        add(connection, PENDING, state="pending")
+        add(connection, GONE, "HS256")
         connection.execute(
             text(
                 "INSERT INTO tokens (id, hash, principal, roles, created_at)"
@@ -126,9 +129,14 @@ def fill(url: str) -> None:
 @pytest.fixture
 def settings(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
     """Those of a registry of one's own; the token is that of the session."""
-    own = environment | {"JOSE_HSM_STATE_DIR": str(tmp_path / "own")}
+    return beside(environment, tmp_path)
+
+
+def beside(environment: dict[str, str], directory: Path) -> dict[str, str]:
+    """Return settings that differ from ``environment`` in the registry, which is to be made."""
+    own = environment | {"JOSE_HSM_STATE_DIR": str(directory / "own")}
     own.pop("JOSE_HSM_DATABASE_URL", None)
-    (tmp_path / "own").mkdir(mode=0o700)
+    (directory / "own").mkdir(mode=0o700)
     return own
 
 
@@ -270,9 +278,60 @@ def test_what_must_not_come_back_does_not(destroyed, here, settings, tmp_path):
     assert line["left_out"] == [PENDING, GONE]
 
 
+# --- What became of keys after the backup ---
+
+
+class Case(NamedTuple):
+    """A key of a backup; lines of the audit log and the day of its last use, both after it."""
+
+    row: str = "name = 'x'"
+    lines: Sequence[Mapping[str, Any]] = ()
+    day: str = "2026-01-02"
+
+
+class Restored(NamedTuple):
+    """What a restoration has printed, and the registry then."""
+
+    printed: str
+    found: dict[str, list[Any]]
+
+    def listed(self, title: str, kid: str) -> list[str]:
+        """What is listed of a key under the line with ``title``."""
+        return [line for line in listed(self.printed, title) if kid in line]
+
+    def rows(self, table: str, kid: str) -> list[Any]:
+        """The rows of a key."""
+        return [row for row in self.found[table] if row.kid == kid]
+
+
+def kid_of(*case: str) -> str:
+    """Return the kid of the key of a case."""
+    return str(uuid5(NAMESPACE_OID, ": ".join(case)))
+
+
+def restored(settings: dict[str, str], cases: Mapping[str, Case]) -> Restored:
+    """Restore a backup that has a key for each case, by kid, all at once."""
+    url, log = url_in(settings), AuditLog(log_path(settings))
+    file = log_path(settings).with_name("backup")
+    migrate(url)
+    with connected(url) as connection:
+        for kid, case in cases.items():
+            add(connection, kid)
+            connection.execute(text(f"UPDATE keys SET {case.row} WHERE kid = '{kid}'"))
+    backup.write(file, url, mac=None)
+    with connected(url) as connection:
+        for kid, case in cases.items():
+            connection.execute(text(f"UPDATE uses SET day = '{case.day}' WHERE kid = '{kid}'"))
+            for line in case.lines:
+                log.record(**{"endpoint": "keys.change", "status": 200, "kid": kid, **line})
+    arguments = ("restore", file, *BY_ITSELF, "--force", "--encryptions", "0")
+    typed = CommandLine(settings).type(*arguments)
+    assert typed.status == 0, typed
+    return Restored(typed.text, everything(url))
+
+
 # --- What took rights away ---
 
-PUBLIC = "44444444-4444-4444-8444-444444444444"
 OWNER = {"owner": "token:new"}
 SOON, LATER = "2026-06-01T00:00:00+00:00", "2030-06-01T00:00:00+00:00"
 
@@ -318,27 +377,29 @@ CHANGED_LATER = {
 }
 
 
-@pytest.mark.parametrize("by", [AES, PUBLIC], ids=["kid", "public kid"])
+@pytest.fixture(scope="module")
+def changed_later(environment: Any, tmp_path_factory: pytest.TempPathFactory) -> Restored:
+    """What became of each key of ``CHANGED_LATER``, which the log calls by either name."""
+    cases = {}
+    for name, later in CHANGED_LATER.items():
+        for by in NAMES:
+            kid, kid_public = kid_of(name, by), kid_of(name, by, "public")
+            row = f"kid_public = '{kid_public}', expires_at = '2028-01-01 00:00:00.000000'"
+            called = kid_public if by == "public kid" else kid
+            cases[kid] = Case(row, [{"kid": called, **line} for line in later.lines])
+    return restored(beside(environment, tmp_path_factory.mktemp("changed")), cases)
+
+
+NAMES = ("kid", "public kid")
+
+
+@pytest.mark.parametrize("by", NAMES)
 @pytest.mark.parametrize("name", CHANGED_LATER)
-def test_what_took_rights_away_is_done_again_and_the_rest_listed(
-    name, by, here, settings, tmp_path
-):
-    url, log = url_in(settings), AuditLog(log_path(settings))
-    fill(url)
-    with connected(url) as connection:
-        connection.execute(
-            text(f"UPDATE keys SET kid_public = '{PUBLIC}', expires_at = :at WHERE kid = '{AES}'"),
-            {"at": "2028-01-01 00:00:00.000000"},
-        )
-    file = write(here, settings, tmp_path / "file")
-    lines, taken, to_do = CHANGED_LATER[name]
-    for line in lines:
-        log.record(**({"endpoint": "keys.change", "status": 200, "kid": by} | line))
-    done = here(settings, "restore", file, *BY_ITSELF, "--force", "--encryptions", "0")
-    assert listed(done.stdout, "taken away again") == [f"{AES}: {each}" for each in taken]
-    assert listed(done.stdout, "to be done again") == [f"{AES}: {each}" for each in to_do]
-    found = everything(url)
-    (key,) = [row for row in found["keys"] if row.kid == AES]
+def test_what_took_rights_away_is_done_again_and_the_rest_listed(name, by, changed_later):
+    kid, (_, taken, to_do) = kid_of(name, by), CHANGED_LATER[name]
+    assert changed_later.listed("taken away again", kid) == [f"{kid}: {each}" for each in taken]
+    assert changed_later.listed("to be done again", kid) == [f"{kid}: {each}" for each in to_do]
+    [key] = changed_later.rows("keys", kid)
     expected = {"state": "active", "owner": "x", "expires_at": "2028-01-01 00:00:00.000000"}
     for each in taken:
         column, _, value = each.partition(" ")
@@ -346,10 +407,16 @@ def test_what_took_rights_away_is_done_again_and_the_rest_listed(
             expected[column] = value.replace("T", " ").replace("+00:00", ".000000")
     assert {column: str(getattr(key, column)) for column in expected} == expected
     assert bool(key.deactivated_at) is (expected["state"] != "active")
-    assert [row.operation for row in found["grants"] if row.kid == AES] == (
+    assert [row.operation for row in changed_later.rows("grants", kid)] == (
         [] if any("no longer" in each for each in taken) else ["encrypt"]
     )
-    assert bool([row for row in found["tags"] if row.kid == AES]) is ("no tag tag" not in taken)
+    assert bool(changed_later.rows("tags", kid)) is ("no tag tag" not in taken)
+
+
+def test_nothing_else_is_listed(changed_later):
+    kids = {kid_of(name, by) for name in CHANGED_LATER for by in NAMES}
+    for title in ("taken away again", "to be done again"):
+        assert {line.partition(":")[0] for line in listed(changed_later.printed, title)} <= kids
 
 
 def listed(printed: str, title: str) -> list[str]:
@@ -417,22 +484,27 @@ DELETIONS = {
 }
 
 
+class Day(NamedTuple):
+    """A restoration, and when it began."""
+
+    began: datetime
+    restored: Restored
+
+
+@pytest.fixture(scope="module")
+def deleted(environment: Any, tmp_path_factory: pytest.TempPathFactory) -> Day:
+    """What became of each key of ``DELETIONS``."""
+    cases = {kid_of(name): Case(each.row, each.lines) for name, each in DELETIONS.items()}
+    settings = beside(environment, tmp_path_factory.mktemp("deleted"))
+    return Day(datetime.now(UTC), restored(settings, cases))
+
+
 @pytest.mark.parametrize("name", DELETIONS)
-def test_what_was_deleted_is_there_for_a_day_at_least_as_it_may_be_restored(
-    name, here, settings, tmp_path
-):
-    url, log, deletion = url_in(settings), AuditLog(log_path(settings)), DELETIONS[name]
-    fill(url)
-    with connected(url) as connection:
-        connection.execute(text(f"UPDATE keys SET {deletion.row} WHERE kid = '{AES}'"))
-    file = write(here, settings, tmp_path / "file")
-    for line in deletion.lines:
-        log.record(**{"endpoint": "keys.change", "status": 200, "kid": AES, **line})
-    began = datetime.now(UTC)
-    done = here(settings, "restore", file, *BY_ITSELF, "--force", "--encryptions", "0")
-    assert listed(done.stdout, "taken away again") == [f"{AES}: {each}" for each in deletion.taken]
-    assert listed(done.stdout, "to be done again") == [f"{AES}: {each}" for each in deletion.to_do]
-    (key,) = [row for row in everything(url)["keys"] if row.kid == AES]
+def test_what_was_deleted_is_there_for_a_day_at_least_as_it_may_be_restored(name, deleted):
+    kid, deletion, (began, found) = kid_of(name), DELETIONS[name], deleted
+    assert found.listed("taken away again", kid) == [f"{kid}: {each}" for each in deletion.taken]
+    assert found.listed("to be done again", kid) == [f"{kid}: {each}" for each in deletion.to_do]
+    [key] = found.rows("keys", kid)
     assert (key.state, key.state_before) == deletion.states
     assert bool(key.deactivated_at) is ("compromised" in deletion.states)
     if key.state == "destroying":
@@ -646,28 +718,29 @@ LAST_USES: dict[str, tuple[dict[str, Any] | None, str, str]] = {
     "nothing": (None, "2026-01-02", "2026-01-02"),
     "an earlier day": (None, "2026-01-01", "2026-01-02"),
     "a later day": (None, "2026-01-03", "2026-01-03"),
-    "a use": ({"status": 200, "kid": AES}, "2026-01-03", "2999-01-01"),
-    "a use of several": ({"status": 200, "kids": [GONE, AES]}, "2026-01-03", "2999-01-01"),
-    "a refusal": ({"status": 422, "kid": AES}, "2026-01-02", "2026-01-02"),
-    "a use of another": ({"status": 200, "kid": GONE}, "2026-01-02", "2026-01-02"),
+    "a use": ({}, "2026-01-03", "2999-01-01"),
+    "several": ({"kid": None, "kids": [GONE, kid_of("several")]}, "2026-01-03", "2999-01-01"),
+    "a refusal": ({"status": 422}, "2026-01-02", "2026-01-02"),
+    "a use of another": ({"kid": GONE}, "2026-01-02", "2026-01-02"),
 }
 """A line of the log after the backup, the day in the registry then, and the one at the end."""
 
 
+@pytest.fixture(scope="module")
+def used(environment: Any, tmp_path_factory: pytest.TempPathFactory) -> Restored:
+    """What became of each key of ``LAST_USES``."""
+    a_use = {"endpoint": "signing.sign", "time": LATE}
+    cases = {
+        kid_of(name): Case(lines=[] if line is None else [a_use | line], day=day)
+        for name, (line, day, _) in LAST_USES.items()
+    }
+    return restored(beside(environment, tmp_path_factory.mktemp("used")), cases)
+
+
 @pytest.mark.parametrize("name", LAST_USES)
-def test_a_key_was_used_last_on_the_latest_day_that_anybody_knows_of(
-    name, here, settings, tmp_path
-):
-    line, there, day = LAST_USES[name]
-    url, log = url_in(settings), AuditLog(log_path(settings))
-    fill(url)
-    file = write(here, settings, tmp_path / "file")
-    if line is not None:
-        log.record(endpoint="signing.sign", time=LATE, **line)
-    with connected(url) as connection:
-        connection.execute(text(f"UPDATE uses SET day = '{there}' WHERE kid = '{AES}'"))
-    here(settings, "restore", file, *BY_ITSELF, "--force", "--encryptions", "0")
-    assert {row.day for row in everything(url)["uses"] if row.kid == AES} == {day}
+def test_a_key_was_used_last_on_the_latest_day_that_anybody_knows_of(name, used):
+    [row] = used.rows("uses", kid_of(name))
+    assert row.day == LAST_USES[name][2]
 
 
 def test_a_key_that_was_first_used_after_the_backup_is_a_used_one(here, settings, tmp_path):
