@@ -73,8 +73,14 @@ def change(body: Mapping[str, Any], **members: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def wrapping(local: Api) -> Any:
-    """A wrapping key that is only used in vain."""
+    """A wrapping key of the size that all have, that is only used in vain."""
     return local.ok("/wrapping-keys", {})
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have those that tests make themselves, which are good once, made quickly."""
+    monkeypatch.setattr("hsm.importing.wrapped_imports._BITS", 2048)
 
 
 @pytest.fixture(scope="module")
