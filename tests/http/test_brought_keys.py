@@ -126,7 +126,7 @@ def test_nothing_is_asked_of_the_token(local, keys, chaos: Injector) -> None:
 
 def test_a_batch_encrypts_to_both_kinds_of_recipients(local, keys) -> None:
     key = keys["RSA", None]
-    pair = local.create(kty="RSA", alg="RSA-OAEP")
+    pair = local.shared(kty="RSA", alg="RSA-OAEP")
     body = {"alg": "RSA-OAEP", "enc": "A128GCM", "data": b64u(MESSAGE), "header": {"x": 1}}
     bodies = [
         body | {"jwk": public(key)},
@@ -144,7 +144,7 @@ def test_a_batch_encrypts_to_both_kinds_of_recipients(local, keys) -> None:
 
 
 def test_members_come_last_in_the_header_and_are_authenticated(local) -> None:
-    pair = local.create(kty="RSA", alg="RSA-OAEP-256")
+    pair = local.shared(kty="RSA", alg="RSA-OAEP-256")
     body = {"kid": pair["kid"], "alg": "RSA-OAEP-256", "enc": "A256GCM", "data": b64u(MESSAGE)}
     message = local.ok("/encrypt", body | {"typ": "JWT", "header": {"z": [1], "jwk": True}})
     header = json.loads(unb64u(message["protected"]))

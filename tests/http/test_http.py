@@ -740,7 +740,7 @@ def test_a_long_path_is_not_found(server: str, length: int) -> None:
 def operations(live: Api) -> dict[str, Any]:
     """Return one valid body for each operation, with keys of their own."""
     aes = live.create(kty="oct", alg="A256GCM")["kid"]
-    rsa = live.create(kty="RSA")["kid"]
+    rsa = live.shared(kty="RSA")["kid"]
     encrypt = {"kid": aes, "alg": "dir", "enc": "A256GCM", "data": "AAAA"}
     sign = {"kid": rsa, "alg": "PS256", "data": "AAAA"}
     return {
@@ -915,7 +915,7 @@ def test_a_forbidden_algorithm_is_refused_before_the_key_is_sought(cek_in_token:
 def test_ceks_that_would_be_split_in_the_process_are_forbidden_and_no_others(
     cek_in_token: Api, live: Api
 ) -> None:
-    kid = live.create(kty="RSA", alg="RSA-OAEP")["kid"]
+    kid = live.shared(kty="RSA", alg="RSA-OAEP")["kid"]
     encrypt = {"kid": kid, "alg": "RSA-OAEP", "enc": "A128CBC-HS256", "data": "AAAA"}
     jwe = live.ok("/encrypt", encrypt)
     unknown = jwe | {"protected": header(**{**encrypt, "kid": UNKNOWN_KID})}

@@ -23,7 +23,7 @@ def row(request):
 def failures(request, row, live, application):
     """Requests to /decrypt that fail, by cause, with one key of each algorithm."""
     enc = request.param
-    kid = live.create(kty="RSA", alg=row.name)["kid"]
+    kid = live.shared(kty="RSA", alg=row.name)["kid"]
     found = service_of(application).registry.find(UUID(kid))
     assert found
     assert found.public_jwk

@@ -53,7 +53,7 @@ def chain(local: Api, signer: Any) -> list[x509.Certificate]:
 
 @pytest.mark.parametrize("alg", PAIRS)
 def test_openssl_verifies_a_request_and_it_holds_the_key(local, alg) -> None:
-    kid = local.create(**PAIRS[alg])["kid"]
+    kid = local.shared(**PAIRS[alg])["kid"]
     body = {"subject": SUBJECT, "dns": ["a.example.com", "*.b.example.com"]}
     text = local.ok(f"/keys/{kid}/csr", body)["csr"]
     command = ["openssl", "req", "-verify", "-noout"]
@@ -78,7 +78,7 @@ def test_a_request_may_name_hosts_alone(local, signer) -> None:
 
 
 def test_a_key_that_does_several_algorithms_signs_with_the_one_that_is_said(local) -> None:
-    kid = local.create(kty="RSA")["kid"]
+    kid = local.shared(kty="RSA")["kid"]
     for alg, sha in (("RS512", "sha512"), ("PS256", "sha256")):
         text = local.ok(f"/keys/{kid}/csr", {"subject": SUBJECT, "alg": alg})["csr"]
         request = x509.load_pem_x509_csr(text.encode())
@@ -119,7 +119,7 @@ def test_a_wrong_request_is_refused(local, signer, body, answer, chaos: Injector
     "members", [{"kty": "oct", "alg": "HS256"}, {"kty": "RSA", "alg": "RSA-OAEP"}]
 )
 def test_a_key_that_does_not_sign_asks_for_no_certificate(local, members) -> None:
-    kid = local.create(**members)["kid"]
+    kid = local.shared(**members)["kid"]
     assert local.post(f"/keys/{kid}/csr", {"subject": SUBJECT}).refusal == CRYPTO_FAILURE
 
 

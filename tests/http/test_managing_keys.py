@@ -363,7 +363,7 @@ def test_size_origin_and_residency_are_those_of_the_key(callers, members, size, 
 
 
 def test_an_unwrapped_key_says_so(callers):
-    kid = callers.alice.create(kty="RSA", alg="RSA-OAEP")["kid"]
+    kid = callers.alice.shared(kty="RSA", alg="RSA-OAEP")["kid"]
     jwe = callers.alice.ok(
         "/encrypt", {"kid": kid, "alg": "RSA-OAEP", "enc": "A128GCM", "data": ""}
     )
@@ -384,7 +384,7 @@ def test_an_unwrapped_key_says_so(callers):
     ids=["RSA", "P-256", "P-384", "P-521", "Ed25519"],
 )
 def test_the_public_half_is_there_in_pem(callers, members):
-    kid = callers.alice.create(**members)["kid"]
+    kid = callers.alice.shared(**members)["kid"]
     answer = callers.alice.get(f"/keys/{kid}/public.pem")
     assert answer.headers["Content-Type"].startswith("application/x-pem-file")
     key = load_pem_public_key(answer.content)
@@ -616,7 +616,7 @@ def test_a_repeated_creation_is_answered_as_the_first(callers, body):
 
 
 def test_a_repeated_unwrapping_is_answered_as_the_first(callers):
-    kid = callers.alice.create(kty="RSA", alg="RSA-OAEP")["kid"]
+    kid = callers.alice.shared(kty="RSA", alg="RSA-OAEP")["kid"]
     jwe = callers.alice.ok(
         "/encrypt", {"kid": kid, "alg": "RSA-OAEP", "enc": "A128GCM", "data": ""}
     )
@@ -708,7 +708,7 @@ def published(api: Api, **narrowed_to: str) -> dict[str, Any]:
 
 def test_generated_pairs_that_sign_are_published_and_nothing_else(callers):
     everybody = Api.over_http(callers.url)
-    pair, encrypting = callers.alice.create(**PAIR), callers.alice.create(kty="RSA", alg="RSA-OAEP")
+    pair, encrypting = callers.alice.create(**PAIR), callers.alice.shared(kty="RSA", alg="RSA-OAEP")
     imported = callers.alice.create(**PAIR, d=b64u(bytes(31) + b"\7"))
     assert pair["published"]
     assert not {"published"} & {*encrypting, *imported}
@@ -722,7 +722,7 @@ def test_generated_pairs_that_sign_are_published_and_nothing_else(callers):
 
 def test_the_tag_publishes_every_public_half_and_no_secret(callers):
     everybody = Api.over_http(callers.url)
-    encrypting = callers.alice.create(kty="RSA", alg="RSA-OAEP")
+    encrypting = callers.alice.create(kty="EC", crv="P-256", alg="ECDH-ES")
     secret = callers.alice.create(**MAC)
     imported = callers.alice.create(**PAIR, d=b64u(bytes(31) + b"\x09"))
     for key in (encrypting, secret, imported):
@@ -761,7 +761,7 @@ def test_the_entry_of_a_key_on_a_curve_has_its_only_alg(callers, crv, alg):
     pair = callers.alice.create(kty="EC", crv=crv)
     assert "alg" not in pair
     assert published(everybody)[pair["kid_public"]]["alg"] == alg
-    free = callers.alice.create(kty="RSA")
+    free = callers.alice.shared(kty="RSA")
     assert "alg" not in published(everybody)[free["kid_public"]]
 
 

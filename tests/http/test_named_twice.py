@@ -20,12 +20,12 @@ either_half = pytest.mark.parametrize("beside", HALVES)
 
 @pytest.fixture(scope="module")
 def signer(local: Api) -> Any:
-    return local.create(kty="EC", crv="P-256", alg="ES256")
+    return local.shared(kty="EC", crv="P-256", alg="ES256")
 
 
 @pytest.fixture(scope="module")
 def reader(local: Api) -> Any:
-    return local.create(kty="RSA", alg="RSA-OAEP")
+    return local.shared(kty="RSA", alg="RSA-OAEP")
 
 
 def signed(api: Api, key: Any, **members: str) -> dict[str, str]:
@@ -87,7 +87,7 @@ def test_the_name_of_somebody_else_is_ignored(local, signer, reader, kid, beside
 
 def test_a_key_of_somebody_else_is_a_name_of_somebody_else(callers) -> None:
     theirs = callers.bob.create(kty="EC", crv="P-256", alg="ES256")
-    mine = callers.alice.create(kty="RSA", alg="RSA-OAEP")
+    mine = callers.alice.shared(kty="RSA", alg="RSA-OAEP")
     message = sealed_for(callers.alice, mine, theirs["kid"]) | {"kid": mine["kid"]}
     assert callers.alice.ok("/decrypt", message)["kid"] == mine["kid"]
     for right in ("sign", "read"):  # whatever it is, the key is known then
@@ -99,8 +99,8 @@ def test_a_key_of_somebody_else_is_a_name_of_somebody_else(callers) -> None:
 
 
 def test_the_kid_beside_is_looked_for_before_that_of_the_header(callers, signer, local) -> None:
-    mine = callers.alice.create(kty="RSA", alg="RSA-OAEP")
-    theirs = callers.bob.create(kty="RSA", alg="RSA-OAEP")
+    mine = callers.alice.shared(kty="RSA", alg="RSA-OAEP")
+    theirs = callers.bob.create(kty="EC", crv="P-256", alg="ES256")
     message = sealed_for(callers.alice, mine, mine["kid"])
     for path in ("/decrypt", "/keys/unwrap"):
         for kid in (UNKNOWN, "x", ""):
@@ -112,10 +112,9 @@ def test_the_kid_beside_is_looked_for_before_that_of_the_header(callers, signer,
 
 
 def test_in_a_batch_it_decides_too(local, signer, reader) -> None:
-    other = local.create(kty="RSA", alg="RSA-OAEP")
     bodies = [
         sealed_for(local, reader, "enc-2024") | {"kid": reader["kid"]},
-        sealed_for(local, reader, other["kid"]) | {"kid": reader["kid"]},
+        sealed_for(local, reader, signer["kid"]) | {"kid": reader["kid"]},
         sealed_for(local, reader, reader["kid"]) | {"kid": UNKNOWN},
     ]
     answers = local.ok("/batch", {"requests": [{"op": "decrypt", "body": one} for one in bodies]})
@@ -123,9 +122,8 @@ def test_in_a_batch_it_decides_too(local, signer, reader) -> None:
     assert answers["responses"][1]["body"] == REFUSAL
 
 
-def test_two_names_are_read_at_once(application, local, reader) -> None:
-    other = local.create(kty="RSA", alg="RSA-OAEP")
-    message = sealed_for(local, reader, other["kid"]) | {"kid": reader["kid"]}
+def test_two_names_are_read_at_once(application, local, signer, reader) -> None:
+    message = sealed_for(local, reader, signer["kid"]) | {"kid": reader["kid"]}
     with reads_of(service_of(application).registry) as reads:
         assert local.post("/decrypt", message).body == REFUSAL
     assert len(reads) == 1

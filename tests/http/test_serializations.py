@@ -47,7 +47,7 @@ def aes(live: Api) -> str:
 
 @pytest.fixture(scope="module")
 def oaep(live: Api) -> str:
-    return live.create(kty="RSA", alg="RSA-OAEP")["kid"]
+    return live.shared(kty="RSA", alg="RSA-OAEP")["kid"]
 
 
 def sign(api: Api, key: Body, alg: str = "ES256", **more: Any) -> Any:
