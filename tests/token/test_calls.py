@@ -21,10 +21,10 @@ from hsm.life.watchdog import EXIT_STATUS
 from hsm.software import verify
 from tests.shared import injector
 from tests.shared.bodies import ML_DSA
-from tests.shared.drivers import result_of
+from tests.shared.drivers import end_of, result_of
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
-from tests.shared.waiting import COMMAND, GIVEN_UP, PATIENCE_SECONDS, until
+from tests.shared.waiting import GIVEN_UP, PATIENCE_SECONDS, until
 from tests.token.test_connection import (
     AES,
     ES256,
@@ -32,7 +32,6 @@ from tests.token.test_connection import (
     _looked_after_on_suspicion_only,
     _outcome,
     _started,
-    alone,
 )
 
 SPECS = {
@@ -187,10 +186,9 @@ def hang(function: str) -> str:
 
 @pytest.mark.parametrize("function", ["C_SignInit", "C_GenerateKeyPair"])
 def test_a_call_that_hangs_ends_the_process(environment, function):
-    with alone(environment, hang, function) as process:
-        out, err = process.communicate(timeout=COMMAND.seconds)
-    assert (process.returncode, out.strip()) == (EXIT_STATUS, '"before"')
-    assert "does not come back from the token" in err
+    done = end_of(environment, hang, function)
+    assert (done.returncode, done.stdout.strip()) == (EXIT_STATUS, '"before"')
+    assert "does not come back from the token" in done.stderr
 
 
 @pytest.mark.promise
@@ -408,8 +406,10 @@ def observe() -> dict[str, Any]:
     }
 
 
-def test_an_observer_is_told_of_calls_failures_and_epochs(environment):
-    assert result_of(environment, observe, proves=True) == {
+def test_an_observer_is_told_of_calls_failures_and_epochs(tmp_path):
+    from scripts.throwaway import make_token  # noqa: PLC0415  # drivers do without
+
+    assert result_of(make_token(tmp_path / "state"), observe) == {
         "booted": ["C_FindObjects", "C_GenerateKey", "C_Login", "C_OpenSession"],
         "signing": [["C_Sign", None]],
         "failing": [["C_Sign", "SessionHandleInvalid"], ["C_Sign", None]],

@@ -1,7 +1,7 @@
 """What ``hsm`` does when the token misbehaves: nothing wrong, not for long, and never twice a PIN.
 
 A process has one state of the PKCS#11 library. So what starts it anew runs in a process of its own:
-the functions under "Drivers" do, called by ``alone``.
+the functions under "Drivers" do.
 """
 
 import ctypes
@@ -9,8 +9,6 @@ import json
 import os
 import queue
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,10 +31,10 @@ from hsm.messages import Storage
 from hsm.storage.token_store import TokenStore
 from tests.shared import injector
 from tests.shared.bodies import ML_DSA
-from tests.shared.drivers import result_of
+from tests.shared.drivers import beside, end_of, result_of
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
-from tests.shared.waiting import CHANGE, COMMAND, PATIENCE_SECONDS, RECOVERY, until
+from tests.shared.waiting import CHANGE, PATIENCE_SECONDS, RECOVERY, until
 
 ROOT = Path(__file__).parents[2]
 AES = KeySpec(kty="oct", alg="A256GCM", bits=256)
@@ -88,7 +86,7 @@ def _outcome(operation: Callable[[], object]) -> str:
 
 
 def try_wrong_pin(is_disk_full: bool = False) -> dict[str, int]:
-    """Try to connect until told to go on, then until it works; count the logins."""
+    """Try to connect, and say what came of that; go on until it works; count the logins."""
     chaos = _injector()
     chaos.count("C_Login")
     reads: list[None] = []
@@ -104,7 +102,6 @@ def try_wrong_pin(is_disk_full: bool = False) -> dict[str, int]:
     token.start()
     until(lambda: len(reads) >= 4)
     print(json.dumps({"reason": token.reason, "logins": chaos.calls["C_Login"]}), flush=True)
-    sys.stdin.readline()
     until(lambda: token.reason is None)
     return {"logins": chaos.calls["C_Login"]}
 
@@ -199,20 +196,29 @@ def _canaries(token: Hsm) -> int:
     return int(token._connection.perform(search))
 
 
-def try_in_turn(shared_dir: str) -> dict[str, Any]:
-    """Start as one of several processes; count what is tried then, and after the token was lost."""
-    chaos = _injector()
+def start_in_turn(shared_dir: str) -> dict[str, Any]:
+    """Start as one of several processes; count what is tried then."""
+    return _start_in_turn(_injector(), shared_dir)[1]
+
+
+def _start_in_turn(chaos: Injector, shared_dir: str) -> tuple[Hsm, dict[str, Any]]:
     chaos.count("C_Sign")
     token = _started(shared_dir=Path(shared_dir))
     offers = {name: repr(offer) for name, offer in token.offers().items()}
-    at_start = chaos.calls["C_Sign"]
+    return token, {"offers": offers, "at start": chaos.calls["C_Sign"]}
+
+
+def lose_in_turn(shared_dir: str) -> dict[str, Any]:
+    """Do so; count also what is tried after the token was lost."""
+    chaos = _injector()
+    token, found = _start_in_turn(chaos, shared_dir)
     chaos.fail("C_Encrypt", injector.DEVICE_ERROR)  # the canary's
     token._connection.suspect()
     until(lambda: token.reason is not None)
     chaos.calls.clear()
     chaos.count("C_Encrypt")  # that heals it, and what is signed is counted all the while
     until(lambda: token.reason is None)
-    return {"offers": offers, "at start": at_start, "after a loss": chaos.calls["C_Sign"]}
+    return found | {"after a loss": chaos.calls["C_Sign"]}
 
 
 def refuse_foreign_ivs() -> dict[str, Any]:
@@ -294,7 +300,7 @@ def use_after_fork() -> dict[str, str]:
     return {"child": child, "parent": parent}
 
 
-def boot_together(rounds: int, processes: int) -> dict[str, int]:
+def boot_together(rounds: int, processes: int) -> int:
     """Fork processes that boot at the same moment, again and again; count who did not succeed."""
     failures = 0
     for _ in range(rounds):
@@ -309,7 +315,12 @@ def boot_together(rounds: int, processes: int) -> dict[str, int]:
         os.close(sending)
         os.close(receiving)
         failures += sum(bool(os.waitpid(child, 0)[1]) for child in children)
-    return {"failures": failures, "canaries": _canaries(_started())}
+    return failures
+
+
+def count_canaries() -> int:
+    """Count the canaries of the token."""
+    return _canaries(_started())
 
 
 def _boot_once() -> None:
@@ -381,32 +392,6 @@ def _explained(token: Hsm) -> str:
     return f"{outcome}: {token.reason}"
 
 
-def alone(
-    environment: Mapping[str, str], driver: Callable[..., Any], *arguments: Any
-) -> "subprocess.Popen[str]":
-    """Start ``driver`` in a process of its own; its last line is its result."""
-    code = (
-        f"import json, os, sys; import {driver.__module__} as drivers; "
-        f"result = drivers.{driver.__name__}(*json.loads(sys.argv[1])); "
-        "print(json.dumps(result), flush=True); os._exit(0)"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, json.dumps(arguments)],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def next_line(process: "subprocess.Popen[str]") -> Any:
-    """What a driver prints before it is told to go on."""
-    assert process.stdout
-    return json.loads(process.stdout.readline())
-
-
 # -- Tests -------------------------------------------------------------------------------------
 
 
@@ -423,42 +408,31 @@ def test_a_wrong_pin_is_tried_once_by_all_processes_and_its_correction_is_notice
     latch = Path(own["JOSE_HSM_STATE_DIR"]) / "pin.latch"
     right = pin_file.read_text()
     pin_file.write_text("wrong-pin-4711")
-    processes = [alone(own, try_wrong_pin) for _ in range(2)]
-    try:
-        first = [next_line(process) for process in processes]
+    with beside(own, try_wrong_pin) as one, beside(own, try_wrong_pin) as other:
+        first = [one(), other()]
         assert sum(found["logins"] for found in first) == 1
         assert all("PIN was refused" in found["reason"] for found in first)
         assert b"4711" not in latch.read_bytes()
         assert latch.stat().st_mode & 0o777 == 0o600
         pin_file.write_text(right)
-        second = [
-            json.loads(process.communicate("go on\n", timeout=COMMAND.seconds)[0])
-            for process in processes
-        ]
+        second = [one(), other()]
         assert sum(found["logins"] for found in second) == 1 + 2
         assert not latch.exists()
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
 
 
 def test_a_wrong_pin_is_not_tried_by_those_who_start_later(own):
     Path(own["JOSE_HSM_PIN_FILE"]).write_text("wrong-pin-4711")
     logins = []
     for _ in range(2):
-        with alone(own, try_wrong_pin) as process:
-            logins.append(next_line(process)["logins"])
-            process.kill()
+        with beside(own, try_wrong_pin) as found:
+            logins.append(found()["logins"])
     assert logins == [1, 0]
 
 
 def test_a_wrong_pin_is_tried_once_by_a_process_that_cannot_write_it_down(own):
     Path(own["JOSE_HSM_PIN_FILE"]).write_text("wrong-pin-4711")
-    with alone(own, try_wrong_pin, True) as process:
-        logins = next_line(process)["logins"]
-        process.kill()
-    assert logins == 1
+    with beside(own, try_wrong_pin, True) as found:
+        assert found()["logins"] == 1
 
 
 def test_a_token_that_makes_the_ivs_itself_does_the_rest(own):
@@ -477,7 +451,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first(environment: Any, served: Path) -> Any:
     """What came of the first process of that service."""
-    return result_of(environment, try_in_turn, str(served), proves=True)
+    return result_of(environment, start_in_turn, str(served), proves=True)
 
 
 @pytest.fixture
@@ -489,7 +463,7 @@ def shared(first: Any, served: Path, tmp_path: Path) -> Path:
 def test_what_one_process_has_found_the_others_of_its_service_believe_at_their_start(
     environment, first, shared
 ):
-    second = result_of(environment, try_in_turn, str(shared), proves=True)
+    second = result_of(environment, lose_in_turn, str(shared), proves=True)
     assert first["at start"] > second["at start"] == 0
     assert first["offers"] == second["offers"]
     assert second["after a loss"] == first["at start"]
@@ -498,9 +472,9 @@ def test_what_one_process_has_found_the_others_of_its_service_believe_at_their_s
 def test_what_was_found_long_ago_or_is_not_readable_is_found_anew(environment, first, shared):
     (found,) = shared.glob("proofs-*.json")
     os.utime(found, (0, 0))
-    assert result_of(environment, try_in_turn, str(shared), proves=True) == first
+    assert result_of(environment, start_in_turn, str(shared), proves=True) == first
     found.write_text("[")
-    assert result_of(environment, try_in_turn, str(shared), proves=True) == first
+    assert result_of(environment, start_in_turn, str(shared), proves=True) == first
 
 
 @pytest.mark.promise
@@ -558,10 +532,12 @@ def test_what_was_opened_before_a_fork_is_refused_after_it(environment):
     assert found == {"child": ["TokenUnavailable"] * 2, "parent": "done"}
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.long)])
-def test_processes_that_boot_at_once_all_succeed_and_make_one_canary(own, rounds):
-    found = result_of(own, boot_together, rounds, 4, proves=True)
-    assert found == {"failures": 0, "canaries": 1}
+@pytest.mark.parametrize(
+    ("rounds", "processes"), [(1, 3), pytest.param(10, 4, marks=pytest.mark.long)]
+)
+def test_processes_that_boot_at_once_all_succeed_and_make_one_canary(own, rounds, processes):
+    assert result_of(own, boot_together, rounds, processes, proves=True) == 0
+    assert result_of(own, count_canaries) == 1
 
 
 def test_waiting_for_a_session_is_bounded(environment):
@@ -769,6 +745,7 @@ def test_a_refused_pin_is_remembered_for_its_token_only(tmp_path):
     latch = PinLatch(tmp_path / "pin.latch")
     latch.begin(b"serial", "4711")
     latch.close()
+    assert b"4711" not in (tmp_path / "pin.latch").read_bytes()
     known = PinLatch(tmp_path / "pin.latch")
     assert known.is_closed(b"serial", "4711", was_wrong=False)
     assert not known.is_closed(b"serial", "4712", was_wrong=True)
@@ -798,27 +775,20 @@ def killed_at_login() -> dict[str, int]:
     return {}
 
 
-def status_of(environment: Mapping[str, str], driver: Callable[..., Any]) -> int:
-    with alone(environment, driver) as process:
-        process.communicate(timeout=COMMAND.seconds)
-    return process.returncode
-
-
 def test_a_process_that_is_killed_over_a_wrong_pin_costs_no_second_try(own):
     pin_file = Path(own["JOSE_HSM_PIN_FILE"])
     right = pin_file.read_text()
     pin_file.write_text("wrong-pin-4711")
-    assert status_of(own, killed_at_login) == 9
-    with alone(own, try_wrong_pin) as later:
-        found = next_line(later)
+    assert end_of(own, killed_at_login).returncode == 9
+    with beside(own, try_wrong_pin) as later:
+        found = later()
         assert (found["logins"], "PIN was refused" in found["reason"]) == (0, True)
         pin_file.write_text(right)
-        result, _ = later.communicate("go on\n", timeout=COMMAND.seconds)
-    assert json.loads(result) == {"logins": 1}
+        assert later() == {"logins": 1}
 
 
 def test_a_process_that_is_killed_over_the_right_pin_closes_nothing(own):
-    assert status_of(own, killed_at_login) == 9
+    assert end_of(own, killed_at_login).returncode == 9
     assert (Path(own["JOSE_HSM_STATE_DIR"]) / "pin.trial").exists()
     assert result_of(own, use_once) == "done"
     assert not (Path(own["JOSE_HSM_STATE_DIR"]) / "pin.trial").exists()
