@@ -18,7 +18,7 @@ from tests.shared.forks import server as running
 from tests.shared.waiting import RECOVERY, START, Promise, until
 
 CONFIGURATION: Final = "tests/faults/gunicorn.conf.py"
-_CONSECUTIVE: Final = 16  # on as many connections: then every worker has had its turn
+_CONSECUTIVE: Final = 8  # on as many connections: then every worker has had its turn
 _PAUSE_SECONDS: Final = 0.05
 _PROBE: Final = {"kty": "oct", "alg": "HS256"}
 _DATA: Final = b64u("what is protected")

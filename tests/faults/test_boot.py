@@ -42,7 +42,7 @@ def test_a_token_without_its_configuration_is_opened_when_that_comes(serve_fault
     settings = make_token(tmp_path / "state")
     conf = Path(settings["SOFTHSM2_CONF"])
     conf.rename(tmp_path / "elsewhere")
-    with serve_faulty(workers=2, settings=settings) as service:
+    with serve_faulty(settings=settings) as service:
         assert_waiting(service)
         (tmp_path / "elsewhere").rename(conf)  # whole at once, however slow we are
         service.wait_until_ready()
@@ -61,7 +61,7 @@ def test_a_token_that_is_gone_at_boot_is_opened_when_it_comes(serve_faulty, tmp_
 
 
 def test_no_login_is_tried_on_another_token(serve_faulty):
-    with serve_faulty(workers=2, JOSE_HSM_TOKEN_LABEL="another") as service:
+    with serve_faulty(JOSE_HSM_TOKEN_LABEL="another") as service:
         assert_waiting(service)
         assert service.faults.calls("C_Login") == 0
 

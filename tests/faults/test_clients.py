@@ -28,7 +28,7 @@ from tests.shared.waiting import ANSWER, LIFE, LONGEST_ANSWER, PATIENCE_SECONDS,
 
 DATA = "ZGF0YQ"
 MIB = 2**20
-THREADS = 2 * 16
+THREADS = 16
 SLOW = 3 * THREADS
 SHORT = {"JOSE_HSM_HEADER_SECONDS": "2", "JOSE_HSM_REQUEST_SECONDS": "3"}
 LONG = {"JOSE_HSM_HEADER_SECONDS": "600", "JOSE_HSM_REQUEST_SECONDS": "600"}
@@ -36,7 +36,7 @@ LISTENING, NOBODYS = "0A", "0"  # as /proc/net/tcp has it
 HEAD = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
 LARGE_FILE = b"GET /docs/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CONNECTIONS = 1_000
-ROUNDS = 3
+ROUNDS = 2
 
 
 def head(path: str, body: bytes) -> bytes:
@@ -80,9 +80,9 @@ def crowd_of(number: int, connect: Callable[[], socket.socket]) -> Iterator[list
 
 
 @contextmanager
-def loaded(settings: Mapping[str, str], *, workers: int = 2, **options: Any) -> Iterator[Server]:
-    """Serve, and begin when a worker has answered: that it is soon is not the claim here."""
-    with server(settings, workers=workers) as running:
+def loaded(settings: Mapping[str, str], **options: Any) -> Iterator[Server]:
+    """Serve with one worker, and begin when it has answered: how soon is not the claim here."""
+    with server(settings, workers=1) as running:
         scheme = "https" if options else "http"
         url = running.url.replace("http", scheme, 1)
         requests.get(f"{url}/health/live", timeout=START.seconds, **options)
@@ -90,7 +90,7 @@ def loaded(settings: Mapping[str, str], *, workers: int = 2, **options: Any) -> 
 
 
 def assert_others_are_served(url: str, **options: Any) -> None:
-    """On new connections, so that each worker has its turn."""
+    """On new connections: where there are several workers, each has its turn."""
     for _ in range(8):
         answer = requests.get(f"{url}/health/live", timeout=LIFE.seconds, **options)
         assert answer.json() == {"status": "live"}
@@ -114,7 +114,7 @@ def do_all_accept(running: Server) -> bool:
 
 
 def test_callers_who_send_a_byte_now_and_then_hold_up_nobody(environment):
-    with server(environment | LONG) as running:
+    with server(environment | LONG, workers=1) as running:
         body = mac_body(running.url)
         with crowd_of(SLOW, lambda: connected(running.url)) as slow:
             for client in slow:
@@ -171,7 +171,7 @@ def test_requests_that_do_not_come_in_time_are_408(environment):
 
 
 def test_a_request_that_goes_on_coming_ends_by_its_deadline(environment):
-    with loaded(environment | SHORT, workers=1) as running, closing(connected(running.url)) as slow:
+    with loaded(environment | SHORT) as running, closing(connected(running.url)) as slow:
         slow.sendall(HEAD)
         slow.settimeout(0.1)
         started = time.monotonic()
@@ -281,7 +281,7 @@ def read_all(client: socket.socket) -> bytes:
 
 def test_clients_that_stay_after_the_end_hold_up_nobody(environment):
     with (
-        loaded(environment, workers=1) as running,
+        loaded(environment) as running,
         crowd_of(20, lambda: connected(running.url)) as staying,
     ):
         for client in staying:
@@ -294,7 +294,7 @@ def test_clients_that_stay_after_the_end_hold_up_nobody(environment):
 def test_who_comes_is_served_where_silent_ones_have_taken_every_place(environment):
     few = {"GUNICORN_CMD_ARGS": "--worker-connections 40 --threads 4"}
     with (
-        loaded(environment | few, workers=1) as running,
+        loaded(environment | few) as running,
         crowd_of(120, lambda: connected(running.url)) as slow,
     ):
         for client in slow[::2]:

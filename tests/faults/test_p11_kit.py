@@ -158,7 +158,7 @@ def test_a_token_that_is_killed_is_503_at_once_and_back_without_a_restart(serve_
 def test_a_token_that_starts_after_the_service_is_opened(serve_faulty, apart):
     hsm, settings = apart
     hsm.kill()
-    with serve_faulty(workers=2, settings=settings) as service:
+    with serve_faulty(settings=settings) as service:
         assert service.api.post("/keys", KINDS[0]).status == 503
         hsm.start()
         service.wait_until_ready()

@@ -42,7 +42,7 @@ def destroy_twice(service: Service, *, times: int) -> None:
 
 
 def test_of_two_who_destroy_a_key_one_finds_it(pair):
-    destroy_twice(pair, times=15)
+    destroy_twice(pair, times=8)
 
 
 @pytest.mark.long

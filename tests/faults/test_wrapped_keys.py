@@ -32,5 +32,5 @@ def test_a_key_is_itself_in_every_epoch(serve):
 def test_of_two_who_destroy_a_key_one_finds_it(serve):
     with serve(workers=2) as service:
         service.wait_until_ready()
-        destroy_twice(service, times=20)
+        destroy_twice(service, times=8)
         service.assert_sound()
