@@ -843,9 +843,8 @@ def test_no_key_is_pushed_out_of_the_set_by_another(serve, tmp_path):
         assert published(api).keys() == {pairs[1]["kid_public"], third["kid_public"]}
 
 
-def test_an_expired_row_is_read_as_deactivated(database_url):
-    migrate(database_url)
-    registry = Registry(database_url, host="test")
+def test_an_expired_row_is_read_as_deactivated(registry_url):
+    registry = Registry(registry_url, host="test")
     key = Key(
         kid=UUID(int=1),
         kid_public=None,

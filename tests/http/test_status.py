@@ -15,7 +15,7 @@ from sqlalchemy import update
 from app.observability import Kind, Outcomes
 from app.observability.latency import Bucket, Latency, latencies
 from app.operator.plots import HEIGHT, Plot
-from app.registry import Key, Origin, Registry, Residency, State, migrate, revision_at
+from app.registry import Key, Origin, Registry, Residency, State, revision_at
 from app.registry.tables import keys
 from app.rights import Principal, Role
 from app.service import service_of
@@ -128,9 +128,8 @@ def key(kty: str, state: State, *, expired: bool = False, **members: Any) -> Key
     )
 
 
-def test_keys_are_counted_by_type_and_state(application, database_url):
-    migrate(database_url)
-    registry = Registry(database_url, host="host")
+def test_keys_are_counted_by_type_and_state(application, registry_url):
+    registry = Registry(registry_url, host="host")
     used = key("EC", State.ACTIVE, crv="P-256")
     for one in (
         used,
@@ -158,7 +157,7 @@ def test_keys_are_counted_by_type_and_state(application, database_url):
         ("RSA 3072", [0, 0, 0, 0, 1, 0, 1], 2, 0),
         ("oct 256", [1, 2, 0, 1, 0, 0, 0], 4, 0),
     ]
-    assert dict(shown["versions"])["Registry schema"] == revision_at(database_url).newest
+    assert dict(shown["versions"])["Registry schema"] == revision_at(registry_url).newest
     registry._database.engine.dispose()
 
 

@@ -42,9 +42,9 @@ class Saved:
         restore(planned, self._url, force=True)
 
 
-def test_a_key_comes_back_with_the_registry_and_works(host, token, database_url, tmp_path):
+def test_a_key_comes_back_with_the_registry_and_works(host, token, registry_url, tmp_path):
     (kid,) = make(host)
-    saved = Saved(database_url, tmp_path)
+    saved = Saved(registry_url, tmp_path)
     host.keyring.creation.destroy(OWNER, str(kid))
     with pytest.raises(KeyNotFound):
         host.keyring.creation.destroy(OWNER, str(kid))
@@ -53,9 +53,9 @@ def test_a_key_comes_back_with_the_registry_and_works(host, token, database_url,
 
 
 def test_what_was_made_after_the_backup_is_gone_and_leaves_nothing(
-    host, token, database_url, tmp_path
+    host, token, registry_url, tmp_path
 ):
-    saved = Saved(database_url, tmp_path)
+    saved = Saved(registry_url, tmp_path)
     make(host)
     saved.restore(token)
     found = host.keyring.recovery.reconcile(dry_run=True)
@@ -63,9 +63,9 @@ def test_what_was_made_after_the_backup_is_gone_and_leaves_nothing(
     assert host.registry.specs() == {}
 
 
-def test_a_key_that_has_another_owner_since_is_sealed_anew(host, token, database_url, tmp_path):
+def test_a_key_that_has_another_owner_since_is_sealed_anew(host, token, registry_url, tmp_path):
     (kid,) = make(host)
-    saved = Saved(database_url, tmp_path)
+    saved = Saved(registry_url, tmp_path)
     saved.log(endpoint="keys.change", kid=str(kid), owner="token:bob")
     with pytest.raises(BackupError, match="has another owner since"):
         saved.restore(None)

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from app.keys import budget as budget_module
 from app.keys.budget import MOST_ENCRYPTIONS, WARNING_AT, EncryptionBudget
-from app.registry import Key, Origin, Registry, Residency, State, migrate
+from app.registry import Key, Origin, Registry, Residency, State
 from app.registry.tables import keys
 from app.service import service_of
 from hsm import CryptoFailure, KeyNotFound, KeySpec
@@ -20,9 +20,8 @@ DIRECT = {"alg": "dir", "enc": "A128GCM", "data": ""}
 
 
 @pytest.fixture
-def registry(database_url: str) -> Iterator[Registry]:
-    migrate(database_url)
-    registry = Registry(database_url, host="host")
+def registry(registry_url: str) -> Iterator[Registry]:
+    registry = Registry(registry_url, host="host")
     yield registry
     registry._database.engine.dispose()
 

@@ -22,7 +22,7 @@ from app.keys.catalogue import Catalogue
 from app.keys.janitor import Janitor
 from app.keys.keyring import Keyring
 from app.operator.cli.service import opened
-from app.registry import LASTING, Publication, Registry, State, migrate
+from app.registry import LASTING, Publication, Registry, State
 from app.registry.tables import keys
 from app.rights import Principal, Role
 from app.schemas.keys import KeyRequest
@@ -89,10 +89,9 @@ class Host:
 
 
 @pytest.fixture
-def host(database_url: str, token: Hsm, tmp_path: Path) -> Iterator[Host]:
+def host(registry_url: str, token: Hsm, tmp_path: Path) -> Iterator[Host]:
     """One whose keys are on the token no longer than the test."""
-    migrate(database_url)
-    host = Host.of(database_url, token, tmp_path)
+    host = Host.of(registry_url, token, tmp_path)
     yield host
     for kid, spec in host.registry.specs().items():
         token.destroy(KeyRef(kid=kid, spec=spec))
@@ -231,12 +230,12 @@ def test_while_the_token_is_away_a_key_is_deleted_and_none_destroyed(host, monke
 # --- Several ---
 
 
-def test_of_workers_and_hosts_one_destroys_each_key(host, database_url, token, tmp_path):
+def test_of_workers_and_hosts_one_destroys_each_key(host, registry_url, token, tmp_path):
     (tmp_path / "other").mkdir()
     workers = [
         host,
-        Host.of(database_url, token, tmp_path),
-        Host.of(database_url, token, tmp_path / "other", "other"),
+        Host.of(registry_url, token, tmp_path),
+        Host.of(registry_url, token, tmp_path / "other", "other"),
     ]
     kids = {host.deleted(ago=timedelta(seconds=1)) for _ in range(12)}
     together = threading.Barrier(len(workers))
@@ -284,13 +283,13 @@ def die_over_a_destruction(step: str, url: str, state_dir: str) -> None:
     host.janitor.settle()
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("registry_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("step", STEPS)
 def test_what_a_killed_worker_leaves_another_one_ends(
-    step, host, database_url, environment, tmp_path, monkeypatch
+    step, host, registry_url, environment, tmp_path, monkeypatch
 ):
     kid = host.deleted(ago=timedelta(seconds=1), alias="mine")
-    dies(environment, die_over_a_destruction, step, database_url, str(tmp_path))
+    dies(environment, die_over_a_destruction, step, registry_url, str(tmp_path))
     assert kid in host.registry.specs()
     for ask in (host.catalogue.restore, host.catalogue.read, host.keyring.creation.destroy):
         for name in (str(kid), "mine"):

@@ -26,7 +26,7 @@ from app.keys.sets.catalogue import KeySetCatalogue
 from app.kid import KeySetName
 from app.observability.metrics import TRANSITIONS
 from app.operator.cli.service import opened
-from app.registry import KeySet, Publication, Registry, State, VersionState, migrate
+from app.registry import KeySet, Publication, Registry, State, VersionState
 from app.registry.keysets.steps import Steps
 from app.registry.tables import keysets, versions
 from app.rights import Principal, Role
@@ -148,17 +148,16 @@ def past() -> datetime:
 
 
 @pytest.fixture
-def host(database_url: str, token: Hsm, tmp_path: Path) -> Iterator[Host]:
+def host(registry_url: str, token: Hsm, tmp_path: Path) -> Iterator[Host]:
     """One whose keys are on the token no longer than the test."""
-    migrate(database_url)
-    host = Host.of(database_url, token, tmp_path)
+    host = Host.of(registry_url, token, tmp_path)
     yield host
     for kid, spec in host.registry.specs().items():
         token.destroy(KeyRef(kid=kid, spec=spec))
     host.registry._database.engine.dispose()
 
 
-sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+sqlite = pytest.mark.parametrize("registry_url", ["sqlite"], indirect=True)
 
 
 def test_the_life_of_a_version(host):
@@ -279,9 +278,9 @@ def test_a_key_that_has_encrypted_often_has_its_set_rotate(host):
 
 
 def test_a_set_does_not_rotate_while_there_is_no_room_for_its_next_version(
-    host, database_url, token, tmp_path
+    host, registry_url, token, tmp_path
 ):
-    one = Host.of(database_url, token, tmp_path, publication=Publication(most=1))
+    one = Host.of(registry_url, token, tmp_path, publication=Publication(most=1))
     one.make()
     one.published()
     assert (one.states, one.transitions) == (["current"], [])
@@ -507,12 +506,12 @@ def test_each_transition_is_counted_and_the_days_to_the_next_are_known(host):
 # --- Several ---
 
 
-def test_of_workers_and_hosts_one_makes_each_step(host, database_url, token, tmp_path):
+def test_of_workers_and_hosts_one_makes_each_step(host, registry_url, token, tmp_path):
     (tmp_path / "other").mkdir()
     hosts = [
         host,
-        Host.of(database_url, token, tmp_path),
-        Host.of(database_url, token, tmp_path / "other", "other"),
+        Host.of(registry_url, token, tmp_path),
+        Host.of(registry_url, token, tmp_path / "other", "other"),
     ]
     host.make()
     together = threading.Barrier(len(hosts))
@@ -558,11 +557,11 @@ def die_over_a_rotation(step: str, url: str, state_dir: str) -> None:
 @sqlite
 @pytest.mark.parametrize("step", STEPS)
 def test_what_a_killed_worker_leaves_another_one_goes_on_with(
-    step, host, database_url, environment, tmp_path, monkeypatch
+    step, host, registry_url, environment, tmp_path, monkeypatch
 ):
     host.make()
     host.move(due_at=past())
-    dies(environment, die_over_a_rotation, step, database_url, str(tmp_path))
+    dies(environment, die_over_a_rotation, step, registry_url, str(tmp_path))
     keyset = host.settle()
     assert host.states == ["current", "next"]
     assert keyset.rotates_at >= keyset.versions[1].published_at + POLICY["publish_ahead"]

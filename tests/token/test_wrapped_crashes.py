@@ -18,7 +18,7 @@ from app.config import Config
 from app.keys import recovery
 from app.keys.phases.two_phases import TwoPhases
 from app.operator.cli.service import opened
-from app.registry import Registry, State, migrate
+from app.registry import Registry, State
 from app.registry.postponed import Postponed
 from app.registry.rows import additions
 from app.schemas.keys import CreateKeyRequest
@@ -39,11 +39,10 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 
 
 @pytest.fixture
-def host(database_url: str, token: Hsm, tmp_path: Path, monkeypatch: Any) -> Iterator[Host]:
+def host(registry_url: str, token: Hsm, tmp_path: Path, monkeypatch: Any) -> Iterator[Host]:
     """A service on a registry of its own, with wrapping keys that are quickly made."""
     monkeypatch.setattr("hsm.importing.wrapped_imports._BITS", 2048)
-    migrate(database_url)
-    host = Host.of(database_url, token, tmp_path)
+    host = Host.of(registry_url, token, tmp_path)
     yield host
     for kid, spec in host.registry.specs().items():
         token.destroy(KeyRef(kid=kid, spec=spec))
@@ -194,11 +193,11 @@ def die(step: str, url: str, state_dir: str, body: Mapping[str, Any] | None) -> 
 
 
 @pytest.fixture
-def dies(environment: Mapping[str, str], database_url: str, tmp_path: Path) -> Any:
+def dies(environment: Mapping[str, str], registry_url: str, tmp_path: Path) -> Any:
     """What has another worker of the host die."""
 
     def dies(step: str, body: Mapping[str, Any] | None = None) -> None:
-        drivers.dies(environment, die, step, database_url, str(tmp_path), body)
+        drivers.dies(environment, die, step, registry_url, str(tmp_path), body)
 
     return dies
 
@@ -210,7 +209,7 @@ def settle(host: Host, monkeypatch: Any) -> None:
 
 
 kills = pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.long)])
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_sqlite = pytest.mark.parametrize("registry_url", ["sqlite"], indirect=True)
 
 
 @on_sqlite

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from app.config import Config
 from app.errors import RegistryUnavailable
 from app.operator.cli.service import opened
-from app.registry import Registry, State, migrate
+from app.registry import Registry, State
 from app.registry.rows import additions
 from app.schemas.keys import KeyRequest
 from hsm import Hsm, HsmError, KeySpec, Storage, TokenUnavailable
@@ -30,17 +30,16 @@ GENERAL_ERROR, DEVICE_REMOVED = 0x05, 0x32
 
 
 @pytest.fixture
-def host(database_url: str, token: Hsm, tmp_path: Path) -> Iterator[Host]:
+def host(registry_url: str, token: Hsm, tmp_path: Path) -> Iterator[Host]:
     """A service on a registry of its own; nothing is unwrapped yet."""
-    migrate(database_url)
     token.keeping.forget(token.keeping.held())
-    host = Host.of(database_url, token, tmp_path)
+    host = Host.of(registry_url, token, tmp_path)
     yield host
     token.keeping.forget(list(host.registry.specs()))
     host.registry._database.engine.dispose()
 
 
-on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_sqlite = pytest.mark.parametrize("registry_url", ["sqlite"], indirect=True)
 
 
 def make(host: Host, count: int | None = None) -> list[UUID]:
@@ -188,11 +187,11 @@ def die(step: str, url: str, state_dir: str) -> None:
 
 
 @pytest.fixture
-def dies(environment: Mapping[str, str], database_url: str, tmp_path: Path) -> Any:
+def dies(environment: Mapping[str, str], registry_url: str, tmp_path: Path) -> Any:
     """What has another worker of the host die."""
 
     def dies(step: str) -> None:
-        drivers.dies(environment, die, step, database_url, str(tmp_path))
+        drivers.dies(environment, die, step, registry_url, str(tmp_path))
 
     return dies
 

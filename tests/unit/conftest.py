@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.registry import Registry, migrate
+from app.registry import Registry
 
 
 @pytest.fixture
-def registry(database_url: str) -> Iterator[Registry]:
+def registry(registry_url: str) -> Iterator[Registry]:
     """One on each database, with the newest schema."""
-    migrate(database_url)
-    registry = Registry(database_url, host="host")
+    registry = Registry(registry_url, host="host")
     yield registry
     registry._database.engine.dispose()

@@ -46,11 +46,10 @@ def owner_of(registry: Registry, token: Token) -> TokenOwner:
 
 
 @pytest.fixture
-def make(database_url, tmp_path) -> Iterator[Callable[[Token], Registry]]:
+def make(registry_url, tmp_path) -> Iterator[Callable[[Token], Registry]]:
     made = []
 
-    def make_with(token: Token, url: str = database_url) -> Registry:
-        migrate(url)
+    def make_with(token: Token, url: str = registry_url) -> Registry:
         registry = Registry(url, host="host")
         registry.guard(owner_of(registry, token).require)
         made.append(registry)
@@ -98,9 +97,8 @@ def test_a_registry_that_never_had_a_key_is_not_that_of_a_token_with_keys(make):
     assert token.owner == ""
 
 
-def test_the_first_key_may_be_made_while_a_second_worker_starts(make, database_url):
-    migrate(database_url)
-    other = Registry(database_url, host="host")
+def test_the_first_key_may_be_made_while_a_second_worker_starts(make, registry_url):
+    other = Registry(registry_url, host="host")
 
     @dataclass
     class Busy(Token):
@@ -112,9 +110,8 @@ def test_the_first_key_may_be_made_while_a_second_worker_starts(make, database_u
     other._database.engine.dispose()
 
 
-def test_a_registry_with_keys_is_that_of_a_token_that_was_never_asked(make, database_url):
-    migrate(database_url)
-    before = Registry(database_url, host="host")
+def test_a_registry_with_keys_is_that_of_a_token_that_was_never_asked(make, registry_url):
+    before = Registry(registry_url, host="host")
     before.insert(PAIR)
     before._database.engine.dispose()
     token = Token(keys={PAIR.kid: None})
@@ -151,6 +148,7 @@ def test_a_token_that_keeps_no_such_object_is_believed(make):
 
 def test_another_file_in_the_place_of_the_registry_is_refused(make, tmp_path):
     url = f"sqlite:///{tmp_path / 'here.db'}"
+    migrate(url)
     registry = make(Token(), url)
     assert cause_of(registry) is None
     other = tmp_path / "other.db"

@@ -318,7 +318,7 @@ def test_a_read_begins_nothing_that_has_to_be_ended(registry):
         assert not (raw.in_transaction if is_sqlite else raw.info.transaction_status)
 
 
-def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, database_url, caplog):
+def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, registry_url, caplog):
     pairs = [replace(PAIR, kid=uuid4(), kid_public=uuid4()) for _ in range(5)]
     publication = Publication(most=10)
     for pair in pairs:
@@ -336,7 +336,7 @@ def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, database_url
     published = registry.tags.published(publication)
     assert {key.kid for key in published} == {pair.kid for pair in good}
     assert registry.specs().keys() == {pair.kid for pair in pairs}
-    with transfer.snapshot(database_url) as (_, rows):
+    with transfer.snapshot(registry_url) as (_, rows):
         saved = {row["kid"] for table, row in rows if table == "keys"}
     assert saved == {str(pair.kid) for pair in good}
     assert f"a row of keys cannot be read: {bad.kid}" in caplog.text
@@ -362,14 +362,14 @@ def test_an_api_token_that_cannot_be_read_is_neither_known_nor_unknown(tmp_path,
     assert other.principal == "token:a"
 
 
-def test_a_backup_has_every_row_of_tables_of_several_batches(registry, database_url, monkeypatch):
+def test_a_backup_has_every_row_of_tables_of_several_batches(registry, registry_url, monkeypatch):
     monkeypatch.setattr(transfer, "_BATCH", 2)
     registry.insert(SECRET)
     granted = {(f"token:{name}", right) for name in "abc" for right in ("mac", "read")}
     for principal, operation in granted:
         operations = [*registry.grants.of(SECRET.kid).get(principal, []), operation]
         registry.grants.put(SECRET.kid, principal, operations)
-    with transfer.snapshot(database_url) as (_, rows):
+    with transfer.snapshot(registry_url) as (_, rows):
         saved = [row for table, row in rows if table == "grants"]
     assert len(saved) == len(granted)
     assert {(row["principal"], row["operation"]) for row in saved} == granted
@@ -458,9 +458,8 @@ def cause_of(act: Callable[[], object]) -> RegistryCause:
     return caught.value.cause
 
 
-def test_an_older_schema_is_told(database_url):
-    registry = Registry(database_url, host="host")
-    migrate(database_url)
+def test_an_older_schema_is_told(registry_url):
+    registry = Registry(registry_url, host="host")
     registry.check()
     with registry._database.writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))

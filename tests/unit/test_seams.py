@@ -37,7 +37,7 @@ from werkzeug.sansio import request as sansio_request
 from werkzeug.sansio import response as sansio_response
 
 from app.observability.multiprocess import Buffer, observe_all
-from app.registry import Registry, migrate
+from app.registry import Registry
 from app.registry.databases.queries import FIND
 from app.server.intake import Intake
 from app.server.refusals import write_error
@@ -270,9 +270,8 @@ def test_prometheus_asks_of_a_value_what_ours_has(counted):
 # --- SQLAlchemy: app/registry/databases/lookup.py ---
 
 
-def test_sqlalchemy_reads_a_row_as_our_lookup_does(database_url):
-    migrate(database_url)
-    registry = Registry(database_url, host="host")
+def test_sqlalchemy_reads_a_row_as_our_lookup_does(registry_url):
+    registry = Registry(registry_url, host="host")
     registry.insert(PAIR)
     with registry._database.reading() as connection:
         theirs = connection.execute(FIND, {"kid": str(PAIR.kid)}).one()

@@ -140,14 +140,14 @@ def test_keys_of_before_the_migration_are_counted(database_url):
     before._database.engine.dispose()
 
 
-def test_a_registry_that_is_put_back_is_counted_anew(registry, database_url):
+def test_a_registry_that_is_put_back_is_counted_anew(registry, registry_url):
     new(registry)
     new(registry, KEPT)
-    with transfer.snapshot(database_url) as (_, rows):
+    with transfer.snapshot(registry_url) as (_, rows):
         saved = list(rows)
     assert {table for table, _ in saved} == {"keys"}
     new(registry, state=State.PENDING)
-    transfer.replace_all(database_url, saved)
+    transfer.replace_all(registry_url, saved)
     assert is_right(registry, 2)
 
 

@@ -23,17 +23,16 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def registry(database_url: str) -> Iterator[Registry]:
-    migrate(database_url)
-    registry = Registry(database_url, host="host")
+def registry(registry_url: str) -> Iterator[Registry]:
+    registry = Registry(registry_url, host="host")
     yield registry
     registry._database.engine.dispose()
 
 
 @pytest.fixture
-def other(registry: Registry, database_url: str) -> Iterator[Registry]:
+def other(registry: Registry, registry_url: str) -> Iterator[Registry]:
     """The registry as another worker has it, on whatever host."""
-    other = Registry(database_url, host="other")
+    other = Registry(registry_url, host="other")
     yield other
     other._database.engine.dispose()
 
