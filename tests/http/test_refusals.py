@@ -137,16 +137,16 @@ class Keys(dict[str, Any]):
 
 
 @pytest.fixture(scope="module")
-def valid(live: Api, lacks: frozenset[str]) -> Valid:
-    keys = Keys({name: live.create(**KEYS[name]) for name in KEYS.keys() - lacks})
-    assert live.delete(keys["destroyed"]["kid"]).status == 204
+def valid(local: Api, lacks: frozenset[str]) -> Valid:
+    keys = Keys({name: local.create(**KEYS[name]) for name in KEYS.keys() - lacks})
+    assert local.delete(keys["destroyed"]["kid"]).status == 204
     kids = {name: key["kid"] for name, key in keys.items()}
     data = b64u("data")
     encrypt = {"kid": kids["A256GCM"], "alg": "dir", "enc": "A256GCM", "data": data, "aad": data}
     encrypt_oaep = encrypt | {"kid": kids["RSA-OAEP"], "alg": "RSA-OAEP"}
     sign = {"kid": kids["ES256"], "alg": "ES256", "data": data}
     mac = {"kid": kids["HS256"], "alg": "HS256", "data": data}
-    jwe_oaep = live.ok("/encrypt", encrypt_oaep)
+    jwe_oaep = local.ok("/encrypt", encrypt_oaep)
     return Valid(
         keys=keys,
         bodies={
@@ -158,12 +158,12 @@ def valid(live: Api, lacks: frozenset[str]) -> Valid:
             "unwrap": {name: jwe_oaep[name] for name in ("protected", "encrypted_key")},
             "encrypt": encrypt,
             "encrypt OAEP": encrypt_oaep,
-            "decrypt": live.ok("/encrypt", encrypt),
+            "decrypt": local.ok("/encrypt", encrypt),
             "decrypt OAEP": jwe_oaep,
             "sign": sign,
-            "verify": live.ok("/sign", sign) | {"data": data},
+            "verify": local.ok("/sign", sign) | {"data": data},
             "mac": mac,
-            "mac verify": mac | {"mac": live.ok("/mac", mac)["mac"]},
+            "mac verify": mac | {"mac": local.ok("/mac", mac)["mac"]},
         },
     )
 
@@ -653,8 +653,8 @@ REFUSALS = {f"{case[0]}: {case[1]}": case for source in SOURCES for case in sour
 
 
 @pytest.mark.parametrize("endpoint", PATHS)
-def test_the_unchanged_body_is_accepted(live: Api, valid: Valid, endpoint: str) -> None:
-    live.ok(PATHS[endpoint], valid.changed(endpoint, {}))
+def test_the_unchanged_body_is_accepted(local: Api, valid: Valid, endpoint: str) -> None:
+    local.ok(PATHS[endpoint], valid.changed(endpoint, {}))
 
 
 @pytest.mark.parametrize(
@@ -663,7 +663,7 @@ def test_the_unchanged_body_is_accepted(live: Api, valid: Valid, endpoint: str) 
     ids=REFUSALS,
 )
 def test_a_wrong_request_is_refused(  # noqa: PLR0913, PLR0917  # the columns of the table
-    live: Api,
+    local: Api,
     valid: Valid,
     endpoint: str,
     change: Change,
@@ -671,7 +671,7 @@ def test_a_wrong_request_is_refused(  # noqa: PLR0913, PLR0917  # the columns of
     description: str | None,
 ) -> None:
     body = valid.changed(endpoint, change)
-    answer = live.post(PATHS[endpoint], body)
+    answer = local.post(PATHS[endpoint], body)
     if answer.refusal != refusal:
         require_offered(answer, body)
     assert answer.refusal == refusal
@@ -689,8 +689,8 @@ def test_the_table_has_no_case_twice() -> None:
     ("endpoint", "name"),
     [(endpoint, name) for endpoint, names in REQUIRED.items() for name in names],
 )
-def test_a_missing_member_is_named(live: Api, valid: Valid, endpoint: str, name: str) -> None:
-    answer = live.post(PATHS[endpoint], valid.changed(endpoint, {name: GONE}))
+def test_a_missing_member_is_named(local: Api, valid: Valid, endpoint: str, name: str) -> None:
+    answer = local.post(PATHS[endpoint], valid.changed(endpoint, {name: GONE}))
     assert f"'{name}'" in answer.body["description"]
 
 
@@ -699,32 +699,32 @@ def test_a_missing_member_is_named(live: Api, valid: Valid, endpoint: str, name:
     [(endpoint, name) for endpoint, names in HEADER_MEMBERS.items() for name in names],
 )
 def test_a_missing_header_member_is_named(
-    live: Api, valid: Valid, endpoint: str, name: str
+    local: Api, valid: Valid, endpoint: str, name: str
 ) -> None:
-    answer = live.post(PATHS[endpoint], valid.changed(endpoint, {"protected": Head({name: GONE})}))
+    answer = local.post(PATHS[endpoint], valid.changed(endpoint, {"protected": Head({name: GONE})}))
     assert answer.refusal == BAD_REQUEST
     assert f"'{name}'" in answer.body["description"]
 
 
 @pytest.mark.parametrize("name", ["n", "e", "p", "q", "dp", "dq", "qi"])
-def test_a_missing_rsa_member_is_named(live: Api, valid: Valid, name: str) -> None:
-    answer = live.post("/keys", valid.changed("import RSA", {name: GONE}))
+def test_a_missing_rsa_member_is_named(local: Api, valid: Valid, name: str) -> None:
+    answer = local.post("/keys", valid.changed("import RSA", {name: GONE}))
     assert answer.refusal == BAD_REQUEST
     assert f"'{name}'" in answer.body["description"]
 
 
 @every_odd_kid
-def test_an_odd_kid_cannot_be_deleted(live: Api, valid: Valid, kid: Any) -> None:
+def test_an_odd_kid_cannot_be_deleted(local: Api, valid: Valid, kid: Any) -> None:
     kid = valid.changed("sign", {"kid": kid})["kid"]
-    answer = live.delete(quote(kid, safe=""))
+    answer = local.delete(quote(kid, safe=""))
     assert answer.refusal == NOT_FOUND
     is_path = not kid or "/" in kid  # then it is none of a key
     assert answer.body["description"] == ("No such path" if is_path else "Key not found")
 
 
-def test_all_failed_decryptions_answer_the_same_bytes(live: Api, valid: Valid) -> None:
+def test_all_failed_decryptions_answer_the_same_bytes(local: Api, valid: Valid) -> None:
     contents = {
-        live.post(PATHS[endpoint], valid.changed(endpoint, change)).content
+        local.post(PATHS[endpoint], valid.changed(endpoint, change)).content
         for endpoint, _, change, refusal, _ in failed_decryptions()
         if refusal == DECRYPTION_FAILED
     }
@@ -827,9 +827,9 @@ ACCEPTED: Mapping[str, tuple[str, Change, Mapping[str, Any]]] = {
     ("endpoint", "change", "expected"), list(ACCEPTED.values()), ids=list(ACCEPTED)
 )
 def test_an_unusual_request_is_accepted(
-    live: Api, valid: Valid, endpoint: str, change: Change, expected: Mapping[str, Any]
+    local: Api, valid: Valid, endpoint: str, change: Change, expected: Mapping[str, Any]
 ) -> None:
-    body = live.ok(PATHS[endpoint], valid.changed(endpoint, change))
+    body = local.ok(PATHS[endpoint], valid.changed(endpoint, change))
     assert expected.items() <= body.items()
 
 
@@ -840,38 +840,38 @@ def test_an_unusual_request_is_accepted(
     ids=["empty data", "empty aad", "no aad", "null aad"],
 )
 def test_what_is_empty_or_absent_survives_encryption(
-    live: Api, valid: Valid, endpoint: str, change: Change
+    local: Api, valid: Valid, endpoint: str, change: Change
 ) -> None:
     body = valid.changed(endpoint, change)
-    jwe = live.ok("/encrypt", body)
+    jwe = local.ok("/encrypt", body)
     assert jwe.get("aad") == body.get("aad")
-    assert live.ok("/decrypt", jwe)["data"] == body["data"]
+    assert local.ok("/decrypt", jwe)["data"] == body["data"]
 
 
-def test_an_empty_aad_is_not_an_absent_one(live: Api, valid: Valid) -> None:
-    with_empty = live.ok("/encrypt", valid.changed("encrypt", {"aad": ""}))
-    without = live.ok("/encrypt", valid.changed("encrypt", {"aad": GONE}))
+def test_an_empty_aad_is_not_an_absent_one(local: Api, valid: Valid) -> None:
+    with_empty = local.ok("/encrypt", valid.changed("encrypt", {"aad": ""}))
+    without = local.ok("/encrypt", valid.changed("encrypt", {"aad": GONE}))
     del with_empty["aad"]
-    assert live.post("/decrypt", with_empty).refusal == DECRYPTION_FAILED
-    assert live.post("/decrypt", without | {"aad": ""}).refusal == DECRYPTION_FAILED
+    assert local.post("/decrypt", with_empty).refusal == DECRYPTION_FAILED
+    assert local.post("/decrypt", without | {"aad": ""}).refusal == DECRYPTION_FAILED
 
 
-def test_empty_data_is_signed_and_authenticated(live: Api, valid: Valid) -> None:
-    jws = live.ok("/sign", valid.changed("sign", {"data": ""}))
-    assert live.ok("/verify", jws | {"data": ""})["valid"] is True
+def test_empty_data_is_signed_and_authenticated(local: Api, valid: Valid) -> None:
+    jws = local.ok("/sign", valid.changed("sign", {"data": ""}))
+    assert local.ok("/verify", jws | {"data": ""})["valid"] is True
     body = valid.changed("mac", {"data": ""})
-    assert live.ok("/mac", body | {"mac": live.ok("/mac", body)["mac"]})["valid"] is True
+    assert local.ok("/mac", body | {"mac": local.ok("/mac", body)["mac"]})["valid"] is True
 
 
-def test_a_key_is_decrypted_with_through_its_public_kid(live: Api, valid: Valid) -> None:
+def test_a_key_is_decrypted_with_through_its_public_kid(local: Api, valid: Valid) -> None:
     protected = Head(kid=Kid("RSA-OAEP", "kid_public"))
-    answer = live.post("/decrypt", valid.changed("decrypt OAEP", {"protected": protected}))
+    answer = local.post("/decrypt", valid.changed("decrypt OAEP", {"protected": protected}))
     # The kid is found; that the changed header no longer fits the tag is another matter.
     assert answer.refusal == DECRYPTION_FAILED
 
 
-def test_an_unwrapped_key_has_no_public_kid(live: Api, valid: Valid) -> None:
-    assert set(live.ok("/keys/unwrap", valid.changed("unwrap", {}))) == {
+def test_an_unwrapped_key_has_no_public_kid(local: Api, valid: Valid) -> None:
+    assert set(local.ok("/keys/unwrap", valid.changed("unwrap", {}))) == {
         "kid",
         "kty",
         "alg",
@@ -880,16 +880,16 @@ def test_an_unwrapped_key_has_no_public_kid(live: Api, valid: Valid) -> None:
 
 
 @pytest.mark.parametrize("named", ["kid", "kid_public"])
-def test_deletion_by_either_kid_deletes_both(live: Api, named: str) -> None:
-    key = live.create(kty="EC", crv="P-256", alg="ES256")
-    jws = live.ok("/sign", {"kid": key["kid"], "alg": "ES256", "data": ""})
-    assert live.delete(key[named]).status == 204
+def test_deletion_by_either_kid_deletes_both(local: Api, named: str) -> None:
+    key = local.create(kty="EC", crv="P-256", alg="ES256")
+    jws = local.ok("/sign", {"kid": key["kid"], "alg": "ES256", "data": ""})
+    assert local.delete(key[named]).status == 204
     for kid in (key["kid"], key["kid_public"]):
-        assert live.delete(kid).refusal == NOT_FOUND
-        assert live.post("/sign", {"kid": kid, "alg": "ES256", "data": ""}).refusal == NOT_FOUND
-    assert live.post("/verify", jws | {"data": ""}).refusal == NOT_FOUND
+        assert local.delete(kid).refusal == NOT_FOUND
+        assert local.post("/sign", {"kid": kid, "alg": "ES256", "data": ""}).refusal == NOT_FOUND
+    assert local.post("/verify", jws | {"data": ""}).refusal == NOT_FOUND
 
 
-def test_deletion_answers_no_content(live: Api) -> None:
-    answer = live.delete(live.create(kty="oct", alg="HS256")["kid"])
+def test_deletion_answers_no_content(local: Api) -> None:
+    answer = local.delete(local.create(kty="oct", alg="HS256")["kid"])
     assert (answer.status, answer.content) == (204, b"")
