@@ -30,8 +30,10 @@ from app.service import service_of
 from hsm import Hsm, Phase
 from hsm.cryptoki import pin_latch
 from hsm.examination import examination
+from hsm.importing import wrapped_imports
 from hsm.life import connection
 from hsm.life.proof_cache import ProofCache
+from hsm.storage import transfer
 from tests.shared.waiting import PATIENCE_SECONDS, until
 
 MOST_BYTES = 2**20
@@ -50,6 +52,7 @@ IMPORTED = (
     "sqlalchemy.dialects.sqlite",
 )
 _RATE_SECONDS = 0.02  # that there is a rate is the claim, and not how good it is
+_WRAPPING_BITS = 2048  # and that keys come in wrapped; a pair of 3072 bits takes thrice as long
 PROGRAMS = {
     "gunicorn": ("gunicorn.app.wsgiapp", "run"),
     "jose-hsm": ("app.operator.cli", "main"),
@@ -117,6 +120,8 @@ def become(
         believe(proofs, environment.get("JOSE_HSM_PKCS11_MODULE"))
         _replace(pin_latch, "_hash", _quick_hash)
         _replace(doctor, "_RATE_SECONDS", _RATE_SECONDS)
+        _replace(transfer, "BITS", _WRAPPING_BITS)
+        _replace(wrapped_imports, "_BITS", _WRAPPING_BITS)
     sys.argv = [program, *arguments]
     module, function = PROGRAMS[program]
     status = 1
