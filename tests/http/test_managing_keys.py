@@ -243,7 +243,7 @@ LISTS = {
 
 
 # PostgreSQL reads a small table as a whole, and rightly.
-COUNTS = {"sqlite": (400, 8000), "postgresql": (2000, 8000)}
+COUNTS = {"sqlite": (400, 4000), "postgresql": (2000, 8000)}
 AT_ONCE = 1000  # between two turns of the janitor
 
 

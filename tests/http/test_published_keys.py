@@ -3,7 +3,9 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -82,34 +84,45 @@ def by_jwcrypto(url: str, signed: Sequence[str]) -> Payloads:
     return [payload(compact) for compact in signed]
 
 
-def by_jose(url: str, signed: Sequence[str]) -> Payloads:
-    done = subprocess.run(
-        ["node", ROOT / "tests" / "node" / "verify.js", url],
-        input="".join(f"{compact}\n" for compact in signed),
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND.seconds,
-    )
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert all(line.get("refused") in REFUSALS for line in told if "payload" not in line), told
-    return [unb64u(line["payload"]) if "payload" in line else None for line in told]
+def by_jose(node: "subprocess.Popen[str]", url: str, signed: Sequence[str]) -> Payloads:
+    assert node.stdin
+    assert node.stdout
+    print(json.dumps({"url": url, "signed": signed}), file=node.stdin, flush=True)
+    limit = threading.Timer(COMMAND.seconds, node.kill)
+    limit.start()
+    told = json.loads(node.stdout.readline())
+    limit.cancel()
+    assert all(one.get("refused") in REFUSALS for one in told if "payload" not in one), told
+    return [unb64u(one["payload"]) if "payload" in one else None for one in told]
 
 
 REFUSALS = {"ERR_JWKS_NO_MATCHING_KEY", "ERR_JWS_SIGNATURE_VERIFICATION_FAILED"}
 LIBRARIES: Mapping[str, Callable[[str, Sequence[str]], Payloads]] = {
     "joserfc": by_joserfc,
     "jwcrypto": by_jwcrypto,
-    "jose": by_jose,
 }
 
 
-@pytest.fixture(params=LIBRARIES)
+@pytest.fixture(scope="module")
+def node() -> Iterator["subprocess.Popen[str]"]:
+    """A process that verifies in jose: most of what one costs is its start."""
+    if shutil.which("node") is None:
+        pytest.skip("Node.js is not installed")
+    command = ["node", ROOT / "tests" / "node" / "verify.js"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture(params=[*LIBRARIES, "jose"])
 def verified(request: Any, callers: Callers) -> Callable[[Sequence[str]], Payloads]:
     """Verify with what the live service publishes now, in each library."""
-    if request.param == "jose" and shutil.which("node") is None:
-        pytest.skip("Node.js is not installed")
-    library = LIBRARIES[request.param]
+    if request.param in LIBRARIES:
+        library = LIBRARIES[request.param]
+    else:
+        library = partial(by_jose, request.getfixturevalue("node"))
     return lambda signed: library(callers.url + PATH, signed)
 
 

@@ -1,15 +1,22 @@
-// Verify JWSs with the keys at a URL: node verify.js URL, one compact JWS a line on stdin.
-// Prints for each its payload in base64url, or why there is none, as a line of JSON.
+// Verify JWSs with the keys at a URL: node verify.js, {"url", "signed"} a line of JSON on stdin.
+// Prints for each line what came of each compact JWS, as a line of JSON: its payload in base64url,
+// or why there is none.
 import { createInterface } from "node:readline";
 import { base64url, compactVerify, createRemoteJWKSet } from "jose";
 
-const keys = createRemoteJWKSet(new URL(process.argv[2]));
-
-for await (const jws of createInterface({ input: process.stdin })) {
+async function verify(jws, keys) {
   try {
     const { payload } = await compactVerify(jws, keys);
-    console.log(JSON.stringify({ payload: base64url.encode(payload) }));
+    return { payload: base64url.encode(payload) };
   } catch (error) {
-    console.log(JSON.stringify({ refused: error.code ?? String(error) }));
+    return { refused: error.code ?? String(error) };
   }
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { url, signed } = JSON.parse(line);
+  const keys = createRemoteJWKSet(new URL(url));
+  const told = [];
+  for (const jws of signed) told.push(await verify(jws, keys));
+  console.log(JSON.stringify(told));
 }
