@@ -108,7 +108,7 @@ def node() -> Iterator["subprocess.Popen[str]"]:
     """A process that verifies in jose: most of what one costs is its start."""
     if shutil.which("node") is None:
         pytest.skip("Node.js is not installed")
-    command = ["node", ROOT / "tests" / "node" / "verify.js"]
+    command = ["node", str(ROOT / "tests" / "node" / "verify.js")]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
