@@ -16,6 +16,7 @@ from tests.services.test_nginx import NGINX, nginx
 from tests.shared.documents import DOCUMENTS
 from tests.shared.forks import server
 from tests.shared.issuer import BAD, Issuer
+from tests.shared.typed import searched
 from tests.shared.waiting import COMMAND
 
 WAYS = {
@@ -39,8 +40,8 @@ def shell(script: str, **environment: str) -> "subprocess.CompletedProcess[str]"
 
 def exported(block: str, directory: Path, **more: str) -> dict[str, str]:
     """Run ``block`` in ``directory``; return the settings that it exports."""
-    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
-    done = shell(f"cd {directory}\n{block}\nenv -0", **more, PATH=path)
+    with searched() as path:
+        done = shell(f"cd {directory}\n{block}\nenv -0", **more, PATH=path)
     assert done.returncode == 0, done
     variables = dict(line.split("=", 1) for line in done.stdout.split("\0") if "=" in line)
     return {name: variables[name] for name in variables if name.startswith("JOSE_HSM_")}
@@ -52,9 +53,8 @@ def authenticating(
 ) -> Iterator[Callable[[], str]]:
     """Serve with the settings that the section ``way`` exports; give what its callers then see."""
     settings, calls = WAYS[way]
-    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
     given = exported(settings, directory, **more)
-    with serve(state | given, workers=1) as url:
+    with serve(state | given, workers=1) as url, searched() as path:
         script = re.sub(r"^API=.*$", "", calls, flags=re.MULTILINE)
         scheme = "https" if "JOSE_HSM_TLS_KEY" in given else "http"
         api = url.replace("http:", f"{scheme}:") + "/v1/crypto"

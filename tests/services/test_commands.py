@@ -13,10 +13,10 @@ import pytest
 from app.audit import verify
 from app.config import Config
 from app.registry import Registry
-from scripts.throwaway import ROOT
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS, token_for
 from tests.shared.command import jose_hsm
+from tests.shared.forks import fork
 from tests.shared.waiting import COMMAND
 
 UNKNOWN = "0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11"
@@ -104,11 +104,9 @@ def test_a_key_is_destroyed_after_a_yes_only(settings, run, callers):
 def answered(settings: dict[str, str], answer: str, *arguments: str) -> int:
     """Run a command on a terminal, where somebody answers what it asks; return its status."""
     master, slave = pty.openpty()
-    command: list[str | Path] = [ROOT / ".venv" / "bin" / "jose-hsm", *arguments]
-    environment = {**os.environ, **settings}
-    with subprocess.Popen(command, env=environment, cwd=ROOT, stdin=slave) as process:
-        os.write(master, f"{answer}\n".encode())
-        status = process.wait(timeout=COMMAND.seconds)
+    process = fork("jose-hsm", arguments, {**os.environ, **settings}, files=(1, 2, slave))
+    os.write(master, f"{answer}\n".encode())
+    status = process.wait(timeout=COMMAND.seconds)
     os.close(slave)
     os.close(master)
     return status

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scripts.throwaway import ROOT
+from tests.shared.typed import searched
 from tests.shared.waiting import COMMAND
 
 NOT_RUN = "<!-- not run: "
@@ -102,16 +103,16 @@ def typed(
     # The first line of a document is its title, so commands keep their line numbers.
     trap = f"""trap 'echo "{document.name}, line $LINENO" >&2' ERR"""
     script.write_text(trap + document.session.replace("http://127.0.0.1:8000", url), "utf-8")
-    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
-    return subprocess.run(
-        ["bash", "-eEuo", "pipefail", script],
-        check=False,
-        env={**os.environ, **settings, "PATH": path},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND.seconds,
-    )
+    with searched() as path:
+        return subprocess.run(
+            ["bash", "-eEuo", "pipefail", script],
+            check=False,
+            env={**os.environ, **settings, "PATH": path},
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND.seconds,
+        )
 
 
 def rows(path: Path, heading: str) -> list[list[str]]:

@@ -140,11 +140,14 @@ def fork(  # noqa: PLR0913  # settings, all by name
     arguments: Sequence[str],
     environment: Mapping[str, str],
     *,
-    files: tuple[int, int],
+    files: Sequence[int],
+    directory: str = str(ROOT),
     is_patient: bool = False,
     proves: bool = False,
 ) -> Process:
-    """Run ``program`` in ``ROOT`` with just that environment; ``files`` get what it prints.
+    """Run ``program`` in ``directory`` with just that environment.
+
+    The first two ``files`` get what it prints; it reads a third if there is one, else nothing.
 
     A service that ``is_patient`` accepts nobody before it has tried its token, and knows whether it
     is of its registry, however long that takes. A process that ``proves`` tries what its token is
@@ -155,6 +158,7 @@ def fork(  # noqa: PLR0913  # settings, all by name
         "program": program,
         "arguments": arguments,
         "environment": dict(environment),
+        "directory": directory,
         "proofs": None if proves else proven(),
         "is_patient": is_patient,
     }

@@ -67,7 +67,7 @@ def serve(control: socket.socket) -> dict[str, Any] | None:
     The process between waits for it, and answers its id, and then its exit status.
     """
     while True:
-        message, files, *_ = socket.recv_fds(control, MOST_BYTES, 3)
+        message, files, *_ = socket.recv_fds(control, MOST_BYTES, 4)
         if not message:
             return None
         if os.fork() == 0:
@@ -76,20 +76,21 @@ def serve(control: socket.socket) -> dict[str, Any] | None:
         for file in files:
             os.close(file)
         _reap()
-    out, err, end = files
+    *files, end = files
     with socket.socket(fileno=end) as answers:
         pid = os.fork()
         if pid:
-            os.close(out)
-            os.close(err)
+            for file in files:
+                os.close(file)
             answers.send(str(pid).encode())
             _, status = os.waitpid(pid, 0)
             answers.send(str(os.waitstatus_to_exitcode(status)).encode())
             os._exit(0)
-    for file, standard in ((out, 1), (err, 2)):
+    for file, standard in zip(files, (1, 2, 0), strict=False):
         os.dup2(file, standard)
         os.close(file)
     request: dict[str, Any] = json.loads(message)
+    os.chdir(request.pop("directory"))
     return request
 
 
