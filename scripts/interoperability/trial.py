@@ -103,7 +103,7 @@ class Keys:
     def __init__(self, post: Post) -> None:
         self._post = post
         self._jwks: dict[tuple[str, str | int], Body] = {}
-        self._kids: dict[str, str] = {}
+        self._kids: dict[tuple[tuple[str, str | int], str | None], str] = {}
         self._messages: dict[tuple[str, Form], Any] = {}
 
     def jwk(self, case: Case) -> Body:
@@ -115,10 +115,12 @@ class Keys:
 
     def kid(self, case: Case) -> str:
         """Return its name in the service."""
-        if case.name not in self._kids:
-            alg = case.enc if case.alg == hsm.DIRECT else case.alg
-            self._kids[case.name] = self._post("/keys", self.jwk(case) | {"alg": alg})["kid"]
-        return self._kids[case.name]
+        alg = case.enc if case.alg == hsm.DIRECT else case.alg
+        if case.key[0] == "RSA":
+            alg = None  # bound to none, it does for all of them
+        if (case.key, alg) not in self._kids:
+            self._kids[case.key, alg] = self._post("/keys", self.jwk(case) | {"alg": alg})["kid"]
+        return self._kids[case.key, alg]
 
     def message(self, case: Case, form: Form) -> Any:
         """Return a message of the service."""

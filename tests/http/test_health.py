@@ -29,7 +29,7 @@ def eventually(url: str, status: int) -> requests.Response:
     deadline = time.monotonic() + CHANGE.seconds
     while (response := get(url, "/health/ready")).status_code != status:
         assert time.monotonic() < deadline, response.text
-        time.sleep(0.05)
+        time.sleep(0.2)
     return response
 
 
@@ -48,7 +48,7 @@ def test_a_service_with_a_wrong_pin_is_live_and_says_why_it_is_not_ready(serve, 
         deadline = time.monotonic() + CHANGE.seconds
         while "pin" not in (answer := get(url, "/health/ready")).text.lower():
             assert time.monotonic() < deadline, answer.text
-            time.sleep(0.05)
+            time.sleep(0.2)
         assert answer.status_code == 503
         assert answer.headers["Retry-After"]
         assert answer.json().keys() == {"error", "description"}

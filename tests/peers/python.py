@@ -7,6 +7,7 @@ import sys
 import warnings
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 Task = dict[str, Any]
@@ -51,12 +52,21 @@ def serialized(task: Task, message: Any) -> Any:
     return made if is_compact(task) else json.loads(made)
 
 
+def once(read: Callable[[dict[str, Any]], Any]) -> Callable[[Task], Any]:
+    """Read the key of a task, and each once: most of a task of RSA would be that."""
+
+    @cache
+    def kept(key: str) -> Any:
+        return read(json.loads(key))
+
+    return lambda task: kept(json.dumps(task["key"]))
+
+
 def jwcrypto_jws() -> Half:
     from jwcrypto.jwk import JWK
     from jwcrypto.jws import JWS
 
-    def key(task: Task) -> JWK:
-        return JWK(**task["key"])
+    key = once(lambda members: JWK(**members))
 
     def sign(task: Task, payload: bytes) -> Any:
         message = JWS(payload)
@@ -82,8 +92,7 @@ def jwcrypto_jwe() -> Half:
     from jwcrypto.jwe import JWE
     from jwcrypto.jwk import JWK
 
-    def key(task: Task) -> JWK:
-        return JWK(**task["key"])
+    key = once(lambda members: JWK(**members))
 
     def encrypt(task: Task, payload: bytes) -> Any:
         if not is_general(task):
@@ -105,8 +114,7 @@ def jwcrypto_jwe() -> Half:
 def joserfc_jws() -> Half:
     from joserfc import jwk, jws
 
-    def key(task: Task) -> jwk.Key:
-        return jwk.import_key(task["key"])
+    key = once(jwk.import_key)
 
     def sign(task: Task, payload: bytes) -> Any:
         if is_compact(task):
@@ -130,8 +138,7 @@ def joserfc_jws() -> Half:
 def joserfc_jwe() -> Half:
     from joserfc import jwe, jwk
 
-    def key(task: Task) -> jwk.Key:
-        return jwk.import_key(task["key"])
+    key = once(jwk.import_key)
 
     def encrypt(task: Task, payload: bytes) -> Any:
         if is_compact(task):
@@ -170,8 +177,7 @@ def is_whole(protected: str) -> bool:
 def authlib_jws() -> Half:
     from authlib.jose import JsonWebKey, JsonWebSignature
 
-    def key(task: Task) -> Any:
-        return JsonWebKey.import_key(task["key"])
+    key = once(JsonWebKey.import_key)
 
     def sign(task: Task, payload: bytes) -> Any:
         library = JsonWebSignature(algorithms(task))
@@ -194,8 +200,7 @@ def authlib_jws() -> Half:
 def authlib_jwe() -> Half:
     from authlib.jose import JsonWebEncryption, JsonWebKey
 
-    def key(task: Task) -> Any:
-        return JsonWebKey.import_key(task["key"])
+    key = once(JsonWebKey.import_key)
 
     def encrypt(task: Task, payload: bytes) -> Any:
         library = JsonWebEncryption(algorithms(task))
