@@ -1,7 +1,6 @@
 """The audit log: whole, in order, in one chain, whatever happens to processes and files."""
 
 import json
-import multiprocessing
 import os
 import stat
 import threading
@@ -19,7 +18,8 @@ from app.operator import cli
 from app.service import service_of
 from tests.shared.api import Api, b64u
 from tests.shared.command import jose_hsm
-from tests.shared.waiting import STATE
+from tests.shared.forks import fork
+from tests.shared.waiting import PATIENCE_SECONDS, STATE
 
 PROCESSES = 4
 THREADS = 2
@@ -40,9 +40,9 @@ def write_in_turn(log: AuditLog, name: str, number: int) -> None:
         log.record(name=name, number=count)
 
 
-def write(path: Path, name: str, number: int = LINES) -> None:
+def write(path: str, name: str, number: int = LINES) -> None:
     """Write lines from several threads, as a worker does."""
-    log = AuditLog(path)
+    log = AuditLog(Path(path))
     threads = [
         threading.Thread(target=write_in_turn, args=(log, f"{name}.{thread}", number))
         for thread in range(THREADS)
@@ -72,14 +72,12 @@ def test_only_its_owner_reads_it(path):
 
 
 def test_processes_and_threads_share_one_chain_and_lose_no_line(path):
-    context = multiprocessing.get_context("spawn")
+    forked = [write.__module__, write.__name__]
     processes = [
-        context.Process(target=write, args=(path, str(process))) for process in range(PROCESSES)
+        fork("driver", [*forked, json.dumps([str(path), str(process)])], os.environ, files=(1, 2))
+        for process in range(PROCESSES)
     ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    assert [process.wait(PATIENCE_SECONDS) for process in processes] == [0] * PROCESSES
     report = verify([path])
     assert (report.broken, report.torn) == (None, 0)
     assert report.lines == PROCESSES * THREADS * LINES
