@@ -21,6 +21,8 @@ from tests.shared.waiting import STATE, until
 
 USES = 12
 SESSIONS = 2
+SELDOM = 0.2
+"""Seconds between two looks: to add up the figures of all workers takes a tenth as long."""
 
 
 @pytest.fixture(scope="module")
@@ -31,27 +33,29 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield running
 
 
-def metrics(url: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+def metrics(url: str, name: str = "") -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Return the figures of which ``name`` is a part."""
     response = requests.get(url + "/metrics", timeout=STATE.seconds)
     text = response.text if response.status_code == 200 else ""  # 503: a worker is starting again
+    found = "".join(line for line in text.splitlines(keepends=True) if name in line)
     return {
         (sample.name.removeprefix("jose_hsm_"), frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(found)
         for sample in family.samples
     }
 
 
 def value(url: str, name: str, **labels: str) -> float:
-    return metrics(url).get((name, frozenset(labels.items())), 0.0)
+    return metrics(url, name).get((name, frozenset(labels.items())), 0.0)
 
 
 def eventually(url: str, expected: float, name: str, **labels: str) -> None:
     """Wait for a figure: each worker writes what it has counted once a second, one by one."""
-    until(lambda: value(url, name, **labels) == expected)
+    until(lambda: value(url, name, **labels) == expected, pause_seconds=SELDOM)
 
 
 def at_least(url: str, expected: float, name: str, **labels: str) -> None:
-    until(lambda: value(url, name, **labels) >= expected)
+    until(lambda: value(url, name, **labels) >= expected, pause_seconds=SELDOM)
 
 
 def test_figures_of_alerts_are_there_before_their_first_event(started):
@@ -110,10 +114,10 @@ def test_no_label_names_a_key_or_a_principal(started):
 
 def test_every_live_worker_and_only_those_say_that_they_have_their_token(started):
     def up() -> set[frozenset[tuple[str, str]]]:
-        found = metrics(started.url)
+        found = metrics(started.url, "token_up")
         return {labels for (name, labels), on in found.items() if name == "token_up" and on}
 
-    until(lambda: len(up()) == 2)
+    until(lambda: len(up()) == 2, pause_seconds=SELDOM)
     eventually(
         started.url, 2 * SESSIONS, "sessions", state="idle"
     )  # the canary's is lent, at times
@@ -121,7 +125,7 @@ def test_every_live_worker_and_only_those_say_that_they_have_their_token(started
     before = set(workers_of(master))
     assert all(map(kill, before))
     until(lambda: len(set(workers_of(master)) - before) == 2)
-    until(lambda: len(up()) == 2)
+    until(lambda: len(up()) == 2, pause_seconds=SELDOM)
     eventually(started.url, 2 * SESSIONS, "sessions", state="idle")
 
 
@@ -135,10 +139,10 @@ def test_what_there_is_and_what_expires_next_is_told(started):
     at = datetime.now(UTC) + timedelta(days=10)
     kid = api.create(kty="EC", crv="P-256", expires=f"{at:%Y-%m-%dT%H:%M:%SZ}")["kid"]
     eventually(started.url, 1, "keys", **ec)
-    until(lambda: 9 < days("key") <= 10)
+    until(lambda: 9 < days("key") <= 10, pause_seconds=SELDOM)
     assert api.delete(kid).status == 204
     eventually(started.url, 0, "keys", **ec)
-    until(lambda: math.isinf(days("key")))
+    until(lambda: math.isinf(days("key")), pause_seconds=SELDOM)
 
 
 def test_the_history_goes_on_when_the_worker_that_keeps_it_dies(started):
@@ -150,13 +154,14 @@ def test_the_history_goes_on_when_the_worker_that_keeps_it_dies(started):
     api = Api.over_http(started.url)
     kid = api.create(kty="oct", alg="HS256")["kid"]
     before = int(value(started.url, "requests_total", endpoint="signing.mac", status="200"))
-    until(lambda: computed() == before)
+    until(lambda: computed() == before, pause_seconds=SELDOM)
     body = {"kid": kid, "alg": "HS256", "data": ""}
     for number, worker in enumerate(workers_of(started.process.pid), start=1):
         assert kill(worker)
         until(partial(is_gone, worker))
         until(lambda: Api.over_http(started.url).post("/mac", body).status == 200)
-        until(partial(lambda done: computed() == done, before + number))
+        counted = partial(lambda done: computed() == done, before + number)
+        until(counted, pause_seconds=SELDOM)
 
 
 def test_the_files_are_in_a_private_place_that_ends_with_the_master(environment):

@@ -61,10 +61,15 @@ def wait_of_a_batch(lane_seconds: float) -> Promise:
     return Promise("a batch waits once for its lane", 4 * lane_seconds)
 
 
-def until(condition: Callable[[], Value | None], *, within: Promise = CHANGE) -> Value:
-    """Return what ``condition`` gives as soon as that is true."""
+def until(
+    condition: Callable[[], Value | None],
+    *,
+    within: Promise = CHANGE,
+    pause_seconds: float = _PAUSE_SECONDS,
+) -> Value:
+    """Return what ``condition`` gives as soon as that is true; it is asked after each pause."""
     deadline = time.monotonic() + within.seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {within.seconds} s: {within.what}"
-        time.sleep(_PAUSE_SECONDS)
+        time.sleep(pause_seconds)
     return value
