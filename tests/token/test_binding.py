@@ -123,13 +123,16 @@ def test_a_public_kid_signs_nothing(key, local, offered):
 
 @pytest.mark.parametrize("half", ["kid", "kid_public"])
 def test_verify(key, half, local, offered):
+    if half == "kid_public" and key.kid_public == key.kid:
+        pytest.skip("a secret key has no public half")
+
     def verify(alg: str) -> tuple[int, str | None]:
         jws = {"protected": header(alg=alg, kid=getattr(key, half)), "signature": b64u(b"?")}
-        signed = local.post("/sign", {"kid": key.kid, "alg": alg, "data": "AA"})
         answer = local.post("/verify", jws | {"data": "AA"})
-        if signed.status == 200:
+        if alg in key.permitted and alg in SIGNATURES:
             assert answer.body["valid"] is False
-            answer = local.post("/verify", signed.body | {"data": "AA"})
+            signed = local.ok("/sign", {"kid": key.kid, "alg": alg, "data": "AA"})
+            answer = local.post("/verify", signed | {"data": "AA"})
             assert answer.body["valid"] is True
         return _outcome(answer)
 
