@@ -1,12 +1,12 @@
 """A row that was read is used again until anybody changes the registry, and never after that."""
 
-import multiprocessing
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,33 +17,30 @@ import pytest
 from sqlalchemy import text
 
 from app.auth import api_tokens
-from app.registry import Key, Registry, State, migrate
+from app.registry import Key, Registry, State
 from app.registry.databases import readers
 from app.registry.databases.readers import Reader
 from app.rights import Role
+from tests.shared.drivers import beside
 from tests.shared.reads import reads_of
 from tests.unit.test_registry import PAIR
 
-ROUNDS = 125
-DESTROYED = 100
 BOB = "token:bob"
 INACTIVE = replace(PAIR, state=State.DEACTIVATED)
 
 
 @pytest.fixture
-def registry(database_url: str) -> Iterator[Registry]:
-    migrate(database_url)
-    registry = Registry(database_url, host="host")
+def registry(registry_url: str) -> Iterator[Registry]:
+    registry = Registry(registry_url, host="host")
     registry.insert(PAIR)
     yield registry
     registry._database.engine.dispose()
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    url = f"sqlite:///{tmp_path}/registry.db"
-    migrate(url)
-    return url
+def url(registry_file: Path, tmp_path: Path) -> str:
+    shutil.copy(registry_file, tmp_path / "registry.db")
+    return f"sqlite:///{tmp_path}/registry.db"
 
 
 @pytest.fixture
@@ -146,43 +143,46 @@ FOUND = (
 )
 
 
-def obey(url: str, orders: Any) -> None:
+def obey(url: str, address: str) -> None:
     """Make changes in a process of its own; say when each is made."""
     registry = Registry(url, host="other")
-    while (order := orders.recv()) is not None:
-        name, kid = order
-        CHANGES[name](registry, kid)
-        orders.send("done")
+    with Client(address) as orders:
+        while True:
+            name, kid = orders.recv()
+            CHANGES[name](registry, kid)
+            orders.send("done")
 
 
 @pytest.fixture
 def order(url: str) -> Iterator[Callable[..., None]]:
     """Return what has another process make a change, and returns when it is made."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    other = context.Process(target=obey, args=(url, theirs))
-    other.start()
-    theirs.close()
+    with (
+        Listener(family="AF_UNIX") as listener,
+        beside({}, obey, url, listener.address),
+        listener.accept() as other,
+    ):
 
-    def have_made(name: str, kid: UUID) -> None:
-        ours.send((name, kid))
-        assert ours.recv() == "done"
+        def have_made(name: str, kid: UUID) -> None:
+            other.send((name, kid))
+            assert other.recv() == "done"
 
-    yield have_made
-    ours.send(None)
-    other.join()
-    assert other.exitcode == 0
+        yield have_made
 
 
-def test_a_change_of_another_process_counts_at_once(kept, order):
-    for _ in range(ROUNDS):
+rounds = pytest.mark.parametrize("rounds", [10, pytest.param(125, marks=pytest.mark.long)])
+
+
+@rounds
+def test_a_change_of_another_process_counts_at_once(kept, order, rounds):
+    for _ in range(rounds):
         for name, expected in FOUND:
             order(name, PAIR.kid)
             assert [look(kept), look(kept)] == [expected, expected]
 
 
-def test_a_key_destroyed_by_another_process_is_gone_at_once(kept, order):
-    for _ in range(DESTROYED):
+@rounds
+def test_a_key_destroyed_by_another_process_is_gone_at_once(kept, order, rounds):
+    for _ in range(rounds):
         key = replace(PAIR, kid=uuid4(), kid_public=uuid4())
         kept.insert(key)
         assert [look(kept, key), look(kept, key)] == 2 * [(key, False)]
