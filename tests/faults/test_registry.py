@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,12 @@ def test_while_the_registry_is_locked_keys_are_used_and_none_is_made(service):
 
 
 def only_uses(service: Service, key: Mapping[str, Any]) -> None:
-    assert service.api.post("/keys", EC).refusal == (503, "unavailable")
-    assert service.api.delete(key["kid"]).refusal == (503, "unavailable")
+    with ThreadPoolExecutor(2) as clients:  # each of them waits for the registry for a while
+        refused = (
+            clients.submit(lambda: service.api.post("/keys", EC)),
+            clients.submit(lambda: service.api.delete(key["kid"])),
+        )
+    assert [each.result().refusal for each in refused] == 2 * [(503, "unavailable")]
     assert use(service.api, key) == 200
 
 

@@ -13,6 +13,7 @@ from app.service import service_of
 from hsm import Hsm, KeySpec, Observer
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.faults import name_of
+from hsm.life import refusal
 from hsm.life.proof import Proof
 from hsm.life.proof_cache import ProofCache
 from hsm.life.token import Policy, Token
@@ -135,6 +136,7 @@ def answer_oddly(value: int) -> dict[str, Any]:
         return value if is_ecdsa else int(original(*words))
 
     chaos.replace("C_SignInit", refuse)
+    refusal._PAUSE_SECONDS = 0  # type: ignore[misc]  # it answers so for ever
     token, key = _started(), new_ref(ES256)
     offers = token.offers()
     return {
