@@ -41,6 +41,7 @@ REQUESTS = tuple(
     )
     for method, version in product(("GET", "HEAD", "POST"), ((1, 1), (1, 0)))
 )
+CONFIG = Config()  # to make one takes much longer than to answer
 BODIES = ((b"abc",), (b"ab", b"c"), (b"abcd",), (b"a",), (b"", b"abc"), ())
 
 
@@ -49,7 +50,7 @@ def sent(
 ) -> Any:
     """Return what is sent, and whether the connection is closed; or how it is refused."""
     sink = Sink()
-    response = kind(request, sink, Config())
+    response = kind(request, sink, CONFIG)
     try:
         response.start_response(status, list(headers))
         for part in body:
@@ -78,7 +79,7 @@ def test_a_body_in_parts_or_of_another_length_is_sent_as_gunicorn_does(monkeypat
 
 @pytest.mark.parametrize("kind", [Response, wsgi.Response])
 def test_an_answer_is_begun_once(kind):
-    response = kind(REQUESTS[0], Sink(), Config())
+    response = kind(REQUESTS[0], Sink(), CONFIG)
     response.start_response("200 OK", [("Content-Length", "1")])
     with pytest.raises(AssertionError):
         response.start_response("200 OK", [("Content-Length", "1")])
