@@ -21,7 +21,7 @@ from joserfc.errors import JoseError
 import hsm
 from app.service import service_of
 from tests.shared.api import Api, b64u, header, unb64u
-from tests.shared.bodies import ML_DSA, RSA_TRANSPORTS, body_of
+from tests.shared.bodies import ML_DSA, RSA_TRANSPORTS, free_body_of
 
 # The alg "EdDSA" has a successor, "Ed25519" (RFC 9864); joserfc says so at each use.
 pytestmark = pytest.mark.filterwarnings(
@@ -179,12 +179,6 @@ def loaded(peer: Peer, key: Jwk) -> Any:
 @cache
 def _loaded(peer: Peer, key: str) -> Any:
     return peer.load(json.loads(key))
-
-
-def free_body_of(alg: str) -> dict[str, str]:
-    """What makes a key for ``alg``: one that is bound to none where that is of RSA."""
-    body = body_of(alg)
-    return {"kty": "RSA"} if body["kty"] == "RSA" else body
 
 
 class Service:

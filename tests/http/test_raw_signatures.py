@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 import hsm
 from scripts.tokens import COUNTED, digests_signed_by
 from tests.shared.api import Api, b64u, leave_out_if_lacking, unb64u
-from tests.shared.bodies import body_of
+from tests.shared.bodies import body_of, free_body_of
 from tests.shared.chains import public_key
 from tests.shared.injector import Injector
 
@@ -51,7 +51,7 @@ def verify(public: Any, alg: str, signature: bytes, data: bytes = DATA) -> None:
 
 
 def key(api: Api, alg: str, **members: Any) -> str:
-    kid: str = api.shared(**body_of(alg), **members)["kid"]
+    kid: str = api.shared(**free_body_of(alg), **members)["kid"]
     return kid
 
 
@@ -119,11 +119,11 @@ def test_a_file_signed_by_its_digest_is_verified_by_openssl(local, lacks, tmp_pa
 
 @pytest.mark.parametrize("alg", ["RS256", "ES256"])
 def test_what_a_key_may_do_with_digests_is_said(local, alg) -> None:
-    told = local.shared(**body_of(alg), digest=True)
+    told = local.shared(**free_body_of(alg), digest=True)
     assert told["digest"] is True
     assert local.get(f"/keys/{told['kid']}").body["digest"] is True
     for digest in ({}, {"digest": False}, {"digest": None}):
-        plain = local.shared(**body_of(alg), **digest)
+        plain = local.shared(**free_body_of(alg), **digest)
         assert "digest" not in plain
         assert "digest" not in local.get(f"/keys/{plain['kid']}").body
 

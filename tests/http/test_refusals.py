@@ -747,7 +747,11 @@ ACCEPTED: Mapping[str, tuple[str, Change, Mapping[str, Any]]] = {
         UNKNOWN,
         {"kty": "oct", "alg": "A256GCM", "key_ops": ["encrypt", "decrypt"]},
     ),
-    "create: bits 3072": ("create", {"kty": "RSA", "alg": "PS512", "bits": 3072}, {"alg": "PS512"}),
+    "create: bits 3072": (
+        "create",
+        {"kty": "RSA", "alg": "PS512", "bits": 3072},
+        {"alg": "PS512", "bits": 3072},
+    ),
     "import: HS256 key of 64 bytes": ("import oct", {"k": b64u(bytes(64))}, {"alg": "HS256"}),
     "import: HS256 key of 4096 bytes": ("import oct", {"k": b64u(bytes(4096))}, {"alg": "HS256"}),
     "import: EC without x and y": ("import EC", {"x": GONE, "y": None}, {"kid_public": None}),

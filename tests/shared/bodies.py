@@ -28,6 +28,12 @@ def crvs_of(name: str) -> tuple[str, ...]:
     return tuple(curve.crv for curve in hsm.ALGORITHMS[name].curves)
 
 
+def free_body_of(name: str) -> dict[str, str]:
+    """What generates one: of RSA one that is bound to none of them, as each of its pairs costs."""
+    body = body_of(name)
+    return {"kty": "RSA"} if body["kty"] == "RSA" else body
+
+
 def body_of(name: str, crv: str | None = None) -> dict[str, str]:
     """What generates a key for an algorithm, on ``crv`` or on the first of its curves."""
     row = hsm.ALGORITHMS[name]

@@ -37,7 +37,14 @@ from scripts.tokens import (
 from tests.http.test_wrapped_imports import body_of as body_of_wrapped
 from tests.http.test_wrapped_imports import der, public_of, wrapped_for
 from tests.shared.api import b64u, header, leave_out_if_lacking, unb64u
-from tests.shared.bodies import ML_DSA, RSA_TRANSPORTS, TRANSPORTS, body_of, crvs_of
+from tests.shared.bodies import (
+    ML_DSA,
+    RSA_TRANSPORTS,
+    TRANSPORTS,
+    body_of,
+    crvs_of,
+    free_body_of,
+)
 from tests.shared.sealing import CEK_BYTES, TAG_BYTES
 from tests.shared.waiting import until
 
@@ -285,14 +292,8 @@ def _material(body: Mapping[str, str]) -> dict[str, str]:
             return {"k": b64u(bytes(range(lengths[body["alg"]])))}
 
 
-@functools.cache
-def _wrapping(local: Any, alg: str) -> str:
-    """A key that has wrapped all that is unwrapped here by ``alg``."""
-    return str(local.create(**body_of(alg))["kid"])
-
-
 def _unwrap(local: Any, enc: str, alg: str) -> str:
-    named = {"kid": _wrapping(local, alg), "alg": alg, "enc": enc, "data": ""}
+    named = {"kid": local.shared(**free_body_of(alg))["kid"], "alg": alg, "enc": enc, "data": ""}
     jwe = local.ok("/encrypt", named)
     body = {"protected": jwe["protected"], "encrypted_key": jwe["encrypted_key"]}
     return str(local.ok("/keys/unwrap", body)["kid"])
@@ -612,11 +613,9 @@ def _is_kek_alone(token: Any) -> bool:
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
-def wrapping(request: pytest.FixtureRequest, application: Any, local: Any) -> Iterator[Any]:
-    """A key of each key management algorithm."""
-    kid = local.create(**body_of(request.param))["kid"]
-    yield kid, request.param
-    assert local.delete(kid).status == 204
+def wrapping(request: pytest.FixtureRequest, application: Any, local: Any) -> tuple[str, str]:
+    """A key for each key management algorithm."""
+    return local.shared(**free_body_of(request.param))["kid"], request.param
 
 
 @pytest.mark.parametrize(

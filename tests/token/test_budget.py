@@ -152,7 +152,7 @@ def test_a_key_that_seals_ceks_is_counted_like_one_that_seals_content(local, own
 
 
 def test_the_cek_of_a_message_has_no_budget(local, own):
-    key = local.create(kty="RSA", alg="RSA-OAEP")["kid"]
+    key = local.shared(kty="RSA", alg="RSA-OAEP")["kid"]
     local.ok("/encrypt", {"kid": key, "alg": "RSA-OAEP", "enc": "A128GCM", "data": ""})
     assert counted(own, key) == 0
 

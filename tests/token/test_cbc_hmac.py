@@ -358,7 +358,7 @@ def test_an_unwrapped_cek_is_two_objects_and_has_passed_through_the_process(
 @pytest.fixture(scope="module")
 def transports(local: Api) -> dict[str, str]:
     """A key that wraps CEKs, by its alg."""
-    return {alg: local.create(kty="RSA", alg=alg)["kid"] for alg in ("RSA-OAEP", "RSA-OAEP-256")}
+    return {alg: local.shared(kty="RSA")["kid"] for alg in ("RSA-OAEP", "RSA-OAEP-256")}
 
 
 def test_two_generated_keys_share_neither_half(local):
