@@ -38,6 +38,9 @@ from tests.shared.waiting import PATIENCE_SECONDS, until
 
 MOST_BYTES = 2**20
 IMPORTED = (
+    "alembic.config",
+    "alembic.migration",
+    "alembic.script",
     "app.factory",
     "app.operator.cli.audit",
     "app.operator.cli.backup",
@@ -50,6 +53,8 @@ IMPORTED = (
     "pytest",
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite",
+    "sqlite3",
+    "tests.shared.drivers",
 )
 _RATE_SECONDS = 0.02  # that there is a rate is the claim, and not how good it is
 _WRAPPING_BITS = 2048  # and that keys come in wrapped; a pair of 3072 bits takes thrice as long
