@@ -16,10 +16,9 @@ import pytest
 
 from app.config import Config
 from app.factory import create_app
-from app.registry import migrate
 from app.service import service_of
 from hsm import Hsm
-from scripts.throwaway import ROOT, make_token
+from scripts.throwaway import ROOT, make_registry, make_token
 from scripts.tokens import TOKENS
 from tests.shared.api import Api, NotOffered
 from tests.shared.callers import WITH_TOKENS, Callers
@@ -185,20 +184,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return cluster.empty()
 
 
-@pytest.fixture(scope="session")
-def registry_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry in SQLite, to be copied: to make one takes as long as many tests of it."""
-    path = tmp_path_factory.mktemp("registry") / "registry.db"
-    migrate(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def registry_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a new registry, of each kind."""
     if request.param == "sqlite":
-        shutil.copy(request.getfixturevalue("registry_file"), tmp_path / "registry.db")
-        return f"sqlite:///{tmp_path}/registry.db"
+        return make_registry(tmp_path / "registry.db")
     cluster: Cluster = request.getfixturevalue("postgresql")
     return cluster.registry()
 

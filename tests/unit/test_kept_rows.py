@@ -21,6 +21,7 @@ from app.registry import Key, Registry, State
 from app.registry.databases import readers
 from app.registry.databases.readers import Reader
 from app.rights import Role
+from scripts.throwaway import make_registry
 from tests.shared.drivers import beside
 from tests.shared.reads import reads_of
 from tests.unit.test_registry import PAIR
@@ -38,9 +39,8 @@ def registry(registry_url: str) -> Iterator[Registry]:
 
 
 @pytest.fixture
-def url(registry_file: Path, tmp_path: Path) -> str:
-    shutil.copy(registry_file, tmp_path / "registry.db")
-    return f"sqlite:///{tmp_path}/registry.db"
+def url(tmp_path: Path) -> str:
+    return make_registry(tmp_path / "registry.db")
 
 
 @pytest.fixture
