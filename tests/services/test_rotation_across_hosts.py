@@ -99,7 +99,7 @@ def test_no_verifier_notices_and_each_step_is_made_once(hosts):
         told = [line["keyset"] for line in steps(logs) if line["transition"] == "rotated"]
         return min(told.count("orders"), told.count("sealed")) >= ROTATIONS
 
-    until(has_rotated, within=ROTATED)
+    until(has_rotated, within=ROTATED, pause_seconds=0.1)  # ten times before each next step
     for name in ("orders", "sealed"):
         told = until(partial(whole, logs, name))
         transitions = [line["transition"] for line in told]
