@@ -23,6 +23,7 @@ _ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--hide-scrollbars",
+    "--js-flags=--no-opt",  # no script runs so long that it repays to be compiled again
 )
 _HIGHEST = 3000
 AXE = Path(__file__).parents[1] / "node/node_modules/axe-core/axe.min.js"
