@@ -1,10 +1,8 @@
 """Keys that somebody else has made on the token are taken in as they are."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from scripts.throwaway import LABEL, make_token
 from tests.shared.api import Api
 from tests.shared.command import jose_hsm
-from tests.shared.waiting import COMMAND
+from tests.shared.forks import completed
 
 MAKE = f"""
 import os, pkcs11
@@ -43,12 +41,8 @@ with token.open(rw=True, user_pin=open(os.environ["JOSE_HSM_PIN_FILE"]).read()) 
 def own(tmp_path: Any) -> dict[str, str]:
     """A token with keys that are not ours."""
     own = make_token(tmp_path / "state")
-    subprocess.run(
-        [sys.executable, "-c", MAKE],
-        env={**os.environ, **own},
-        check=True,
-        timeout=COMMAND.seconds,
-    )
+    done = completed("python", [MAKE], own)
+    assert done.returncode == 0, done
     return own
 
 
@@ -153,12 +147,8 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     own_ec, other_ec = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     (directory / "rsa.der").write_bytes(der(rsa.generate_private_key(65537, 2048)))
     (directory / "ec.der").write_bytes(der(own_ec))
-    subprocess.run(
-        [sys.executable, "-c", OTHERS, directory / "rsa.der", directory / "ec.der"],
-        env={**os.environ, **own},
-        check=True,
-        timeout=COMMAND.seconds,
-    )
+    done = completed("python", [OTHERS, *(f"{directory}/{n}.der" for n in ("rsa", "ec"))], own)
+    assert done.returncode == 0, done
     (directory / "state" / "right.pem").write_bytes(pem(own_ec))
     (directory / "state" / "wrong.pem").write_bytes(pem(other_ec))
     (directory / "state" / "brainpool.pem").write_bytes(
