@@ -207,8 +207,8 @@ def pairs() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def kids(live: Api) -> Mapping[Kid, str]:
-    keys = {name: live.create(**members) for name, members in KEYS.items()}
+def kids(local: Api) -> Mapping[Kid, str]:
+    keys = {name: local.create(**members) for name, members in KEYS.items()}
     return {
         Kid(name, member): key[member]
         for name, key in keys.items()
@@ -218,20 +218,20 @@ def kids(live: Api) -> Mapping[Kid, str]:
 
 
 @pytest.fixture(scope="module")
-def valid(live: Api, kids: Mapping[Kid, str]) -> Mapping[str, Mapping[str, Any]]:
+def valid(local: Api, kids: Mapping[Kid, str]) -> Mapping[str, Mapping[str, Any]]:
     data = b64u("data")
     encrypt = {"kid": kids[Kid("A256GCM")], "alg": "dir", "enc": "A256GCM", "data": data}
     sign = {"kid": kids[Kid("ES256")], "alg": "ES256", "data": data}
-    oaep = live.ok("/encrypt", encrypt | {"kid": kids[Kid("RSA-OAEP")], "alg": "RSA-OAEP"})
+    oaep = local.ok("/encrypt", encrypt | {"kid": kids[Kid("RSA-OAEP")], "alg": "RSA-OAEP"})
     agreed = encrypt | {"kid": kids[Kid("ECDH-ES")], "alg": "ECDH-ES", "apu": "AA", "apv": "AA"}
     return {
         "encrypt ECDH": agreed,
-        "decrypt ECDH": live.ok("/encrypt", agreed),
+        "decrypt ECDH": local.ok("/encrypt", agreed),
         "encrypt": encrypt,
-        "decrypt": live.ok("/encrypt", encrypt),
+        "decrypt": local.ok("/encrypt", encrypt),
         "decrypt OAEP": oaep,
         "sign": sign,
-        "verify": live.ok("/sign", sign) | {"data": data},
+        "verify": local.ok("/sign", sign) | {"data": data},
         "mac": {"kid": kids[Kid("HS256")], "alg": "HS256", "data": data},
         "unwrap": oaep,
     }
@@ -254,7 +254,7 @@ def broken(
 
 @pytest.mark.parametrize(("endpoint", "first", "second"), list(pairs()))
 def test_the_earlier_failure_answers(  # noqa: PLR0913, PLR0917  # fixtures and a row
-    live: Api,
+    local: Api,
     kids: Mapping[Kid, str],
     valid: Mapping[str, Mapping[str, Any]],
     endpoint: str,
@@ -262,7 +262,7 @@ def test_the_earlier_failure_answers(  # noqa: PLR0913, PLR0917  # fixtures and 
     second: Failure,
 ) -> None:
     path = PATHS.get(endpoint, f"/{endpoint}")
-    answer = live.post(path, broken(valid[endpoint], kids, (first, second)))
+    answer = local.post(path, broken(valid[endpoint], kids, (first, second)))
     assert answer.refusal == first.refusal
     assert first.named in answer.body["description"]
 
@@ -276,13 +276,13 @@ def test_the_earlier_failure_answers(  # noqa: PLR0913, PLR0917  # fixtures and 
     ],
 )
 def test_each_failure_alone_is_answered_by_itself(
-    live: Api,
+    local: Api,
     kids: Mapping[Kid, str],
     valid: Mapping[str, Mapping[str, Any]],
     endpoint: str,
     failure: Failure,
 ) -> None:
-    answer = live.post(
+    answer = local.post(
         PATHS.get(endpoint, f"/{endpoint}"), broken(valid[endpoint], kids, (failure,))
     )
     assert answer.refusal == failure.refusal
@@ -290,20 +290,20 @@ def test_each_failure_alone_is_answered_by_itself(
 
 
 def test_a_bad_signature_is_the_last_thing_that_counts(
-    live: Api, kids: Mapping[Kid, str], valid: Mapping[str, Mapping[str, Any]]
+    local: Api, kids: Mapping[Kid, str], valid: Mapping[str, Mapping[str, Any]]
 ) -> None:
     body = {**valid["verify"], "signature": ""}
-    assert live.ok("/verify", body)["valid"] is False
+    assert local.ok("/verify", body)["valid"] is False
     for failure in ORDERS["verify"]:
         if failure.member != "signature":
-            assert live.post("/verify", broken(body, kids, (failure,))).refusal == failure.refusal
+            assert local.post("/verify", broken(body, kids, (failure,))).refusal == failure.refusal
 
 
 def test_a_bad_mac_is_the_last_thing_that_counts(
-    live: Api, kids: Mapping[Kid, str], valid: Mapping[str, Mapping[str, Any]]
+    local: Api, kids: Mapping[Kid, str], valid: Mapping[str, Mapping[str, Any]]
 ) -> None:
     body = {**valid["mac"], "mac": ""}
-    assert live.ok("/mac", body)["valid"] is False
+    assert local.ok("/mac", body)["valid"] is False
     for failure in ORDERS["mac"]:
         if failure.member != "mac":
-            assert live.post("/mac", broken(body, kids, (failure,))).refusal == failure.refusal
+            assert local.post("/mac", broken(body, kids, (failure,))).refusal == failure.refusal
