@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ from pkcs11 import Token
 from app.config import Config
 from app.errors import RegistryCause
 from app.operator.doctor import doctor
+from app.registry.watch import Watch
 from app.server import worker
 from app.service import service_of
 from hsm import Hsm, Phase
@@ -197,9 +199,18 @@ def _believing(proofs: Mapping[str, Any], module: str | None) -> type[ProofCache
 def _is_not_asked(is_opening: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """Tell of a service also whether its token is open, and not known yet to be of its registry.
 
-    A token that takes long to open has not answered that when it is asked first; until it is asked
-    again, seconds later, the service says that it is not ready.
+    Until the registry was asked for the first time, it is held not to answer. A token that takes
+    long to open has not answered that when it is asked first; until it is asked again, seconds
+    later, the service says that it is not ready.
     """
+
+    was_asked, ask = threading.Event(), Watch._ask
+
+    def ask_and_tell(watch: Watch) -> None:
+        try:
+            ask(watch)
+        finally:
+            was_asked.set()
 
     def is_not_asked(app: Any) -> bool:
         if is_opening(app):
@@ -207,9 +218,11 @@ def _is_not_asked(is_opening: Callable[[Any], bool]) -> Callable[[Any], bool]:
         with suppress(AttributeError, KeyError):  # any WSGI application
             service = service_of(app)
             is_open = service.hsm.state.phase is Phase.READY
-            return is_open and service.watch.cause is RegistryCause.UNCONFIRMED
+            is_unknown = service.watch.cause is RegistryCause.UNCONFIRMED
+            return is_open and (is_unknown or not was_asked.is_set())
         return False
 
+    setattr(Watch, "_ask", ask_and_tell)  # noqa: B010  # a method
     return is_not_asked
 
 
