@@ -169,10 +169,11 @@ def test_an_elliptic_signature_always_has_the_length_of_its_alg(
 ) -> None:
     # About one in 128 has an R or S that begins with a zero byte, which a bare integer would drop.
     body = {"kid": pair_for(pairs, alg)["kid"], "alg": alg}
-    bodies = [body | {"data": b64u(str(number))} for number in range(300)]
-    requests = {"requests": [{"op": "sign", "body": body} for body in bodies]}
-    for answer in local.ok("/batch", requests)["responses"]:
-        assert len(unb64u(answer["body"]["signature"])) == size
+    for tens in range(30):  # what one batch may take is bounded
+        bodies = [body | {"data": b64u(f"{tens}{number}")} for number in range(10)]
+        requests = {"requests": [{"op": "sign", "body": body} for body in bodies]}
+        for answer in local.ok("/batch", requests)["responses"]:
+            assert len(unb64u(answer["body"]["signature"])) == size
 
 
 @every_mac
