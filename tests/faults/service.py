@@ -14,11 +14,13 @@ from scripts.workers import is_gone, kill, workers_of
 from tests.faults.control import Fault, Faults
 from tests.shared.api import Answer, Api, b64u
 from tests.shared.command import jose_hsm
+from tests.shared.examples import rounds
 from tests.shared.forks import server as running
 from tests.shared.waiting import RECOVERY, START, Promise, until
 
 CONFIGURATION: Final = "tests/faults/gunicorn.conf.py"
-_CONSECUTIVE: Final = 8  # on as many connections: then every worker has had its turn
+# On as many connections: then every worker has had its turn.
+_CONSECUTIVE: Final = rounds(16, short=8)
 _PAUSE_SECONDS: Final = 0.05
 _PROBE: Final = {"kty": "oct", "alg": "HS256"}
 _DATA: Final = b64u("what is protected")

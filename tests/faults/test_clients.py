@@ -23,6 +23,7 @@ from scripts.throwaway import Server, make_token
 from scripts.workers import workers_of
 from tests.shared.api import PREFIX, Api
 from tests.shared.authority import Certificates
+from tests.shared.examples import rounds
 from tests.shared.forks import server
 from tests.shared.waiting import ANSWER, LIFE, LONGEST_ANSWER, PATIENCE_SECONDS, START, STOP, until
 
@@ -36,7 +37,7 @@ LISTENING, NOBODYS = "0A", "0"  # as /proc/net/tcp has it
 HEAD = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n"
 LARGE_FILE = b"GET /docs/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CONNECTIONS = 1_000
-ROUNDS = 2
+ROUNDS = rounds(3, short=2)
 
 
 def head(path: str, body: bytes) -> bytes:

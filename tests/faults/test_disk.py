@@ -16,6 +16,7 @@ import pytest
 from scripts.throwaway import make_token
 from tests.faults.service import Service, use
 from tests.shared.api import Api
+from tests.shared.examples import rounds
 from tests.shared.forks import server as running
 
 HMAC = {"kty": "oct", "alg": "HS256"}
@@ -133,7 +134,7 @@ def test_a_service_whose_logs_nobody_reads_goes_on(tmp_path):
             finally:  # else a failure would wait for the reader for ever
                 read_until.set()
         _fill(fifo)
-        for _ in range(25):  # lines for several times what the pipe takes
+        for _ in range(rounds(200, short=25)):  # lines for several times what the pipe takes
             assert use(api, key) == 200
         read_until.clear()
         threading.Thread(target=_drain, args=(reader, read_until), daemon=True).start()

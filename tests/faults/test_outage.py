@@ -18,6 +18,7 @@ from tests.faults.control import EVERY, Fault
 from tests.faults.service import Service, protect, use
 from tests.shared import injector
 from tests.shared.api import Api, b64u
+from tests.shared.examples import rounds
 from tests.shared.waiting import GIVEN_UP, RECOVERY, REFUSAL, STATE, until
 
 GONE = Fault(function=EVERY, value=injector.DEVICE_ERROR)
@@ -136,7 +137,7 @@ def flap(service: Any, *, seconds: float, gone_seconds: float) -> None:
 
     def live(number: int) -> None:
         while not over.is_set():
-            seen[use(service.api, keys[number])] += 1
+            seen[use(service.api, keys[number % 2])] += 1
             time.sleep(0.02)
 
     def wait_for(status: int) -> None:
@@ -144,7 +145,7 @@ def flap(service: Any, *, seconds: float, gone_seconds: float) -> None:
         until(lambda: seen[status] > before + len(lives), within=RECOVERY)
 
     with ThreadPoolExecutor() as clients:
-        lives = [clients.submit(live, number) for number in range(2)]
+        lives = [clients.submit(live, number) for number in range(rounds(4, short=2))]
         deadline = time.monotonic() + seconds
         try:
             while time.monotonic() < deadline:

@@ -29,6 +29,7 @@ from tests.faults.crashing import DEATHS
 from tests.faults.service import serving
 from tests.http.test_http import api_of
 from tests.shared.api import PREFIX, Api, b64u
+from tests.shared.examples import rounds
 from tests.shared.forks import server
 from tests.shared.waiting import (
     ANSWER,
@@ -360,7 +361,7 @@ def test_in_the_long_run_no_minute_sees_six_boots(cause, workers, loads_of_a_min
 def test_a_worker_that_was_of_use_is_replaced_at_once(settings):
     with server(settings, workers=1) as started:
         key = Key(api_of(started.url))
-        for _ in range(2):
+        for _ in range(rounds(4, short=2)):
             time.sleep(1.1)  # who dies within a second has died at once, of use or not
             kill_a_worker(started.process.pid)
             until(lambda: is_served(started.url, key, may_wait=False), within=REPLACEMENT)
@@ -476,7 +477,7 @@ def test_a_worker_killed_while_it_creates_keys_holds_up_nobody(settings):
         for creator in creators:
             creator.start()
         try:
-            for _ in range(3):
+            for _ in range(rounds(5, short=3)):
                 wait_for_one_more(made)
                 kill_a_worker(started.process.pid)
         finally:

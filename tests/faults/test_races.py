@@ -6,6 +6,7 @@ import pytest
 
 from tests.faults.service import Service, outcome
 from tests.shared.api import Api
+from tests.shared.examples import rounds
 from tests.shared.waiting import until
 
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
@@ -42,7 +43,7 @@ def destroy_twice(service: Service, *, times: int) -> None:
 
 
 def test_of_two_who_destroy_a_key_one_finds_it(pair):
-    destroy_twice(pair, times=8)
+    destroy_twice(pair, times=rounds(15, short=8))
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ from tests.faults.service import Service
 from tests.faults.test_outage import stay_themselves
 from tests.faults.test_races import destroy_twice
 from tests.shared.command import with_kek
+from tests.shared.examples import rounds
 
 Serve = Callable[..., AbstractContextManager[Service]]
 
@@ -32,5 +33,5 @@ def test_a_key_is_itself_in_every_epoch(serve):
 def test_of_two_who_destroy_a_key_one_finds_it(serve):
     with serve(workers=2) as service:
         service.wait_until_ready()
-        destroy_twice(service, times=8)
+        destroy_twice(service, times=rounds(20, short=8))
         service.assert_sound()
