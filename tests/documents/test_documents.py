@@ -8,6 +8,7 @@ import pytest
 
 from scripts.settings_table import settings_table
 from scripts.throwaway import ROOT, make_token
+from tests.shared.api import Api
 from tests.shared.documents import DOCUMENTS, NOT_RUN, rows, shown_by, typed
 from tests.shared.forks import server
 
@@ -33,9 +34,10 @@ class Installation(NamedTuple):
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """One service for the commands of all documents."""
+    """One service for the commands of all documents, which has been used: it has an audit log."""
     settings = make_token(tmp_path_factory.mktemp("documents") / "state")
     with server(settings, workers=1) as running:
+        Api.over_http(running.url).create(kty="oct", alg="HS256")
         yield Installation(running.url, settings)
 
 
