@@ -49,13 +49,14 @@ class Threads:
         self._is_anybody_waiting = is_anybody_waiting
         self._give_back = give_back
         self._pool = ThreadPoolExecutor(worker.cfg.threads)
+        self._pool.submit(int)  # one thread is there always; without it the worker cannot serve
         self._given: SimpleQueue[Connection] = SimpleQueue()
         self._places = Semaphore(max(0, worker.cfg.threads - _ALWAYS_FREE))
 
     def give(self, connection: Connection) -> None:
         """Have a thread answer; nobody else touches the connection until it is given back."""
         self._given.put(connection)
-        with suppress(RuntimeError):  # no thread more is to be had: one of the others takes it
+        with suppress(RuntimeError):  # no thread more is to be had: one that is there takes it
             self._pool.submit(self._serve)
 
     def end(self) -> None:

@@ -299,13 +299,18 @@ def _there_is_none(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_who_asks_while_no_thread_can_be_started_is_not_forgotten(monkeypatch):
+def test_who_asks_while_no_thread_can_be_started_is_answered(monkeypatch):
     with looping() as loop:
-        first, second = loop.connect(), loop.connect()
-        with monkeypatch.context() as scarce:
-            scarce.setattr(threading.Thread, "start", _there_is_none)
-            first.sendall(WHOLE)
-            loop.look()
-        second.sendall(WHOLE)
-        assert_is_served(first)
-        assert_is_served(second)
+        clients = [loop.connect() for _ in range(3)]
+        monkeypatch.setattr(threading.Thread, "start", _there_is_none)
+        for client in clients:
+            client.sendall(WHOLE)
+        loop.look()
+        for client in clients:
+            assert_is_served(client)
+
+
+def test_a_worker_for_which_no_thread_can_be_started_does_not_begin(monkeypatch):
+    monkeypatch.setattr(threading.Thread, "start", _there_is_none)
+    with pytest.raises(RuntimeError), looping():
+        pass
