@@ -34,6 +34,10 @@ _Encrypt: Final = ctypes.CFUNCTYPE(
     *(ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p),
 )
 _DestroyObject: Final = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_WrapKey: Final = ctypes.CFUNCTYPE(
+    *(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong),
+    *(ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p),
+)
 _UnwrapKey: Final = ctypes.CFUNCTYPE(
     *(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong),
     *(ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p),
@@ -86,7 +90,8 @@ class FunctionList(ctypes.Structure):
         ("C_GetObjectSize to C_FindObjectsFinal", ctypes.c_void_p * 6),
         ("C_EncryptInit", _EncryptInit),
         ("C_Encrypt", _Encrypt),
-        ("C_EncryptUpdate to C_WrapKey", ctypes.c_void_p * 30),
+        ("C_EncryptUpdate to C_GenerateKeyPair", ctypes.c_void_p * 29),
+        ("C_WrapKey", _WrapKey),
         ("C_UnwrapKey", _UnwrapKey),
     )
 

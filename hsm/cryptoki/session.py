@@ -17,6 +17,8 @@ Result = TypeVar("Result")
 
 _TAG_BYTES: Final = 16
 _ANY_BITS: Final = 64
+_WRAPPED_BYTES: Final = 8_192
+"""More than any key takes, wrapped; of a longer one python-pkcs11 asks the length."""
 
 
 class _GcmParams(ctypes.Structure):
@@ -139,6 +141,26 @@ class Session:
             handle, plaintext, len(plaintext), output, ctypes.byref(length)
         )
         return output.raw[: length.value] if answer == CKR_OK else None
+
+    def wrap(self, key: int, mechanism: Mechanism, wrapped: int) -> bytes | None:
+        """Return what the handle ``key`` makes of the handle ``wrapped``, without asking its size.
+
+        SoftHSM encrypts it to find that out. Returns ``None`` where python-pkcs11 has to do it or
+        to say why the token refuses.
+        """
+        if self._functions is None:
+            return None
+        started = time.perf_counter()
+        its, output = _Mechanism(mechanism, None, 0), ctypes.create_string_buffer(_WRAPPED_BYTES)
+        length = ctypes.c_ulong(len(output))
+        session: Any = self.raw  # its stub has no handle
+        answer = self._functions.C_WrapKey(
+            session.handle, ctypes.addressof(its), key, wrapped, output, ctypes.byref(length)
+        )
+        if answer != CKR_OK:
+            return None
+        self._observer.called("C_WrapKey", time.perf_counter() - started, None)
+        return output.raw[: length.value]
 
     def unwrap(
         self, key: int, mechanism: Mechanism, wrapped: bytes, *, template: tuple[int, int]

@@ -15,6 +15,7 @@ from hsm.cryptoki.session import Session
 from hsm.life.token import Token
 from hsm.storage.bare import Bare, Unwrapping
 from hsm.storage.held_keys import Unwrapped
+from tests.shared.injector import Injector
 from tests.shared.waiting import until
 from tests.token.test_wrapped_store import (
     A256GCM,
@@ -113,3 +114,15 @@ def test_what_is_gone_cannot_be_destroyed_again(token: Hsm, made: Made):
             session.destroy(each)
 
     done(token, destroyed_twice)
+
+
+def test_a_new_key_is_wrapped_by_one_call(token: Hsm, chaos: Injector):
+    chaos.replace_own("C_WrapKey", lambda original, *words: int(original(*words)))
+    kept = token.generate(wrapped_ref(ES256))
+    assert chaos.calls["C_WrapKey"] == 1
+    assert token.works(kept.ref)
+
+
+def test_where_python_pkcs11_has_to_wrap_it_does(token: Hsm, made: Made, monkeypatch: Any):
+    monkeypatch.setattr(Session, "wrap", lambda *_arguments: None)
+    assert token.works(made(ES256))
