@@ -16,7 +16,7 @@ from hsm.algorithms.kinds import PublicKey
 from hsm.cryptoki.faults import Fault, fault_of
 from hsm.cryptoki.material import read_public
 from hsm.cryptoki.objects import KeyObject
-from hsm.cryptoki.session import Session
+from hsm.cryptoki.session import Destroyed, Session
 
 _MIXINS: Any = _pkcs11  # the stubs of python-pkcs11 name only its ``lib``
 
@@ -112,7 +112,7 @@ class Key(
     key_type = None  # type: ignore[assignment]  # on purpose, see below
     """Never asked for: every call names its mechanism."""
 
-    def __init__(self, lent: Session, handle: Handle, made: Object | None = None) -> None:
+    def __init__(self, lent: Session, handle: Handle, made: Destroyed | None = None) -> None:
         self.lent = lent
         self._handle = handle
         self._made = made
@@ -192,7 +192,7 @@ Cek = tuple[Key, ...]
 class PublicObject(Key):
     """The public object of a pair."""
 
-    def __init__(self, lent: Session, handle: PublicHandle, made: Object | None = None) -> None:
+    def __init__(self, lent: Session, handle: PublicHandle, made: Destroyed | None = None) -> None:
         super().__init__(lent, handle, made)
         self.numbers = handle.numbers
 

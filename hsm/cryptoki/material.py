@@ -94,11 +94,18 @@ def _ec_public(key: ec.EllipticCurvePublicKey) -> Attributes:
     return {Attribute.EC_POINT: octet_string(point_of(key))}
 
 
-def _read_ec(found: Object, curve: Curve | None) -> ec.EllipticCurvePublicKey:
-    assert curve is not None  # noqa: S101  # KeySpec gives every EC key a curve
-    assert curve.weierstrass is not None  # noqa: S101  # and an EC key one of these
-    point = _point(found[Attribute.EC_POINT], 1 + 2 * curve.coordinate_bytes)
-    return ec.EllipticCurvePublicKey.from_encoded_point(curve.weierstrass, point)
+def _read_on_curve(found: Object, curve: Curve | None) -> PublicKey:
+    assert curve is not None  # noqa: S101  # KeySpec gives every such key a curve
+    return public_at(curve, found[Attribute.EC_POINT])
+
+
+def public_at(curve: Curve, value: bytes) -> PublicKey:
+    """Return the public key that CKA_EC_POINT says; raise ``ValueError`` if it is none."""
+    if curve.weierstrass is not None:
+        point = _point(value, 1 + 2 * curve.coordinate_bytes)
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve.weierstrass, point)
+    public: PublicKey = curve.public_class.from_public_bytes(_point(value, curve.coordinate_bytes))
+    return public
 
 
 def _raw_private(key: Any) -> Attributes:
@@ -107,13 +114,6 @@ def _raw_private(key: Any) -> Attributes:
 
 def _raw_public(key: Any) -> Attributes:
     return {Attribute.EC_POINT: octet_string(key.public_bytes_raw())}
-
-
-def _read_raw(found: Object, curve: Curve | None) -> PublicKey:
-    assert curve is not None  # noqa: S101  # KeySpec gives every key of OKP a curve
-    point = _point(found[Attribute.EC_POINT], curve.coordinate_bytes)
-    public: PublicKey = curve.public_class.from_public_bytes(point)
-    return public
 
 
 def _read_ml_dsa(found: Object, _: Curve | None) -> PublicKey:
@@ -144,9 +144,9 @@ class Conversion(NamedTuple):
 CONVERSIONS: Final[Mapping[str, Conversion]] = MappingProxyType(
     {
         RSA.name: Conversion(read_rsa, _rsa_private, _rsa_public),
-        EC.name: Conversion(_read_ec, _ec_private, _ec_public),
-        EDWARDS.name: Conversion(_read_raw, _raw_private, _raw_public),
-        MONTGOMERY.name: Conversion(_read_raw, _raw_private, _raw_public),
+        EC.name: Conversion(_read_on_curve, _ec_private, _ec_public),
+        EDWARDS.name: Conversion(_read_on_curve, _raw_private, _raw_public),
+        MONTGOMERY.name: Conversion(_read_on_curve, _raw_private, _raw_public),
         ML_DSA.name: Conversion(_read_ml_dsa, _seed, _ml_dsa_public),
     }
 )

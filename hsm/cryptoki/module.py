@@ -34,6 +34,14 @@ _Encrypt: Final = ctypes.CFUNCTYPE(
     *(ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p),
 )
 _DestroyObject: Final = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_GetAttributeValue: Final = ctypes.CFUNCTYPE(
+    *(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong),
+)
+_GenerateKeyPair: Final = ctypes.CFUNCTYPE(
+    *(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p),
+    *(ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong),
+    *(ctypes.c_void_p, ctypes.c_void_p),
+)
 _WrapKey: Final = ctypes.CFUNCTYPE(
     *(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong),
     *(ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p),
@@ -87,10 +95,13 @@ class FunctionList(ctypes.Structure):
         ("C_GetTokenInfo", _GetTokenInfo),
         ("C_GetMechanismList to C_CopyObject", ctypes.c_void_p * 15),
         ("C_DestroyObject", _DestroyObject),
-        ("C_GetObjectSize to C_FindObjectsFinal", ctypes.c_void_p * 6),
+        ("C_GetObjectSize", ctypes.c_void_p),
+        ("C_GetAttributeValue", _GetAttributeValue),
+        ("C_SetAttributeValue to C_FindObjectsFinal", ctypes.c_void_p * 4),
         ("C_EncryptInit", _EncryptInit),
         ("C_Encrypt", _Encrypt),
-        ("C_EncryptUpdate to C_GenerateKeyPair", ctypes.c_void_p * 29),
+        ("C_EncryptUpdate to C_GenerateKey", ctypes.c_void_p * 28),
+        ("C_GenerateKeyPair", _GenerateKeyPair),
         ("C_WrapKey", _WrapKey),
         ("C_UnwrapKey", _UnwrapKey),
     )

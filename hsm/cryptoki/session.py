@@ -17,6 +17,8 @@ Result = TypeVar("Result")
 
 _TAG_BYTES: Final = 16
 _ANY_BITS: Final = 64
+_POINT_BYTES: Final = 256
+"""More than CKA_EC_POINT takes on any curve."""
 _WRAPPED_BYTES: Final = 8_192
 """More than any key takes, wrapped; of a longer one python-pkcs11 asks the length."""
 
@@ -41,6 +43,16 @@ class _Mechanism(ctypes.Structure):
         ("mechanism", ctypes.c_ulong),
         ("pParameter", ctypes.c_void_p),
         ("ulParameterLen", ctypes.c_ulong),
+    )
+
+
+class Entry(ctypes.Structure):
+    """CK_ATTRIBUTE."""
+
+    _fields_ = (
+        ("type", ctypes.c_ulong),
+        ("pValue", ctypes.c_void_p),
+        ("ulValueLen", ctypes.c_ulong),
     )
 
 
@@ -142,6 +154,43 @@ class Session:
         )
         return output.raw[: length.value] if answer == CKR_OK else None
 
+    def generate_handles(
+        self, mechanism: Mechanism, *, public: tuple[int, int], private: tuple[int, int]
+    ) -> tuple[int, int] | None:
+        """Make a pair of two templates; return its handles, that of the public half first.
+
+        Each is where CK_ATTRIBUTEs are, and how many. Returns ``None`` where python-pkcs11 has to
+        do it or to say why the token refuses.
+        """
+        if self._functions is None:
+            return None
+        started = time.perf_counter()
+        its, made = _Mechanism(mechanism, None, 0), (ctypes.c_ulong * 2)()
+        session: Any = self.raw  # its stub has no handle
+        first = ctypes.addressof(made)
+        answer = self._functions.C_GenerateKeyPair(
+            *(session.handle, ctypes.addressof(its), *public, *private),
+            *(first, first + ctypes.sizeof(ctypes.c_ulong)),
+        )
+        if answer != CKR_OK:
+            return None
+        self._observer.called("C_GenerateKeyPair", time.perf_counter() - started, None)
+        return made[0], made[1]
+
+    def read_point(self, handle: int) -> bytes | None:
+        """Return CKA_EC_POINT of a handle that was made here, ``None`` if the token says none."""
+        assert self._functions is not None  # noqa: S101  # there was such a handle
+        started, value = time.perf_counter(), ctypes.create_string_buffer(_POINT_BYTES)
+        asked = Entry(Attribute.EC_POINT, ctypes.addressof(value), len(value))
+        session: Any = self.raw  # as above
+        answer = self._functions.C_GetAttributeValue(
+            session.handle, handle, ctypes.addressof(asked), 1
+        )
+        if answer != CKR_OK:
+            return None
+        self._observer.called("C_GetAttributeValue", time.perf_counter() - started, None)
+        return value.raw[: asked.ulValueLen]
+
     def wrap(self, key: int, mechanism: Mechanism, wrapped: int) -> bytes | None:
         """Return what the handle ``key`` makes of the handle ``wrapped``, without asking its size.
 
@@ -185,7 +234,7 @@ class Session:
         return made.value
 
     def destroy_handle(self, handle: int) -> int:
-        """Destroy the object of a handle that ``unwrap`` gave; return CKR_OK or what is wrong."""
+        """Destroy the object of a handle that was made here; return CKR_OK or what is wrong."""
         assert self._functions is not None  # noqa: S101  # there was such a handle
         session: Any = self.raw  # as above
         return int(self._functions.C_DestroyObject(session.handle, handle))

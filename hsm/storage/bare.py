@@ -17,9 +17,9 @@ from hsm.cryptoki.attributes import attribute_mapper
 from hsm.cryptoki.handles import Handle, Key, bare
 from hsm.cryptoki.material import Attributes
 from hsm.cryptoki.module import CKR_OK
-from hsm.cryptoki.session import Session
+from hsm.cryptoki.session import Entry, Session
 
-_MAPPER: Final = attribute_mapper()
+MAPPER: Final = attribute_mapper()
 _ERRORS: Final[Mapping[int, type[PKCS11Error]]] = {
     0x82: ObjectHandleInvalid,
     0xB0: SessionClosed,
@@ -53,27 +53,19 @@ class Bare:
             raise _ERRORS.get(answer, PKCS11Error)(f"Unmapped error code {answer:#x}")
 
 
-class _Attribute(ctypes.Structure):
-    """CK_ATTRIBUTE."""
-
-    _fields_ = (
-        ("type", ctypes.c_ulong),
-        ("pValue", ctypes.c_void_p),
-        ("ulValueLen", ctypes.c_ulong),
-    )
-
-
 class Packed:
     """A template as the token reads it, good for as long as this object lives."""
 
     def __init__(self, template: Attributes) -> None:
         packed = [
-            (int(name), _MAPPER.pack_attribute(name, value)) for name, value in template.items()
+            (int(name), MAPPER.pack_attribute(name, value))
+            for name, value in template.items()
+            if value is not DEFAULT
         ]
         self._values = [ctypes.create_string_buffer(octets, len(octets)) for _, octets in packed]
-        self._entries = (_Attribute * len(packed))(
+        self._entries = (Entry * len(packed))(
             *(
-                _Attribute(name, ctypes.addressof(value), len(value))
+                Entry(name, ctypes.addressof(value), len(value))
                 for (name, _), value in zip(packed, self._values, strict=True)
             )
         )
@@ -85,9 +77,9 @@ class Packed:
         return len(self._entries)
 
     @property
-    def address(self) -> int:
-        """Where it is in memory."""
-        return ctypes.addressof(self._entries)
+    def place(self) -> tuple[int, int]:
+        """Where it is in memory, and how many attributes there are."""
+        return ctypes.addressof(self._entries), len(self._entries)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +92,7 @@ class Unwrapping:
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> Self:
         """Return what is unwrapped with these ``arguments`` as a session object."""
-        template: Attributes = _MAPPER.generic_key_template(
+        template: Attributes = MAPPER.generic_key_template(
             {
                 Attribute.CLASS: arguments["object_class"],
                 Attribute.KEY_TYPE: arguments["key_type"],
@@ -110,18 +102,13 @@ class Unwrapping:
             store=False,
             capabilities=arguments["capabilities"],
         )
-        whole = template | arguments["template"]
-        said = {name: value for name, value in whole.items() if value is not DEFAULT}
-        return cls(arguments, Packed(said))
+        return cls(arguments, Packed(template | arguments["template"]))
 
     def unwrapped(
         self, session: Session, key: Handle, mechanism: Mechanism, wrapped: bytes
     ) -> Made:
         """Make the object of what is ``wrapped`` by ``key``; raise ``PKCS11Error``."""
-        template = self.template
-        handle = session.unwrap(
-            key.value, mechanism, wrapped, template=(template.address, len(template))
-        )
+        handle = session.unwrap(key.value, mechanism, wrapped, template=self.template.place)
         if handle is not None:
             return Bare(session, handle)
         made = Key(session, key).unwrap_key(key_data=wrapped, mechanism=mechanism, **self.arguments)

@@ -39,6 +39,7 @@ from hsm.messages import Blob, KeyRef, Made
 from hsm.observer import Observer
 from hsm.operations.session_keys import SessionKeys
 from hsm.storage.bare import Unwrapping
+from hsm.storage.bare_pairs import BarePairs
 from hsm.storage.held_keys import HeldKeys, Unwrapped
 from hsm.storage.keks import Kek
 from hsm.storage.store import Material, Store
@@ -69,6 +70,7 @@ class WrappedStore(Store):
         self._templates = templates
         self._to_be_wrapped = replace(templates, to_be_wrapped=True)
         self._new_keys = SessionKeys(self._to_be_wrapped, canary)
+        self._new_pairs = BarePairs(self._new_keys)
         self._canary = canary
         self.keks: Final = keks
         self._held = held
@@ -214,7 +216,7 @@ class WrappedStore(Store):
         makes = self._new_keys
         if spec.kind.is_pair:
             if material is None:
-                return makes.generated_pair(session, spec, spec.bits)
+                return self._new_pairs.generated(session, spec)
             assert not isinstance(material, bytes | bytearray)  # noqa: S101  # it is of a pair
             return makes.imported_pair(session, spec, material)
         row = spec.algorithms[0]

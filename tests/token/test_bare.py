@@ -1,19 +1,25 @@
-"""Keys that are unwrapped to be held are made without python-pkcs11, and are the same."""
+"""Keys that are made without python-pkcs11, new ones and held ones, are the same as with it."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from pkcs11 import Attribute, ObjectClass, PKCS11Error
 from pkcs11.exceptions import ObjectHandleInvalid
 
 from hsm import Hsm, KeyRef, KeySpec
+from hsm.cryptoki.keys import Keys
+from hsm.cryptoki.material import read_public
 from hsm.cryptoki.objects import PUBLIC
 from hsm.cryptoki.session import Session
 from hsm.life.token import Token
+from hsm.operations.session_keys import SessionKeys
 from hsm.storage.bare import Bare, Unwrapping
+from hsm.storage.bare_pairs import BarePairs
 from hsm.storage.held_keys import Unwrapped
 from tests.shared.injector import Injector
 from tests.shared.waiting import until
@@ -21,9 +27,12 @@ from tests.token.test_wrapped_store import (
     A256GCM,
     CBC,
     ES256,
+    SECRET,
     USAGES,
     attributes,
     done,
+    number_of_objects,
+    objects,
     store_of,
     wrapped_ref,
 )
@@ -33,6 +42,23 @@ READ = (
     *(Attribute.PRIVATE, Attribute.SENSITIVE, Attribute.EXTRACTABLE),
     *(Attribute.MODIFIABLE, Attribute.COPYABLE, *USAGES),
 )
+BOTH = (
+    *(Attribute.CLASS, Attribute.KEY_TYPE, Attribute.KEY_GEN_MECHANISM, Attribute.LOCAL),
+    *(Attribute.EC_PARAMS, Attribute.TOKEN, Attribute.PRIVATE, Attribute.ALLOWED_MECHANISMS),
+    *(Attribute.MODIFIABLE, Attribute.COPYABLE, Attribute.ID, Attribute.LABEL, Attribute.DERIVE),
+)
+OF_PUBLIC = (*BOTH, Attribute.ENCRYPT, Attribute.VERIFY, Attribute.VERIFY_RECOVER, Attribute.WRAP)
+OF_PRIVATE = (
+    *(*BOTH, Attribute.DECRYPT, Attribute.SIGN, Attribute.SIGN_RECOVER, Attribute.UNWRAP),
+    *(Attribute.SENSITIVE, Attribute.ALWAYS_SENSITIVE),
+    *(Attribute.EXTRACTABLE, Attribute.NEVER_EXTRACTABLE),
+)
+PAIRS = {
+    "P-256": ES256,
+    "P-521": KeySpec(kty="EC", alg="ES512", crv="P-521", signs_digests=True),
+    "agrees": KeySpec(kty="EC", alg="ECDH-ES", crv="P-256"),
+    "does all": KeySpec(kty="EC", crv="P-384"),
+}
 Made = Callable[[KeySpec], KeyRef]
 
 
@@ -72,14 +98,7 @@ def read(session: Session, unwrapped: Unwrapped) -> list[dict[Attribute, Any]]:
 
 
 def session_objects(session: Session) -> list[Any]:
-    """All that are secret; none if one has gone meanwhile: the token is looked at all the time."""
-    with suppress(PKCS11Error):
-        return [
-            each
-            for one in (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY)
-            for each in session.find({Attribute.CLASS: one, Attribute.TOKEN: False})
-        ]
-    return []
+    return objects(session, *SECRET)
 
 
 def test_where_python_pkcs11_has_to_do_it_it_does(token: Hsm, made: Made, monkeypatch: Any):
@@ -125,4 +144,50 @@ def test_a_new_key_is_wrapped_by_one_call(token: Hsm, chaos: Injector):
 
 def test_where_python_pkcs11_has_to_wrap_it_does(token: Hsm, made: Made, monkeypatch: Any):
     monkeypatch.setattr(Session, "wrap", lambda *_arguments: None)
+    assert token.works(made(ES256))
+
+
+@pytest.mark.parametrize("spec", PAIRS.values(), ids=PAIRS)
+def test_a_new_pair_has_the_attributes_of_one_that_is_read_back(token: Hsm, spec: KeySpec):
+    def seen(token: Token, session: Session) -> list[Any]:
+        makes = SessionKeys(replace(token.templates, to_be_wrapped=True), token.canary)
+        made = BarePairs(makes).generated(session, spec), makes.generated_pair(session, spec, None)
+        return [read_pair(session, pair) for pair in made]
+
+    (bare, *its), (read_back, *theirs) = done(token, seen)
+    assert its == theirs
+    assert bare == {Bare}
+    assert bare.isdisjoint(read_back)
+
+
+def read_pair(session: Session, pair: AbstractContextManager[Keys]) -> list[Any]:
+    """What has made the halves, and what the token says of them; its numbers are the right ones."""
+    with pair as keys:
+        halves: list[Any] = [keys.public, keys.private]
+        by_handle: dict[Any, Any] = {each.handle: each for each in until(lambda: pairs(session))}
+        public, private = (by_handle[each.handle] for each in halves)
+        assert read_public(public) == keys.public.numbers
+        return [
+            {type(each._made) for each in halves},
+            attributes(session, public, *OF_PUBLIC),
+            attributes(session, private, *OF_PRIVATE),
+        ]
+
+
+def pairs(session: Session) -> list[Any]:
+    return objects(session, ObjectClass.PUBLIC_KEY, ObjectClass.PRIVATE_KEY)
+
+
+@pytest.mark.parametrize("point", [None, b"", b"\x04\x01\x04"], ids=["none", "empty", "short"])
+def test_what_has_no_point_python_pkcs11_makes(token: Hsm, monkeypatch: Any, point: bytes | None):
+    before = number_of_objects(token)
+    monkeypatch.setattr(Session, "read_point", lambda *_arguments: point)
+    kept = token.generate(wrapped_ref(ES256))
+    assert isinstance(kept.public, EllipticCurvePublicKey)
+    assert number_of_objects(token) == before
+    assert token.works(kept.ref)
+
+
+def test_where_python_pkcs11_has_to_make_a_pair_it_does(token: Hsm, made: Made, monkeypatch: Any):
+    monkeypatch.setattr(Session, "generate_handles", lambda *_arguments, **_named: None)
     assert token.works(made(ES256))

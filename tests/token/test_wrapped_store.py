@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -66,6 +66,8 @@ USAGES = (
 PAIRS = (ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
 """What only keys of ours are: the look at the token makes a secret key now and then."""
 
+SECRET = (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY)
+
 
 def kept_specs() -> Iterator[KeySpec]:
     for name, row in ALGORITHMS.items():
@@ -114,6 +116,17 @@ def number_of_objects(token: Hsm, *classes: ObjectClass) -> int:
         return sum(len(session.find({Attribute.CLASS: one})) for one in classes or PAIRS)
 
     return int(done(token, count))
+
+
+def objects(session: Session, *classes: ObjectClass) -> list[Any]:
+    """All of these; none if one has gone meanwhile: the token is looked at all the time."""
+    with suppress(PKCS11Error):
+        return [
+            each
+            for one in classes
+            for each in session.find({Attribute.CLASS: one, Attribute.TOKEN: False})
+        ]
+    return []
 
 
 def store_of(token: Token) -> WrappedStore:
@@ -185,7 +198,8 @@ def test_only_what_is_being_wrapped_is_extractable(token, monkeypatch, rsa_key, 
     wrapped = Kek.wrapped
 
     def spy(kek: Kek, key: Any) -> bytes:
-        seen.append(attributes(key.lent, key._made, *GUARDS))
+        by_handle = {each.handle: each for each in until(lambda: objects(key.lent, *SECRET))}
+        seen.append(attributes(key.lent, by_handle[key.handle], *GUARDS))
         return wrapped(kek, key)
 
     monkeypatch.setattr(Kek, "wrapped", spy)
