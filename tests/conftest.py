@@ -261,7 +261,11 @@ def running(environment: Mapping[str, str], *, workers: int = 2) -> Iterator[str
         yield started.url
 
 
-@pytest.fixture(scope="session", name="server")
+# A service that stands idle takes as much time in ten seconds as its start takes: so each of those
+# below ends with the file that asked for it, and the next file has one of its own.
+
+
+@pytest.fixture(scope="module", name="server")
 def _server(request: pytest.FixtureRequest, environment: Mapping[str, str]) -> Iterator[str]:
     """The base URL of a live gunicorn with two workers, or with one where the token wants that."""
     workers = TOKENS[request.config.getoption("--token")].workers
@@ -275,20 +279,20 @@ def serve() -> Callable[..., AbstractContextManager[str]]:
     return running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live(server: str) -> Api:
     """The live service."""
     return Api.over_http(server)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def rsa1_5(environment: dict[str, str]) -> Iterator[Api]:
     """The live service where RSA1_5 is switched on."""
     with running(environment | {"JOSE_HSM_RSA1_5": "1"}, workers=1) as url:
         yield Api.over_http(url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def callers_on_sqlite(environment: dict[str, str]) -> Iterator[Callers]:
     """The live service with API tokens, and several who have one."""
     settings = environment | WITH_TOKENS
@@ -297,30 +301,29 @@ def callers_on_sqlite(environment: dict[str, str]) -> Iterator[Callers]:
 
 
 @pytest.fixture(scope="session")
-def callers_on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callers]:
-    """The same, where PostgreSQL has the registry: one that no other test stops or holds up."""
+def _on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The settings where PostgreSQL has the registry: one that no other test stops or holds up."""
     settings = make_token(tmp_path_factory.mktemp("postgresql") / "state") | PUBLISHED | WITH_TOKENS
     with running_postgresql() as cluster:
         settings["JOSE_HSM_DATABASE_URL"] = cluster.registry()
-        with running(with_kek(settings)) as url:
-            yield Callers.of(settings, url)
+        yield with_kek(settings)
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module")
+def callers_on_postgresql(_on_postgresql: dict[str, str]) -> Iterator[Callers]:
+    """The same, where PostgreSQL has the registry."""
+    with running(_on_postgresql) as url:
+        yield Callers.of(_on_postgresql, url)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def callers_of_each(request: pytest.FixtureRequest) -> Callers:
     """Those of each kind of registry, for claims that it has a part in."""
     callers: Callers = request.getfixturevalue(f"callers_on_{request.param}")
     return callers
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def callers(callers_on_sqlite: Callers) -> Callers:
     """Those of SQLite."""
     return callers_on_sqlite
-
-
-@pytest.fixture(scope="session")
-def restricted(environment: dict[str, str]) -> Iterator[Callers]:
-    """The same where only the role ``creator`` makes keys."""
-    with running(environment | WITH_TOKENS | {"JOSE_HSM_EVERYBODY_CREATES": "0"}) as url:
-        yield Callers.of(environment, url)

@@ -18,7 +18,7 @@ def serve_faulty(tmp_path: Path) -> Callable[..., AbstractContextManager[Service
     return lambda **changes: serving(tmp_path / str(next(numbers)), **changes)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with serving(tmp_path_factory.mktemp("faulty")) as service:
         yield service

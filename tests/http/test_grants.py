@@ -3,6 +3,7 @@
 # fixtures
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ from app.rights import GRANTABLE, Principal, Right
 from app.service import service_of
 from hsm import KeyNotFound
 from tests.shared.api import Api
-from tests.shared.callers import Callers
+from tests.shared.callers import WITH_TOKENS, Callers
 
 DENIED = (403, "forbidden")
 NOT_FOUND = (404, "not_found")
@@ -23,6 +24,14 @@ NOT_FOUND = (404, "not_found")
 def callers(callers_of_each: Callers) -> Callers:
     """Each claim here is one of the registry, too."""
     return callers_of_each
+
+
+@pytest.fixture
+def restricted(environment: Any, serve: Any) -> Iterator[Callers]:
+    """Those of a service where only the role ``creator`` makes keys."""
+    settings = environment | WITH_TOKENS | {"JOSE_HSM_EVERYBODY_CREATES": "0"}
+    with serve(settings, workers=1) as url:
+        yield Callers.of(settings, url)
 
 
 @pytest.fixture(scope="module")
