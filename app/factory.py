@@ -117,7 +117,7 @@ def _service(config: Config) -> Service:
         capabilities=capabilities,
         rotation=Periodic("rotation", keysets.rotation.settle, pause_seconds=1.0, is_jittered=True),
         janitor=Janitor(keyring.recovery, audit_log),
-        stock=Stock(registry, hsm, metrics),
+        stock=Stock(registry, watch),
         uses=Periodic(
             "uses", registry.uses.write, pause_seconds=60.0, at_end=True, is_jittered=True
         ),
@@ -202,7 +202,6 @@ def _start(service: Service) -> None:
     service.janitor.start()
     service.rotation.start()
     service.uses.start()
-    service.stock.start()
     service.watch.start()
     service.metrics.start(service.hsm)
     if service.config.pages:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from app.keys.janitor import Janitor
     from app.keys.keyring import Keyring
     from app.keys.sets.catalogue import KeySetCatalogue
-    from app.observability import LastHour, Metrics, Stream
+    from app.observability import LastHour, Metrics, Stock, Stream
     from app.operator.status import Status
     from app.registry import Registry, Watch
     from hsm import Hsm, Periodic
@@ -42,7 +42,7 @@ class Service:
     janitor: Janitor
     rotation: Periodic
     uses: Periodic
-    stock: Periodic
+    stock: Stock
     authenticator: Authenticator
     audit_log: AuditLog | None
     audit_hook: AuditHook

@@ -220,7 +220,6 @@ def application(config: Config) -> Any:
     wait_for(service_of(application).hsm)
     service_of(application).janitor.stop()  # tests look at what it would clear away
     service_of(application).rotation.stop()  # and make the steps of key sets themselves
-    service_of(application).stock.stop()  # and what there is
     service_of(application).uses.stop()  # and write which keys they have used
     return application
 

@@ -3,7 +3,7 @@
 import atexit
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
@@ -12,12 +12,14 @@ from uuid import uuid4
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from app import current_request
 from app.observability.kinds import Count
 from app.observability.latency import Bucket
 from app.observability.multiprocess import (
     Buffer,
+    mark_of,
     metrics_of,
     observe_all,
     registry_of,
@@ -27,8 +29,8 @@ from hsm import Cause, Hsm, Observer, Periodic
 
 _FLUSH_SECONDS: Final = 1.0
 _MOST_NOTED: Final = 10_000
-_PREFIX: Final = "jose_hsm_"
-_ANSWERED: Final = (f"{_PREFIX}requests", f"{_PREFIX}batch_requests")
+PREFIX: Final = "jose_hsm_"
+_ANSWERED: Final = (f"{PREFIX}requests", f"{PREFIX}batch_requests")
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0)
 
 
@@ -74,6 +76,8 @@ class Metrics(Observer):
         self._noted: deque[tuple[Counter | Histogram, float]] = deque()
         self._settling = Lock()
         self._most_spent = 0.0
+        self._mark = b""
+        self._counts: Sequence[Count] = ()
         self._directory = shared_directory()
         self.source: Final = self._directory or str(uuid4())
         """The name of these counters; no others, before or later, have the same."""
@@ -111,12 +115,6 @@ class Metrics(Observer):
         self._rotation = self._gauge(
             "keyset_days_until_rotation", "Until the next one of any, below 0 if late", "livemin"
         )
-        self._keys = Children(
-            self._gauge("keys", "Keys by type and state", "livemax", "kty", "state")
-        )
-        self._expiry = Children(
-            self._gauge("days_until_expiry", "Until the next one expires", "livemin", "of")
-        )
         self._pin_refused = self._gauge(
             "pin_refused", "1 while the token refuses the PIN, which is not tried again", "livemax"
         )
@@ -140,9 +138,6 @@ class Metrics(Observer):
         self._lost.bear([(Cause.LOST,)])
         self._transitions.bear((transition,) for transition in TRANSITIONS)
         self._rotation.set(math.inf)
-        self._expiry.bear([("key",), ("api_token",)])
-        for child in self._expiry.values():
-            child.set(math.inf)
 
     def start(self, hsm: Hsm) -> None:
         """Begin to share what is counted. Call after fork, never before."""
@@ -151,14 +146,29 @@ class Metrics(Observer):
             atexit.register(self._share)  # after the thread has ended: the last comes first
             Periodic("metrics", self._share, pause_seconds=_FLUSH_SECONDS).start()
 
-    def show(self, accepted: str) -> tuple[bytes, str]:
-        """Return the metrics of all workers and their content type, one that is ``accepted``."""
-        self._share()
-        encode, content_type = choose_encoder(accepted)
-        return encode(self._of_all()), content_type
+    def show(self, accepted: str, *others: Collector) -> tuple[bytes, str]:
+        """Return the metrics of all workers, and ``others``, with their content type.
 
-    def counts(self) -> Iterator[Count]:
-        """Give the requests that all workers have answered, and those in batches."""
+        That is one that is ``accepted``.
+        """
+        self._share()
+        shown = CollectorRegistry()
+        for collector in (self._of_all(), *others):
+            shown.register(collector)
+        encode, content_type = choose_encoder(accepted)
+        return encode(shown), content_type
+
+    def counts(self) -> Sequence[Count]:
+        """Return the requests that all workers have answered, and those in batches.
+
+        They are asked for every few seconds, and read only if any has been counted since.
+        """
+        mark = mark_of(self._directory, "counter") if self._directory else uuid4().bytes
+        if mark != self._mark:
+            self._mark, self._counts = mark, list(self._read_counts())
+        return self._counts
+
+    def _read_counts(self) -> Iterator[Count]:
         for family in self._families("counter"):
             if family.name in _ANSWERED:
                 for sample in family.samples:
@@ -169,7 +179,7 @@ class Metrics(Observer):
     def buckets(self) -> Iterator[Bucket]:
         """Give how long all workers took to answer, by endpoint, since their master started."""
         for family in self._families("histogram"):
-            if family.name == f"{_PREFIX}request_seconds":
+            if family.name == f"{PREFIX}request_seconds":
                 for sample in family.samples:
                     if sample.name.endswith("_bucket") and sample.value:
                         bound = float(sample.labels["le"])
@@ -181,9 +191,9 @@ class Metrics(Observer):
         up: list[float] = []
         sessions = {"idle": 0, "lent": 0}
         for family in self._families("gauge"):
-            if family.name == f"{_PREFIX}token_up":
+            if family.name == f"{PREFIX}token_up":
                 up = [sample.value for sample in family.samples]
-            elif family.name == f"{_PREFIX}sessions":
+            elif family.name == f"{PREFIX}sessions":
                 sessions |= {one.labels["state"]: int(one.value) for one in family.samples}
         return Workers(len(up), int(sum(up)), sessions["idle"], sessions["lent"])
 
@@ -258,19 +268,6 @@ class Metrics(Observer):
         """Show when the next key set rotates; infinite if none does."""
         self._rotation.set(days)
 
-    def counted(self, numbers: Mapping[tuple[str, ...], int]) -> None:
-        """Show how many keys there are by type and state."""
-        for kind in self._keys.keys() | numbers.keys():
-            self._keys[kind].set(numbers.get(kind, 0))
-
-    def expires_in(self, of: str, days: float) -> None:
-        """Show when the next key or API token expires; infinite if none does."""
-        self._expiry[of,].set(days)
-
-    def refused_pin(self, is_refused: bool) -> None:
-        """Show whether the token refuses the PIN."""
-        self._pin_refused.set(is_refused)
-
     def spent(self, part: float) -> None:
         """Show that a key has this part of its encryptions behind it, if none has more."""
         with self._settling:
@@ -301,20 +298,19 @@ class Metrics(Observer):
         self._settle()
         self._sessions[("lent",)].set(lent)
         self._sessions[("idle",)].set(size - lent)
+        self._pin_refused.set(self._hsm.state.cause is Cause.PIN)
         self._buffer.flush()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"{_PREFIX}{name}", text, labels, registry=self._registry)
+        return Counter(f"{PREFIX}{name}", text, labels, registry=self._registry)
 
     def _gauge(self, name: str, text: str, mode: Any, *labels: str) -> Gauge:
         return Gauge(
-            f"{_PREFIX}{name}", text, labels, registry=self._registry, multiprocess_mode=mode
+            f"{PREFIX}{name}", text, labels, registry=self._registry, multiprocess_mode=mode
         )
 
     def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
-        return Histogram(
-            f"{_PREFIX}{name}", text, labels, registry=self._registry, buckets=_SECONDS
-        )
+        return Histogram(f"{PREFIX}{name}", text, labels, registry=self._registry, buckets=_SECONDS)
 
 
 def _count(metric: Counter | Histogram, amounts: Sequence[float]) -> None:

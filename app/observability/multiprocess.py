@@ -74,11 +74,23 @@ def registry_of(directory: str) -> CollectorRegistry:
     return registry
 
 
+def mark_of(directory: str, kind: str) -> bytes:
+    """Return what is another as soon as a metric of the kind has changed; it costs little."""
+    digest = hashlib.blake2b()
+    for path in sorted(_files_of(directory, kind)):
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
 def metrics_of(directory: str, kind: str) -> Iterable[Metric]:
     """Return those of one kind, such as "counter"; the files of the others are not read."""
-    files = [str(path) for path in Path(directory).glob(f"{kind}_*.db")]
+    files = [str(path) for path in _files_of(directory, kind)]
     merged: Iterable[Metric] = multiprocess.MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # it is not
     return merged
+
+
+def _files_of(directory: str, kind: str) -> Iterable[Path]:
+    return Path(directory).glob(f"{kind}_*.db")
 
 
 def observe_all(histogram: Histogram, amounts: Sequence[float]) -> None:
@@ -101,7 +113,7 @@ class Buffer:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._values: list[Any] = []
+        self._changed: set[Any] = set()
 
     def take_over(self) -> None:
         """Have all values made from now on be counted here. Call after fork, never before."""
@@ -110,7 +122,7 @@ class Buffer:
         stored_class = values.MultiProcessValue(  # type: ignore[no-untyped-call]  # it is not
             process_identifier=lambda: slot
         )
-        lock, known = self._lock, self._values
+        lock, changed = self._lock, self._changed
 
         class BufferedValue:
             """One sample; the interface is that of prometheus_client.values."""
@@ -120,15 +132,15 @@ class Buffer:
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 self._stored = stored_class(*args, **kwargs)
                 self._pending = 0.0
-                with lock:
-                    known.append(self)
 
             def inc(self, amount: float) -> None:
                 with lock:
+                    changed.add(self)
                     self._pending += amount
 
             def set(self, value: float, timestamp: float | None = None) -> None:
-                self._stored.set(value, timestamp)
+                if timestamp is not None or value != self._stored.get():
+                    self._stored.set(value, timestamp)
 
             def get(self) -> float:
                 return float(self._stored.get()) + self._pending
@@ -150,7 +162,8 @@ class Buffer:
     def flush(self) -> None:
         """Write what has been counted."""
         with self._lock:
-            known = list(self._values)
+            changed = list(self._changed)
+            self._changed.clear()
         with suppress(ValueError):  # a file that is closed
-            for value in known:
+            for value in changed:
                 value.flush()

@@ -36,7 +36,8 @@ from werkzeug.routing import Rule
 from werkzeug.sansio import request as sansio_request
 from werkzeug.sansio import response as sansio_response
 
-from app.observability.multiprocess import Buffer, observe_all
+from app.observability.metrics import Metrics
+from app.observability.multiprocess import Buffer, mark_of, observe_all
 from app.registry import Registry
 from app.registry.databases.queries import FIND
 from app.server.intake import Intake
@@ -229,6 +230,19 @@ def test_prometheus_makes_its_values_of_the_class_that_we_put_there(counted, tmp
     assert sample(files) == 0
     counted.flush()
     assert sample(files) == 3
+
+
+def test_whoever_counts_again_is_told_what_has_been_counted_since(counted, tmp_path):
+    theirs = Metrics([("signing.sign", 200), ("signing.sign", 500)])
+    counts = []
+    for status in (200, 200, 500):
+        theirs._requests["signing.sign", str(status)].inc()
+        mark = mark_of(str(tmp_path), "counter")
+        assert theirs.counts() is theirs.counts()
+        theirs._buffer.flush()
+        assert mark_of(str(tmp_path), "counter") != mark
+        counts.append([(status, number) for _, status, number in theirs.counts()])
+    assert counts == [[(200, 1)], [(200, 2)], [(200, 2), (500, 1)]]
 
 
 def sample(files: list[str]) -> float:

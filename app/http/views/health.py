@@ -54,5 +54,6 @@ def ready() -> ResponseReturnValue:
 )
 def metrics() -> ResponseReturnValue:
     """Return the figures of all workers, in the format of Prometheus."""
-    text, content_type = service().metrics.show(request.headers.get("Accept", ""))
+    accepted = request.headers.get("Accept", "")
+    text, content_type = service().metrics.show(accepted, service().stock)
     return Response(text, content_type=content_type)
