@@ -10,6 +10,7 @@ from typing import Final
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS: Final = 5.0
+_RANDOM: Final = random.SystemRandom()
 
 
 class Periodic:
@@ -69,4 +70,4 @@ class Periodic:
 
 def jittered(seconds: float) -> float:
     """Return a little less, so that the processes of a host do not come all at once."""
-    return seconds * random.SystemRandom().uniform(0.5, 1.0)
+    return seconds * _RANDOM.uniform(0.5, 1.0)

@@ -49,6 +49,7 @@ from app.registry.uses import Uses, today, write_use
 from hsm import KeyNotFound, KeyRef, KeySpec, Storage
 
 _BATCH: Final = 1000
+_IDENTITY: Final = select(identity.c.id)  # asked for again and again
 _NOBODY: Final = UUID(int=0)
 
 
@@ -124,7 +125,7 @@ class Registry:
     def identity(self) -> str:
         """Return what registry this is, for the token to remember."""
         with translated(self._database.engine), self._database.engine.connect() as connection:
-            return str(connection.scalar(select(identity.c.id)))
+            return str(connection.scalar(_IDENTITY))
 
     def is_new(self) -> bool:
         """Tell whether there has never been a key, so far as is known."""

@@ -32,6 +32,8 @@ from app.server.turns import Turns
 logger = logging.getLogger(__name__)
 
 _TURN_SECONDS: Final = 0.25
+_QUIET_TURN_SECONDS: Final = 1.0
+"""Where there is no connection: each turn costs, and a signal or a client ends it."""
 _FAREWELL_SECONDS: Final = 2.0
 """How long a connection stays open for a client to notice that it ends."""
 _GRACE_SECONDS: Final = 1.0
@@ -95,7 +97,7 @@ class Connections:
 
     def _turn(self) -> None:
         self._clock.tick()
-        for key, _ in self._selector.select(_TURN_SECONDS):
+        for key, _ in self._selector.select(_TURN_SECONDS if self._all else _QUIET_TURN_SECONDS):
             if not isinstance(key.data, Connection):
                 key.data(key.fileobj)
             elif key.data in self._all:

@@ -17,7 +17,7 @@ EXIT_STATUS: Final = 70
 Deadline = tuple[float, str]
 """By when a thread has to be back, and from what."""
 
-_LOOK_SECONDS: Final = 0.25
+_LOOK_SECONDS: Final = 0.5
 _LONGEST_SECONDS: Final = 1.0
 
 

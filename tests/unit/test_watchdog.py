@@ -5,7 +5,7 @@ import pytest
 from hsm.life import watchdog
 from hsm.life.watchdog import Watchdog
 
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.5
 
 
 class Clock:
@@ -33,7 +33,7 @@ def test_a_call_that_does_not_come_back_ends_the_process(ended):
     clock = Clock()
     dog = Watchdog(clock)
     with dog.watching("a call", 2):
-        looks(dog, clock, *[LOOK_SECONDS] * 8)
+        looks(dog, clock, *[LOOK_SECONDS] * 4)
         assert ended == []
         looks(dog, clock, LOOK_SECONDS)
         assert ended == ["a call"]
@@ -45,7 +45,7 @@ def test_a_process_that_was_stopped_is_not_ended_for_it(ended):
     with dog.watching("a call", 2):
         looks(dog, clock, LOOK_SECONDS, 3600, LOOK_SECONDS)
     with dog.watching("another", 2):  # nor is anybody later given more time
-        looks(dog, clock, *[LOOK_SECONDS] * 8)
+        looks(dog, clock, *[LOOK_SECONDS] * 4)
         assert ended == []
         looks(dog, clock, LOOK_SECONDS)
         assert ended == ["another"]
