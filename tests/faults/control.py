@@ -180,6 +180,7 @@ class _Worker:
         self._faults: list[Fault] = []
         self._checked: Any = None
         self._was_well = 0  # the version that was in force
+        self._mark: object = None
         self._read()
         self._injector = Injector(module)  # kept, for the library keeps only addresses
         for name in NAMES:
@@ -219,8 +220,12 @@ class _Worker:
         self._checked = connection
 
     def _read(self) -> None:
-        content = json.loads((self._directory / "faults").read_text())
-        if content["version"] != self._ledger.version:
+        path = self._directory / "faults"
+        found = path.stat()  # which costs little; there is another file for each version
+        mark = found.st_ino, found.st_mtime_ns
+        if mark != self._mark:
+            content = json.loads(path.read_text())
+            self._mark = mark
             self._faults = [Fault(**members) for members in content["faults"]]
             self._ledger.version = content["version"]
 
