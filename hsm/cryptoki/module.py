@@ -26,10 +26,8 @@ _KNOWN_FLAGS: Final = reduce(or_, TokenFlag)
 _LIB: Any = _pkcs11.lib  # its stub has no __new__; see ``Module``
 _Function: Final = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)
 _GetTokenInfo: Final = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p)
-_EncryptInit: Final = ctypes.CFUNCTYPE(
-    ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong
-)
-_Encrypt: Final = ctypes.CFUNCTYPE(
+_Init: Final = ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong)
+_Perform: Final = ctypes.CFUNCTYPE(
     *(ctypes.c_ulong, ctypes.c_ulong),
     *(ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_void_p),
 )
@@ -98,9 +96,12 @@ class FunctionList(ctypes.Structure):
         ("C_GetObjectSize", ctypes.c_void_p),
         ("C_GetAttributeValue", _GetAttributeValue),
         ("C_SetAttributeValue to C_FindObjectsFinal", ctypes.c_void_p * 4),
-        ("C_EncryptInit", _EncryptInit),
-        ("C_Encrypt", _Encrypt),
-        ("C_EncryptUpdate to C_GenerateKey", ctypes.c_void_p * 28),
+        ("C_EncryptInit", _Init),
+        ("C_Encrypt", _Perform),
+        ("C_EncryptUpdate to C_DigestFinal", ctypes.c_void_p * 11),
+        ("C_SignInit", _Init),
+        ("C_Sign", _Perform),
+        ("C_SignUpdate to C_GenerateKey", ctypes.c_void_p * 15),
         ("C_GenerateKeyPair", _GenerateKeyPair),
         ("C_WrapKey", _WrapKey),
         ("C_UnwrapKey", _UnwrapKey),

@@ -154,6 +154,25 @@ class Session:
         )
         return output.raw[: length.value] if answer == CKR_OK else None
 
+    def sign(self, key: int, mechanism: Mechanism, data: bytes, *, size: int) -> bytes | None:
+        """Return what the handle ``key`` makes of ``data``, ``size`` bytes, which are not asked.
+
+        Returns ``None`` where python-pkcs11 has to do it or to say why the token refuses.
+        """
+        if self._functions is None:
+            return None
+        started, functions = time.perf_counter(), self._functions
+        its, output = _Mechanism(mechanism, None, 0), ctypes.create_string_buffer(size)
+        session: Any = self.raw  # its stub has no handle
+        if functions.C_SignInit(session.handle, ctypes.addressof(its), key) != CKR_OK:
+            return None
+        length = ctypes.c_ulong(size)
+        answer = functions.C_Sign(session.handle, data, len(data), output, ctypes.byref(length))
+        if answer != CKR_OK or length.value != size:
+            return None
+        self._observer.called("C_Sign", time.perf_counter() - started, None)
+        return output.raw
+
     def generate_handles(
         self, mechanism: Mechanism, *, public: tuple[int, int], private: tuple[int, int]
     ) -> tuple[int, int] | None:

@@ -1,5 +1,6 @@
 """Keys that are made without python-pkcs11, new ones and held ones, are the same as with it."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -21,7 +22,7 @@ from hsm.operations.session_keys import SessionKeys
 from hsm.storage.bare import Bare, Unwrapping
 from hsm.storage.bare_pairs import BarePairs
 from hsm.storage.held_keys import Unwrapped
-from tests.shared.injector import Injector
+from tests.shared.injector import NAMES, Injector
 from tests.shared.waiting import until
 from tests.token.test_wrapped_store import (
     A256GCM,
@@ -135,11 +136,25 @@ def test_what_is_gone_cannot_be_destroyed_again(token: Hsm, made: Made):
     done(token, destroyed_twice)
 
 
-def test_a_new_key_is_wrapped_by_one_call(token: Hsm, chaos: Injector):
-    chaos.replace_own("C_WrapKey", lambda original, *words: int(original(*words)))
-    kept = token.generate(wrapped_ref(ES256))
-    assert chaos.calls["C_WrapKey"] == 1
-    assert token.works(kept.ref)
+def test_a_new_key_takes_the_token_seven_calls(token: Hsm, chaos: Injector):
+    calls: list[str] = []
+
+    def note(name: str, original: Callable[..., int], *words: int) -> int:
+        calls.append(name)
+        return int(original(*words))
+
+    def make(token: Token, session: Session) -> KeyRef:
+        for name in set(NAMES) - {"C_Initialize", "C_Finalize", "C_GetFunctionList"}:
+            chaos.replace_own(name, partial(note, name))
+        return store_of(token).make(session, wrapped_ref(ES256)).ref
+
+    ref = done(token, make)
+    chaos.heal()
+    assert calls == [
+        *("C_GenerateKeyPair", "C_GetAttributeValue", "C_WrapKey", "C_SignInit", "C_Sign"),
+        *("C_DestroyObject", "C_DestroyObject"),
+    ]
+    assert token.works(ref)
 
 
 def test_where_python_pkcs11_has_to_wrap_it_does(token: Hsm, made: Made, monkeypatch: Any):
@@ -191,3 +206,15 @@ def test_what_has_no_point_python_pkcs11_makes(token: Hsm, monkeypatch: Any, poi
 def test_where_python_pkcs11_has_to_make_a_pair_it_does(token: Hsm, made: Made, monkeypatch: Any):
     monkeypatch.setattr(Session, "generate_handles", lambda *_arguments, **_named: None)
     assert token.works(made(ES256))
+
+
+def test_a_seal_is_the_same_where_python_pkcs11_has_to_make_it(token: Hsm, monkeypatch: Any):
+    def sealed(token: Token, session: Session) -> tuple[bytes, bytes]:
+        kek = next(iter(store_of(token).keks.values()))
+        by_one_call = kek.seal(session, b"row", b"octets")
+        monkeypatch.setattr(Session, "sign", lambda *_arguments, **_named: None)
+        return by_one_call, kek.seal(session, b"row", b"octets")
+
+    one, other = done(token, sealed)
+    assert one == other
+    assert len(one) == hashlib.sha256().digest_size
