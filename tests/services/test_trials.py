@@ -77,6 +77,7 @@ def test_a_thousand_keys_of_the_registry_leave_nothing_on_the_token(tmp_path):
 
 MILLION = {
     "keys": 5000,
+    "clients": 2,
     "machine": dict.fromkeys(
         ["processor", "cores", "memory", "kernel", "Python", "SoftHSM", "date"], "of the machine"
     ),

@@ -81,6 +81,7 @@ def _measured(few_settings: Settings, kept: Kept) -> Results:
         }
     return {
         "keys": len(kids),
+        "clients": made["clients"],
         "per_second": made["number"] / made["seconds"],
         "per_cpu_second": made["number"] / made["cpu_seconds"],
         "bytes_each": (size_bytes(kept.url) - made["bytes"]) / len(kids),

@@ -1,8 +1,10 @@
 """Keys are made, with a bar that shows how far, and services compared as they become more."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -10,12 +12,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from scripts.bench.processor import used_seconds
-from scripts.throwaway import Server, server
+from scripts.throwaway import Server, connected_workers, server
 from scripts.trials.million.kept import Kept
 from scripts.trials.million.service import Service, medians, size_bytes
 
 FEW: Final = 10
 _AT_A_TIME: Final = 100
+_BETWEEN_SAVES: Final = 1_000
+_CLIENTS: Final = os.cpu_count() or 1
 _PAGE: Final = 50
 _TIMES: Final = 400
 _LINES: Final = 100
@@ -24,29 +28,62 @@ Results = dict[str, Any]
 
 
 def make(kept: Kept, few: Service, number: int) -> None:
-    """Make what is missing to ``number``; compare both services at each power of ten, and there."""
-    with server(kept.settings, workers=1) as running, _progress(number) as show:
-        many = Service(running.url, kept.kids())
-        if not kept.made:
-            many.make(FEW)
-            kept.made = {"bytes": size_bytes(kept.url), "number": 0, "points": []}
-            kept.made |= {"seconds": 0.0, "cpu_seconds": 0.0}
+    """Make what is missing to ``number``; compare both services at each power of ten, and there.
+
+    Each processor has a worker and a client of it to make keys; compared is one worker.
+    """
+    with _progress(number) as show:
         for goal in _goals(number):
-            if len(many.kids) > goal:
+            there = len(kept.kids())
+            if there > goal:
                 continue
-            while (left := goal - len(many.kids)) > 0:
-                _make_some(kept.made, running, many, min(_AT_A_TIME, left))
-                kept.save()
-                show(len(many.kids))
+            if there < goal:
+                _make_up_to(kept, goal, show)
+            with server(kept.settings, workers=1) as running:
+                compared = _compared(few, Service(running.url, kept.kids()))
             before = [point for point in kept.made["points"] if point["keys"] < goal]
-            kept.made["points"] = [*before, {"keys": goal, **_compared(few, many)}]
+            kept.made["points"] = [*before, {"keys": goal, **compared}]
             kept.save()
 
 
-def _make_some(made: Results, running: Server, many: Service, count: int) -> None:
+def _make_up_to(kept: Kept, goal: int, show: Callable[[int], None]) -> None:
+    with (
+        server(kept.settings, workers=_CLIENTS) as running,
+        ThreadPoolExecutor(_CLIENTS) as threads,
+    ):
+        clients = [Service(running.url) for _ in range(_CLIENTS)]
+        while connected_workers(running.url) < _CLIENTS:
+            time.sleep(0.05)
+        if not kept.made:
+            clients[0].make(FEW)
+            kept.made = {"bytes": size_bytes(kept.url), "clients": _CLIENTS, "points": []}
+            kept.made |= {"number": 0, "seconds": 0.0, "cpu_seconds": 0.0}
+        there = len(kept.kids())
+        while there < goal:
+            shares = _shares(min(goal - there, _BETWEEN_SAVES * _CLIENTS))
+            with _counted(kept.made, running, sum(shares)):
+                list(threads.map(_make, clients, shares))
+            kept.save()
+            there += sum(shares)
+            show(there)
+
+
+def _shares(count: int) -> list[int]:
+    """Return how many keys each client is to make."""
+    return [len(range(client, count, _CLIENTS)) for client in range(_CLIENTS)]
+
+
+def _make(client: Service, count: int) -> None:
+    for made in range(0, count, _AT_A_TIME):
+        client.make(min(_AT_A_TIME, count - made))
+
+
+@contextmanager
+def _counted(made: Results, running: Server, number: int) -> Iterator[None]:
+    """Add the keys that are made in one ``with`` block, and what they take."""
     started, used = time.monotonic(), used_seconds(running.process.pid)
-    many.make(count)
-    made["number"] += count
+    yield
+    made["number"] += number
     made["seconds"] += time.monotonic() - started
     made["cpu_seconds"] += used_seconds(running.process.pid) - used
 

@@ -34,7 +34,7 @@ def lines(results: Results) -> Iterator[Line]:
     few, many = last["sign"]
     yield Line("keys made", f"{results['keys']:,}")
     yield Line("made in a second", f"{results['per_second']:,.0f}")
-    yield Line("made in a second of the worker's CPU", f"{results['per_cpu_second']:,.0f}")
+    yield Line("made in a second of the workers' CPU", f"{results['per_cpu_second']:,.0f}")
     yield Line("bytes of the database for each", f"{results['bytes_each']:,.0f}")
     yield _most("objects on the token at the end", results["objects"], MOST_OBJECTS)
     yield Line("p50 of sign, ms", f"{1e3 * many:.2f}")
@@ -108,10 +108,11 @@ def page(results: Results) -> str:
 Written by `make million KEYS={results["keys"]} URL=… OUT=docs/benchmarks`. The raw figures are in
 [{_NAME}.json]({_NAME}.json).
 
-P-256 keys that the registry keeps, made 100 in a request by one client; one worker. Times are of
-requests over HTTP on loopback, one after the other. A ratio is to a service with 10 keys, which
-runs beside and is asked in turn, so that what else the machine does hits both alike. On a machine
-that is busy milliseconds say little; ratios and CPU do.
+P-256 keys that the registry keeps, made 100 in a request by clients and workers of which there are
+{results["clients"]}; all else is of one worker. Times are of requests over HTTP on loopback, one
+after the other. A ratio is to a service with 10 keys, which runs beside and is asked in turn, so
+that what else the machine does hits both alike. On a machine that is busy milliseconds say little;
+ratios and CPU do.
 
 {_table(("", ""), where)}
 {_table(("", "seen", "promised", ""), map(_marked, lines(results)))}
