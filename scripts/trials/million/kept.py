@@ -13,6 +13,8 @@ from sqlalchemy import create_engine, select
 
 from app.config import Config
 from app.registry import migrate
+from app.registry.databases.database import Database
+from app.registry.rows.tallies import Tallies
 from app.registry.tables import keys
 from scripts.throwaway import create_kek, make_token
 
@@ -52,6 +54,14 @@ class Kept:
         """Return all keys of the registry, in an order that says nothing of when they were made."""
         with create_engine(self.url).connect() as connection:
             return list(connection.scalars(select(keys.c.kid).order_by(keys.c.kid)))
+
+    def settle(self) -> None:
+        """Do what the service, and autovacuum of PostgreSQL, have done within a minute."""
+        Tallies(Database(self.url, lambda _seconds: None)).merge()
+        engine = create_engine(self.url, isolation_level="AUTOCOMMIT")
+        if engine.dialect.name == "postgresql":
+            with engine.connect() as connection:
+                connection.exec_driver_sql("VACUUM ANALYZE")
 
     def save(self) -> None:
         """Write down what has been ``made``."""

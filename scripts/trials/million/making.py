@@ -39,6 +39,7 @@ def make(kept: Kept, few: Service, number: int) -> None:
                 continue
             if there < goal:
                 _make_up_to(kept, goal, show)
+            kept.settle()
             with server(kept.settings, workers=1) as running:
                 compared = _compared(few, Service(running.url, kept.kids()))
             before = [point for point in kept.made["points"] if point["keys"] < goal]
