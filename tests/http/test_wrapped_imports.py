@@ -80,7 +80,7 @@ def wrapping(local: Api) -> Any:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have those that tests make themselves, which are good once, made quickly."""
-    monkeypatch.setattr("hsm.importing.wrapped_imports._BITS", 2048)
+    monkeypatch.setattr("hsm.importing.wrapped_imports._BITS", 1024)
 
 
 @pytest.fixture(scope="module")

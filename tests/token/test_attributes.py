@@ -316,7 +316,7 @@ def _kind(body: Mapping[str, str]) -> str:
 def _wrap(local: Any, body: Mapping[str, str]) -> str:
     """Import a key of ``body``, wrapped for a key that is quickly made."""
     with pytest.MonkeyPatch.context() as quick:
-        quick.setattr("hsm.importing.wrapped_imports._BITS", 2048)
+        quick.setattr("hsm.importing.wrapped_imports._BITS", 1024)
         wrapping = local.ok("/wrapping-keys", {})
     if body["kty"] == "oct":
         octets, public = unb64u(_material(body)["k"]), {}

@@ -81,7 +81,7 @@ USES_TOO_MANY = "The token permits more uses of this key than were asked for"
 def wrapped(local: Api) -> Iterator[Mapping[str, Any]]:
     """Requests for keys that were wrapped for one that is quickly made."""
     with pytest.MonkeyPatch.context() as quick:
-        quick.setattr("hsm.importing.wrapped_imports._BITS", 2048)
+        quick.setattr("hsm.importing.wrapped_imports._BITS", 1024)
         wrapping = local.ok("/wrapping-keys", {})
     pair = body_of("ES256") | public_of(PRIVATE_KEY)
     requests = {

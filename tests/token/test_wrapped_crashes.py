@@ -40,8 +40,8 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 
 @pytest.fixture
 def host(registry_url: str, token: Hsm, tmp_path: Path, monkeypatch: Any) -> Iterator[Host]:
-    """A service on a registry of its own, with wrapping keys that are quickly made."""
-    monkeypatch.setattr("hsm.importing.wrapped_imports._BITS", 2048)
+    """A service on a registry of its own, with wrapping keys that are made thirty times as fast."""
+    monkeypatch.setattr("hsm.importing.wrapped_imports._BITS", 1024)
     host = Host.of(registry_url, token, tmp_path)
     yield host
     for kid, spec in host.registry.specs().items():
@@ -181,7 +181,7 @@ _STEPS: dict[str, tuple[Any, str, Any]] = (
 
 def die(step: str, url: str, state_dir: str, body: Mapping[str, Any] | None) -> None:
     """Be the worker that is killed at ``step``, making a wrapping key or importing ``body``."""
-    wrapped_imports._BITS = 2048  # type: ignore[misc]  # of this process, as of the host
+    wrapped_imports._BITS = 1024  # type: ignore[misc]  # of this process, as of the host
     host = Host.of(url, opened(Config.from_env()), Path(state_dir))
     host.keyring.recovery.hsm.imports.wrapping_spec()  # has been tried
     owner, name, method = _STEPS[step]
