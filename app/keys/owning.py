@@ -1,6 +1,7 @@
 """Which registry the token belongs to: no other one is believed."""
 
 import logging
+from threading import Lock
 
 from app.errors import RegistryCause, RegistryUnavailable
 from app.registry import Registry
@@ -21,6 +22,8 @@ class TokenOwner:
         self._hsm = hsm
         self._confirmed: object = None
         self._identity = ""
+        self._claiming = Lock()
+        self._claimed: object = None
 
     def require(self, place: object) -> None:
         """Raise ``RegistryUnavailable`` unless the registry, at ``place``, is that of the token."""
@@ -49,6 +52,13 @@ class TokenOwner:
         return ours
 
     def _claim(self, ours: str) -> None:
+        now = self._hsm.state.epoch, ours
+        with self._claiming:  # threads that begin together would each write it down
+            if now != self._claimed:
+                self._claim_first(ours)
+                self._claimed = now
+
+    def _claim_first(self, ours: str) -> None:
         # A row is written before its key is made: another worker may just have made the first.
         if self._registry.is_new() and self._hsm.inventory() and self._registry.is_new():
             logger.error("the token has keys, and the registry has never had one")

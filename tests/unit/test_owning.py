@@ -1,8 +1,10 @@
 """No registry is believed but the one that the token belongs to."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Barrier
 from typing import cast
 from uuid import UUID, uuid4
 
@@ -12,6 +14,7 @@ from app.errors import RegistryCause, RegistryUnavailable
 from app.keys.owning import TokenOwner
 from app.registry import Registry, migrate
 from hsm import Hsm, Phase, State, TokenUnavailable
+from tests.shared.waiting import PATIENCE_SECONDS
 from tests.unit.test_registry import PAIR
 
 
@@ -81,6 +84,27 @@ def test_a_token_without_keys_belongs_to_the_first_registry(make):
     assert cause_of(registry) is None
     assert token.owner == registry.identity()
     assert cause_of(make(token)) is None  # the same one, in another process
+
+
+def test_threads_that_begin_together_write_it_down_once(make):
+    begun, written = Barrier(2), []
+
+    @dataclass
+    class Seen(Token):
+        @property
+        def registry(self) -> str:
+            begun.wait(PATIENCE_SECONDS)
+            return ""
+
+        def assign_to(self, registry: str) -> bool:
+            written.append(registry)
+            return True
+
+    registry = make(Token())
+    owner = owner_of(registry, Seen())
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(owner.require, ("here", "here")))
+    assert written == [registry.identity()]
 
 
 def test_another_registry_is_refused_whatever_it_is_asked(make):
