@@ -32,6 +32,8 @@ def make(kept: Kept, few: Service, number: int) -> None:
 
     Each processor has a worker and a client of it to make keys; compared is one worker.
     """
+    if not kept.made:
+        _begin(kept)
     with _progress(number) as show:
         for goal in _goals(number):
             there = len(kept.kids())
@@ -47,6 +49,14 @@ def make(kept: Kept, few: Service, number: int) -> None:
             kept.save()
 
 
+def _begin(kept: Kept) -> None:
+    """Make the first keys, by one worker: several would each write on the token whose it is."""
+    with server(kept.settings, workers=1) as running:
+        Service(running.url).make(FEW)
+    kept.made = {"bytes": size_bytes(kept.url), "clients": _CLIENTS, "points": []}
+    kept.made |= {"number": 0, "seconds": 0.0, "cpu_seconds": 0.0}
+
+
 def _make_up_to(kept: Kept, goal: int, show: Callable[[int], None]) -> None:
     with (
         server(kept.settings, workers=_CLIENTS) as running,
@@ -55,10 +65,6 @@ def _make_up_to(kept: Kept, goal: int, show: Callable[[int], None]) -> None:
         clients = [Service(running.url) for _ in range(_CLIENTS)]
         while connected_workers(running.url) < _CLIENTS:
             time.sleep(0.05)
-        if not kept.made:
-            clients[0].make(FEW)
-            kept.made = {"bytes": size_bytes(kept.url), "clients": _CLIENTS, "points": []}
-            kept.made |= {"number": 0, "seconds": 0.0, "cpu_seconds": 0.0}
         there = len(kept.kids())
         while there < goal:
             shares = _shares(min(goal - there, _BETWEEN_SAVES * _CLIENTS))
