@@ -1,6 +1,7 @@
 """Callers with API tokens, as the tests know them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -21,12 +22,23 @@ def token_for(
     age: timedelta | None = None,
 ) -> str:
     """Return a new API token; one that expired ``age`` ago, if that is given."""
-    config = Config.from_env(environment)
+    with _registry(environment) as registry:
+        return _token(registry, principal, roles=roles, age=age)
+
+
+@contextmanager
+def _registry(environment: Mapping[str, str]) -> Iterator[Registry]:
+    registry = Registry(Config.from_env(environment).registry_url, host="test")
+    yield registry
+    registry._database.engine.dispose()
+
+
+def _token(
+    registry: Registry, principal: str, *, roles: Iterable[Role], age: timedelta | None = None
+) -> str:
     expires_at = datetime.now(UTC) - age if age else None
     token, row = api_tokens.make(principal, roles=roles, name="test", expires_at=expires_at)
-    registry = Registry(config.registry_url, host="test")
     registry.credentials.add(row)
-    registry._database.engine.dispose()
     return token
 
 
@@ -45,16 +57,12 @@ class Callers:
     @classmethod
     def of(cls, environment: Mapping[str, str], url: str) -> "Callers":
         """Return new ones."""
-
-        def caller(name: str, *roles: Role) -> Api:
-            return Api.over_http(url, bearer=token_for(environment, f"token:{name}", roles=roles))
-
-        return cls(
-            environment=environment,
-            url=url,
-            alice=caller("alice"),
-            bob=caller("bob"),
-            admin=caller("admin", Role.ADMIN),
-            auditor=caller("auditor", Role.AUDITOR),
-            creator=caller("creator", Role.CREATOR),
-        )
+        roles = {"admin": [Role.ADMIN], "auditor": [Role.AUDITOR], "creator": [Role.CREATOR]}
+        with _registry(environment) as registry:
+            apis = {
+                name: Api.over_http(
+                    url, bearer=_token(registry, f"token:{name}", roles=roles.get(name, []))
+                )
+                for name in ("alice", "bob", "admin", "auditor", "creator")
+            }
+        return cls(environment=environment, url=url, **apis)
