@@ -3,6 +3,7 @@
 import time
 from collections import namedtuple
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final
 
 from sqlalchemy import Select
@@ -28,18 +29,30 @@ class Lookup:
         record_of: Callable[[Any], Any],
         observe: Callable[[float], None],
     ) -> None:
-        dialect, columns = readers.engine.dialect, query.selected_columns
         self._readers: Final = readers
+        self._query: Final = query
         self._record_of: Final = record_of
         self._observe: Final = observe
-        self._sql: Final = str(query.compile(readers.engine))
-        self._row: Final = namedtuple("Row", columns.keys())  # type: ignore[misc]  # the query names them
-        self._conversions: Final = [
-            column.type.dialect_impl(dialect).result_processor(dialect, None) or _as_it_is
-            for column in columns
+        self._dialect: Final = readers.engine.dialect
+        self._error: Final = self._dialect.loaded_dbapi.Error
+
+    # Made at the first use: a command looks for one thing and another, and has all lookups.
+
+    @cached_property
+    def _sql(self) -> str:
+        return str(self._query.compile(self._readers.engine))
+
+    @cached_property
+    def _row(self) -> Callable[..., Any]:
+        return namedtuple("Row", self._query.selected_columns.keys())  # the query names them
+
+    @cached_property
+    def _conversions(self) -> list[Callable[[Any], Any]]:
+        return [
+            column.type.dialect_impl(self._dialect).result_processor(self._dialect, None)
+            or _as_it_is
+            for column in self._query.selected_columns
         ]
-        self._dialect: Final = dialect
-        self._error: Final = dialect.loaded_dbapi.Error
 
     def one(self, file: FileIdentity | None, /, **parameters: str | int) -> Any:
         """Return what ``record_of`` makes of the row, ``None`` if there is none.
