@@ -9,7 +9,7 @@ import pytest
 from tests.faults.control import EVERY, Fault
 from tests.faults.service import Service, check, outcome, protect, use
 from tests.shared import injector
-from tests.shared.api import unb64u
+from tests.shared.api import b64u, unb64u
 from tests.shared.waiting import until
 
 HMAC = {"kty": "oct", "alg": "HS256"}
@@ -141,10 +141,28 @@ def test_a_good_mac_is_not_called_bad_by_a_corrupted_result(service):
 def test_a_bad_tag_of_a_healthy_token_is_422(service):
     key = service.create(**GCM)
     jwe = protect(service.api, key).body
-    service.inject(Fault(function="C_Decrypt", value=injector.GENERAL_ERROR, times=1))
-    answer = service.api.post("/decrypt", jwe)
-    # One GENERAL_ERROR, and a canary that sings: this token says so of a bad tag.
-    assert outcome(answer) in {"ok", "decryption_failed"}
+    answer = service.api.post("/decrypt", {**jwe, "tag": b64u(bytes(16))})
+    assert (answer.status, outcome(answer)) == (422, "decryption_failed")
+
+
+@pytest.mark.parametrize("function", ["C_DecryptInit", "C_Decrypt"])
+def test_a_good_tag_is_not_called_bad_by_a_token_in_trouble_for_a_moment(service, function):
+    """This token says CKR_GENERAL_ERROR of a bad tag, too, and the canary works again."""
+    key = service.create(**GCM)
+    jwe = protect(service.api, key).body
+    service.inject(Fault(function=function, value=injector.GENERAL_ERROR, times=1))
+    assert check(service.api, key, jwe).status == 200
+
+
+@pytest.mark.parametrize("function", ["C_VerifyInit", "C_Verify"])
+@pytest.mark.parametrize("key", [RSA, PSS, EC, ED25519], ids=lambda key: key["alg"])
+def test_a_good_signature_is_not_called_bad_by_a_token_that_cannot_verify(service, function, key):
+    """The canary works: it shows nothing of public keys."""
+    key = service.create(**key)
+    made = protect(service.api, key).body
+    for times, status in ((1, 200), (None, 503)):
+        service.inject(Fault(function=function, value=injector.GENERAL_ERROR, times=times))
+        assert check(service.api, key, made).status == status
 
 
 def test_a_good_tag_on_a_broken_token_is_503(serve_faulty):
