@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Final
 
-from hsm.errors import TokenUnavailable
+from hsm.errors import Cause, TokenUnavailable
 
 _POLL_SECONDS: Final = 0.01
 
@@ -93,7 +93,8 @@ def _flock_until(deadline: float, descriptor: int, operation: int) -> None:
             fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise TokenUnavailable("another process looks after the keys") from None
+                reason = "another process looks after the keys"
+                raise TokenUnavailable(reason, cause=Cause.BUSY) from None
             time.sleep(_POLL_SECONDS)
         else:
             return

@@ -40,6 +40,7 @@ from hsm.life.variants import found_templates
 from hsm.operations.session_keys import SessionKeys
 from hsm.settings import Settings
 from hsm.storage.stores import wrapped_store_of
+from hsm.tokens.opencryptoki import TokenLock
 from hsm.tokens.softhsm import FirstAid
 
 Arguments = ParamSpec("Arguments")
@@ -79,7 +80,8 @@ def _answered(
         self: "Examination", /, *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Finding:
         try:
-            return look(self, *arguments, **named)
+            with self.lock.held():
+                return look(self, *arguments, **named)
         except PKCS11Error as error:
             return Finding("error", {"answer": described(error)})
         except HsmError as error:
@@ -100,6 +102,7 @@ class Examination:
         self._settings = settings
         self._latch = PinLatch(settings.state_dir / "pin.latch")
         self._first_aid = FirstAid(settings.module, settings.state_dir / "softhsm")
+        self.lock = TokenLock(settings.module, settings.state_dir / "token.lock")
         self._policy = Policy.of(settings, self._first_aid.announce_change)
         self._module: Module
         self._found: RawToken
@@ -120,8 +123,7 @@ class Examination:
 
         Raises ``TokenUnavailable`` if another one does for so long.
         """
-        lock = file_lock(self._settings.state_dir / "boot.lock", wait_seconds=wait_seconds)
-        with lock:
+        with file_lock(self._settings.state_dir / "boot.lock", wait_seconds=wait_seconds):
             yield
 
     @_answered
@@ -155,7 +157,9 @@ class Examination:
             return Finding("several" if "more" in error.subject else "missing", facts)
         serial = self._found.serial.decode("ascii", "replace")
         named = {"label": self._found.label, "serial": serial}
-        return Finding(facts=named | self._module.product(self._found)._asdict())
+        product = self._module.product(self._found)
+        self.lock.learn(product)
+        return Finding(facts=named | product._asdict())
 
     @_answered
     def flags(self) -> Finding:

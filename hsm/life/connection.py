@@ -36,6 +36,7 @@ from hsm.periodic import jittered
 from hsm.settings import Settings
 from hsm.storage.proof import found_keepable
 from hsm.storage.stores import wrapped_store_of
+from hsm.tokens.opencryptoki import TokenLock
 from hsm.tokens.softhsm import FirstAid
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Connection:
         self._settings = settings
         self._latch = PinLatch(settings.state_dir / "pin.latch")
         self._first_aid = FirstAid(settings.module, settings.state_dir / "softhsm")
+        self._lock = TokenLock(settings.module, settings.state_dir / "token.lock")
         self._watchdog = Watchdog()
         self._module: Module | None = None
         self._token: Token | None = None
@@ -153,6 +155,7 @@ class Connection:
             lane = token.pool.generations if work.takes_seconds else token.pool.operations
             try:
                 with (
+                    self._lock.held(self._settings.session_wait_seconds),
                     lane.session(self._loans.own, is_new=attempt > 1) as session,
                     self._watchdog.watching("an operation", deadline_seconds),
                 ):
@@ -211,6 +214,7 @@ class Connection:
         # SoftHSM rewrites its token at each login; whoever boots meanwhile finds none.
         with (
             file_lock(settings.state_dir / "boot.lock"),
+            self._lock.held(),
             self._watchdog.watching("the opening of the token", seconds),
         ):
             module.finalize()
@@ -219,6 +223,7 @@ class Connection:
             module.initialize()
             found = module.find_token(label=settings.token_label, serial=settings.token_serial)
             self._product, self.places = module.product(found), module.places(found)
+            self._lock.learn(self._product)
             pool = log_in(found, settings, self._latch, module.functions)
             self._first_aid.save()
             proof_cache = ProofCache(settings.shared_dir, pool.token, settings.parameters)
@@ -228,6 +233,7 @@ class Connection:
             self.owner = owner_of(pool.anchor, canary)
         policy = Policy.of(settings, self._first_aid.announce_change)
         with (
+            self._lock.held(),
             self._watchdog.watching("the proof of the algorithms", seconds),
             proof_cache.shared(believe=not self._state.epoch),
         ):
@@ -258,7 +264,10 @@ class Connection:
         token.pool.drain()
 
     def _is_well(self, *, finds: bool = True) -> bool:
-        with self._watchdog.watching("idle sessions", self._settings.call_seconds):
+        with (
+            self._lock.held(),
+            self._watchdog.watching("idle sessions", self._settings.call_seconds),
+        ):
             self.token.pool.keep_alive()
             wrapped_store_of(self.token.stores).keep_alive()
         return self._looks_well(finds=finds)
@@ -268,6 +277,7 @@ class Connection:
         token = self.token
         try:
             with (
+                self._lock.held(),
                 token.pool.operations.session(is_new=is_new) as session,
                 self._watchdog.watching("the canary", self._settings.call_seconds),
             ):
