@@ -40,8 +40,8 @@ from hsm.life.variants import found_templates
 from hsm.operations.session_keys import SessionKeys
 from hsm.settings import Settings
 from hsm.storage.stores import wrapped_store_of
-from hsm.tokens.opencryptoki import TokenLock
 from hsm.tokens.softhsm import FirstAid
+from hsm.tokens.token_lock import TokenLock
 
 Arguments = ParamSpec("Arguments")
 

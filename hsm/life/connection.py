@@ -36,8 +36,8 @@ from hsm.periodic import jittered
 from hsm.settings import Settings
 from hsm.storage.proof import found_keepable
 from hsm.storage.stores import wrapped_store_of
-from hsm.tokens.opencryptoki import TokenLock
 from hsm.tokens.softhsm import FirstAid
+from hsm.tokens.token_lock import TokenLock
 
 logger = logging.getLogger(__name__)
 

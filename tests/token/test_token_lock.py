@@ -1,4 +1,4 @@
-"""A token that confuses its objects under several callers has one at a time, on the whole host."""
+"""A token that goes wrong under several callers has one at a time, on the whole host."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ import pytest
 
 from hsm import TokenUnavailable, file_lock
 from hsm.cryptoki.module import Product
-from hsm.tokens.opencryptoki import TokenLock
+from hsm.tokens.token_lock import TokenLock
 from scripts.throwaway import make_token
 from tests.shared.drivers import result_of
 from tests.shared.refs import new_ref
@@ -81,7 +81,8 @@ def test_who_waits_too_long_for_another_process_is_told_so(settings):
         ("libopencryptoki.so.0", "3.13", True),
         ("libopencryptoki.so.0", "3.14", False),
         ("libopencryptoki.so.0", "4.0", False),
-        ("libopencryptoki.so.0", "unknown", False),
+        ("libopencryptoki.so.0", "unknown", True),
+        ("libsoftokn3.so", "3.87", True),
         ("libsofthsm2.so", "2.6", False),
     ],
 )
