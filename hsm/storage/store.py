@@ -52,7 +52,8 @@ class Store(Protocol):
     def destroy(self, session: Session, ref: KeyRef) -> None:
         """Destroy every object of ``ref``, the private one first; absence is success.
 
-        Absence is believed only of a token that shows its canary. Else ``TokenUnavailable``.
+        Absence is believed only of a token that shows its canary. Else ``TokenUnavailable``. An
+        object that is still there afterwards is ``FunctionFailed``.
         """
 
     def inventory(self, session: Session) -> Mapping[UUID, frozenset[KeyObject]]:

@@ -656,6 +656,17 @@ def test_a_creation_that_is_tried_twice_makes_one_key(token, chaos):
     assert _count_objects(token, key.kid) == 0
 
 
+def test_what_the_token_only_says_to_have_destroyed_is_destroyed_again_or_503(key, token, chaos):
+    """So does Kryoptic if its database was busy."""
+    chaos.fail_own("C_DestroyObject", injector.OK)
+    with pytest.raises(hsm.TokenUnavailable):
+        token.destroy(key)
+    assert _count_objects(token, key.kid) == 2
+    chaos.fail_own("C_DestroyObject", injector.OK, times=1)
+    token.destroy(key)
+    assert _count_objects(token, key.kid) == 0
+
+
 def _count_objects(token: Hsm, kid: UUID) -> int:
     template = {Attribute.ID: kid.bytes}
     return token._connection.perform(
