@@ -190,8 +190,8 @@ class Config:
         "`destroy_after` of its own; by default it is destroyed at once",
         default=None,
     )
-    storage: Literal["token", "wrapped"] = setting(
-        choice("token", "wrapped"),
+    storage: str = setting(
+        choice(*hsm.Storage),
         "where keys are kept that say nothing of it: on the `token`, or `wrapped` in the registry, "
         "encrypted by the token (`jose-hsm kek create`)",
         default="token",

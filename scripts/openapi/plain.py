@@ -60,8 +60,15 @@ def _head(info: Members) -> Members:
 
 
 def _name(operation: Members) -> None:
-    operation["operationId"] = PLAIN["operations"][operation["operationId"]]
+    strict = operation["operationId"]
+    operation["operationId"] = PLAIN["operations"].get(strict) or _name_by_rule(strict)
     operation.setdefault("description", f"{operation['summary']}.")
+
+
+def _name_by_rule(operation_id: str) -> str:
+    """Return ``createKey`` for ``keys_create``."""
+    resource, _, verb = operation_id.partition("_")
+    return verb + resource.removesuffix("s").capitalize()
 
 
 def _body(operation: Members, kind: str) -> str:

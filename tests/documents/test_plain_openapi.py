@@ -53,7 +53,7 @@ def test_nothing_is_in_it_that_generators_stumble_at():
 
 
 def test_it_has_the_operations_of_the_strict_one_by_names_of_their_own():
-    assert OPERATIONS.keys() == STRICT_OPERATIONS.keys() == TEXTS["operations"].keys()
+    assert OPERATIONS.keys() == STRICT_OPERATIONS.keys() >= TEXTS["operations"].keys()
     names = [operation["operationId"] for operation in OPERATIONS.values()]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)*", name) for name in names)
