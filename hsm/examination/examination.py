@@ -299,7 +299,7 @@ class Examination:
         Raises ``TokenUnavailable`` if the token does not say.
         """
         try:
-            with self._pool.operations.session() as session:
+            with self.lock.held(), self._pool.operations.session() as session:
                 return inventory(self._token, session)
         except PKCS11Error as error:
             raise TokenUnavailable(f"the token answers {name_of(error)}") from error
