@@ -57,6 +57,7 @@ class SoftwareToken(Protocol):
 
     lacks: frozenset[str]
     has_daemons: bool = False
+    most_used_keys: int | None = None  # between two starts of a worker, if there is a limit
     pin_bytes: int = 8  # half of the characters of a PIN
 
     @property

@@ -50,6 +50,7 @@ class Tpm(SoftwareToken):
     """swtpm and tpm2-pkcs11, as Debian and Ubuntu have them."""
 
     has_daemons = True
+    most_used_keys = 20  # the library keeps them loaded; it was seen to refuse the 25th
     lacks = frozenset(
         {
             *("ES512", "ES256K", "EdDSA", "Ed25519", "Ed448", *ML_DSA),

@@ -15,7 +15,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -25,6 +25,7 @@ from typing import Any, Final
 import hsm
 from scripts.throwaway import Server, make_token, server
 from scripts.tokens import TOKENS
+from scripts.tokens.make import SoftwareToken
 from scripts.trials.soak.latencies import Latencies
 from scripts.trials.soak.table import Table
 from scripts.trials.soak.victim import Victim
@@ -61,10 +62,11 @@ class Load:
         kinds: Sequence[Mapping[str, str]],
         *,
         clients: int,
-        workers: int,
+        token: SoftwareToken,
     ) -> None:
         self._settings = settings
-        self._workers = workers
+        self._workers = token.workers
+        self._most_used_keys = token.most_used_keys
         self._kinds = kinds
         self._clients = clients
         self._shared: collections.deque[Key] = collections.deque()
@@ -110,9 +112,15 @@ class Load:
         """Return how many kids that were returned, and not destroyed, do not work any more."""
         living = [key for victim in self.victims for key in victim.living.values()]
         living += [key for key in self._shared if key not in living]
+        most = self._most_used_keys or max(1, len(living))
+        firsts = range(0, len(living), most)
+        return sum(self._lost(living[first : first + most]) for first in firsts)
+
+    def _lost(self, keys: Iterable[Key]) -> int:
+        """Return how many of ``keys`` do not work after a start."""
         with server(self._settings, workers=self._workers) as running:
             api = Api.over_http(running.url)
-            return sum(_outcome(api, key) != HTTPStatus.OK for key in living)
+            return sum(_outcome(api, key) != HTTPStatus.OK for key in keys)
 
 
 def _outcome(api: Api, key: Key) -> int:
@@ -154,8 +162,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="jose-hsm-") as directory:
         settings = make_token(Path(directory) / "state", options.token)
         table.show("doctor", _diagnosis(settings))
-        workers = TOKENS[options.token].workers
-        load = Load(settings, kinds, clients=options.clients, workers=workers)
+        load = Load(settings, kinds, clients=options.clients, token=TOKENS[options.token])
         load.run(options.seconds / 2, kills=True)
         load.run(options.seconds / 2, kills=False)
         _show(table, load, kinds)
