@@ -17,7 +17,10 @@ from scripts.throwaway import ROOT
 
 _WORKERS: Final = 2
 _PROFILED: Final = ("encrypt-64", "hs256", "rs256-2048")
-_SHORT: Final = ("encrypt-64", "batch-100", "hs256", "rs256-2048", "create-aes")
+_SHORT: Final = (
+    *("encrypt-64", "hs256", "rs256-2048", "create-aes"),
+    *("batch-encrypt-64", "batch-hs256", "batch-es256-sign", "batch-rs256-2048"),
+)
 
 
 class Effort(NamedTuple):

@@ -61,9 +61,8 @@ def _encrypt(client: Client, *, size: int) -> Body:
     return {"kid": kid, "alg": "dir", "enc": "A256GCM", "data": _data(size)}
 
 
-def _batch(client: Client, *, size: int, requests: int) -> Body:
-    request = {"op": "encrypt", "body": _encrypt(client, size=size)}
-    return {"requests": [request] * requests}
+def _batch(client: Client, *, op: str, body: Callable[[Client], Body]) -> Body:
+    return {"requests": [{"op": op, "body": body(client)}] * BATCHED}
 
 
 def _decrypt(client: Client, *, size: int) -> Body:
@@ -94,6 +93,7 @@ def _new(_client: Client, **key: str | int) -> Body:
 
 
 _P256: Final[Any] = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
+_RS256: Final[Any] = {"kty": "RSA", "alg": "RS256", "bits": 2048}
 
 POINTS: Final = (
     *(
@@ -110,11 +110,19 @@ POINTS: Final = (
             ("1m", "1 MiB", 1 << 20),
         )
     ),
-    Point(
-        name="batch-100",
-        title="batch of 100 dir A256GCM encrypt, 64 B",
-        path="/batch",
-        body=partial(_batch, size=64, requests=BATCHED),
+    *(
+        Point(
+            name=f"batch-{name}",
+            title=f"batch of {BATCHED} {title}",
+            path="/batch",
+            body=partial(_batch, op=op, body=body),
+        )
+        for name, title, op, body in (
+            ("encrypt-64", "dir A256GCM encrypt, 64 B", "encrypt", partial(_encrypt, size=64)),
+            ("hs256", "HS256 MAC", "mac", _mac),
+            ("es256-sign", "ES256 sign", "sign", partial(_sign, **_P256)),
+            ("rs256-2048", "RS256 sign, 2048 bits", "sign", partial(_sign, **_RS256)),
+        )
     ),
     Point(name="hs256", title="HS256 MAC", path="/mac", body=_mac),
     Point(name="es256-sign", title="ES256 sign", path="/sign", body=partial(_sign, **_P256)),
@@ -125,7 +133,7 @@ POINTS: Final = (
         name="rs256-2048",
         title="RS256 sign, 2048 bits",
         path="/sign",
-        body=partial(_sign, kty="RSA", alg="RS256", bits=2048),
+        body=partial(_sign, **_RS256),
     ),
     Point(
         name="ps256-3072",

@@ -50,11 +50,11 @@ def ratio(entry: Results, of: str, connections: str) -> float:
 
 def _batches(results: Results) -> Iterator[str]:
     named = {entry["name"]: entry["service"] for entry in results["points"]}
-    if not {"encrypt-64", "batch-100"} <= named.keys():
+    if not {"encrypt-64", "batch-encrypt-64"} <= named.keys():
         return
     ratios = {
         connections: BATCHED
-        * named["batch-100"][connections]["per_second"]
+        * named["batch-encrypt-64"][connections]["per_second"]
         / named["encrypt-64"][connections]["per_second"]
         for connections in results["connections"]
     }

@@ -17,9 +17,12 @@ from typing import Any, Final
 
 import pkcs11
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from pkcs11 import MGF, Attribute, GCMParams, KeyType, Mechanism, ObjectClass, Session
 from pkcs11.util.ec import encode_named_curve_parameters
+
+from hsm.cryptoki.material import read_public
+from scripts.bench.points import BATCHED
 
 Operation = Callable[[], Any]
 """One operation; what it returns, if anything, was made on the token and has to be destroyed."""
@@ -43,12 +46,55 @@ def _encrypt(session: Session, size: int) -> Operation:
     return lambda: _discard(key.encrypt(data, **_gcm(session)))
 
 
-def _batch(session: Session, size: int, number: int) -> Operation:
-    encrypt = _encrypt(session, size)
+def _encrypt_checked(session: Session) -> Operation:
+    key: Any = session.generate_key(KeyType.AES, 256, store=True)
 
     def run() -> None:
-        for _ in range(number):
-            encrypt()
+        gcm = _gcm(session)
+        key.decrypt(key.encrypt(_DATA, **gcm), **gcm)
+
+    return run
+
+
+def _hmac_checked(session: Session) -> Operation:
+    mac = _hmac(session)
+
+    def run() -> None:
+        mac()
+        mac()
+
+    return run
+
+
+def _es256_checked(session: Session) -> Operation:
+    public, private = _ec_pair(session, KeyType.EC, _P256)
+    numbers: Any = read_public(public)
+
+    def run() -> None:
+        made = private.sign(hashlib.sha256(_DATA).digest(), mechanism=Mechanism.ECDSA)
+        r, s = (int.from_bytes(half) for half in (made[:32], made[32:]))
+        numbers.verify(utils.encode_dss_signature(r, s), _DATA, ec.ECDSA(hashes.SHA256()))
+
+    return run
+
+
+def _rs256_checked(session: Session) -> Operation:
+    private, numbers = _rsa_pair(session)
+
+    def run() -> None:
+        made = private.sign(_DATA, mechanism=Mechanism.SHA256_RSA_PKCS)
+        numbers.verify(made, _DATA, padding.PKCS1v15(), hashes.SHA256())
+
+    return run
+
+
+def _batch(session: Session, make: Callable[[Session], Operation]) -> Operation:
+    """Return a batch of what is made and checked, as the service does it."""
+    operation = make(session)
+
+    def run() -> None:
+        for _ in range(BATCHED):
+            operation()
 
     return run
 
@@ -191,7 +237,10 @@ OPERATIONS: Final[Mapping[str, Callable[[Session], Operation]]] = {
     "decrypt-64": partial(_decrypt, size=64),
     "decrypt-4k": partial(_decrypt, size=4096),
     "decrypt-1m": partial(_decrypt, size=1 << 20),
-    "batch-100": partial(_batch, size=64, number=100),
+    "batch-encrypt-64": partial(_batch, make=_encrypt_checked),
+    "batch-hs256": partial(_batch, make=_hmac_checked),
+    "batch-es256-sign": partial(_batch, make=_es256_checked),
+    "batch-rs256-2048": partial(_batch, make=_rs256_checked),
     "hs256": _hmac,
     "es256-sign": _es256,
     "es256-verify": partial(_es256, verify=True),

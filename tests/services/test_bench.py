@@ -77,7 +77,7 @@ def test_the_report_compares_a_batch_with_as_many_single_requests(results):
         service = {"2": entry["service"]["2"] | {"per_second": per_second}}
         return entry | {"name": name, "service": service}
 
-    points = [renamed("encrypt-64", 500.0), renamed("batch-100", 40.0)]
+    points = [renamed("encrypt-64", 500.0), renamed("batch-encrypt-64", 40.0)]
     assert "| operations in a batch / single requests | **8.0** |" in report.markdown(
         results | {"points": points}
     )
