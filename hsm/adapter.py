@@ -10,7 +10,7 @@ from uuid import UUID
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import RSA
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, DIRECT, KEY_MANAGEMENTS, MACS
-from hsm.cryptoki import objects, owner
+from hsm.cryptoki import objects
 from hsm.cryptoki.module import Product
 from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject, is_whole, objects_of, secrets_of
 from hsm.cryptoki.pool import Sessions
@@ -41,6 +41,7 @@ from hsm.operations import content, jwe, mac, signing
 from hsm.operations.jwe import Aad
 from hsm.operations.timing import FailureDelay
 from hsm.settings import Settings
+from hsm.storage import owner
 from hsm.storage.keeping import Keeping
 from hsm.storage.store import Material
 
@@ -127,8 +128,7 @@ class Hsm:
 
     def works(self, ref: KeyRef) -> bool:
         """Tell whether a new key survives a round trip with its first offered algorithm."""
-        spec = ref.spec
-        row = first_offered(spec, self.offers())
+        spec, row = ref.spec, first_offered(ref.spec, self.offers())
         verb, arguments = round_trip, (row, _PROBE)
         trial = Trial(
             ref=ref, objects=objects_of(spec), name=row.name, verb=verb, arguments=arguments

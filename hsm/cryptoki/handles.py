@@ -8,7 +8,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from cachetools import LRUCache
-from pkcs11 import GCMParams, Object, PKCS11Error, _pkcs11, types
+from pkcs11 import GCMParams, Mechanism, Object, PKCS11Error, _pkcs11, types
 from pkcs11 import Session as RawSession
 from pkcs11.exceptions import FunctionFailed
 
@@ -16,6 +16,7 @@ from hsm.algorithms.kinds import PublicKey
 from hsm.cryptoki.faults import Fault, fault_of
 from hsm.cryptoki.material import read_public
 from hsm.cryptoki.objects import KeyObject
+from hsm.cryptoki.repeated import GcmParameters, Parameters, Repeated
 from hsm.cryptoki.session import Destroyed, Session
 
 _MIXINS: Any = _pkcs11  # the stubs of python-pkcs11 name only its ``lib``
@@ -167,10 +168,20 @@ class Key(
         result: Object = self.lent.call("C_DeriveKey", super().derive_key, *arguments, **named)
         return result
 
+    def repeated(
+        self, name: str, mechanism: Mechanism, parameters: Parameters = None
+    ) -> Repeated | None:
+        """See ``Session.repeated``."""
+        return self.lent.repeated(name, self.handle, mechanism, parameters)
+
     def _encrypted(self, data: bytes, **mechanism: Any) -> bytes:
         parameters = mechanism.get("mechanism_param")
         if isinstance(parameters, GCMParams):
-            output = self.lent.encrypt_gcm(self.handle, data, parameters)
+            gcm = GcmParameters(ulTagBits=parameters.tag_bits)
+            gcm.take(parameters.nonce, parameters.aad or b"")
+            encrypt = self.repeated("Encrypt", Mechanism.AES_GCM, gcm)
+            most_bytes = len(data) + parameters.tag_bits // 8
+            output = encrypt(data, most_bytes=most_bytes) if encrypt else None
             if output is not None:
                 return output
         result: bytes = super().encrypt(data, **mechanism)

@@ -5,45 +5,22 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
-from pkcs11 import Attribute, GCMParams, Mechanism, Object, PKCS11Error
+from pkcs11 import Attribute, Mechanism, Object, PKCS11Error
 from pkcs11 import Session as RawSession
 
 from hsm.cryptoki.faults import Fault, fault_of, name_of
 from hsm.cryptoki.module import CKR_OK, FunctionList
+from hsm.cryptoki.repeated import MechanismStructure, Parameters, Repeated
 from hsm.observer import Observer
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_TAG_BYTES: Final = 16
 _ANY_BITS: Final = 64
 _POINT_BYTES: Final = 256
 """More than CKA_EC_POINT takes on any curve."""
 _WRAPPED_BYTES: Final = 8_192
 """More than any key takes, wrapped; of a longer one python-pkcs11 asks the length."""
-
-
-class _GcmParams(ctypes.Structure):
-    """CK_GCM_PARAMS."""
-
-    _fields_ = (
-        ("pIv", ctypes.c_char_p),
-        ("ulIvLen", ctypes.c_ulong),
-        ("ulIvBits", ctypes.c_ulong),
-        ("pAAD", ctypes.c_char_p),
-        ("ulAADLen", ctypes.c_ulong),
-        ("ulTagBits", ctypes.c_ulong),
-    )
-
-
-class _Mechanism(ctypes.Structure):
-    """CK_MECHANISM."""
-
-    _fields_ = (
-        ("mechanism", ctypes.c_ulong),
-        ("pParameter", ctypes.c_void_p),
-        ("ulParameterLen", ctypes.c_ulong),
-    )
 
 
 class Entry(ctypes.Structure):
@@ -131,47 +108,23 @@ class Session:
             return fault_of(error) is not Fault.SESSION_LOST
         return True
 
-    def encrypt_gcm(self, key: int, plaintext: bytes, parameters: GCMParams) -> bytes | None:
-        """Return ciphertext and tag of AES-GCM under the handle ``key``, without asking their size.
+    def repeated(
+        self, name: str, key: int, mechanism: Mechanism, parameters: Parameters = None
+    ) -> Repeated | None:
+        """Return what calls a function such as ``Encrypt`` or ``Sign`` with the handle ``key``.
 
-        NSS answers that question with a length that has no room for the tag, and the operation is
-        gone; across a network it is one more way. Returns ``None`` where python-pkcs11, which
-        always asks, has to do it or to say why the token refuses.
+        Returns ``None`` where python-pkcs11 alone can call the library.
         """
         if self._functions is None:
             return None
-        iv, aad = parameters.nonce, parameters.aad or b""
-        gcm = _GcmParams(iv, len(iv), 8 * len(iv), aad, len(aad), parameters.tag_bits)
-        mechanism = _Mechanism(Mechanism.AES_GCM, ctypes.addressof(gcm), ctypes.sizeof(gcm))
         session: Any = self.raw  # its stub has no handle
-        handle, functions = session.handle, self._functions
-        if functions.C_EncryptInit(handle, ctypes.addressof(mechanism), key) != CKR_OK:
-            return None
-        output = ctypes.create_string_buffer(len(plaintext) + _TAG_BYTES)
-        length = ctypes.c_ulong(len(output))
-        answer = functions.C_Encrypt(
-            handle, plaintext, len(plaintext), output, ctypes.byref(length)
+        return Repeated(
+            *(self._functions, name, self._observer),
+            session=session.handle,
+            key=key,
+            mechanism=mechanism,
+            parameters=parameters,
         )
-        return output.raw[: length.value] if answer == CKR_OK else None
-
-    def sign(self, key: int, mechanism: Mechanism, data: bytes, *, size: int) -> bytes | None:
-        """Return what the handle ``key`` makes of ``data``, ``size`` bytes, which are not asked.
-
-        Returns ``None`` where python-pkcs11 has to do it or to say why the token refuses.
-        """
-        if self._functions is None:
-            return None
-        started, functions = time.perf_counter(), self._functions
-        its, output = _Mechanism(mechanism, None, 0), ctypes.create_string_buffer(size)
-        session: Any = self.raw  # its stub has no handle
-        if functions.C_SignInit(session.handle, ctypes.addressof(its), key) != CKR_OK:
-            return None
-        length = ctypes.c_ulong(size)
-        answer = functions.C_Sign(session.handle, data, len(data), output, ctypes.byref(length))
-        if answer != CKR_OK or length.value != size:
-            return None
-        self._observer.called("C_Sign", time.perf_counter() - started, None)
-        return output.raw
 
     def generate_handles(
         self, mechanism: Mechanism, *, public: tuple[int, int], private: tuple[int, int]
@@ -184,7 +137,7 @@ class Session:
         if self._functions is None:
             return None
         started = time.perf_counter()
-        its, made = _Mechanism(mechanism, None, 0), (ctypes.c_ulong * 2)()
+        its, made = MechanismStructure(mechanism, None, 0), (ctypes.c_ulong * 2)()
         session: Any = self.raw  # its stub has no handle
         first = ctypes.addressof(made)
         answer = self._functions.C_GenerateKeyPair(
@@ -219,7 +172,10 @@ class Session:
         if self._functions is None:
             return None
         started = time.perf_counter()
-        its, output = _Mechanism(mechanism, None, 0), ctypes.create_string_buffer(_WRAPPED_BYTES)
+        its, output = (
+            MechanismStructure(mechanism, None, 0),
+            ctypes.create_string_buffer(_WRAPPED_BYTES),
+        )
         length = ctypes.c_ulong(len(output))
         session: Any = self.raw  # its stub has no handle
         answer = self._functions.C_WrapKey(
@@ -241,7 +197,7 @@ class Session:
         if self._functions is None:
             return None
         started = time.perf_counter()
-        its, made = _Mechanism(mechanism, None, 0), ctypes.c_ulong()
+        its, made = MechanismStructure(mechanism, None, 0), ctypes.c_ulong()
         session: Any = self.raw  # its stub has no handle
         answer = self._functions.C_UnwrapKey(
             *(session.handle, ctypes.addressof(its), key, wrapped, len(wrapped)),

@@ -25,7 +25,6 @@ from hsm.cryptoki.faults import described, name_of
 from hsm.cryptoki.login import REFUSALS, log_in, read_pin, was_wrong
 from hsm.cryptoki.module import Module, serial_of
 from hsm.cryptoki.objects import KeyObject
-from hsm.cryptoki.owner import owner_of
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import SessionPool
 from hsm.cryptoki.session import Session
@@ -39,6 +38,7 @@ from hsm.life.token import FORBIDDEN, Policy, Token, inventory
 from hsm.life.variants import found_templates
 from hsm.operations.session_keys import SessionKeys
 from hsm.settings import Settings
+from hsm.storage.owner import owner_of
 from hsm.storage.stores import wrapped_store_of
 from hsm.tokens.softhsm import FirstAid
 from hsm.tokens.token_lock import TokenLock

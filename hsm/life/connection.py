@@ -19,7 +19,6 @@ from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.faults import Fault, fault_of, name_of
 from hsm.cryptoki.login import log_in
 from hsm.cryptoki.module import Module, Product
-from hsm.cryptoki.owner import owner_of
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import Loan, Sessions
 from hsm.errors import Cause, HsmError, KeyUnavailable, TokenUnavailable, WrongResult
@@ -34,6 +33,7 @@ from hsm.life.watchdog import Watchdog
 from hsm.life.work import Work
 from hsm.periodic import jittered
 from hsm.settings import Settings
+from hsm.storage.owner import owner_of
 from hsm.storage.proof import found_keepable
 from hsm.storage.stores import wrapped_store_of
 from hsm.tokens.softhsm import FirstAid

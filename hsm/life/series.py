@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
+from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.objects import objects_of
 from hsm.cryptoki.pool import TURN_SECONDS
+from hsm.cryptoki.repeated import Repeatedly
 from hsm.cryptoki.session import Session
 from hsm.life.token import Token
 from hsm.life.work import Use
@@ -17,17 +19,37 @@ from hsm.operations import content, jwe, mac, signing
 
 Verb = Callable[..., Any]
 
-_VERBS: Final[Mapping[str, Callable[[bool], Verb]]] = MappingProxyType(
+
+class _Verb(NamedTuple):
+    """How a method of ``Hsm`` does it once, and what does it again and again with one key.
+
+    Of some it can be chosen whether what is new is checked.
+    """
+
+    once: Callable[[bool], Verb]
+    repeated: Callable[[bool], Callable[[Keys, Any], Repeatedly | None]] = lambda _: _not_repeated
+
+
+def _not_repeated(_keys: Keys, _row: Any) -> None:
+    """Say that each use is made as if there were no other."""
+
+
+_VERBS: Final[Mapping[str, _Verb]] = MappingProxyType(
     {
-        "encrypt": lambda is_checked: partial(jwe.seal_directly, is_checked=is_checked),
-        "decrypt": lambda _is_checked: content.unseal,
-        "sign": lambda _is_checked: signing.sign,
-        "verify": lambda _is_checked: signing.verify,
-        "mac": lambda is_checked: mac.compute_twice if is_checked else mac.compute,
-        "verify_mac": lambda _is_checked: mac.verify,
+        "encrypt": _Verb(
+            lambda is_checked: partial(jwe.seal_directly, is_checked=is_checked),
+            lambda is_checked: partial(jwe.repeated_seal_directly, is_checked=is_checked),
+        ),
+        "decrypt": _Verb(lambda _: content.unseal, lambda _: content.repeated_unseal),
+        "sign": _Verb(lambda _: signing.sign, lambda _: signing.repeated),
+        "verify": _Verb(lambda _: signing.verify),
+        "mac": _Verb(
+            lambda is_checked: mac.compute_twice if is_checked else mac.compute,
+            lambda is_checked: partial(mac.repeated, is_checked=is_checked),
+        ),
+        "verify_mac": _Verb(lambda _: mac.verify, lambda _: mac.repeated_verify),
     }
 )
-"""What methods of ``Hsm`` do; of some it can be chosen whether what is new is checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +62,7 @@ class Series(Use[Any]):
 
     attempts: ClassVar[int] = 1
 
+    repeated: Callable[[Keys, Any], Repeatedly | None]
     data: Iterable[tuple[Any, ...]] = field(repr=False)
     done: list[Any] = field(repr=False)
 
@@ -49,8 +72,10 @@ class Series(Use[Any]):
         until = time.monotonic() + TURN_SECONDS
         shared = self.arguments_on(token)
         with token.stores[self.ref.storage].lent(session, self.ref, self.objects) as keys:
+            repeatedly = self.repeated(keys, *shared)
             for one in self.data:
-                self.done.append(self.verb(keys, *shared, *one))
+                made = repeatedly(*one) if repeatedly else None
+                self.done.append(self.verb(keys, *shared, *one) if made is None else made)
                 if time.monotonic() >= until:
                     return
 
@@ -69,7 +94,8 @@ def series(  # noqa: PLR0913  # what each is done with, and where it goes
         ref=ref,
         objects=objects_of(ref.spec),
         name=name,
-        verb=_VERBS[verb](is_checked),
+        verb=_VERBS[verb].once(is_checked),
+        repeated=_VERBS[verb].repeated(is_checked),
         arguments=(),
         data=data,
         done=done,

@@ -1,7 +1,7 @@
 """Content encryption in the token: AES-GCM (RFC 7518 §5.3) and AES-CBC with HMAC (§5.2)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
@@ -10,10 +10,13 @@ from pkcs11 import GCMParams, Mechanism, PKCS11Error
 from hsm.algorithms.families import ContentEncryption, MacAlgorithm
 from hsm.cryptoki.handles import Key
 from hsm.cryptoki.keys import Keys
+from hsm.cryptoki.repeated import GcmParameters, Repeatedly
+from hsm.cryptoki.session import Session
 from hsm.errors import CryptoFailure, DecryptionFailed, WrongResult
 from hsm.messages import Sealed, authenticated
 from hsm.operations import mac
 
+_IVS_AT_ONCE: Final = 32
 _BLOCK_BYTES: Final = 16
 _DECRYPTIONS: Final = 2
 """How often a healthy token has to find the tag bad: one in trouble for a moment says so once."""
@@ -43,6 +46,55 @@ def unseal(cek: Keys, row: ContentEncryption, sealed: Sealed, aad: bytes) -> byt
             if not cek.canary.blames_input(error, cek.session):
                 raise
     raise DecryptionFailed
+
+
+def repeated_seal(cek: Keys, row: ContentEncryption, *, is_checked: bool) -> Repeatedly | None:
+    """Return what seals many plaintexts, and opens them again if it ``is_checked``."""
+    if row.mechanism is not Mechanism.AES_GCM:
+        return None
+    ((key,), gcm) = cek.secrets, GcmParameters(ulTagBits=8 * row.tag_bytes)
+    encrypt, decrypt = (key.repeated(name, row.mechanism, gcm) for name in ("Encrypt", "Decrypt"))
+    if encrypt is None or decrypt is None:
+        return None
+    ivs = _ivs(cek.session, row.iv_bytes)
+
+    def seal_one(plaintext: bytes, aad: bytes) -> Sealed | None:
+        _require_fits(row, len(plaintext))
+        iv, most_bytes = next(ivs), len(plaintext) + row.tag_bytes
+        gcm.take(iv, aad)
+        output = encrypt(plaintext, most_bytes=most_bytes)
+        if output is None:
+            return None
+        sealed = Sealed(iv, output[: -row.tag_bytes], output[-row.tag_bytes :])
+        if is_checked and decrypt(output, most_bytes=most_bytes) != plaintext:
+            require_opens(cek, row, sealed, aad, plaintext)
+        return sealed
+
+    return seal_one
+
+
+def repeated_unseal(cek: Keys, row: ContentEncryption) -> Repeatedly | None:
+    """Return what does ``unseal`` with many; of one that does not open it says nothing."""
+    if row.mechanism is not Mechanism.AES_GCM:
+        return None
+    ((key,), gcm) = cek.secrets, GcmParameters(ulTagBits=8 * row.tag_bytes)
+    decrypt = key.repeated("Decrypt", row.mechanism, gcm)
+    if decrypt is None:
+        return None
+
+    def open_one(sealed: Sealed, aad: bytes) -> bytes | None:
+        iv, ciphertext, tag = sealed
+        gcm.take(iv, aad)
+        return decrypt(ciphertext + tag, most_bytes=len(ciphertext) + len(tag))
+
+    return open_one
+
+
+def _ivs(session: Session, size_bytes: int) -> Iterator[bytes]:
+    """Give random IVs of the token, which takes as long for some as for one."""
+    while True:
+        octets = session.generate_random(8 * size_bytes * _IVS_AT_ONCE)
+        yield from (octets[at : at + size_bytes] for at in range(0, len(octets), size_bytes))
 
 
 def _require_fits(row: ContentEncryption, plaintext_bytes: int) -> None:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from hsm.algorithms.families import CekPathName, ContentEncryption, KeyManagement
 from hsm.cryptoki.keys import Keys
+from hsm.cryptoki.repeated import Repeatedly
 from hsm.messages import NO_AGREEMENT, Agreement, Encrypted, Sealed
 from hsm.operations import content
 from hsm.operations.cek import CekPath, TokenPath, Unwrapped
@@ -73,6 +74,21 @@ def seal_directly(
     if is_checked:
         content.require_opens(keys, enc, sealed, authenticated, plaintext)
     return Encrypted(b"", sealed)
+
+
+def repeated_seal_directly(
+    keys: Keys, enc: ContentEncryption, *, is_checked: bool
+) -> Repeatedly | None:
+    """Return what does ``seal_directly`` with many plaintexts and what makes their AAD."""
+    seal_one = content.repeated_seal(keys, enc, is_checked=is_checked)
+    if seal_one is None:
+        return None
+
+    def seal_for_itself(plaintext: bytes, aad: Aad) -> Encrypted | None:
+        sealed = seal_one(plaintext, aad(NO_AGREEMENT))
+        return sealed and Encrypted(b"", sealed)
+
+    return seal_for_itself
 
 
 def unseal(  # noqa: PLR0913, PLR0917  # the parts of a JWE

@@ -4,6 +4,7 @@ import hmac
 
 from hsm.algorithms.families import MacAlgorithm
 from hsm.cryptoki.keys import Keys
+from hsm.cryptoki.repeated import Repeatedly
 from hsm.errors import WrongResult
 
 
@@ -21,6 +22,32 @@ def compute_twice(keys: Keys, row: MacAlgorithm, data: bytes) -> bytes:
     if not hmac.compare_digest(mac, compute(keys, row, data)):
         raise WrongResult("MAC")
     return mac
+
+
+def repeated(keys: Keys, row: MacAlgorithm, *, is_checked: bool) -> Repeatedly | None:
+    """Return what does ``compute``, or ``compute_twice``, with many data."""
+    sign = keys.secrets[0].repeated("Sign", row.mechanism)
+    if sign is None:
+        return None
+
+    def mac_of(data: bytes) -> bytes | None:
+        mac = sign(data, most_bytes=row.mac_bytes)
+        again = sign(data, most_bytes=row.mac_bytes) if is_checked else mac
+        if mac is None or again is None:
+            return None
+        if len(mac) != row.mac_bytes or not hmac.compare_digest(mac, again):
+            raise WrongResult("MAC")
+        return mac[: row.tag_bytes]
+
+    return mac_of
+
+
+def repeated_verify(keys: Keys, row: MacAlgorithm) -> Repeatedly | None:
+    """Return what does ``verify`` with many data and their MACs; of a bad one it says nothing."""
+    mac_of = repeated(keys, row, is_checked=False)
+    if mac_of is None:
+        return None
+    return lambda data, mac: hmac.compare_digest(mac_of(data) or b"", mac) or None
 
 
 def verify(keys: Keys, row: MacAlgorithm, data: bytes, mac: bytes) -> bool:

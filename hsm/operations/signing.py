@@ -1,5 +1,6 @@
 """Signatures (RFC 7515), made and verified in the token, and checked before they are given away."""
 
+import ctypes
 import hashlib
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,6 +11,7 @@ from pkcs11 import Mechanism, PKCS11Error
 from hsm.algorithms.families import SignatureAlgorithm
 from hsm.algorithms.kinds import curve_of
 from hsm.cryptoki.keys import Keys
+from hsm.cryptoki.repeated import Repeatedly
 from hsm.errors import WrongResult
 from hsm.software import verify as software
 
@@ -33,6 +35,26 @@ def sign(keys: Keys, row: SignatureAlgorithm, signing_input: bytes) -> bytes:
     if not software.is_valid(keys.public.numbers, row, signing_input, signature):
         raise WrongResult("signature")
     return signature
+
+
+def repeated(keys: Keys, row: SignatureAlgorithm) -> Repeatedly | None:
+    """Return what does ``sign`` with many signing inputs."""
+    numbers = keys.public.numbers
+    size = software.signature_bytes(numbers, row)
+    if row.has_curve_params or size is None:
+        return None
+    parameters = None if row.param is None else (ctypes.c_ulong * len(row.param))(*row.param)
+    signing = keys.private.repeated("Sign", row.mechanism, parameters)
+    if signing is None:
+        return None
+
+    def sign_one(signing_input: bytes) -> bytes | None:
+        signature = signing(_digested(row, signing_input), most_bytes=size)
+        if signature and not software.is_valid(numbers, row, signing_input, signature):
+            raise WrongResult("signature")
+        return signature
+
+    return sign_one
 
 
 def sign_digest(keys: Keys, row: SignatureAlgorithm, digest: bytes) -> bytes:

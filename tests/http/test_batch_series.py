@@ -182,14 +182,28 @@ def test_what_differs_in_more_than_its_data_is_not_mixed_up(local):
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Has the token fail at MACs of some data, so many times, before it makes them."""
     left: dict[bytes, list[Exception]] = {}
-    compute = mac.compute_twice
+    compute, repeated = mac.compute_twice, mac.repeated
 
-    def fail_first(keys: Any, row: Any, data: bytes) -> bytes:
+    def fail_first(data: bytes) -> None:
         if errors := left.get(data):
             raise errors.pop()
+
+    def once(keys: Any, row: Any, data: bytes) -> bytes:
+        fail_first(data)
         return compute(keys, row, data)
 
-    monkeypatch.setattr(mac, "compute_twice", fail_first)
+    def repeatedly(keys: Any, row: Any, *, is_checked: bool) -> Any:
+        mac_of: Any = repeated(keys, row, is_checked=is_checked)
+
+        def one_more(data: bytes) -> bytes | None:
+            fail_first(data)
+            made: bytes | None = mac_of(data)
+            return made
+
+        return one_more
+
+    monkeypatch.setattr(mac, "compute_twice", once)
+    monkeypatch.setattr(mac, "repeated", repeatedly)
     return lambda data, *errors: left.update({data: list(errors)})
 
 

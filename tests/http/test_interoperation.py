@@ -317,6 +317,56 @@ def test_the_service_verifies_what_a_peer_macs(alg: str, peer: Peer, service: Se
         assert not service.api.ok("/mac", corrupted)["valid"]
 
 
+# --- Batches, of which a series is made with calls of its own ---
+
+
+def batch(service: Service, op: str, bodies: list[Any]) -> list[Any]:
+    """Return what is answered to ``bodies``, all of which are good."""
+    requests = [{"op": op, "body": body} for body in bodies]
+    answers = service.api.ok("/batch", {"requests": requests})["responses"]
+    assert {answer["status"] for answer in answers} == {200}
+    return [answer["body"] for answer in answers]
+
+
+def payloads() -> list[str]:
+    return [b64u(MESSAGE * number) for number in (0, 1, 100)]
+
+
+@every_peer
+@every_signature
+def test_a_peer_verifies_what_a_batch_signs(alg: str, peer: Peer, service: Service) -> None:
+    kid, public = service.generated(alg)
+    made = batch(service, "sign", [{"kid": kid, "alg": alg, "data": data} for data in payloads()])
+    for jws_made, data in zip(made[1:], payloads()[1:], strict=True):
+        parts = (jws_made["protected"], data, jws_made["signature"])
+        assert_peer_verifies(peer, public, alg, parts)
+
+
+@every_mac
+def test_a_batch_makes_and_verifies_the_macs_that_are_made_alone(
+    alg: str, service: Service
+) -> None:
+    kid = service.api.shared(kty="oct", alg=alg)["kid"]
+    bodies = [{"kid": kid, "alg": alg, "data": data} for data in payloads()]
+    assert batch(service, "mac", bodies) == [service.api.ok("/mac", body) for body in bodies]
+    jwss = [body | {"serialization": "compact"} for body in bodies]
+    assert all(one["valid"] for one in batch(service, "verify", batch(service, "mac", jwss)))
+
+
+@every_enc
+def test_a_batch_opens_what_is_encrypted_alone_and_the_other_way_round(
+    enc: str, service: Service
+) -> None:
+    kid = service.api.shared(kty="oct", alg=enc)["kid"]
+    bodies = [{"kid": kid, "alg": "dir", "enc": enc, "data": data} for data in payloads()]
+    opened = [
+        service.api.ok("/decrypt", jwe_made) for jwe_made in batch(service, "encrypt", bodies)
+    ]
+    alone = [service.api.ok("/encrypt", body) for body in bodies]
+    assert [one["data"] for one in opened] == payloads()
+    assert batch(service, "decrypt", alone) == opened
+
+
 # --- Encryption ---
 
 

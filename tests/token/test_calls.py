@@ -106,6 +106,39 @@ def test_a_result_with_a_flipped_bit_is_given_to_nobody(token, chaos, alg):
     token.destroy(key)
 
 
+@pytest.mark.parametrize(
+    ("verb", "alg", "given"),
+    [
+        ("mac", "HS256", (b"data",)),
+        ("sign", "ES256", (b"data",)),
+        ("sign", "PS384", (b"data",)),
+        ("encrypt", "A256GCM", (b"plain", lambda _: b"aad")),
+    ],
+)
+def test_in_a_series_too_a_result_with_a_flipped_bit_is_given_to_nobody(
+    token, chaos, verb, alg, given
+):
+    key = new_ref(SPECS[alg])
+    token.generate(key)
+    seen: list[int] = []
+    own_thread = threading.get_ident()
+
+    def flip_the_third(original: Callable[..., int], *words: int) -> int:
+        if not words[3] or threading.get_ident() != own_thread:
+            return int(original(*words))
+        seen.append(1)
+        return flip_once(original, 3, *words) if len(seen) == 3 else int(original(*words))
+
+    for function in ("C_Encrypt", "C_Sign"):
+        chaos.replace(function, flip_the_third)
+    done: list[Any] = []
+    with pytest.raises(hsm.WrongResult):
+        token.each(verb, key, alg, [given] * 5, done)
+    assert len(done) == (1 if verb == "mac" else 2)  # a MAC is made twice
+    chaos.heal()
+    token.destroy(key)
+
+
 def test_a_wrong_hash_of_what_was_agreed_on_is_given_to_nobody(token, chaos):
     key = new_ref(SPECS["ECDH-ES"])
     token.generate(key)
