@@ -14,6 +14,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from app import current_request
 from app.config import Config
 from app.factory import create_app
 from app.service import service_of
@@ -130,9 +131,14 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Skip a test that does so itself."""
-    with _lacking(item.config):
-        return (yield)
+    """Skip a test that does so itself; refuse one in whose request the next test would act."""
+    try:
+        with _lacking(item.config):
+            result = yield
+        assert current_request.current() is None, "the test has not ended its request"
+    finally:
+        current_request.end()
+    return result
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Each is answered as if it had come alone: ``test_batch.py`` compares all kinds a
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
 from uuid import UUID
@@ -14,6 +14,7 @@ import pytest
 from flask import Flask
 from pkcs11.exceptions import FunctionFailed, KeyHandleInvalid
 
+from app import current_request
 from app.current_request import RequestRecord
 from app.http import batches
 from app.keys import access
@@ -72,6 +73,14 @@ def header_of(jwe: Body) -> Body:
     protected = jwe["jwe"].partition(".")[0] if "jwe" in jwe else jwe["protected"]
     header: Body = json.loads(unb64u(protected))
     return header
+
+
+def run(service: Service, principal: Principal, requests: list[Body]) -> list[batches.Part]:
+    """Answer a batch in this thread, which has no other request."""
+    try:
+        return batches.run(service.keyring.use, principal, requests, {}, RequestRecord())
+    finally:
+        current_request.end()
 
 
 def mac_body(api: Api) -> Body:
@@ -273,10 +282,10 @@ def test_a_right_that_is_taken_away_counts_between_the_turns_of_a_series(
             clock.monotonic.return_value += access.OLDEST_SECONDS
 
     monkeypatch.setattr(Hsm, "each", revoke_after_two)
-    requests: list[Mapping[str, Any]] = [
+    requests: list[Body] = [
         {"op": "mac", "body": {"kid": kid, "alg": "HS256", "data": ""}} for _ in range(5)
     ]
-    parts = batches.run(service.keyring.use, BOB, requests, {}, RequestRecord())
+    parts = run(service, BOB, requests)
     assert [part.answer.status for part in parts] == [200, 200, 403, 403, 403]
     assert done == [1, 1]
 
@@ -293,7 +302,7 @@ def test_after_its_time_no_turn_of_a_batch_begins(local, service, monkeypatch):
         clock.monotonic.return_value += batches.LONGEST_SECONDS
 
     monkeypatch.setattr(Hsm, "each", take_long)
-    requests = [{"op": "mac", "body": body} for body in numbered(mac_body(local), 4)]
+    requests: list[Body] = [{"op": "mac", "body": body} for body in numbered(mac_body(local), 4)]
     everybody = Principal("anonymous")
-    parts = batches.run(service.keyring.use, everybody, requests, {}, RequestRecord())
+    parts = run(service, everybody, requests)
     assert [part.answer.status for part in parts] == [200, 200, 503, 503]
