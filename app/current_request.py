@@ -48,8 +48,7 @@ class RequestRecord:
 
     def __init__(self, request_id: str = "", trace_id: str | None = None) -> None:
         self.started = time.perf_counter()
-        is_given = request_id and _REQUEST_ID.fullmatch(request_id)
-        self.request_id = request_id if is_given else os.urandom(16).hex()
+        self.request_id = request_id or os.urandom(16).hex()
         self.trace_id = trace_id
         self.principal: Principal | None = None
         """Who is calling, once that is known."""
@@ -110,7 +109,8 @@ def begin(request_id: str = "", traceparent: str = "") -> RequestRecord:
 
     A ``traceparent`` that is not is ignored.
     """
-    record = RequestRecord(request_id, _trace_of(traceparent) if traceparent else None)
+    given = request_id if _REQUEST_ID.fullmatch(request_id) else ""
+    record = RequestRecord(given, _trace_of(traceparent) if traceparent else None)
     _current.set(record)
     return record
 

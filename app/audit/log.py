@@ -19,6 +19,9 @@ _HEX: Final = 64
 BEGINNING: Final = _HEX * "0"
 _TAIL_BYTES: Final = 8192
 
+Entry = tuple[Mapping[str, Any], int | None]
+"""The members of a line, which may be those of others, too, and which part of a request it is."""
+
 
 def digest(line: bytes) -> str:
     """Return the SHA-256 of a line without its end, in hexadecimal."""
@@ -49,9 +52,9 @@ class AuditLog:
 
         ``is_synced`` waits until it would survive a power cut.
         """
-        self.record_all([members], is_synced=is_synced)
+        self.record_all([(members, None)], is_synced=is_synced)
 
-    def record_all(self, entries: Iterable[Mapping[str, Any]], *, is_synced: bool = False) -> None:
+    def record_all(self, entries: Iterable[Entry], *, is_synced: bool = False) -> None:
         """Append a line for each of ``entries``, all in one write."""
         with self._turn:
             lock_fd = self._lock()
@@ -107,7 +110,7 @@ class AuditLog:
             fd, self._lock_fd, self._kept = self._lock_fd, _NONE, None
             os.close(fd)
 
-    def _catch_up(self, kept: mmap.mmap) -> Sequence[Mapping[str, str]]:
+    def _catch_up(self, kept: mmap.mmap) -> Sequence[Entry]:
         """Know the file as it is now, and its last line, if others have written or moved it.
 
         Returns what there is to be said of lines that are missing at its end.
@@ -138,10 +141,14 @@ class AuditLog:
         self._inode, self._size = found.st_ino, _NONE
         return found.st_size
 
-    def _append(self, entries: Iterable[Mapping[str, Any]]) -> None:
+    def _append(self, entries: Iterable[Entry]) -> None:
         head, lines, time = self._head, [], now()
-        for members in entries:
-            line = compact_json.line({"time": time, **members, "prev": head}).encode("ascii")
+        last, beginning = None, ""
+        for members, part in entries:
+            if members is not last:
+                last, beginning = members, compact_json.line({"time": time, **members})[:-1]
+            number = "" if part is None else f',"part":{part}'
+            line = f'{beginning}{number},"prev":"{head}"}}'.encode("ascii")
             head = digest(line)
             lines.append(b"%b\n" % line)
         text = self._start + b"".join(lines)
@@ -219,5 +226,5 @@ def _holds(fd: int, size: int, head: str) -> bool:
     return is_followed or head in map(digest, lines[-2:-1])
 
 
-def _cut(expected: str, found: str) -> Sequence[Mapping[str, str]]:
-    return ({"endpoint": "audit.cut", "expected": expected, "found": found},)
+def _cut(expected: str, found: str) -> Sequence[Entry]:
+    return (({"endpoint": "audit.cut", "expected": expected, "found": found}, None),)

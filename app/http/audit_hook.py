@@ -1,7 +1,7 @@
 """Which requests are audited: those that name or make a key, once the answer is known."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
@@ -79,15 +79,10 @@ class AuditHook:
         if self._log is None or not audited:
             return
         of_all = self._of_request(request, audited[0][1].record)
+        uses: dict[Hashable, dict[str, Any]] = {}
+        entries = [(_shared(uses, part, of_all), number) for number, part in audited]
         try:
-            self._log.record_all(
-                {
-                    **of_all,
-                    **_of_use(part.endpoint, part.record, part.answer.status),
-                    "part": number,
-                }
-                for number, part in audited
-            )
+            self._log.record_all(entries)
         except OSError:
             self._failed()
             for _, part in audited:
@@ -135,6 +130,17 @@ def _of_use(endpoint: str | None, current: RequestRecord, status: int) -> dict[s
         "status": status,
         "error": current.error,
     }
+
+
+def _shared(
+    uses: dict[Hashable, dict[str, Any]], part: Part, of_all: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return what the line of ``part`` has; parts that were used alike have the same one."""
+    record, status = part.record, part.answer.status
+    names = (part.endpoint, record.kid, *record.kids, record.alg, record.enc, status, record.error)
+    if names not in uses:
+        uses[names] = {**of_all, **_of_use(part.endpoint, record, status)}
+    return uses[names]
 
 
 def _has_line(audit: Audit, status: int) -> bool:

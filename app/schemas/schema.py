@@ -103,7 +103,9 @@ class ResponseSchema(Schema):
     def dump(self, obj: Mapping[str, Any], **_kwargs: Any) -> dict[str, Any]:
         """Return the members that there are; marshmallow would look for attributes too."""
         return {
-            name: field._serialize(obj[name], name, obj)  # noqa: SLF001  # a field's own
+            name: value
+            if type(value := obj[name]) is str  # as it is, like each member that has one
+            else field._serialize(value, name, obj)  # noqa: SLF001  # a field's own
             for name, field in self.dump_fields.items()
             if name in obj
         }

@@ -66,6 +66,19 @@ def test_the_first_line_begins_the_chain_and_each_holds_the_hash_of_the_one_befo
     assert verify([path]).head == digest(lines[2])
 
 
+def test_lines_of_parts_say_what_they_have_in_common_and_which_part_they_are(path):
+    log, alike, other = AuditLog(path), {"kid": "a", "status": 200}, {"kid": "ä", "status": 404}
+    log.record_all([(alike, 0), (alike, 1), (other, 2), (alike, 3), (dict(alike), None)])
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    names = [list(line) for line in lines]
+    assert names[:4] == [["time", "kid", "status", "part", "prev"]] * 4
+    assert names[4] == ["time", "kid", "status", "prev"]
+    told = [(line["kid"], line["status"], line.get("part")) for line in lines]
+    assert told == [("a", 200, 0), ("a", 200, 1), ("ä", 404, 2), ("a", 200, 3), ("a", 200, None)]
+    assert verify([path]).broken is None
+    assert verify([path]).lines == 5
+
+
 def test_only_its_owner_reads_it(path):
     AuditLog(path).record(number=1)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
