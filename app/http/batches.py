@@ -3,9 +3,8 @@
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from marshmallow import ValidationError
 
@@ -13,6 +12,7 @@ from app import current_request
 from app.errors import NOT_AN_OBJECT, BadRequest
 from app.http.answers import Answer, answer
 from app.http.operations import OPERATIONS, Body, MessageOperation, kids_of
+from app.keys.batch.one_at_a_time import ONE_AT_A_TIME
 from app.keys.use import KeyUse
 from app.rights import Principal
 from app.schemas.fields import Offers
@@ -26,15 +26,19 @@ _DATA: Final = "data"
 Request = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """A body that is good: what it has in common with others, and the kids that it names."""
+class Checked(NamedTuple):
+    """A body that is good: what it has in common with others, and the kids that it names.
 
-    body: Body = field(repr=False)
+    ``names`` are what its record has for kid, alg and enc.
+    """
+
+    body: Body
     alike: Hashable | None
     kids: frozenset[str]
     names: tuple[str | None, ...]
-    """What its record has for kid, alg and enc."""
+
+    def __repr__(self) -> str:
+        return "<Checked>"  # there may be plaintext in it
 
 
 class Bodies:
@@ -55,16 +59,17 @@ class Bodies:
         Of one that differs from a good one in its data alone, only the data is checked. Raises
         what ``MessageOperation.load`` does.
         """
-        others = {name: value for name, value in members.items() if name != _DATA}
+        others = dict(members)
+        data = others.pop(_DATA, None)
         common = (operation.endpoint, *others.items()) if _are_texts(others) else None
-        if common in self._known:
+        if (good := self._known.get(common)) is not None:
             with suppress(ValidationError):  # the whole of it is checked, for what is to be said
-                return _like(self._known[common], operation, members, record)
+                return _like(good, operation, data, record)
         body = operation.load(members, self._offers)
         names = (record.kid, record.alg, record.enc)
-        checked = Checked(body=body, alike=operation.alike(body), kids=kids_of(body), names=names)
+        checked = Checked(body, operation.alike(body), kids_of(body), names)
         if common and checked.alike and operation.differs_in_data:
-            self._known[common] = replace(checked, body=dict(body))
+            self._known[common] = checked._replace(body=dict(body))
         return checked
 
 
@@ -140,8 +145,9 @@ def run(
     deadline = time.monotonic() + LONGEST_SECONDS
     parts, bodies = [Part(request, whole) for request in requests], Bodies(offers)
     try:
-        for part, request in zip(parts, requests, strict=True):
-            part.load(request.get("body"), bodies)
+        with ONE_AT_A_TIME.short():
+            for part, request in zip(parts, requests, strict=True):
+                part.load(request.get("body"), bodies)
         with keys.together(principal, set().union(*(part.kids for part in parts))) as batch_keys:
             for alike in _by_likeness(parts):
                 _perform(alike, batch_keys, principal, deadline, whole)
@@ -201,15 +207,11 @@ def _are_texts(members: Mapping[str, Any]) -> bool:
 
 
 def _like(
-    good: Checked,
-    operation: MessageOperation,
-    members: Mapping[str, Any],
-    record: current_request.RequestRecord,
+    good: Checked, operation: MessageOperation, data: Any, record: current_request.RequestRecord
 ) -> Checked:
-    data = operation.request.load_member(_DATA, members.get(_DATA))
+    body = {**good.body, _DATA: operation.request.load_member(_DATA, data)}
     record.kid, record.alg, record.enc = good.names
-    body = {**good.body, _DATA: data}
-    return Checked(body=body, alike=good.alike, kids=good.kids, names=good.names)
+    return Checked(body, good.alike, good.kids, good.names)
 
 
 def _require_object(members: Any) -> None:

@@ -20,6 +20,7 @@ from app.keys.access import (
     require_fit,
     require_permitted_verification,
 )
+from app.keys.batch.one_at_a_time import ONE_AT_A_TIME
 from app.keys.headers import head_of, signing_input_of
 from app.keys.use import KeyUse
 from app.registry import Key
@@ -109,7 +110,7 @@ def _made(  # noqa: PLR0913, PLR0917  # what each is done with, and what is told
     told: Callable[[Any], dict[str, Any]],
 ) -> Made:
     done: list[Any] = []
-    with suppress(Exception):
+    with suppress(Exception), ONE_AT_A_TIME.measured((verb, name), done):
         use.hsm.each(verb, key.ref, name, data, done)
     if done:
         use.registry.uses.note(key.kid)
