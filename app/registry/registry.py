@@ -162,15 +162,15 @@ class Registry:
         self, principal: str, kids: Collection[str]
     ) -> Mapping[str, tuple[Key, frozenset[str]]]:
         """Return visible keys by the ``kids`` and aliases that name them, and what is granted."""
-        named = {"principal": str(principal), "kids": list(kids)}
-        called = named | {"kids": [kid.name for kid in kids if isinstance(kid, KeySetName)]}
+        asked = {"principal": str(principal), "kids": list(kids)}
+        sets = [kid.name for kid in kids if isinstance(kid, KeySetName)]
         names: defaultdict[str, set[str | None]] = defaultdict(set)
         rows: dict[str, Any] = {}
         granted: defaultdict[str, set[str]] = defaultdict(set)
         with self._database.reading() as connection, legible():
-            found = connection.execute(FIND_ALL_FOR, named).all()
-            if called["kids"]:
-                found = [*found, *connection.execute(FIND_ALL_CURRENT_FOR, called)]
+            found = connection.execute(FIND_ALL_FOR, asked | {"number": len(set(kids))}).all()
+            if sets:
+                found = [*found, *connection.execute(FIND_ALL_CURRENT_FOR, asked | {"kids": sets})]
             for row in found:
                 rows[row.kid] = row
                 granted[row.kid].update({row.operation} - {None})

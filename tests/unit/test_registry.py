@@ -35,6 +35,7 @@ from app.registry import (
     transfer,
 )
 from app.registry.databases.engines import engine_of
+from app.registry.databases.queries import FIND, FIND_ALL_FOR, FIND_FOR
 from app.registry.revisions import MIGRATIONS, is_old
 from app.registry.tables import keys, metadata
 from app.rights import Role
@@ -478,3 +479,24 @@ def test_a_driver_that_is_missing_is_named_in_one_line(monkeypatch):
             Registry(url, host="host")
         assert "secret" not in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+# --- What is read of a million keys ---
+
+
+@pytest.mark.parametrize("query", [FIND, FIND_FOR, FIND_ALL_FOR], ids=["one", "granted", "many"])
+def test_a_kid_that_is_found_is_not_looked_for_as_a_public_one(registry, query):
+    """Its index is as large as that of the kids, and nobody has read its pages."""
+    database = registry._database
+    if database.engine.dialect.name != "postgresql":
+        pytest.skip("SQLite does not say what it has not done")
+    registry.insert(PAIR)
+    for kid, is_looked_for in ((PAIR.kid, False), (PAIR.kid_public, True)):
+        asked = {"kid": str(kid), "kids": [str(kid)], "number": 1}
+        named = query.params(**asked, principal="p", operation="sign")
+        sql = named.compile(database.engine, compile_kwargs={"literal_binds": True})
+        with database.reading() as connection:
+            plan = connection.exec_driver_sql(f"EXPLAIN ANALYZE {sql}").scalars().all()
+        begins = next(number for number, line in enumerate(plan) if "kid_public)" in line)
+        branch = "\n".join(plan[begins - 3 : begins + 1])
+        assert ("never executed" not in branch) == is_looked_for, "\n".join(plan)

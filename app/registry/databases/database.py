@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Select, event
+from sqlalchemy import CompoundSelect, Connection, Engine, Select, event
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -46,7 +46,9 @@ class Database:
         self._readers = Readers(self.engine)
         time_use(self.engine, observe)
 
-    def lookup(self, query: Select[Any], record_of: Callable[[Any], Any]) -> Lookup:
+    def lookup(
+        self, query: Select[Any] | CompoundSelect[Any], record_of: Callable[[Any], Any]
+    ) -> Lookup:
         """Return a cheaper way to read the one row of ``query``, for what every request reads."""
         return Lookup(self._readers, query, record_of, self._observe)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Final
 
-from sqlalchemy import Select
+from sqlalchemy import CompoundSelect, Select
 from sqlalchemy.exc import DBAPIError
 
 from app.registry.databases.readers import Reader, Readers
@@ -25,7 +25,7 @@ class Lookup:
     def __init__(
         self,
         readers: Readers,
-        query: Select[Any],
+        query: Select[Any] | CompoundSelect[Any],
         record_of: Callable[[Any], Any],
         observe: Callable[[float], None],
     ) -> None:

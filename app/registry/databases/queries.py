@@ -2,7 +2,20 @@
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, func, literal_column, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    and_,
+    bindparam,
+    distinct,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
 
 from app.registry.tables import grants, keys, keysets, versions
 
@@ -21,20 +34,37 @@ _GRANTED: Final = (
     exists(grants).where(_IS_GRANT, _IS_ASKED).label("is_granted"),
     exists(grants).where(_IS_GRANT).label("is_known"),
 )
-_NAMED: Final = or_(keys.c.kid == bindparam("kid"), keys.c.kid_public == bindparam("kid"))
 _CALLED: Final = keys.c.alias == bindparam("kid")
 _SELECT: Final = select(*(keys.c[name] for name in _HOT))
-FIND: Final = _SELECT.where(_NAMED)
-FIND_FOR: Final = FIND.add_columns(*_GRANTED)
+
+
+def _named(query: Select[Any]) -> CompoundSelect[Any]:
+    """Return the one row of ``query`` that a kid names, or else of the pair whose public kid it is.
+
+    The other index is not looked at for a kid that is found: of a million keys it is on pages that
+    nobody has read.
+    """
+    kid: Any = bindparam("kid")
+    both = union_all(query.where(keys.c.kid == kid), query.where(keys.c.kid_public == kid))
+    return both.limit(literal_column("1")).offset(literal_column("0"))  # no parameters of its own
+
+
+FIND: Final = _named(_SELECT)
+FIND_FOR: Final = _named(_SELECT.add_columns(*_GRANTED))
 _IS_CURRENT: Final = keys.c.kid == keysets.c.current_kid
 _CURRENT_FOR: Final = _SELECT.where(_IS_CURRENT, keysets.c.name == bindparam("kid"))
 FIND_CURRENT_FOR: Final = _CURRENT_FOR.add_columns(*_GRANTED)
 FIND_CALLED_FOR: Final = _SELECT.where(_CALLED).add_columns(*_GRANTED)
 _KIDS: Final[Any] = bindparam("kids", expanding=True)
-FIND_ALL_FOR: Final = (
-    select(*(keys.c[name] for name in _HOT), grants.c.operation)
-    .select_from(keys.outerjoin(grants, _IS_GRANT))
-    .where(or_(keys.c.kid.in_(_KIDS), keys.c.kid_public.in_(_KIDS), keys.c.alias.in_(_KIDS)))
+_ALL_FOR: Final = select(*(keys.c[name] for name in _HOT), grants.c.operation).select_from(
+    keys.outerjoin(grants, _IS_GRANT)
+)
+_FOUND: Final = _ALL_FOR.where(or_(keys.c.kid.in_(_KIDS), keys.c.alias.in_(_KIDS))).cte("found")
+_IS_MORE_NAMED: Final[Any] = select(
+    func.count(distinct(_FOUND.c.kid))
+).scalar_subquery() < bindparam("number")
+FIND_ALL_FOR: Final = select(_FOUND).union_all(
+    _ALL_FOR.where(keys.c.kid_public.in_(_KIDS), _IS_MORE_NAMED)  # see ``_named``
 )
 FIND_ALL_CURRENT_FOR: Final = (
     select(*(keys.c[name] for name in _HOT), grants.c.operation, keysets.c.name.label("keyset"))
