@@ -14,6 +14,7 @@ from app.http.answers import Answer, answer
 from app.http.operations import OPERATIONS, Body, MessageOperation, kids_of
 from app.keys.batch.one_at_a_time import ONE_AT_A_TIME
 from app.keys.use import KeyUse
+from app.kid import is_kid
 from app.rights import Principal
 from app.schemas.fields import Offers
 from hsm import Cause, TokenUnavailable
@@ -21,6 +22,7 @@ from hsm import Cause, TokenUnavailable
 LONGEST_SECONDS: Final = 30.0
 """After so long what has not begun is refused; a proxy may wait a minute for all."""
 
+_KID: Final = "kid"
 _DATA: Final = "data"
 
 Request = Mapping[str, Any]
@@ -56,15 +58,16 @@ class Bodies:
     ) -> Checked:
         """Return the body of a request; note what it names in ``record``, the current one.
 
-        Of one that differs from a good one in its data alone, only the data is checked. Raises
-        what ``MessageOperation.load`` does.
+        Of one that differs from a good one in its kid and its data alone, only those are checked.
+        Raises what ``MessageOperation.load`` does.
         """
         others = dict(members)
-        data = others.pop(_DATA, None)
+        kid, data = others.pop(_KID, None), others.pop(_DATA, None)
         common = (operation.endpoint, *others.items()) if _are_texts(others) else None
-        if (good := self._known.get(common)) is not None:
+        good = self._known.get(common)
+        if good is not None and isinstance(kid, str) and is_kid(kid):
             with suppress(ValidationError):  # the whole of it is checked, for what is to be said
-                return _like(good, operation, data, record)
+                return _like(good, operation, kid, data, record)
         body = operation.load(members, self._offers)
         names = (record.kid, record.alg, record.enc)
         checked = Checked(body, operation.alike(body), kids_of(body), names)
@@ -207,11 +210,18 @@ def _are_texts(members: Mapping[str, Any]) -> bool:
 
 
 def _like(
-    good: Checked, operation: MessageOperation, data: Any, record: current_request.RequestRecord
+    good: Checked,
+    operation: MessageOperation,
+    kid: str,
+    data: Any,
+    record: current_request.RequestRecord,
 ) -> Checked:
-    body = {**good.body, _DATA: operation.request.load_member(_DATA, data)}
+    body = {**good.body, _KID: kid, _DATA: operation.request.load_member(_DATA, data)}
+    if kid != good.body[_KID]:
+        names = (kid, *good.names[1:])
+        good = Checked(body, operation.alike(body), kids_of(body), names)
     record.kid, record.alg, record.enc = good.names
-    return Checked(body, good.alike, good.kids, good.names)
+    return good._replace(body=body)
 
 
 def _require_object(members: Any) -> None:

@@ -85,6 +85,9 @@ def test_of_bodies_that_differ_in_their_data_one_is_read_whole(op, monkeypatch):
     found = [read(bodies, op, GOOD[op] | {"data": b64u(f"data {one}")}) for one in range(5)]
     assert len(whole) == 1
     assert len(set(found)) == 5
+    another = read(bodies, op, GOOD[op] | {"kid": ANOTHER})
+    assert len(whole) == 1
+    assert another == read(Bodies({}), op, GOOD[op] | {"kid": ANOTHER})
 
 
 def test_what_is_done_with_a_body_touches_no_other():
