@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -141,9 +141,25 @@ def spec_of(row: Any) -> KeySpec:
 
 
 def record_of(row: Any) -> Key:
-    """Return the key of a row, or of those columns that operations need."""
-    # SQLAlchemy takes long to say that a row does not have a column: it is asked once.
-    more = row if hasattr(row, "created_at") else None
+    """Return the key of a row with all columns, or of those that operations need."""
+    key = hot_record_of(row)
+    # SQLAlchemy takes as long to say that a row does not have a column as to read the others.
+    if not hasattr(row, "created_at"):
+        return key
+    return replace(
+        key,
+        certificates=getattr(row, "certificates", None) or (),
+        name=getattr(row, "name", None),
+        created_at=instant(row.created_at),
+        activated_at=instant(getattr(row, "activated_at", None)),
+        deactivated_at=key.deactivated_at or instant(getattr(row, "deactivated_at", None)),
+        destroy_after=_duration(getattr(row, "destroy_after", None)),
+        destroy_at=instant(getattr(row, "destroy_at", None)),
+    )
+
+
+def hot_record_of(row: Any) -> Key:
+    """Return the key of a row, so far as operations need it."""
     expires_at = instant(row.expires_at)
     is_over = row.state == State.ACTIVE and expires_at and expires_at <= datetime.now(UTC)
     return Key(
@@ -156,14 +172,8 @@ def record_of(row: Any) -> Key:
         state=State.DEACTIVATED if is_over else State(row.state),
         public_jwk=row.public_jwk,
         alias=row.alias,
-        certificates=getattr(more, "certificates", None) or (),
-        name=getattr(more, "name", None),
-        created_at=instant(getattr(more, "created_at", None)),
-        activated_at=instant(getattr(more, "activated_at", None)),
-        deactivated_at=expires_at if is_over else instant(getattr(more, "deactivated_at", None)),
+        deactivated_at=expires_at if is_over else None,
         expires_at=expires_at,
-        destroy_after=_duration(getattr(more, "destroy_after", None)),
-        destroy_at=instant(getattr(more, "destroy_at", None)),
         storage=Storage(row.storage),
         blob=_blob(row),
     )

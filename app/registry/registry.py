@@ -36,6 +36,7 @@ from app.registry.records import (
     Key,
     State,
     activation_of,
+    hot_record_of,
     record_of,
     ref_of,
 )
@@ -54,18 +55,13 @@ _NOBODY: Final = UUID(int=0)
 
 
 def _visible(row: Any) -> Key | None:
-    return record_of(row) if row.state in VISIBLE else None
+    return hot_record_of(row) if row.state in VISIBLE else None
 
 
 def _lasting_and_granted(row: Any) -> Found | None:
     if row.state not in LASTING:
         return None
-    return Found(record_of(row), bool(row.is_granted), bool(row.is_known))
-
-
-def _names(row: Any) -> tuple[str | None, ...]:
-    is_of_set = hasattr(row, "keyset")
-    return (KeySetName.of(row.keyset),) if is_of_set else (row.kid, row.kid_public, row.alias)
+    return Found(hot_record_of(row), bool(row.is_granted), bool(row.is_known))
 
 
 def _no_answer(_is_published: bool) -> Mapping[str, Any]:
@@ -168,15 +164,18 @@ class Registry:
         rows: dict[str, Any] = {}
         granted: defaultdict[str, set[str]] = defaultdict(set)
         with self._database.reading() as connection, legible():
-            found = connection.execute(FIND_ALL_FOR, asked | {"number": len(set(kids))}).all()
+            found = connection.execute(FIND_ALL_FOR, asked | {"number": len(set(kids))})
+            called: list[tuple[Any, tuple[str | None, ...]]]
+            called = [(row, (row.kid, row.kid_public, row.alias)) for row in found]
             if sets:
-                found = [*found, *connection.execute(FIND_ALL_CURRENT_FOR, asked | {"kids": sets})]
-            for row in found:
+                found = connection.execute(FIND_ALL_CURRENT_FOR, asked | {"kids": sets})
+                called += [(row, (KeySetName.of(row.keyset),)) for row in found]
+            for row, its_names in called:
                 rows[row.kid] = row
                 granted[row.kid].update({row.operation} - {None})
-                names[row.kid].update(_names(row))
+                names[row.kid].update(its_names)
         return {
-            name: (record_of(row), frozenset(granted[kid]))
+            name: (hot_record_of(row), frozenset(granted[kid]))
             for kid, row in rows.items()
             if row.state in VISIBLE
             for name in names[kid]
