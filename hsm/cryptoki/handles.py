@@ -134,9 +134,17 @@ class Key(
         return self._handle
 
     def encrypt(self, data: bytes, **mechanism: Any) -> bytes:
-        """Return the output of the mechanism."""
-        result: bytes = self.lent.call("C_Encrypt", self._encrypted, data, **mechanism)
-        return result
+        """Return the output of the mechanism; that of AES-GCM without asking its length."""
+        made, parameters = None, mechanism.get("mechanism_param")
+        if isinstance(parameters, GCMParams):
+            gcm = GcmParameters(ulTagBits=parameters.tag_bits)
+            gcm.take(parameters.nonce, parameters.aad or b"")
+            encrypt = self.repeated("Encrypt", Mechanism.AES_GCM, gcm)
+            most_bytes = len(data) + parameters.tag_bits // 8
+            made = encrypt(data, most_bytes=most_bytes) if encrypt else None
+        if made is None:
+            made = self.lent.call("C_Encrypt", super().encrypt, data, **mechanism)
+        return made
 
     def decrypt(self, data: bytes, **mechanism: Any) -> bytes:
         """Return the output of the mechanism."""
@@ -173,19 +181,6 @@ class Key(
     ) -> Repeated | None:
         """See ``Session.repeated``."""
         return self.lent.repeated(name, self.handle, mechanism, parameters)
-
-    def _encrypted(self, data: bytes, **mechanism: Any) -> bytes:
-        parameters = mechanism.get("mechanism_param")
-        if isinstance(parameters, GCMParams):
-            gcm = GcmParameters(ulTagBits=parameters.tag_bits)
-            gcm.take(parameters.nonce, parameters.aad or b"")
-            encrypt = self.repeated("Encrypt", Mechanism.AES_GCM, gcm)
-            most_bytes = len(data) + parameters.tag_bits // 8
-            output = encrypt(data, most_bytes=most_bytes) if encrypt else None
-            if output is not None:
-                return output
-        result: bytes = super().encrypt(data, **mechanism)
-        return result
 
     def destroy(self) -> None:
         """Destroy the object; only keys that ``lent`` made itself are destroyed here."""

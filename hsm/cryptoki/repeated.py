@@ -55,7 +55,7 @@ class Repeated:
     """
 
     __slots__ = (
-        *("_init", "_perform", "_name", "_observer", "_session", "_key", "_parameters"),
+        *("_init", "_perform", "name", "_observer", "_session", "_key", "_parameters"),
         *("_mechanism", "_place", "_output", "_length", "_length_place"),
     )
 
@@ -70,9 +70,9 @@ class Repeated:
         mechanism: Mechanism,
         parameters: Parameters,
     ) -> None:
-        self._name: Final = f"C_{name}"
+        self.name: Final = f"C_{name}"
         self._init = getattr(functions, f"C_{name}Init")
-        self._perform = getattr(functions, self._name)
+        self._perform = getattr(functions, self.name)
         self._observer = observer
         self._session = session
         self._key = key
@@ -100,5 +100,5 @@ class Repeated:
         output = self._output
         if self._perform(self._session, data, len(data), output, self._length_place) != CKR_OK:
             return None
-        self._observer.called(self._name, time.perf_counter() - started, None)
+        self._observer.called(self.name, time.perf_counter() - started, None)
         return ctypes.string_at(output, self._length.value)

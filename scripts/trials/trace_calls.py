@@ -25,7 +25,6 @@ from scripts.throwaway import ROOT, make_token
 
 _READY_SECONDS: Final = 60.0
 _VIEWS: Final = "app/http/views/"
-_SESSION: Final = "hsm/cryptoki/session.py"
 _API: Final = "/v1/crypto"
 _EC_KEY: Final = {  # RFC 7515, appendix A.3.1
     "kty": "EC",
@@ -85,7 +84,7 @@ def chain_of(send: Callable[[], object], function: str) -> Chain:
     found: list[Chain] = []
 
     def note(frame: FrameType, event: str, _argument: Any) -> None:
-        if event == "call" and _is_token_call(frame) and frame.f_locals["function"] == function:
+        if event == "call" and _called(frame) == function:
             found.append(Chain(function, tuple(_links(frame))))
 
     sys.setprofile(note)
@@ -117,9 +116,15 @@ def trace(app: Flask, request: Request) -> Chain:
     return chain_of(lambda: _post(app, request.path, request.body), request.function)
 
 
-def _is_token_call(frame: FrameType) -> bool:
-    code = frame.f_code
-    return code.co_name == "call" and _path(frame) == _SESSION
+def _called(frame: FrameType) -> str | None:
+    """Return the C function that a frame calls, if it calls one."""
+    match frame.f_code.co_name, _path(frame):
+        case "call", "hsm/cryptoki/session.py":
+            return str(frame.f_locals["function"])
+        case "__call__", "hsm/cryptoki/repeated.py":
+            return str(frame.f_locals["self"].name)
+        case _:
+            return None
 
 
 def _links(frame: FrameType | None) -> Iterator[Link]:

@@ -419,6 +419,12 @@ def observe() -> dict[str, Any]:
     noted.calls.clear()
     token.sign(key, "ES256", b"data")
     signing = [call for call in noted.calls if call[0] != "C_OpenSession"]
+    secret = new_ref(AES)
+    token.generate(secret)
+    noted.calls.clear()
+    token.encrypt(secret, "dir", "A256GCM", b"data", lambda _: b"aad")
+    encrypting = list(noted.calls)
+    token.destroy(secret)
     chaos.fail("C_SignInit", injector.SESSION_HANDLE_INVALID, times=1)
     noted.calls.clear()
     token.sign(key, "ES256", b"data")
@@ -433,6 +439,7 @@ def observe() -> dict[str, Any]:
     return {
         "booted": sorted(booted & {"C_Login", "C_OpenSession", "C_FindObjects", "C_GenerateKey"}),
         "signing": signing,
+        "encrypting": encrypting,
         "failing": failing,
         "epochs": noted.epochs,
         "causes": noted.causes,
@@ -445,6 +452,7 @@ def test_an_observer_is_told_of_calls_failures_and_epochs(tmp_path):
     assert result_of(make_token(tmp_path / "state"), observe) == {
         "booted": ["C_FindObjects", "C_GenerateKey", "C_Login", "C_OpenSession"],
         "signing": [["C_Sign", None]],
+        "encrypting": [["C_GenerateRandom", None], ["C_Encrypt", None], ["C_Decrypt", None]],
         "failing": [["C_Sign", "SessionHandleInvalid"], ["C_Sign", None]],
         "epochs": [1, 2],
         "causes": ["lost"],
