@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -142,41 +142,45 @@ def spec_of(row: Any) -> KeySpec:
 
 def record_of(row: Any) -> Key:
     """Return the key of a row with all columns, or of those that operations need."""
-    key = hot_record_of(row)
     # SQLAlchemy takes as long to say that a row does not have a column as to read the others.
     if not hasattr(row, "created_at"):
-        return key
-    return replace(
-        key,
-        certificates=getattr(row, "certificates", None) or (),
-        name=getattr(row, "name", None),
-        created_at=instant(row.created_at),
-        activated_at=instant(getattr(row, "activated_at", None)),
-        deactivated_at=key.deactivated_at or instant(getattr(row, "deactivated_at", None)),
-        destroy_after=_duration(getattr(row, "destroy_after", None)),
-        destroy_at=instant(getattr(row, "destroy_at", None)),
-    )
+        return hot_record_of(row)
+    hot = _hot(row)
+    others = {
+        "certificates": getattr(row, "certificates", None) or (),
+        "name": getattr(row, "name", None),
+        "created_at": instant(row.created_at),
+        "activated_at": instant(getattr(row, "activated_at", None)),
+        "deactivated_at": hot["deactivated_at"] or instant(getattr(row, "deactivated_at", None)),
+        "destroy_after": _duration(getattr(row, "destroy_after", None)),
+        "destroy_at": instant(getattr(row, "destroy_at", None)),
+    }
+    return Key(**hot | others)
 
 
 def hot_record_of(row: Any) -> Key:
     """Return the key of a row, so far as operations need it."""
+    return Key(**_hot(row))
+
+
+def _hot(row: Any) -> dict[str, Any]:
     expires_at = instant(row.expires_at)
     is_over = row.state == State.ACTIVE and expires_at and expires_at <= datetime.now(UTC)
-    return Key(
-        kid=UUID(row.kid),
-        kid_public=UUID(row.kid_public) if row.kid_public else None,
-        owner=row.owner,
-        spec=spec_of(row),
-        origin=Origin(row.origin),
-        residency=Residency(row.residency),
-        state=State.DEACTIVATED if is_over else State(row.state),
-        public_jwk=row.public_jwk,
-        alias=row.alias,
-        deactivated_at=expires_at if is_over else None,
-        expires_at=expires_at,
-        storage=Storage(row.storage),
-        blob=_blob(row),
-    )
+    return {
+        "kid": UUID(row.kid),
+        "kid_public": UUID(row.kid_public) if row.kid_public else None,
+        "owner": row.owner,
+        "spec": spec_of(row),
+        "origin": Origin(row.origin),
+        "residency": Residency(row.residency),
+        "state": State.DEACTIVATED if is_over else State(row.state),
+        "public_jwk": row.public_jwk,
+        "alias": row.alias,
+        "deactivated_at": expires_at if is_over else None,
+        "expires_at": expires_at,
+        "storage": Storage(row.storage),
+        "blob": _blob(row),
+    }
 
 
 def _blob(row: Any) -> Blob | None:
