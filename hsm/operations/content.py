@@ -84,6 +84,7 @@ def repeated_unseal(cek: Keys, row: ContentEncryption) -> Repeatedly | None:
 
     def open_one(sealed: Sealed, aad: bytes) -> bytes | None:
         iv, ciphertext, tag = sealed
+        _require_fits(row, len(ciphertext))
         gcm.take(iv, aad)
         return decrypt(ciphertext + tag, most_bytes=len(ciphertext) + len(tag))
 

@@ -47,7 +47,12 @@ def repeated_verify(keys: Keys, row: MacAlgorithm) -> Repeatedly | None:
     mac_of = repeated(keys, row, is_checked=False)
     if mac_of is None:
         return None
-    return lambda data, mac: hmac.compare_digest(mac_of(data) or b"", mac) or None
+
+    def is_mac(data: bytes, mac: bytes) -> bool | None:
+        computed = mac_of(data)
+        return True if computed is not None and hmac.compare_digest(computed, mac) else None
+
+    return is_mac
 
 
 def verify(keys: Keys, row: MacAlgorithm, data: bytes, mac: bytes) -> bool:

@@ -50,7 +50,7 @@ def repeated(keys: Keys, row: SignatureAlgorithm) -> Repeatedly | None:
 
     def sign_one(signing_input: bytes) -> bytes | None:
         signature = signing(_digested(row, signing_input), most_bytes=size)
-        if signature and not software.is_valid(numbers, row, signing_input, signature):
+        if signature is not None and not software.is_valid(numbers, row, signing_input, signature):
             raise WrongResult("signature")
         return signature
 

@@ -63,7 +63,7 @@ class Kek:
         sealed, mechanism = len(row).to_bytes(4) + row + octets, _SEAL.mechanism
         sign = session.repeated("Sign", self.sealing.value, mechanism)
         seal = sign(sealed, most_bytes=_SEAL.mac_bytes) if sign else None
-        if seal is not None:
+        if seal is not None and len(seal) == _SEAL.mac_bytes:
             return seal
         return Key(session, self.sealing).sign(sealed, mechanism=mechanism)
 

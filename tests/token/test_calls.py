@@ -106,6 +106,12 @@ def test_a_result_with_a_flipped_bit_is_given_to_nobody(token, chaos, alg):
     token.destroy(key)
 
 
+@pytest.fixture
+def long_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, the turn of a series is not over."""
+    monkeypatch.setattr("hsm.life.series.TURN_SECONDS", 3600.0)
+
+
 @pytest.mark.parametrize(
     ("verb", "alg", "given"),
     [
@@ -115,6 +121,7 @@ def test_a_result_with_a_flipped_bit_is_given_to_nobody(token, chaos, alg):
         ("encrypt", "A256GCM", (b"plain", lambda _: b"aad")),
     ],
 )
+@pytest.mark.usefixtures("long_turn")
 def test_in_a_series_too_a_result_with_a_flipped_bit_is_given_to_nobody(
     token, chaos, verb, alg, given
 ):
@@ -135,6 +142,42 @@ def test_in_a_series_too_a_result_with_a_flipped_bit_is_given_to_nobody(
     with pytest.raises(hsm.WrongResult):
         token.each(verb, key, alg, [given] * 5, done)
     assert len(done) == (1 if verb == "mac" else 2)  # a MAC is made twice
+    chaos.heal()
+    token.destroy(key)
+
+
+@pytest.mark.usefixtures("long_turn")
+def test_in_a_series_too_a_mac_that_could_not_be_computed_is_none(token, chaos):
+    """Least of all an empty one."""
+    key = new_ref(SPECS["HS256"])
+    done: list[bool] = []
+    token.generate(key)
+    chaos.fail_own("C_SignInit", injector.DEVICE_ERROR, times=1)
+    token.each("verify_mac", key, "HS256", [(b"data", b"")] * 2, done)
+    assert done == [False, False]
+    chaos.fail_own("C_SignInit", injector.DEVICE_ERROR)
+    with pytest.raises(TokenUnavailable):
+        token.each("verify_mac", key, "HS256", [(b"data", b"")], done)
+    assert done == [False, False]
+    chaos.heal()
+    token.destroy(key)
+
+
+@pytest.mark.parametrize(("verb", "alg"), [("sign", "ES256"), ("mac", "HS256")])
+def test_in_a_series_too_nothing_at_all_is_no_result(token, chaos, verb, alg):
+    key = new_ref(SPECS[alg])
+    done: list[bytes] = []
+    token.generate(key)
+
+    def make_nothing(original: Callable[..., int], *words: int) -> int:
+        answer = int(original(*words))
+        ctypes.c_ulong.from_address(words[4]).value = 0
+        return answer
+
+    chaos.replace_own("C_Sign", make_nothing)
+    with pytest.raises(hsm.WrongResult):
+        token.each(verb, key, alg, [(b"data",)], done)
+    assert done == []
     chaos.heal()
     token.destroy(key)
 
