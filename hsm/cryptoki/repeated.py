@@ -98,7 +98,8 @@ class Repeated:
             return None
         self._length.value = most_bytes
         output = self._output
-        if self._perform(self._session, data, len(data), output, self._length_place) != CKR_OK:
+        answer = self._perform(self._session, data, len(data), output, self._length_place)
+        if answer != CKR_OK or self._length.value > most_bytes:  # nothing is read behind the buffer
             return None
         self._observer.called(self.name, time.perf_counter() - started, None)
         return ctypes.string_at(output, self._length.value)

@@ -182,6 +182,28 @@ def test_in_a_series_too_nothing_at_all_is_no_result(token, chaos, verb, alg):
     token.destroy(key)
 
 
+@pytest.mark.usefixtures("long_turn")
+def test_in_a_series_too_nothing_is_read_behind_the_end_of_a_result(token, chaos):
+    key = new_ref(SPECS["HS256"])
+    done: list[bytes] = []
+    token.generate(key)
+    lied: list[int] = []
+
+    def lie_once(original: Callable[..., int], *words: int) -> int:
+        answer = int(original(*words))
+        if not lied:
+            lied.append(1)
+            ctypes.c_ulong.from_address(words[4]).value = 33
+        return answer
+
+    chaos.replace_own("C_Sign", lie_once)
+    token.each("mac", key, "HS256", [(b"data",)] * 2, done)
+    chaos.heal()
+    assert lied
+    assert done == [token.mac(key, "HS256", b"data")] * 2
+    token.destroy(key)
+
+
 def test_a_wrong_hash_of_what_was_agreed_on_is_given_to_nobody(token, chaos):
     key = new_ref(SPECS["ECDH-ES"])
     token.generate(key)
