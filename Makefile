@@ -2,7 +2,8 @@
 
 PORT ?= 8000
 STATE_DIR ?= var
-PYTEST_ARGS ?= -n 6 --dist loadfile --no-loadscope-reorder
+# A process of the tests that ends is named at once: with another in its place all would wait for it.
+PYTEST_ARGS ?= -n 6 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 LOCK_ARGS ?=
 BENCH_ARGS ?= --profile
 TOKEN ?= nss

@@ -38,6 +38,9 @@ MEMORY = Path("/dev/shm")
 ENOUGH_BYTES = 2**30
 PUBLISHED = {"JOSE_HSM_JWKS_KEYS": "1000000"}  # more pairs than all tests make
 SERVED = {"JOSE_HSM_ADMIN_PAGE": "1"}  # all endpoints that there are
+# On a busy machine a test that looks at all objects of the token takes longer than a call may: then
+# the watchdog would end the process of the tests.
+PATIENT = {"JOSE_HSM_CALL_SECONDS": "120"}
 
 # Tokens and registries are many small files, written through: in memory that takes no time.
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
@@ -206,7 +209,7 @@ def environment(
     """The settings that name the token and the registry of this test session."""
     make = request.config.getoption("--token")
     state_dir = tmp_path_factory.mktemp("session") / "state"
-    settings = make_token(state_dir, make) | PUBLISHED | SERVED
+    settings = make_token(state_dir, make) | PUBLISHED | SERVED | PATIENT
     return with_kek(settings) if make == "softhsm" else settings
 
 
@@ -308,7 +311,8 @@ def callers_on_sqlite(environment: dict[str, str]) -> Iterator[Callers]:
 @pytest.fixture(scope="session")
 def _on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The settings where PostgreSQL has the registry: one that no other test stops or holds up."""
-    settings = make_token(tmp_path_factory.mktemp("postgresql") / "state") | PUBLISHED | WITH_TOKENS
+    state_dir = tmp_path_factory.mktemp("postgresql") / "state"
+    settings = make_token(state_dir) | PUBLISHED | PATIENT | WITH_TOKENS
     with running_postgresql() as cluster:
         settings["JOSE_HSM_DATABASE_URL"] = cluster.registry()
         yield with_kek(settings)
