@@ -53,7 +53,7 @@ class RequestRecord:
         self.principal: Principal | None = None
         """Who is calling, once that is known."""
         self.kid: str | None = None
-        self.kids: list[str] = []  # of a message that several keys have made
+        self.kids: list[str] = []  # of a message that several keys make or verify
         self.new_kid: str | None = None
         self.new_kids: list[str] = []  # of a request for several
         self.change: dict[str, Any] = {}  # what becomes of a key, for the audit log
@@ -155,10 +155,12 @@ def name_next(*, kid: str, alg: str) -> None:
         record.name(kid=kid, alg=alg)
 
 
-def name_several(kids: list[str]) -> None:
-    """Note all the keys that make one message; as of one alone the first is named."""
+def name_several(kids: list[str], alg: str | None) -> None:
+    """Note all the keys of one message; as of one alone the first is named, with its ``alg``."""
     if record := _current.get():
         record.kid, record.kids = next(iter(kids), None), kids
+        record.alg = None
+        record.name(alg=alg)
 
 
 def change(**members: Any) -> None:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import hsm
+from app import current_request
 from app.http.endpoint import Audit, Endpoint
 from app.http.failures import ALGORITHM, TOKEN, Failures
 from app.jose import encoding
@@ -173,6 +174,7 @@ def _sign(keys: KeyUse, principal: Principal, body: Body) -> Any:
         jws = sign_general(keys, principal, **body)
         signatures = [_JWS.dump(one) for one in jws["signatures"]]
         return _GENERAL_JWS.dump(jws | {"signatures": signatures})
+    current_request.name(alg=body["alg"])  # which a whole header may have said alone
     jws = keys.sign(principal, **body)
     return _told_jws(jws, body | {"serialization": serialization})
 

@@ -30,7 +30,7 @@ from app.keys.access import (
     require_signs_digests,
 )
 from app.keys.budget import EncryptionBudget, is_counted
-from app.keys.general.selection import addressed_to, permits, recipients_of
+from app.keys.general.selection import addressed_to, note_verifiers, permits, recipients_of
 from app.keys.headers import (
     Identity,
     head_of,
@@ -250,14 +250,14 @@ class KeyUse:
         """
         keys = KeysOfMessage(self.rows, principal, names_of(signatures, kid))
         if kid is None:
-            ours = [keys.usable_to_verify(one.kid) for one in signatures]
-            pairs = zip(ours, signatures, strict=True)
+            pairs = [(keys.usable_to_verify(one.kid), one) for one in signatures]
+            note_verifiers(pairs)
             return [self._verify_one(key, one, data) for key, one in pairs]
         key = keys.find_to_verify(kid)
         own = [one for one in addressed_to(keys, signatures, key) if permits(key, one)]
         if not own:
             raise CryptoFailure("The key does not permit the algorithm of any signature")
-        current_request.name(kid=str(key.kid))
+        current_request.name(kid=str(key.kid), alg=own[0].usable_header.alg)
         valid = [self._verify_one(key if one in own else None, one, data) for one in signatures]
         is_named = any(keys.is_that(one.kid, key) for one in own)
         return valid if is_named or True not in valid else [one or None for one in valid]

@@ -7,8 +7,10 @@ from uuid import uuid4
 
 import pytest
 
+from app.config import Config
 from scripts.throwaway import ROOT
 from tests.shared.api import Api, unb64u
+from tests.shared.callers import Callers
 from tests.shared.waiting import until
 
 NOT_FOUND, FORBIDDEN, REFUSED = (404, "not_found"), (403, "forbidden"), (422, "crypto_failure")
@@ -111,6 +113,14 @@ def test_a_jwe_by_the_name_of_a_set_opens_ever_after(callers_of_each):
             assert alice.ok("/decrypt", jwe)["data"] == "AAAA"
 
 
+def used_last(callers: Callers, endpoint: str) -> Any:
+    """The kid of the last line of an endpoint in the audit log."""
+    log = Config.from_env(callers.environment).audit_path
+    assert log
+    lines = map(json.loads, log.read_text().splitlines())
+    return [line["kid"] for line in lines if line.get("endpoint") == endpoint][-1]
+
+
 def test_a_mac_is_verified_by_any_version(callers_of_each):
     alice = callers_of_each.alice
     keyset = made(alice, **HMAC)
@@ -123,6 +133,7 @@ def test_a_mac_is_verified_by_any_version(callers_of_each):
     for made_ in (first, second):
         answer = alice.ok("/mac", mac | {"mac": made_["mac"]})
         assert answer == {"kid": made_["kid"], "valid": True}
+        assert used_last(callers_of_each, "signing.mac") == made_["kid"]
     answer = alice.ok("/mac", mac | {"mac": "A" * 43})
     assert answer == {"kid": after["current"], "valid": False}
     jws = alice.ok("/mac", mac | {"serialization": "compact"})["jws"]

@@ -10,8 +10,9 @@ import jwcrypto.jws
 import pytest
 from joserfc import jwk, jws
 
+from app.config import Config
 from app.service import service_of
-from tests.shared.api import Api, b64u, unb64u
+from tests.shared.api import Api, b64u, header, unb64u
 from tests.shared.bodies import no_arrays_of
 from tests.shared.injector import NAMES
 from tests.shared.reads import reads_of, unasked
@@ -234,6 +235,13 @@ def test_each_key_takes_the_right(callers):
 # --- What the audit log says ---
 
 
+def lines_of(application: Any, number: int) -> list[dict[str, Any]]:
+    """The last lines of the audit log."""
+    log = service_of(application).config.audit_path
+    assert log
+    return [json.loads(line) for line in log.read_text().splitlines()[-number:]]
+
+
 def test_the_audit_log_names_all_that_have_signed_or_the_one_refused(local, application):
     pairs = [local.create(**KEYS["ES256"]) for _ in range(2)]
     kids = [pair["kid"] for pair in pairs]
@@ -241,11 +249,46 @@ def test_the_audit_log_names_all_that_have_signed_or_the_one_refused(local, appl
     local.ok("/sign", general(signers))
     local.post("/sign", general([*signers, {"kid": "nobody", "alg": "ES256"}]))
     local.post("/sign", general([signers[0], {"kid": kids[1], "alg": "PS256"}]))
-    log = service_of(application).config.audit_path
-    assert log
-    made, unknown, misfit = [json.loads(line) for line in log.read_text().splitlines()[-3:]]
+    made, unknown, misfit = lines_of(application, 3)
     assert (made["kid"], made["kids"], made["status"]) == (kids[0], kids, 200)
     assert (unknown["kid"], unknown["status"]) == (None, 404)
     assert (misfit["kid"], misfit["alg"], misfit["status"]) == (kids[1], "PS256", 422)
     assert "kids" not in unknown
     assert "kids" not in misfit
+
+
+def test_the_audit_log_names_all_that_verify_and_the_algorithm_of_the_first(local, application):
+    pairs = {alg: local.create(**KEYS[alg]) for alg in ("ES256", "Ed25519")}
+    names, kids = list(pairs), [pair["kid"] for pair in pairs.values()]
+    made = local.ok("/sign", general(signers_of(pairs)))
+    local.ok("/verify", made)
+    local.ok("/verify", made | {"kid": kids[1]})
+    signed, verified, by_one = lines_of(application, 3)
+    for line in (signed, verified):
+        assert (line["kid"], line["kids"], line["alg"]) == (kids[0], kids, names[0])
+    assert (by_one["kid"], by_one["alg"]) == (kids[1], names[1])
+    assert "kids" not in by_one
+
+
+def test_of_several_signatures_that_nobody_may_look_at_no_key_is_named(callers, environment):
+    log = Config.from_env(environment).audit_path
+    assert log
+    key = callers.bob.create(**KEYS["ES256"], alias="looked-at-by-nobody")
+    made = callers.bob.ok("/sign", general([{"kid": key["kid"], "alg": "ES256"}]))
+    before = len(log.read_text().splitlines())
+    told = callers.alice.ok("/verify", made)
+    assert (told["kid"], told["valid"]) == (None, False)
+    [line] = map(json.loads, log.read_text().splitlines()[before:])
+    assert (line["principal"], line["kid"], line["alg"]) == ("token:alice", None, None)
+    assert "kids" not in line
+
+
+def test_the_audit_log_has_the_algorithm_that_a_whole_header_says(local, application):
+    kid = local.create(**KEYS["ES256"])["kid"]
+    for alg in ("ES256", "ES384"):
+        local.post("/sign", {"kid": kid, "protected": header(alg=alg), "data": ""})
+    lines = lines_of(application, 2)
+    assert [(one["kid"], one["alg"], one["status"]) for one in lines] == [
+        (kid, "ES256", 200),
+        (kid, "ES384", 422),
+    ]

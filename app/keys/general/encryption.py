@@ -95,7 +95,8 @@ def _keys_of(use: KeyUse, principal: Principal, recipients: Sequence[Receiver]) 
             key = rows.find(one.kid, Right.ENCRYPT)
             require_encrypts(use.hsm, key, one.alg)
         keys.append(key)
-    current_request.name_several([str(key.kid) for key in keys if key is not None])
+    own = [(str(key.kid), one.alg) for key, one in zip(keys, recipients, strict=True) if key]
+    current_request.name_several([kid for kid, _ in own], next((alg for _, alg in own), None))
     return keys
 
 

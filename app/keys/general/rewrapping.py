@@ -93,8 +93,7 @@ def _new_key(use: KeyUse, keys: KeysOfMessage, to: Target, source: _Source) -> K
     current_request.name_next(kid=to.kid, alg=to.alg)
     new = keys.find(to.kid, Right.ENCRYPT)
     require_encrypts(use.hsm, new, _performed(to.alg, source.header.enc))
-    current_request.name_several([str(source.key.kid), str(new.kid)])
-    current_request.name(alg=source.header.alg)
+    current_request.name_several([str(source.key.kid), str(new.kid)], source.header.alg)
     return new
 
 

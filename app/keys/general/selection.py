@@ -1,6 +1,6 @@
 """Which recipients and signatures of a message are those of the caller's keys."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import hsm
 from app import current_request
@@ -42,6 +42,13 @@ def addressed_to(keys: KeysOfMessage, several: Sequence[Addressed], key: Key) ->
     if not others:
         raise BadRequest("Field 'kid' is not that of the header")
     return others
+
+
+def note_verifiers(pairs: Iterable[tuple[Key | None, Addressed]]) -> None:
+    """Have the logs name the keys that are to verify, each with the signature that names it."""
+    own = [(str(key.kid), one.header) for key, one in pairs if key is not None]
+    header = own[0][1] if own else None
+    current_request.name_several([kid for kid, _ in own], header.alg if header else None)
 
 
 def permits(key: Key, one: Addressed) -> bool:

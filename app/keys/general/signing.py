@@ -50,5 +50,5 @@ def _keys_of(use: KeyUse, principal: Principal, signers: Sequence[Signer]) -> li
         key = rows.find(one.kid, Right.SIGN)
         require_signer(key, one.kid, one.alg)
         keys.append(key)
-    current_request.name_several([str(key.kid) for key in keys])
+    current_request.name_several([str(key.kid) for key in keys], signers[0].alg)
     return keys

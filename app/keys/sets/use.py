@@ -1,5 +1,6 @@
 """MACs by the name of a key set: the current version makes them, any version verifies."""
 
+from app import current_request
 from app.keys.access import Existing, find, find_to_mac, require_existing, require_permitted
 from app.keys.use import KeyUse
 from app.kid import KeySetName
@@ -31,6 +32,7 @@ def verify_mac_by_set(  # noqa: PLR0913  # the members of the request
     for key in use.registry.keysets.keys_of(keyset):
         with Existing(use.registry, key):
             if use.hsm.verify_mac(key.ref, alg, data, mac):
+                current_request.name(kid=str(key.kid))
                 return str(key.kid), True
     require_existing(use.registry, current)
     return str(current.kid), False
