@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
+    JSON,
     Connection,
     Date,
     DateTime,
@@ -90,7 +91,11 @@ def _tables(connection: Connection) -> list[Table]:
     """Return the tables of what can be moved; an older schema has fewer."""
     there = MetaData()
     there.reflect(connection)
-    return [table for table in there.sorted_tables if table.name not in _OWN]
+    tables = [table for table in there.sorted_tables if table.name not in _OWN]
+    for column in (column for table in tables for column in table.c):
+        if isinstance(column.type, JSON):  # what is absent must not become a null of JSON
+            column.type.none_as_null = True
+    return tables
 
 
 def _row_as_json(table: Table, row: Any) -> Row:

@@ -12,7 +12,7 @@ from app.http.router import CHANGES
 from app.operator import backup
 from app.operator.restoration import plan, restore
 from app.registry import Registry, State, VersionState, migrate
-from tests.unit.test_keysets import MOST, NAME, again, published
+from tests.unit.test_keysets import EVENT, MOST, NAME, again, published
 
 
 @pytest.fixture
@@ -38,6 +38,15 @@ def test_a_key_set_comes_back_as_it_was(registry, tmp_path):
     keyset = published(registry)
     restored(registry, tmp_path, endpoint="random.generate")
     assert again(registry) == keyset
+
+
+def test_a_key_set_that_came_back_goes_on(registry, tmp_path):
+    keyset = published(registry)
+    restored(registry, tmp_path, endpoint="random.generate")
+    now = datetime.now(UTC)
+    assert registry.keysets.due(now, most_encryptions=MOST) == []
+    registry.keysets.steps.rotate(again(registry), EVENT, now=now, rotates_at=None, due_at=None)
+    assert again(registry).current_kid == keyset.next_kid
 
 
 def test_a_key_set_that_was_destroyed_does_not_come_back(registry, tmp_path):
