@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import delete, insert, select
 
 from app.registry.databases.database import Database
+from app.registry.rows.holding import hold
 from app.registry.tables import grants
 
 
@@ -25,17 +26,21 @@ class Grants:
         return operations
 
     def put(self, kid: UUID, principal: str, operations: Iterable[str]) -> None:
-        """Replace what ``principal`` may do with a key."""
+        """Replace what ``principal`` may do with a key.
+
+        Raises ``KeyNotFound`` if that is gone.
+        """
         rows = [
             {"kid": str(kid), "principal": principal, "operation": operation}
             for operation in sorted(set(operations))
         ]
         before = delete(grants).where(grants.c.kid == str(kid), grants.c.principal == principal)
         with self._database.writing() as connection:
+            hold(connection, kid)  # of two who replace the same at once each would add his own
             connection.execute(before)
             if rows:
                 connection.execute(insert(grants), rows)
 
     def delete(self, kid: UUID, principal: str) -> None:
-        """Take away all that ``principal`` may do with a key."""
+        """Take away all that ``principal`` may do with a key; see ``put``."""
         self.put(kid, principal, [])

@@ -19,11 +19,11 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.exc import IntegrityError
 
 from app.registry.databases.database import Database
 from app.registry.databases.reading import readable
 from app.registry.records import Key, State, record_of
+from app.registry.rows.holding import hold
 from app.registry.tables import keys, keysets, tags, versions
 from hsm import CryptoFailure
 
@@ -70,9 +70,8 @@ class Tags:
 
     def of(self, kid: UUID) -> list[str]:
         """Return the tags of a key, sorted."""
-        query = select(tags.c.tag).where(tags.c.kid == str(kid))
         with self._database.reading() as connection:
-            return sorted(connection.scalars(query))  # databases have orders of their own
+            return sorted(connection.scalars(_of(kid)))  # databases have orders of their own
 
     def of_all(self, kids: Iterable[UUID]) -> Mapping[UUID, list[str]]:
         """Return the tags of several keys, sorted."""
@@ -84,24 +83,27 @@ class Tags:
         return {kid: sorted(its) for kid, its in found.items()}
 
     def add(self, kid: UUID, names: Iterable[str]) -> None:
-        """Add tags; those that are there already stay."""
-        for name in sorted(set(names) - set(self.of(kid))):
-            row = {"kid": str(kid), "tag": name, "tagged_at": datetime.now(UTC)}
-            try:
-                with self._database.writing() as connection:
-                    connection.execute(insert(tags).values(row))
-            except IntegrityError:
-                continue  # somebody else added it meanwhile
+        """Add tags, all or none; those that are there already stay.
+
+        Raises ``KeyNotFound`` if the key is gone.
+        """
+        now = datetime.now(UTC)
+        with self._database.writing() as connection:
+            hold(connection, kid)
+            new = set(names) - set(connection.scalars(_of(kid)))
+            rows = [{"kid": str(kid), "tag": name, "tagged_at": now} for name in sorted(new)]
+            if rows:
+                connection.execute(insert(tags), rows)
 
     def publish(self, kid: UUID, publication: Publication) -> bool:
-        """Add the tag that publishes; return whether the key has it then."""
-        if publication.tag in self.of(kid):
-            return True
-        try:
-            with self._database.writing() as connection:
-                return publish(connection, kid, publication)
-        except IntegrityError:
-            return True  # somebody else added it meanwhile
+        """Add the tag that publishes; return whether the key has it then.
+
+        Raises ``KeyNotFound`` if the key is gone.
+        """
+        with self._database.writing() as connection:
+            hold(connection, kid)
+            is_there = publication.tag in set(connection.scalars(_of(kid)))
+            return is_there or publish(connection, kid, publication)
 
     def remove(self, kid: UUID, names: Iterable[str]) -> None:
         """Remove tags; absence is success."""
@@ -133,6 +135,10 @@ class Tags:
         query = query.order_by(tags.c.tagged_at.desc(), tags.c.kid.desc()).limit(publication.most)
         with self._database.reading() as connection:
             return readable(connection, query, record_of)
+
+
+def _of(kid: UUID) -> Select[Any]:
+    return select(tags.c.tag).where(tags.c.kid == str(kid))
 
 
 def publish(connection: Connection, kid: UUID, publication: Publication) -> bool:

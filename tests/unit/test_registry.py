@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from threading import Barrier
 from uuid import UUID, uuid4
 
 import pytest
@@ -225,6 +226,34 @@ def test_grants_and_tags_come_in_the_order_of_their_code_points(registry):
     assert found == (SECRET, True, True)
     assert registry.tags.of(SECRET.kid) == []
     assert registry.grants.of(SECRET.kid) == {}
+
+
+def test_of_two_who_replace_a_grant_at_once_the_later_counts(registry):
+    registry.insert(SECRET)
+    sets, begun = (["encrypt", "sign"], ["decrypt", "sign"]), Barrier(2)
+
+    def put(operations: list[str]) -> None:
+        begun.wait()
+        registry.grants.put(SECRET.kid, "token:b", operations)
+
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(20):
+            list(threads.map(put, sets))
+            assert registry.grants.of(SECRET.kid)["token:b"] in sets
+
+
+@pytest.mark.parametrize("end", [Registry.mark_destroyed, Registry.remove])
+def test_nothing_is_hung_on_a_key_that_is_gone_meanwhile(end, registry):
+    registry.insert(PAIR)
+    end(registry, PAIR.kid)
+    with pytest.raises(KeyNotFound):
+        registry.grants.put(PAIR.kid, "token:b", ["sign"])
+    with pytest.raises(KeyNotFound):
+        registry.tags.add(PAIR.kid, ["red"])
+    with pytest.raises(KeyNotFound):
+        registry.tags.publish(PAIR.kid, Publication(most=1))
+    assert registry.grants.of(PAIR.kid) == {}
+    assert registry.tags.of(PAIR.kid) == []
 
 
 def test_a_request_is_remembered_once(registry):
