@@ -363,6 +363,17 @@ def test_another_version_than_the_current_is_revoked_too(place, host):
     host.sets.revoke(OWNER, NAME, kid)  # again, which changes nothing
 
 
+def test_a_version_that_was_deleted_and_then_revoked_comes_back_compromised(host):
+    host.make(request(destroy_after=DAY))
+    previous = host.rotated().versions[0].kid
+    host.keyring.creation.destroy(OWNER, str(previous))
+    host.sets.revoke(OWNER, NAME, previous)
+    assert host.registry.find(previous) is None
+    Catalogue(host.registry, PUBLICATION).restore(OWNER, str(previous))
+    assert host.registry.find(previous).state is State.COMPROMISED
+    assert previous not in host.jwks
+
+
 # --- Use ---
 
 

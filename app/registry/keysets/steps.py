@@ -154,6 +154,7 @@ class Steps:
             _set_version(connection, version.kid, state=VersionState.COMPROMISED, retires_at=None)
             for state in (State.ACTIVE, State.DEACTIVATED):
                 _set_key(connection, version.kid, state, State.COMPROMISED)
+            _set_return(connection, version.kid, State.COMPROMISED)
             _untag(connection, version.kid, publishing)
 
     def schedule(self, keyset: KeySet, *, rotates_at: datetime | None, due_at: datetime) -> None:
@@ -298,6 +299,13 @@ def _set_key(connection: Connection, kid: UUID | None, before: State, after: Sta
         .values(state=after, changed_at=now, deactivated_at=None if after is State.ACTIVE else now)
     )
     return connection.execute(update).rowcount == 1
+
+
+def _set_return(connection: Connection, kid: UUID, state: State) -> None:
+    """Change the state to which a key returns, if it has been deleted and can be had back."""
+    is_deleted = keys.c.kid == str(kid), keys.c.state == State.DESTROYING
+    now = datetime.now(UTC)
+    connection.execute(keys.update().where(*is_deleted).values(state_before=state, changed_at=now))
 
 
 def _tag(connection: Connection, kids: Iterable[UUID], names: Iterable[str]) -> None:
