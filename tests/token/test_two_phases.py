@@ -158,6 +158,20 @@ def test_a_creation_that_fails_leaves_nothing(step, body, new, local, monkeypatc
 
 
 @pytest.mark.parametrize(
+    "step",
+    ["the row is not activated", "the row may have been activated", "nothing is generated"],
+)
+def test_a_creation_that_fails_can_be_repeated(step, local, monkeypatch):
+    once = {"Idempotency-Key": str(uuid4())}
+    with monkeypatch.context() as fault:
+        fault.setattr(*STEPS[step])
+        assert local.post("/keys", AES, headers=once).refusal == UNAVAILABLE
+    made = local.post("/keys", AES, headers=once)
+    assert made.status == 200, made
+    assert local.delete(made.body["kid"]).status == 204
+
+
+@pytest.mark.parametrize(
     ("owner", "name", "wrap"),
     [
         (Hsm, "unwrap", _before),

@@ -67,6 +67,8 @@ class TwoPhases:
             except BaseException:
                 for key in keys:
                     with suppress(HsmError, RegistryUnavailable):  # then ``reconcile`` will
+                        # Of a key, too, that may have been activated, and only the answer is lost.
+                        self.registry.idempotency.forget(key.kid)
                         self.undo(key.ref)
                 raise
 
