@@ -1,6 +1,7 @@
 """Finishing or undoing what killed processes and lost tokens have left half done."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -9,7 +10,9 @@ from uuid import UUID
 import hsm
 from app.keys.phases.two_phases import Record, TwoPhases, no_record
 from app.registry import Registry
-from hsm import Hsm, KeyRef, Storage
+from hsm import CryptoFailure, Hsm, KeyRef, Storage
+
+logger = logging.getLogger(__name__)
 
 _SETTLE_WAIT_SECONDS: Final = 0.2
 GRACE: Final = timedelta(minutes=1)
@@ -38,13 +41,12 @@ class Recovery:
         A key without a row is never destroyed: it may be that of a registry restored too old.
         """
         with hsm.file_lock(self.phases.lock):
-            settled = self._unfinished(timedelta(0))
-            if not dry_run:
-                self._undo(settled, record)
+            unfinished = self._unfinished(timedelta(0))
+            settled = sorted(unfinished) if dry_run else self._undo(unfinished, record)
             missing, unknown = self.hsm.differences(self.registry.specs(storages=[Storage.TOKEN]))
             return Reconciliation(
-                settled=sorted(settled),
-                missing=sorted(missing - settled.keys()),
+                settled=settled,
+                missing=sorted(missing - set(settled)),
                 unknown=sorted(unknown),
             )
 
@@ -56,9 +58,7 @@ class Recovery:
         if not self._unfinished(GRACE):
             return []
         with hsm.file_lock(self.phases.lock, wait_seconds=_SETTLE_WAIT_SECONDS):
-            settled = self._unfinished(GRACE)
-            self._undo(settled, record)
-            return sorted(settled)
+            return self._undo(self._unfinished(GRACE), record)
 
     def destroy_overdue(self, record: Record = no_record) -> list[UUID]:
         """Destroy the keys that cannot be had back any more; return the kids.
@@ -70,8 +70,8 @@ class Recovery:
         for ref in self.registry.postponed.overdue().values():
             self.hsm.offers()  # while the token is away the key stays as it is
             with self.phases.under_way():
-                if self.registry.postponed.mark_destroyed(ref.kid):
-                    self.phases.finish(ref, record)
+                is_ours = self.registry.postponed.mark_destroyed(ref.kid)
+                if is_ours and _is_done(self.phases.finish, ref, record):
                     destroyed.append(ref.kid)
         return destroyed
 
@@ -85,6 +85,17 @@ class Recovery:
         now = datetime.now(UTC)
         return self.registry.unfinished(here_before=now - grace, before=now - OTHER_HOST_GRACE)
 
-    def _undo(self, unfinished: Mapping[UUID, KeyRef], record: Record) -> None:
-        for ref in unfinished.values():
-            self.phases.undo(ref, record)
+    def _undo(self, unfinished: Mapping[UUID, KeyRef], record: Record) -> list[UUID]:
+        """Undo what can be; return the kids."""
+        refs = unfinished.values()
+        return sorted(ref.kid for ref in refs if _is_done(self.phases.undo, ref, record))
+
+
+def _is_done(end: Callable[[KeyRef, Record], None], ref: KeyRef, record: Record) -> bool:
+    """End a key; tell whether the token has let it go. One that it keeps keeps no other one."""
+    try:
+        end(ref, record)
+    except CryptoFailure as error:  # somebody else has made it, so that nobody destroys it
+        logger.warning("key %s stays on the token: %s", ref.kid, error)
+        return False
+    return True

@@ -333,3 +333,36 @@ def test_what_fails_over_one_key_is_done_again_and_keeps_no_other_one(
     host.janitor.settle()
     assert host.registry.specs() == {}
     assert set(host.destroyed) == kids
+
+
+def marked(host: Host) -> set[UUID]:
+    """Make keys that somebody has been killed over who was about to destroy them."""
+    kids = {host.create(SPECS["secret"], None) for _ in range(3)}
+    assert all(host.registry.mark_destroyed(kid) for kid in kids)
+    return kids
+
+
+def overdue(host: Host) -> set[UUID]:
+    """Make keys that were deleted, and whose time is over."""
+    return {host.deleted(ago=timedelta(seconds=1)) for _ in range(3)}
+
+
+@pytest.mark.parametrize("begin", [marked, overdue])
+def test_a_key_that_the_token_does_not_let_go_keeps_no_other_one(begin, host, monkeypatch):
+    refused, *others = sorted(begin(host))
+    destroy = Hsm.destroy
+
+    def refuse(token: Hsm, ref: KeyRef) -> None:
+        if ref.kid == refused:
+            raise CryptoFailure("The token does not permit this operation with this key")
+        destroy(token, ref)
+
+    monkeypatch.setattr(recovery, "GRACE", timedelta(0))
+    with monkeypatch.context() as fault:
+        fault.setattr(Hsm, "destroy", refuse)
+        host.janitor.settle()
+        assert host.registry.specs().keys() == {refused}
+        assert host.keyring.recovery.reconcile(dry_run=False).settled == []
+    host.janitor.settle()
+    assert host.registry.specs() == {}
+    assert set(host.destroyed) == {str(refused), *map(str, others)}
