@@ -26,8 +26,13 @@ _KEYS_REMEMBERED: Final = 65_536
 
 def is_counted(alg: str, enc: str) -> bool:
     """Tell whether the key itself encrypts with a random IV: the content, or the CEK."""
-    row = hsm.CONTENT_ENCRYPTIONS[enc] if alg == hsm.DIRECT else hsm.KEY_MANAGEMENTS[alg]
-    return row.is_counted
+    return is_counted_for(enc if alg == hsm.DIRECT else alg)
+
+
+def is_counted_for(alg: str | None) -> bool:
+    """Tell whether keys that are for ``alg`` encrypt so themselves."""
+    row = hsm.CONTENT_ENCRYPTIONS.get(alg or "") or hsm.KEY_MANAGEMENTS.get(alg or "")
+    return row is not None and row.is_counted
 
 
 @dataclass(slots=True)

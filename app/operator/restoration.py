@@ -20,14 +20,14 @@ from uuid import UUID
 
 import hsm
 from app.audit import ChangesSince
-from app.keys.budget import MOST_ENCRYPTIONS
+from app.keys.budget import MOST_ENCRYPTIONS, is_counted_for
 from app.operator import backup
 from app.operator.backup import Contents
 from app.operator.errors import BackupError
 from app.operator.later_changes import Differences, LaterChanges
 from app.operator.resealing import resealed
 from app.registry import Age, State, compared, migrate, transfer
-from hsm import CONTENT_ENCRYPTIONS, Hsm, KeySpec, TokenUnavailable
+from hsm import Hsm, KeySpec, TokenUnavailable
 
 FASTEST_A_SECOND: Final = 50_000
 """More encryptions than any service of ours has made with one key, in batches and on all cores."""
@@ -131,8 +131,8 @@ class Plan:
         return transfer.specs_of(self.rows())
 
     def _encryptions(self, row: transfer.Row) -> int:
-        enc, counted = CONTENT_ENCRYPTIONS.get(row["alg"]), int(row["encryptions"])
-        if enc is None or not enc.is_counted:
+        counted = int(row["encryptions"])
+        if not is_counted_for(row["alg"]):
             return counted
         since = min(counted + self.encryptions, MOST_ENCRYPTIONS)
         return max(counted, since, self.counted.get(row["kid"], 0))

@@ -698,8 +698,11 @@ def test_a_command_that_loses_the_token_has_destroyed_the_key(
     assert not saved.has_row
 
 
-def test_an_aes_gcm_key_counts_as_used_as_often_as_it_can_have_been(here, settings, tmp_path):
+@pytest.mark.parametrize("alg", ["A256GCM", "A256GCMKW"])
+def test_an_aes_gcm_key_counts_as_used_as_often_as_it_can_have_been(alg, here, settings, tmp_path):
     fill(url_in(settings))
+    with connected(url_in(settings)) as connection:
+        connection.execute(text(f"UPDATE keys SET alg = '{alg}' WHERE kid = '{AES}'"))
     file = write(here, settings, tmp_path / "file")
     rewrite(file, taken_at=datetime.now(UTC) - timedelta(hours=1))
     done = here(settings, "restore", file, *BY_ITSELF, "--force")
