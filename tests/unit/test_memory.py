@@ -1,4 +1,4 @@
-"""What the C library keeps of memory."""
+"""What threads share of memory, and what processes do."""
 
 import os
 import subprocess
@@ -31,6 +31,26 @@ libc.fclose(file)
 barrier.wait()
 """
 
+IMPORTS = """
+import gc, os
+from app.server.memory import share_imports
+
+def own_kib():
+    with open("/proc/self/smaps_rollup") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
+
+imported = [[] for _ in range(100_000)]
+share_imports()
+if os.fork():
+    os.wait()
+else:
+    before = own_kib()
+    gc.collect()
+    print(own_kib() - before, flush=True)
+    os._exit(0)
+"""
+OF_A_COLLECTION_KIB = 1_000
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc has arenas")
 @pytest.mark.parametrize(("asked", "arenas"), [("", 2), ("4", 4)])
@@ -41,3 +61,10 @@ def test_threads_share_as_many_arenas_as_are_asked_for(tmp_path: Path, asked: st
     command = [sys.executable, "-c", ARENAS, str(path)]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     assert path.read_text("ascii").count("<heap nr=") == arenas
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process has of its own")
+def test_what_is_imported_stays_shared_when_a_process_collects():
+    command = [sys.executable, "-c", IMPORTS]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert int(done.stdout) < OF_A_COLLECTION_KIB  # 8,400 if it were not frozen

@@ -12,11 +12,12 @@ import sys
 
 from gunicorn.arbiter import Arbiter
 
+import app.factory  # noqa: F401  # for the workers: each would import it anew
 from app.config import Config
 from app.observability import multiprocess as figures
 from app.server.confinement import confine
 from app.server.connections import Deadlines
-from app.server.memory import share_arenas
+from app.server.memory import share_arenas, share_imports
 from app.server.worker import Worker
 from app.settings import ConfigError, is_loopback
 
@@ -79,6 +80,7 @@ def on_starting(server: Arbiter) -> None:
     """Refuse addresses that must not be served, and say at once if one is taken."""
     confine()  # the master has the PIN, if it is in the environment
     share_arenas()
+    share_imports()
     for address in server.cfg.address:
         if isinstance(address, tuple):
             _refuse_open(address[0])
