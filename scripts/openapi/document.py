@@ -14,7 +14,7 @@ from app.config import MAX_BODY_BYTES
 from app.http import router
 from app.http.endpoint import JSON
 from app.schemas import batch, catalogue, certificates, keys, keysets, random, wrapped
-from app.schemas.messages import encryption, rewrapping, signing
+from app.schemas.messages import encryption, raw_signing, rewrapping, signing
 from scripts.openapi import shapes
 from scripts.openapi.examples import EXCHANGES, Exchange, slug
 from scripts.openapi.finishing import finished
@@ -29,7 +29,8 @@ Members = dict[str, Any]
 SCHEMAS: Final[tuple[type[Schema], ...]] = tuple(
     one
     for module in (
-        *(keys, wrapped, catalogue, keysets, certificates, encryption, rewrapping, signing),
+        *(keys, wrapped, catalogue, keysets, certificates),
+        *(encryption, rewrapping, signing, raw_signing),
         *(random, batch),
     )
     for one in vars(module).values()

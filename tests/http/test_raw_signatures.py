@@ -131,6 +131,29 @@ def test_what_a_key_may_do_with_digests_is_said(local, alg) -> None:
 # --- Refusals ---
 
 
+MEMBERS_OF_OTHERS = [{"message_type": "DIGEST"}, {"prehashed": True}]
+
+
+@pytest.mark.parametrize("alg", ["ES256", "EdDSA"])
+@pytest.mark.parametrize("member", MEMBERS_OF_OTHERS)
+def test_a_digest_that_other_services_take_as_data_is_not_hashed_again(local, alg, member) -> None:
+    path = f"/keys/{key(local, alg)}/sign"
+    body = {"alg": alg, "data": b64u(hashlib.sha256(DATA).digest())}
+    assert local.post(path, body | {"message_type": "RAW", "prehashed": False}).status == 200
+    answer = local.post(path, body | member)
+    assert answer.refusal == BAD_REQUEST
+    assert f"'{next(iter(member))}'" in answer.body["description"]
+    assert "'digest'" in answer.body["description"]
+
+
+@pytest.mark.parametrize("member", MEMBERS_OF_OTHERS)
+def test_beside_a_digest_their_members_say_what_is_so(local, member) -> None:
+    kid = key(local, "ES256")
+    body = {"alg": "ES256", "digest": b64u(digest_of("ES256"))}
+    made = local.ok(f"/keys/{kid}/sign", body | member)
+    verify(public_key(local, kid), "ES256", unb64u(made["signature"]))
+
+
 @pytest.mark.parametrize("alg", RSA)
 @pytest.mark.parametrize("digest", [{}, {"digest": False}])
 def test_an_rsa_key_that_was_not_told_signs_no_digest(local, alg, digest, chaos: Injector) -> None:

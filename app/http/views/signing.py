@@ -11,7 +11,7 @@ from app.http.operations import OPERATIONS
 from app.http.request import keyring, load, perform
 from app.observability.kinds import Kind
 from app.rights import Right
-from app.schemas.messages.signing import RawSignRequest, RawSignResponse
+from app.schemas.messages.raw_signing import RawSignRequest, RawSignResponse
 
 resource: Final = Resource("signing", "JWS (RFC 7515), and the MAC.", prefix=API)
 

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from marshmallow import fields, post_load, validates_schema
 
-import hsm
 from app.errors import BadRequest
 from app.jose import encoding
 from app.schemas.fields import (
@@ -21,7 +20,6 @@ from app.schemas.fields import (
     fail,
     require,
     require_bytes,
-    require_one,
 )
 from app.schemas.messages.addressed import SignaturesField
 from app.schemas.messages.caller_header import (
@@ -149,35 +147,6 @@ class GeneralSignResponse(ResponseSchema):
 
     payload = fields.String()
     signatures = fields.List(fields.Dict(), required=True)
-
-
-class RawSignRequest(RequestSchema):
-    """POST /keys/{kid}/sign: data, or a digest of it."""
-
-    alg = AlgorithmName(SIGNATURE, required=True)
-    data = Base64Url(load_default=None, allow_none=True)
-    digest = Base64Url(load_default=None, allow_none=True)
-
-    @validates_schema
-    def check_one(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse both, and neither."""
-        require_one(body, "data", "digest")
-
-    @validates_schema
-    def check_length(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse a digest that the hash of the algorithm does not make."""
-        hashed, digest = hsm.SIGNATURES[body["alg"]].hash, body["digest"]
-        if hashed is not None and digest is not None:
-            size = hashed.digest_size
-            require(len(digest) == size, "digest", f"must be {size} bytes long for {body['alg']}")
-
-
-class RawSignResponse(ResponseSchema):
-    """A signature that is no JWS."""
-
-    kid = fields.String(required=True)
-    alg = fields.String(required=True)
-    signature = Base64Url(required=True)
 
 
 class VerifyRequest(RequestSchema):
