@@ -184,20 +184,31 @@ def test_of_three_recipients_one_changes_and_all_open_it(local, keys):
 
 def test_what_all_recipients_have_in_common_goes_to_those_who_stay(local, keys):
     message = keys.sent("A128KW", "A128KW", aad="x")
-    shared = {"alg": "A128KW", "x": 1}
+    shared = {"alg": "A128KW", "x": 1, "x5t#S256": "theirs", "jku": "https://of-all.example"}
     names = [{"kid": keys.kids["A128KW"], "y": 2, "x5t": "old"}, {"kid": "somebody's"}]
     for one, its in zip(message["recipients"], names, strict=True):
         one["header"] = its
     made = local.ok("/rewrap", message | {"unprotected": shared, "to": keys.to("A256KW")})
-    assert made["unprotected"] == {"x": 1}
+    assert made["unprotected"] == {"x": 1, "jku": "https://of-all.example"}
     assert [one["header"] for one in made["recipients"]] == [
         {"alg": "A256KW", "kid": keys.kids["A256KW"], "y": 2},
-        {"alg": "A128KW", "kid": "somebody's"},
+        {"alg": "A128KW", "x5t#S256": "theirs", "kid": "somebody's"},
     ]
     for key, one in zip(
         (keys.jwks["A256KW"], keys.jwks["A128KW"]), made["recipients"], strict=True
     ):
         assert opened(key, made | {"recipients": [one]}) == MESSAGE
+
+
+def test_the_key_that_a_message_was_for_is_named_no_more(local, keys):
+    message = keys.sent("A128KW")
+    [one] = message.pop("recipients")
+    shared = {"jwk": {"kty": "EC"}, "x5t": "old", "x": 1}
+    asked = message | one | {"unprotected": shared, "to": keys.to("A256KW")}
+    made = local.ok("/rewrap", asked)
+    assert made["unprotected"] == {"x": 1}
+    assert made["header"] == {"alg": "A256KW", "kid": keys.kids["A256KW"]}
+    assert opened(keys.jwks["A256KW"], made) == MESSAGE
 
 
 def test_a_member_that_nobody_used_is_not_there_twice(local, keys):

@@ -84,7 +84,7 @@ class ReceivedJwe:
     def with_recipient(self, place: int, header: Members, encrypted_key: bytes) -> Members:
         """Return the message with another recipient in that place; all else stays as it is."""
         unprotected = self.shared.get("unprotected", {})
-        shared = _without(unprotected, _OF_THE_CEK)
+        shared = _without(unprotected, _OF_THE_KEY)
         moved = _without(unprotected, shared)  # what all have had in common is of each
         recipients = [_with_header(one, moved) for one in self.recipients]
         own = _without(self.recipients[place].get("header") or {}, _LEFT_OUT)
