@@ -12,7 +12,8 @@ _NO_SEGMENT: Final = (".", "..")
 class KeySetName(str):
     """Names the current version of a key set wherever a kid names a key.
 
-    As a text it is none that a caller could send for a kid or an alias of a key.
+    As a text it is no kid and no alias. A caller may send the same text for one all the same, in
+    the same batch or message: so it is equal to no other text.
     """
 
     __slots__ = ()
@@ -21,6 +22,16 @@ class KeySetName(str):
     def of(cls, name: str) -> Self:
         """Return it for the key set ``name``."""
         return cls(f"/{name}")
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether ``other`` names the same key set."""
+        return isinstance(other, KeySetName) and str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        """Tell the opposite, which ``str`` has a method of its own for."""
+        return not self == other
+
+    __hash__ = str.__hash__
 
     @property
     def name(self) -> str:

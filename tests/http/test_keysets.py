@@ -173,6 +173,31 @@ def test_a_batch_may_name_sets(callers_of_each):
     assert answers[2]["body"]["kid"] == secret["current"]
 
 
+def test_a_kid_that_reads_as_a_set_is_written_inside_is_none(callers_of_each):
+    """Whatever else is in the same batch or message, and in whichever order."""
+    alice = callers_of_each.alice
+    signing, secret, wrapping = (made(alice, **members) for members in (EC, HMAC, WRAPPING))
+    by_set = {"op": "mac", "body": {"keyset": secret["name"], "alg": "HS256"} | DATA}
+    by_kid = {"op": "mac", "body": {"kid": f"/{secret['name']}", "alg": "HS256"} | DATA}
+    for requests, statuses in (([by_kid, by_set], [404, 200]), ([by_set, by_kid], [200, 404])):
+        answers = alice.ok("/batch", {"requests": requests})["responses"]
+        assert [one["status"] for one in answers] == statuses
+    signers = [{"keyset": signing["name"]}, {"kid": f"/{signing['name']}"}]
+    general = {"serialization": "general"} | DATA
+    for order in (signers, signers[::-1]):
+        several = [one | {"alg": "ES256"} for one in order]
+        assert alice.post("/sign", {"signers": several} | general).refusal == NOT_FOUND
+    own = alice.create(kty="oct", alg="A128KW")["kid"]
+    jwe = alice.ok(
+        "/encrypt", {"recipients": [{"kid": own, "alg": "A128KW"}], "enc": "A128GCM"} | general
+    )
+    jwe["recipients"][0]["header"]["kid"] = f"/{wrapping['name']}"  # as somebody else calls it
+    to = {"keyset": wrapping["name"], "alg": WRAPPING["alg"]}
+    again = alice.ok("/rewrap", jwe | {"kid": own, "to": to})
+    assert again["recipients"][0]["header"]["kid"] == wrapping["current"]
+    assert alice.ok("/decrypt", again)["data"] == DATA["data"]
+
+
 def test_a_request_for_a_certificate_is_signed_by_the_current_version(callers_of_each):
     alice = callers_of_each.alice
     keyset = made(alice, **EC)
