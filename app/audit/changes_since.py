@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from app.audit.lines import entry_of
+from app.kid import KeySetName
 
 _DESTRUCTIONS_BEFORE: Final = ("keys.destroy", "cli.keys.destroy")
 """Endpoints of lines that had no member ``destroyed`` yet.
@@ -39,7 +40,10 @@ _NAMES: Final = ("kid", "new_kid", "keyset", "owner", "token", "bearer")
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What one line says of a key: those of ``state``, ``owner``, … that it has."""
+    """What one line says of a key: those of ``state``, ``owner``, … that it has.
+
+    ``kid`` is a ``KeySetName`` where it is said of a key set, and so of all its versions.
+    """
 
     time: str
     kid: str
@@ -109,8 +113,11 @@ def _each(destroyed: Any) -> Iterator[str]:
 
 def _add_change(history: ChangesSince, entry: dict[str, Any]) -> None:
     values: dict[str, Any] = {name: entry[name] for name in _VALUES if name in entry}
-    if entry.get("kid") and values:
-        history.changes.append(Change(time=entry["time"], kid=entry["kid"], values=values))
+    kid = entry.get("kid")
+    if not kid and "keyset" in entry:
+        kid = KeySetName.of(entry["keyset"])
+    if kid and values:
+        history.changes.append(Change(time=entry["time"], kid=kid, values=values))
     else:
         members = (f"{name}={entry[name]}" for name in _NAMES if entry.get(name) is not None)
         history.others.append(f"{entry['time']} {entry['endpoint']} {' '.join(members)}")

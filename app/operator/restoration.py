@@ -8,9 +8,10 @@ counts as having encrypted as often as it can have since; and a key was used las
 that the backup, the registry that is there and the audit log know of.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from uuid import UUID
 import hsm
 from app.audit import ChangesSince
 from app.keys.budget import MOST_ENCRYPTIONS, is_counted_for
+from app.kid import KeySetName
 from app.operator import backup
 from app.operator.backup import Contents
 from app.operator.errors import BackupError
@@ -163,7 +165,13 @@ def plan(
         raise BackupError(f"{path} is of {contents.taken_at}, and that is not yet: set the clock")
     names = _names(path)
     gone = {names.get(name, name) for name in history.destroyed}
-    lasting = [change for change in history.changes if names.get(change.kid) not in gone]
+    sets = _sets(path)
+    lasting = [
+        replace(change, kid=kid)
+        for change in history.changes
+        for kid in sets.get(change.kid, (change.kid,))
+        if names.get(kid) not in gone
+    ]
     left_out = _kids(path, lambda row: row["state"] == State.PENDING)
     destroyed = _kids(path, lambda row: row["kid"] in gone)
     kept = {name: kid for name, kid in names.items() if kid not in left_out | destroyed}
@@ -213,6 +221,21 @@ def _names(path: Path) -> Mapping[str, str]:
         for name in (row["kid"], row["kid_public"])
         if name
     }
+
+
+def _sets(path: Path) -> Mapping[str, Sequence[str]]:
+    """Return under which kids the grants of each key set in a backup are: its own, and all of its.
+
+    They are by the name that the key set has in changes.
+    """
+    names: dict[str, str] = {}
+    kids: defaultdict[str, list[str]] = defaultdict(list)
+    for table, row in backup.rows_of(path):
+        if table == "keysets":
+            names[row["id"]] = KeySetName.of(row["name"])
+        elif table == "versions":
+            kids[row["keyset"]].append(row["kid"])
+    return {name: [keyset, *kids[keyset]] for keyset, name in names.items()}
 
 
 def _kids(path: Path, is_meant: Callable[[transfer.Row], bool]) -> frozenset[str]:

@@ -65,3 +65,22 @@ def test_a_version_that_was_revoked_stays_so_and_another_one_is_due(endpoint, re
     assert again(registry).versions[0].state is VersionState.COMPROMISED
     due = registry.keysets.due(datetime.now(UTC), most_encryptions=MOST)
     assert [one.name for one in due] == [NAME]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "operations"),
+    [("keysets.ungrant", []), ("keysets.grant", ["verify"])],
+    ids=["all", "some"],
+)
+def test_what_was_granted_on_a_set_and_taken_away_since_stays_so(
+    endpoint, operations, registry, tmp_path
+):
+    keyset = published(registry)
+    for grantee in ("token:bob", "token:eve"):
+        registry.keysets.steps.grant(again(registry), grantee, ["sign", "verify"])
+    taken = {"grantee": "token:bob", "operations": operations}
+    restored(registry, tmp_path, endpoint=endpoint, keyset=NAME, **taken)
+    for kid in (keyset.id, *(version.kid for version in keyset.versions)):
+        granted = registry.grants.of(kid)
+        assert granted.get("token:bob", []) == operations
+        assert granted["token:eve"] == ["sign", "verify"]
