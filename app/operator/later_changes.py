@@ -1,7 +1,7 @@
 """What was done to keys after a backup: what took rights away is done again, the rest is listed."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -57,25 +57,38 @@ class Differences(NamedTuple):
 class LaterChanges:
     """What the audit log says of keys, the last word on each thing.
 
-    ``names`` gives the kid of each key by either of its names.
+    ``names`` gives the kid of each key by either of its names; ``sets`` are those of key sets.
     """
 
-    def __init__(self, changes: Iterable[Change], names: Mapping[str, str]) -> None:
+    def __init__(
+        self, changes: Iterable[Change], names: Mapping[str, str], sets: Collection[str] = ()
+    ) -> None:
+        self._sets = frozenset(sets)
         self._keys: defaultdict[str, Key] = defaultdict(Key)
         for change in changes:
             self._keys[names.get(change.kid, change.kid)].change(change.values)
 
     def reduced(self, table: str, row: Row) -> Row | None:
         """Return ``row`` without the rights that were taken away; ``None`` if none is left."""
+        if self._is_of_deleted_set(table, row):
+            return None
         later = self._keys.get(row.get("kid", ""))
         reduce = _REDUCED.get(table)
         return reduce(row, later) if later and reduce else row
+
+    def _is_of_deleted_set(self, table: str, row: Row) -> bool:
+        """Tell whether a row is of a key set that was deleted: its keys alone can be had back."""
+        kid = row.get(_SET.get(table, "kid"), "")
+        later = self._keys.get(kid) if kid in self._sets else None
+        return later is not None and later.columns.get("destroy_at") is not None
 
     def differences(self, rows: Iterable[TableRow]) -> Differences:
         """Return what differs from ``rows``, those of the backup."""
         before: defaultdict[str, Key] = defaultdict(Key)
         for table, row in rows:
-            if row.get("kid") in self._keys:
+            if table == "keysets" and row["id"] in self._keys:
+                before[row["id"]].columns = dict.fromkeys(_TAKES)
+            elif row.get("kid") in self._keys:
                 _note(before[row["kid"]], table, row)
         taken: list[str] = []
         to_do: list[str] = []
@@ -115,6 +128,9 @@ def _reduced_version(row: Row, later: Key) -> Row:
     is_compromised = later.columns.get("state") == State.COMPROMISED
     return row | {"state": VersionState.COMPROMISED} if is_compromised else row
 
+
+_SET: Final = MappingProxyType({"keysets": "id", "versions": "keyset"})
+"""The columns that name a key set, where that is no ``kid``."""
 
 _REDUCED: Final[Mapping[str, Callable[[Row, Key], Row | None]]] = MappingProxyType(
     {

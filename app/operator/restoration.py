@@ -181,7 +181,7 @@ def plan(
         left_out=left_out,
         destroyed=destroyed,
         revoked=frozenset(history.revoked),
-        later=LaterChanges(lasting, names),
+        later=LaterChanges(lasting, names, {kids[0] for kids in sets.values()}),
         encryptions=int(age_seconds * FASTEST_A_SECOND) if encryptions is None else encryptions,
         counted=transfer.encryptions(url),
         used=_last_days(kept, history.used, transfer.days_of_use(url)),

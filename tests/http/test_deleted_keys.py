@@ -239,10 +239,10 @@ def test_a_creation_that_is_repeated_after_the_deletion_is_404_until_the_key_is_
     assert callers.alice.post("/keys", body, **once).body == key
 
 
-def audited(callers: Callers, kid: str) -> list[dict[str, Any]]:
+def audited(callers: Callers, kid: str, *, name: str = "kid") -> list[dict[str, Any]]:
     path = Path(callers.environment["JOSE_HSM_STATE_DIR"]) / "audit.log"
     entries = map(json.loads, path.read_text().splitlines())
-    return [entry for entry in entries if entry.get("kid") == kid]
+    return [entry for entry in entries if entry.get(name) == kid]
 
 
 def test_the_audit_log_says_until_when_it_can_be_restored_and_that_it_was(callers_of_each):
@@ -260,6 +260,18 @@ def test_the_audit_log_says_until_when_it_can_be_restored_and_that_it_was(caller
     assert (restored["endpoint"], restored["status"]) == ("keys.restore", 200)
     assert restored["destroy_at"] is None
     assert not any("destroyed" in line for line in (deleted, refused, restored))
+
+
+def test_the_audit_log_says_until_when_the_keys_of_a_set_can_be_restored(callers_of_each):
+    alice, name = callers_of_each.alice, f"set-{uuid4().hex}"
+    members = {"kty": "oct", "alg": "HS256", "destroy_after": "P1D"}
+    path = f"/keysets/{name}"
+    kid = alice.request("PUT", path, json=members).body["current"]
+    assert alice.request("DELETE", path).status == 204
+    destroys = datetime.fromisoformat(alice.get(f"/keys/{kid}").body["destroys"])
+    *_, deleted = audited(callers_of_each, name, name="keyset")
+    assert (deleted["endpoint"], deleted["versions"]) == ("keysets.destroy", [kid])
+    assert datetime.fromisoformat(deleted["destroy_at"]) == destroys
 
 
 @pytest.mark.parametrize("value", ["P1Y", "PT0S", "P3651D", "", 30, True, ["P1D"]])

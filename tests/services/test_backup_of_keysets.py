@@ -12,7 +12,7 @@ from app.http.router import CHANGES
 from app.operator import backup
 from app.operator.restoration import plan, restore
 from app.registry import Registry, State, VersionState, migrate
-from tests.unit.test_keysets import EVENT, MOST, NAME, again, published
+from tests.unit.test_keysets import EVENT, MOST, NAME, again, made, published
 
 
 @pytest.fixture
@@ -54,6 +54,21 @@ def test_a_key_set_that_was_destroyed_does_not_come_back(registry, tmp_path):
     restored(registry, tmp_path, endpoint="keysets.destroy", keyset=NAME, destroyed=kids)
     assert registry.keysets.find(NAME) is None
     assert registry.specs() == {}
+
+
+def test_a_key_set_that_was_deleted_does_not_come_back_but_its_keys_can_be_had_back(
+    registry, tmp_path
+):
+    keyset = published(registry)
+    registry.keysets.steps.grant(keyset, "token:bob", ["sign"])
+    kids = {version.kid for version in keyset.versions}
+    said = {"versions": list(map(str, kids)), "destroy_at": "2999-01-01T00:00:00+00:00"}
+    restored(registry, tmp_path, endpoint="keysets.destroy", keyset=NAME, **said)
+    assert registry.keysets.find(NAME) is None
+    assert registry.specs([State.DESTROYING]).keys() == kids
+    assert [registry.keysets.name_of(kid) for kid in kids] == [None, None]
+    assert (registry.grants.of(keyset.id), registry.tags.of(keyset.id)) == ({}, [])
+    made(registry)  # the name is free
 
 
 @pytest.mark.parametrize("endpoint", ["versions.revoke", "cli.keysets.revoke"])

@@ -288,7 +288,8 @@ def test_a_name_finds_the_current_key_and_an_alias_of_that_name_is_another(regis
 def test_with_a_key_set_go_its_versions(after, state, registry):
     keyset = published(registry)
     kids = {version.kid for version in keyset.versions}
-    refs = registry.keysets.steps.destroy(keyset, after)
+    destroy_at = None if after is None else datetime.now(UTC) + after
+    refs = registry.keysets.steps.destroy(keyset, destroy_at)
     assert {ref.kid for ref in refs} == (kids if after is None else set())
     assert registry.keysets.find(NAME) is None
     assert registry.specs([state]).keys() == kids

@@ -220,11 +220,14 @@ class KeySetCatalogue:
         with creation.phases.under_way():
 
             def destroy(keyset: KeySet) -> None:
-                steps = self.registry.keysets.steps
-                gone.extend(steps.destroy(keyset, self.destroy_after))
+                after = keyset.destroy_after or self.destroy_after
+                destroy_at = None if after is None else datetime.now(UTC) + after
+                gone.extend(self.registry.keysets.steps.destroy(keyset, destroy_at))
                 kids = [str(version.kid) for version in keyset.versions]
                 # Whatever is answered; keys that can be had back have lines of their own later.
-                current_request.change(keyset=name, **{"destroyed" if gone else "versions": kids})
+                until = {} if destroy_at is None else {"destroy_at": destroy_at.isoformat()}
+                ended = {"destroyed" if gone else "versions": kids}
+                current_request.change(keyset=name, **ended, **until)
 
             self._step(principal, name, Right.DESTROY, destroy)
             for ref in gone:

@@ -5,7 +5,7 @@ however many hosts, one succeeds.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -203,20 +203,19 @@ class Steps:
             if rows:
                 connection.execute(insert(grants), rows)
 
-    def destroy(self, keyset: KeySet, default_after: timedelta | None) -> list[KeyRef]:
+    def destroy(self, keyset: KeySet, destroy_at: datetime | None) -> list[KeyRef]:
         """Remove a key set, and hide its keys; return those to be destroyed now.
 
-        With ``destroy_after``, of the set or by default, there are none: the keys can be had back
-        until then, each by itself.
+        With ``destroy_at`` there are none: the keys can be had back until then, each by itself.
         """
-        now, after = datetime.now(UTC), keyset.destroy_after or default_after
+        now = datetime.now(UTC)
         kids = [str(version.kid) for version in keyset.versions]
         hidden: dict[str, Any] = dict(DESTROYED)
-        if after is not None:
+        if destroy_at is not None:
             hidden = {
                 "state": State.DESTROYING,
                 "state_before": keys.c.state,
-                "destroy_at": now + after,
+                "destroy_at": destroy_at,
             }
         are_its = keys.c.kid.in_(kids), keys.c.state.in_(VISIBLE)
         with self._database.writing() as connection:
@@ -227,7 +226,7 @@ class Steps:
             for table in (grants, tags):
                 connection.execute(delete(table).where(table.c.kid == str(keyset.id)))
             connection.execute(delete(keysets).where(keysets.c.id == str(keyset.id)))
-        return [] if after is not None else found
+        return [] if destroy_at is not None else found
 
     def _step(
         self, connection: Connection, keyset: KeySet, event: Event | None, **values: Any
