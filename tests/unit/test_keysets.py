@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
-from app.errors import KeySetTaken
+from app.errors import KeySetTaken, RegistryUnavailable
 from app.kid import KeySetName
 from app.registry import Key, Origin, Registry, Residency, State
 from app.registry.keysets.records import KeySet, Policy, VersionState
@@ -295,6 +296,28 @@ def test_with_a_key_set_go_its_versions(after, state, registry):
     assert registry.specs([state]).keys() == kids
     assert registry.keysets.name_of(keyset.current_kid) is None
     made(registry)  # the name is free
+
+
+SPOILING = {
+    "set": "UPDATE keysets SET current_kid = 'none' WHERE id = :id",
+    "version": "UPDATE versions SET state = 'none' WHERE keyset = :id",
+}
+
+
+@pytest.mark.parametrize("statement", SPOILING.values(), ids=SPOILING)
+def test_a_key_set_that_cannot_be_read_takes_no_other_with_it(statement, registry, caplog):
+    now = datetime.now(UTC)
+    sets = {name: made(registry, name) for name in ("a", "b", "c")}
+    for keyset in sets.values():
+        registry.keysets.steps.schedule(keyset, rotates_at=now, due_at=now)
+    with registry._database.writing() as connection:
+        connection.execute(text(statement), {"id": str(sets["a"].id)})
+    with pytest.raises(RegistryUnavailable):
+        registry.keysets.find("a")
+    listed = registry.keysets.page(None, after="", limit=2)
+    assert [keyset.name for keyset in listed] == ["b", "c"]
+    assert due(registry, now) == ["b", "c"]
+    assert "a row of keysets cannot be read: a" in caplog.text
 
 
 def test_key_sets_are_listed_by_name_to_those_who_may_read_them(registry):

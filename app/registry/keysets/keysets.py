@@ -1,19 +1,23 @@
 """Key sets by name."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, exists, or_, select
+from sqlalchemy import Connection, Select, exists, or_, select
 
 from app.registry.databases.database import Database, instant
 from app.registry.databases.queries import IS_SPENT, IS_URGENT, OUTLOOK
+from app.registry.databases.reading import UNREADABLE, legible
 from app.registry.keysets.records import KeySet, Version, VersionState, keyset_of, version_of
 from app.registry.keysets.steps import Steps
 from app.registry.records import VISIBLE, Key, record_of
 from app.registry.tables import grants, keys, keysets, versions
+
+logger = logging.getLogger(__name__)
 
 _AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -34,8 +38,10 @@ class KeySets:
         self.steps = Steps(database, host)
 
     def find(self, name: str) -> KeySet | None:
-        """Return the key set of that name."""
-        return next(iter(self._found(select(keysets).where(keysets.c.name == name))), None)
+        """Return the key set of that name; raise ``RegistryUnavailable`` if it cannot be read."""
+        query = select(keysets).where(keysets.c.name == name)
+        with self._database.reading() as connection, legible():
+            return next(iter(_whole(connection, query)), None)
 
     def find_for(self, principal: str, operation: str, name: str) -> tuple[KeySet, bool, bool]:
         """Return a key set, and whether ``operation`` is granted on it, or anything.
@@ -62,7 +68,12 @@ class KeySets:
                 grants.c.operation == "read",
             )
             query = query.where(or_(keysets.c.owner == reader, is_granted))
-        return self._found(query.order_by(keysets.c.name).limit(limit))
+        looked_at: list[str] = []
+        found = self._found(query.order_by(keysets.c.name).limit(limit), looked_at)
+        if len(found) == limit or len(looked_at) < limit:
+            return found
+        rest = self.page(reader, after=looked_at[-1], limit=limit - len(found))
+        return [*found, *rest]
 
     def due(self, now: datetime, *, most_encryptions: int) -> Sequence[KeySet]:
         """Return those with which something is to be done now.
@@ -103,9 +114,9 @@ class KeySets:
             .join_from(versions, keysets, keysets.c.id == versions.c.keyset)
             .where(versions.c.kid == str(kid))
         )
-        with self._database.reading() as connection:
+        with self._database.reading() as connection, legible():
             row = connection.execute(query).one_or_none()
-        return None if row is None else (row.name, VersionState(row.state))
+            return None if row is None else (row.name, VersionState(row.state))
 
     def keys_of(self, keyset: KeySet) -> Sequence[Key]:
         """Return the keys of all versions that are of use, the newest first."""
@@ -115,18 +126,42 @@ class KeySets:
             .where(versions.c.keyset == str(keyset.id), keys.c.state.in_(VISIBLE))
             .order_by(versions.c.number.desc())
         )
-        with self._database.reading() as connection:
+        with self._database.reading() as connection, legible():
             return [record_of(row) for row in connection.execute(query)]
 
-    def _found(self, query: Select[Any]) -> list[KeySet]:
+    def _found(self, query: Select[Any], looked_at: list[str] | None = None) -> list[KeySet]:
+        """Return the key sets that can be read; log the others, and add all names if there are any.
+
+        They are read at once, and one by one only if that fails.
+        """
         with self._database.reading() as connection:
-            rows = connection.execute(query).all()
-            ids = [row.id for row in rows]
-            by_set: defaultdict[str, list[Version]] = defaultdict(list)
-            its = select(versions).where(versions.c.keyset.in_(ids)).order_by(versions.c.number)
-            for row in connection.execute(its) if ids else ():
-                by_set[row.keyset].append(version_of(row))
-        return [keyset_of(row, by_set[row.id]) for row in rows]
+            try:
+                return _whole(connection, query)
+            except UNREADABLE:
+                names = list(connection.scalars(query.with_only_columns(keysets.c.name)))
+                looked_at = [] if looked_at is None else looked_at
+                looked_at += names
+                return [keyset for name in names for keyset in _readable(connection, name)]
+
+
+def _whole(connection: Connection, query: Select[Any]) -> list[KeySet]:
+    rows = connection.execute(query).all()
+    ids = [row.id for row in rows]
+    by_set: defaultdict[str, list[Version]] = defaultdict(list)
+    its = select(versions).where(versions.c.keyset.in_(ids)).order_by(versions.c.number)
+    for row in connection.execute(its) if ids else ():
+        by_set[row.keyset].append(version_of(row))
+    return [keyset_of(row, by_set[row.id]) for row in rows]
+
+
+def _readable(connection: Connection, name: str) -> list[KeySet]:
+    try:
+        return _whole(connection, select(keysets).where(keysets.c.name == name))
+    except UNREADABLE as error:
+        logger.error(  # noqa: TRY400  # its traceback would say no more
+            "a row of keysets cannot be read: %s: %s", name, type(error).__name__
+        )
+        return []
 
 
 def _outlook_of(row: Any) -> Outlook:
