@@ -264,13 +264,20 @@ class Connection:
         token.pool.drain()
 
     def _is_well(self, *, finds: bool = True) -> bool:
+        """Tell how it looks; well, if it cannot be looked at: whoever uses it will find out."""
+        try:
+            self._keep_alive()
+            return self._looks_well(finds=finds)
+        except TokenUnavailable:  # all sessions are busy, or there is no file for the lock
+            return True
+
+    def _keep_alive(self) -> None:
         with (
             self._lock.held(),
             self._watchdog.watching("idle sessions", self._settings.call_seconds),
         ):
             self.token.pool.keep_alive()
             wrapped_store_of(self.token.stores).keep_alive()
-        return self._looks_well(finds=finds)
 
     def _looks_well(self, *, finds: bool, is_new: bool = False) -> bool:
         """Tell how it looks on a session; one that has just ended says nothing of the token."""
@@ -285,8 +292,6 @@ class Connection:
                 if is_well or session.is_alive():
                     return is_well
                 raise SessionClosed
-        except TokenUnavailable:  # all sessions are busy: whoever has them will find out
-            return True
         except PKCS11Error as error:
             fault = fault_of(error)
             if fault is Fault.SESSION_LOST and not is_new:

@@ -15,7 +15,7 @@ from hsm.tokens.token_lock import TokenLock
 from scripts.throwaway import make_token
 from tests.shared.drivers import result_of
 from tests.shared.refs import new_ref
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import PATIENCE_SECONDS, until
 from tests.token.test_connection import ES256, _injector, _outcome, _started
 
 pytestmark = pytest.mark.usefixtures("softhsm")
@@ -57,6 +57,22 @@ def use_what_another_process_uses() -> list[str]:
     return [locked, _outcome(lambda: token.generate(key))]
 
 
+def look_without_a_lock() -> bool:
+    """Look at the token while there can be no file for its lock; wait until it is looked at again.
+
+    So it is for who has no file descriptor left.
+    """
+    token = _started()
+    connection, lock = token._connection, Path(os.environ["JOSE_HSM_STATE_DIR"]) / "token.lock"
+    lock.unlink()
+    lock.mkdir()
+    for _ in range(2):  # that the second is heard of shows that the first was survived
+        connection.suspect()
+        until(lambda: not connection._suspicion.is_set())
+    lock.rmdir()
+    return token.reason is None
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, str]:
     """Those of a token of openCryptoki: SoftHSM under its name, with its own version, 2.6."""
@@ -72,6 +88,10 @@ def test_its_threads_use_it_one_at_a_time(settings):
 
 def test_who_waits_too_long_for_another_process_is_told_so(settings):
     assert result_of(settings, use_what_another_process_uses) == ["TokenUnavailable", "done"]
+
+
+def test_whoever_looks_after_the_token_outlives_that_it_cannot_be_locked(settings):
+    assert result_of(settings, look_without_a_lock)
 
 
 @pytest.mark.parametrize(
