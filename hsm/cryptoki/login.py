@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Final
 
@@ -11,7 +12,7 @@ from hsm.cryptoki.attributes import attribute_mapper
 from hsm.cryptoki.faults import Fault, fault_of, name_of
 from hsm.cryptoki.module import FunctionList, serial_of
 from hsm.cryptoki.pin_latch import PinLatch
-from hsm.cryptoki.pool import SessionPool
+from hsm.cryptoki.pool import SessionPool, Watching
 from hsm.errors import Cause, TokenUnavailable
 from hsm.settings import Settings
 
@@ -35,11 +36,16 @@ _WRONG: Final = frozenset(
 
 
 def log_in(
-    token: Token, settings: Settings, latch: PinLatch, functions: FunctionList | None
+    token: Token,
+    settings: Settings,
+    latch: PinLatch,
+    functions: FunctionList | None,
+    watching: Watching = nullcontext,
 ) -> SessionPool:
     """Return sessions on ``token``, logged in; the caller holds the boot lock.
 
-    ``functions`` are those of its library, where they can be called beside python-pkcs11.
+    ``functions`` are those of its library, where they can be called beside python-pkcs11. Other
+    sessions are opened and closed ``watching``; the caller watches the login.
 
     Raises ``TokenUnavailable`` with the cause ``pin`` if there is no PIN to try or the token
     refuses it, which ``latch`` remembers for all processes; ``PKCS11Error`` for all else.
@@ -57,6 +63,7 @@ def log_in(
             attribute_mapper=attribute_mapper(),
             observer=settings.observer,
             functions=functions,
+            watching=watching,
         )
     except PKCS11Error as error:
         if fault_of(error) is not Fault.PIN:

@@ -4,7 +4,7 @@ import os
 import queue
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Final, NamedTuple
 
 from pkcs11 import PKCS11Error, Token
@@ -27,6 +27,9 @@ _CALLERS_FAULTS: Final = (
     *(KeyNotFound, KeyUnavailable, UnsupportedAlgorithm),
     *(CryptoFailure, DecryptionFailed),
 )
+Watching = Callable[[], AbstractContextManager[None]]
+"""Ends the process if the ``with`` block does not come back from the token."""
+
 TURN_SECONDS: Final = 0.02
 _BETWEEN_TURNS_SECONDS: Final = 0.0002
 
@@ -39,12 +42,23 @@ class Sessions(NamedTuple):
 
 
 class Lane:
-    """``size`` sessions for one kind of work, opened when first needed."""
+    """``size`` sessions for one kind of work, opened when first needed.
+
+    They are opened and closed while somebody is ``watching``: who is lent one is watched only as
+    long as he has it.
+    """
 
     def __init__(
-        self, open_session: Callable[[], Session], *, size: int, wait_seconds: float, of: Observer
+        self,
+        open_session: Callable[[], Session],
+        *,
+        size: int,
+        wait_seconds: float,
+        of: Observer,
+        watching: Watching = nullcontext,
     ) -> None:
         self._open_session = open_session
+        self._watching = watching
         self._wait_seconds = wait_seconds
         self._size = size
         self._observer = of
@@ -74,13 +88,26 @@ class Lane:
 
     def open(self) -> Session:
         """Return a new session; the caller has a place for it."""
-        return self._open_session()
+        with self._watching():
+            return self._open_session()
+
+    def close(self, session: Session | None) -> None:
+        """End a session that is not to be lent again."""
+        if session is not None:
+            with self._watching(), suppress(PKCS11Error):
+                session.close()
 
     def keep_alive(self) -> None:
         """Use each session that is free; one that the token has ended makes room for another."""
         for _ in range(self._idle.qsize()):
             with suppress(queue.Empty):
-                self._idle.put(_alive(self._idle.get_nowait()))
+                self._idle.put(self._alive(self._idle.get_nowait()))
+
+    def _alive(self, session: Session | None) -> Session | None:
+        if session is None or session.is_alive():
+            return session
+        self.close(session)
+        return None
 
     def drain(self) -> None:
         """Take every session out of use for good; wait until all have come back."""
@@ -108,7 +135,7 @@ class Lane:
                 return
             self.give(session)
             session = self.take()
-        _close(session)
+        self.close(session)
 
 
 class Lent:
@@ -149,7 +176,7 @@ class Lent:
         if error is None or isinstance(error, _CALLERS_FAULTS):
             self._give(self._session)
         else:
-            _close(self._session)
+            self._lane.close(self._session)
             self._give(None)
 
     def _give(self, session: Session | None) -> None:
@@ -157,19 +184,6 @@ class Lent:
             self._loan.give(self._lane, session)
         else:
             self._lane.give(session)
-
-
-def _close(session: Session | None) -> None:
-    if session is not None:
-        with suppress(PKCS11Error):
-            session.close()
-
-
-def _alive(session: Session | None) -> Session | None:
-    if session is None or session.is_alive():
-        return session
-    _close(session)
-    return None
 
 
 class Loan:
@@ -232,6 +246,7 @@ class SessionPool:
         attribute_mapper: AttributeMapper,
         observer: Observer,
         functions: FunctionList | None,
+        watching: Watching,
     ) -> None:
         """Log in, once. Raises ``PKCS11Error``, of the PIN class if the PIN was refused."""
 
@@ -247,7 +262,14 @@ class SessionPool:
         self.open_session: Final = open_session
         self.anchor: Final = open_session("C_Login", pin)
         self.operations, self.generations = (
-            Lane(open_session, size=size, wait_seconds=wait_seconds, of=observer) for size in sizes
+            Lane(
+                open_session,
+                size=size,
+                wait_seconds=wait_seconds,
+                of=observer,
+                watching=watching,
+            )
+            for size in sizes
         )
 
     @property

@@ -29,7 +29,7 @@ from hsm.life.proof_cache import ProofCache
 from hsm.life.state import Phase, State
 from hsm.life.token import Policy, Token
 from hsm.life.variants import found_templates
-from hsm.life.watchdog import Watchdog
+from hsm.life.watchdog import Watch, Watchdog
 from hsm.life.work import Work
 from hsm.periodic import jittered
 from hsm.settings import Settings
@@ -224,7 +224,7 @@ class Connection:
             found = module.find_token(label=settings.token_label, serial=settings.token_serial)
             self._product, self.places = module.product(found), module.places(found)
             self._lock.learn(self._product)
-            pool = log_in(found, settings, self._latch, module.functions)
+            pool = log_in(found, settings, self._latch, module.functions, self._watching_session)
             self._first_aid.save()
             proof_cache = ProofCache(settings.shared_dir, pool.token, settings.parameters)
             with proof_cache.shared(believe=not self._state.epoch):
@@ -246,6 +246,9 @@ class Connection:
         self._state = State(Phase.READY, epoch=self._state.epoch + 1)
         settings.observer.connected(self._state.epoch)
         logger.info("the token is ready")
+
+    def _watching_session(self) -> Watch:
+        return self._watchdog.watching("a session", self._settings.call_seconds)
 
     def _watch(self) -> None:
         """Return when the token is lost and no call is in flight any more, or at the end."""

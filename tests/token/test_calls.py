@@ -277,12 +277,16 @@ def hang(function: str) -> str:
     connection = token._connection  # only now: a busy machine takes longer than this to open it
     connection._settings = replace(connection._settings, call_seconds=2.0, generation_seconds=2.0)
     chaos.replace(function, answer_late)
+    if function.endswith("Session"):  # one is opened in the place of one that is lost
+        chaos.fail_own("C_SignInit", injector.SESSION_HANDLE_INVALID, times=1)
     _outcome(lambda: token.sign(key, "ES256", b"data"))
     _outcome(lambda: token.generate(new_ref(SPECS["RS256"])))
     return "came back"
 
 
-@pytest.mark.parametrize("function", ["C_SignInit", "C_GenerateKeyPair"])
+@pytest.mark.parametrize(
+    "function", ["C_SignInit", "C_GenerateKeyPair", "C_OpenSession", "C_CloseSession"]
+)
 def test_a_call_that_hangs_ends_the_process(environment, function):
     done = end_of(environment, hang, function)
     assert (done.returncode, done.stdout.strip()) == (EXIT_STATUS, '"before"')
