@@ -3,7 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final, NamedTuple, TypeVar
@@ -56,6 +56,8 @@ class HeldKeys:
         self._size: Final = size
         self._session: Session | None = None
         self._session_lock = Lock()
+        self._left: list[Made] = []
+        """What the session still has, because the token did not destroy it when it was to."""
         self._lock = Lock()  # of all below; never held during a call into the token
         self._held: OrderedDict[UUID, _Held] = OrderedDict()
 
@@ -106,8 +108,10 @@ class HeldKeys:
         Some tokens end a session that nobody uses, and may give its handles to other objects.
         """
         with self._session_lock:
-            if self._session is not None and not self._session.is_alive():
-                self._forget_all()
+            if self._session is not None:
+                self._forget_ended(self._session)
+            if self._session is not None:
+                self._left = _not_destroyed(self._session, self._left)
 
     def _taken(self, ref: KeyRef) -> _Held | None:
         with self._lock:
@@ -154,7 +158,7 @@ class HeldKeys:
             return make(session)
         except PKCS11Error as error:
             if fault_of(error) is Fault.SESSION_LOST:
-                self._forget_all()
+                self._forget_ended(session)
             raise
 
     def _wipe(self, dropped: Iterable[_Held]) -> None:
@@ -162,18 +166,29 @@ class HeldKeys:
         for held in dropped:
             with self._session_lock:
                 if held.session is self._session:
-                    for made in held.unwrapped.objects.values():
-                        _destroy(held.session, made)
+                    self._left += _not_destroyed(held.session, held.unwrapped.objects.values())
 
-    def _forget_all(self) -> None:
+    def _forget_ended(self, session: Session) -> None:
+        """Begin anew if ``session`` has ended; one that was only busy would keep its objects."""
+        if session.is_alive():
+            return
         with self._lock:
             self._held.clear()
-        self._session = None
+        self._session, self._left = None, []
+        with suppress(PKCS11Error):
+            session.close()
 
 
-def _destroy(session: Session, made: Made) -> None:
+def _not_destroyed(session: Session, objects: Iterable[Made]) -> list[Made]:
+    """Destroy objects; return those that the token does not destroy now."""
+    return [made for made in objects if not _is_destroyed(session, made)]
+
+
+def _is_destroyed(session: Session, made: Made) -> bool:
     try:
         session.destroy(made)
     except PKCS11Error as error:
         if fault_of(error) is not Fault.KEY_GONE:
             logger.warning("an unwrapped key is not wiped: %s", name_of(error))
+            return False
+    return True

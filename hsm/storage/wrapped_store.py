@@ -104,7 +104,7 @@ class WrappedStore(Store):
     @contextmanager
     def lent(self, session: Session, ref: KeyRef, objects: Iterable[KeyObject]) -> Iterator[Keys]:
         """See ``Store``. Raises ``BrokenSeal`` if the row is not as we have left it."""
-        unwrap = partial(self.unwrapped, ref=ref, is_held=True)
+        unwrap = partial(self.unwrapped, ref=ref, is_held=True, asked=session)
         with self._held.lent(ref, unwrap) as handles:
             yield Keys.bound(session, self._canary, [(each, handles[each]) for each in objects])
 
@@ -148,15 +148,26 @@ class WrappedStore(Store):
             ]
             return self._blob(session, ref, keys, rest)
 
-    def unwrapped(self, session: Session, ref: KeyRef, *, is_held: bool = False) -> Unwrapped:
+    def unwrapped(
+        self,
+        session: Session,
+        ref: KeyRef,
+        *,
+        is_held: bool = False,
+        asked: Session | None = None,
+    ) -> Unwrapped:
         """Make the objects of a key, once its seal is right; they are to be destroyed.
+
+        ``asked`` is the session that says so, if not the same: an operation that fails can leave a
+        session unusable, which one that holds keys must not become.
 
         Those of a key that ``session`` holds cannot be read. Its public half is made later, by the
         first who uses it: a signature needs no more than its numbers.
         """
         made: dict[KeyObject, Any] = {}
         with _all_or_none(session, made):
-            public = self._unwrap(session, ref, made, is_held=is_held)
+            sealed = self._require_sealed(asked or session, ref)
+            public = self._unwrap(session, ref.spec, made, sealed, is_held=is_held)
             handles = {name: Handle(handle_of(each)) for name, each in made.items()}
             if public is not None:
                 make = partial(self._public_handle, spec=ref.spec, public=public, made=made)
@@ -174,11 +185,16 @@ class WrappedStore(Store):
         return handle_of(made[PUBLIC])
 
     def _unwrap(
-        self, session: Session, ref: KeyRef, made: dict[KeyObject, Any], *, is_held: bool
+        self,
+        session: Session,
+        spec: KeySpec,
+        made: dict[KeyObject, Any],
+        sealed: tuple[Kek, Blob],
+        *,
+        is_held: bool,
     ) -> PublicKey | None:
-        """Make what is not public, once the seal is right; return the public numbers of a pair."""
-        kek, blob = self._require_sealed(session, ref)
-        ways = self._unwrappings(ref.spec)
+        """Make what is not public; return the public numbers of a pair."""
+        (kek, blob), ways = sealed, self._unwrappings(spec)
         parts, rest = _unpacked(blob.octets, len(ways))
         for (name, its), part in zip(ways.items(), parts, strict=True):
             if is_held:

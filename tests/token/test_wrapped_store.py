@@ -41,6 +41,7 @@ from hsm.storage.held_keys import HeldKeys
 from hsm.storage.keks import Kek
 from hsm.storage.restriction import restriction
 from hsm.storage.wrapped_store import WrappedStore
+from tests.shared import injector
 from tests.shared.refs import new_ref
 from tests.shared.waiting import until
 from tests.token.test_attributes import GUARDS
@@ -558,6 +559,41 @@ def test_a_session_that_has_ended_is_noticed_before_it_is_used(token, made):
     token._connection.suspect()
     until(lambda: not held.kids())
     assert token.sign(ref, "ES256", b"data")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("C_Sign", injector.FUNCTION_FAILED, 1),  # of the seal, which stays an active operation
+        ("C_UnwrapKey", injector.OPERATION_ACTIVE, 2),  # as AWS CloudHSM says that it is busy
+    ],
+)
+def test_a_failure_leaves_the_session_of_what_is_unwrapped(token, made, chaos, fault):
+    function, value, times = fault
+    refs = [made(ES256) for _ in range(2)]
+    for ref in refs:
+        token.sign(ref, "ES256", b"data")
+    held, before = store_of(token._connection.token)._held, number_of_objects(token)
+    session = held._session
+    held.forget([refs[0].kid])
+    chaos.fail_own(function, value, times=times)
+    assert token.sign(refs[0], "ES256", b"data")
+    chaos.heal()
+    assert held._session is session
+    assert held.kids() >= {ref.kid for ref in refs}
+    assert number_of_objects(token) == before
+
+
+def test_what_is_not_wiped_at_once_is_wiped_when_the_session_is_looked_at(token, made, chaos):
+    ref = made(ES256)
+    before = number_of_objects(token)
+    token.sign(ref, "ES256", b"data")
+    held = store_of(token._connection.token)._held
+    chaos.fail_own("C_DestroyObject", injector.GENERAL_ERROR, times=1)
+    held.forget([ref.kid])
+    chaos.heal()
+    held.keep_alive()
+    assert number_of_objects(token) == before
 
 
 def test_what_cannot_be_unwrapped_leaves_nothing(token, made, small, monkeypatch):
