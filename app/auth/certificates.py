@@ -24,6 +24,12 @@ CERTIFICATE_HEADER: Final = "X-Client-Cert"
 _UNKNOWN: Final = f"{KIND}?"
 _LONGEST: Final = 500
 _NameType = type[x509.UniformResourceIdentifier] | type[x509.DNSName] | type[x509.RFC822Name]
+_UNREADABLE: Final = (
+    ValueError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 _NAMES: Final[tuple[tuple[str, _NameType], ...]] = (
     ("uri", x509.UniformResourceIdentifier),
     ("dns", x509.DNSName),
@@ -42,7 +48,7 @@ class Subject(NamedTuple):
 def subject_of(der: bytes) -> Subject:
     """Return the first URI, DNS or e-mail name, else the whole subject (RFC 4514).
 
-    Raises ``ValueError`` for what is not a certificate or names nobody.
+    Raises one of ``_UNREADABLE`` for what is not a certificate or names nobody.
     """
     certificate = x509.load_der_x509_certificate(der)
     until = certificate.not_valid_after_utc
@@ -93,7 +99,7 @@ class CertificateWay:
             if der is None:
                 return None
             subject = subject_of(der)
-        except (Refused, ValueError) as error:
+        except (Refused, *_UNREADABLE) as error:
             return Claim(principal=_UNKNOWN, prove=refusing(f"certificate: {error}"))
         return Claim(principal=KIND + subject.name, prove=lambda: self._prove(subject))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -9,18 +10,23 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm.algorithms.kinds import PublicKey
 
+_UNREADABLE: Final = (ValueError, x509.InvalidVersion, UnsupportedAlgorithm)
+
 
 def is_certificate_of(der: bytes, public: PublicKey) -> bool:
     """Tell whether ``der`` is a certificate that holds ``public``; what is none does not."""
     try:
         return x509.load_der_x509_certificate(der).public_key() == public
-    except (ValueError, UnsupportedAlgorithm):
+    except _UNREADABLE:
         return False
 
 
 def certificates_of(pem: str) -> tuple[bytes, ...]:
     """Return the DER of each certificate in PEM; raise ``ValueError`` if there is none, or else."""
-    found = x509.load_pem_x509_certificates(pem.encode())
+    try:
+        found = x509.load_pem_x509_certificates(pem.encode())
+    except x509.InvalidVersion as error:
+        raise ValueError(str(error)) from None
     return tuple(one.public_bytes(Encoding.DER) for one in found)
 
 
@@ -30,6 +36,6 @@ def is_chain(ders: Sequence[bytes]) -> bool:
         chain = [x509.load_der_x509_certificate(der) for der in ders]
         for issued, issuer in pairwise(chain):
             issued.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (*_UNREADABLE, TypeError, InvalidSignature):
         return False
     return True

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.shared.api import Api, b64u, header
-from tests.shared.chains import chain_for, der, public_key, x5c
+from tests.shared.chains import chain_for, der, der_of_no_version, public_key, x5c
 from tests.shared.injector import Injector
 
 BAD_REQUEST = (400, "bad_request")
@@ -72,6 +73,10 @@ CERTIFYING: Mapping[str, tuple[Members, str]] = {
         "'x5c'",
     ),
     "x5c that is no certificate": (just(x5c=["AAAA"]), "'x5c'"),
+    "x5c of a version that there is not": (
+        lambda known: {"x5c": [b64encode(der_of_no_version(known.chain["own"][0])).decode()]},
+        "'x5c'",
+    ),
     "x5c that is not base64": (just(x5c=["?"]), "'x5c'"),
     "x5t#S256 of another certificate": (
         lambda known: {"x5c": known.x5c["own"], "x5t#S256": known.thumbprint("other")},

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import ssl
 import subprocess
 from typing import Any
 
@@ -15,7 +16,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtensionOID
 
 from tests.shared.api import Api, b64u, header, unb64u
-from tests.shared.chains import certificate, chain_for, der, named, public_key, x5c
+from tests.shared.chains import (
+    certificate,
+    chain_for,
+    der,
+    der_of_no_version,
+    named,
+    public_key,
+    x5c,
+)
 from tests.shared.injector import Injector
 
 BAD_REQUEST = (400, "bad_request")
@@ -224,6 +233,18 @@ def test_a_chain_that_does_not_hold_the_key_or_is_broken_is_refused(local, signe
 )
 def test_what_is_no_chain_is_refused(local, signer, members) -> None:
     assert put(local, signer["kid"], **members).refusal == BAD_REQUEST
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_certificates_of_a_version_that_there_is_not_are_refused(
+    local, signer, chain, place
+) -> None:
+    ders = [*map(der, chain)]
+    ders[place] = der_of_no_version(chain[place])
+    given = [base64.b64encode(one).decode() for one in ders]
+    assert put(local, signer["kid"], x5c=given).refusal == BAD_REQUEST
+    text = "".join(map(ssl.DER_cert_to_PEM_cert, ders))
+    assert put(local, signer["kid"], chain=text).refusal == BAD_REQUEST
 
 
 def test_both_forms_at_once_and_too_many_are_refused(local, signer, chain) -> None:

@@ -12,8 +12,11 @@ import pytest
 import requests
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from flask import Request
+from werkzeug.test import EnvironBuilder
 
-from app.auth.certificates import subject_of
+from app.auth.certificates import CertificateWay, subject_of
+from app.auth.schemes import Refused, Roles
 from app.config import Config
 from app.settings import ConfigError
 from tests.shared.api import Answer, Api
@@ -152,6 +155,29 @@ def test_a_certificate_that_names_nobody_is_refused(tmp_path, members):
     der = ssl.PEM_cert_to_DER_cert(Path(path).read_text())
     with pytest.raises(ValueError, match="name"):
         subject_of(der)
+
+
+UNREADABLE = {
+    "a version that there is not": ("a003020102", "a003020105"),
+    "a name of EDI": ("860575726e3a61", "a505a1030c0161"),
+    "two lists of names": ("0603551d25", "0603551d11"),
+}
+"""What becomes of the bytes of a good one."""
+
+
+@pytest.mark.parametrize("fault", UNREADABLE)
+def test_a_certificate_that_cannot_be_read_proves_nobody(tmp_path, fault):
+    path, _ = Authority(tmp_path, "authority").issue("client", names=[uri("urn:a")])
+    good = ssl.PEM_cert_to_DER_cert(Path(path).read_text())
+    told, odd_one = map(bytes.fromhex, UNREADABLE[fault])
+    odd = good.replace(told, odd_one)
+    assert odd != good
+    nobody: frozenset[Any] = frozenset()
+    roles = Roles(everybody=nobody, admins=nobody, auditors=nobody)
+    claim = CertificateWay(lambda _: odd, roles).claim(Request(EnvironBuilder().get_environ()))
+    assert claim
+    with pytest.raises(Refused, match="certificate"):
+        claim.prove()
 
 
 MTLS = GOOD | {"JOSE_HSM_AUTH": "mtls"}

@@ -56,6 +56,12 @@ def der(one: x509.Certificate) -> bytes:
     return one.public_bytes(Encoding.DER)
 
 
+def der_of_no_version(one: x509.Certificate) -> bytes:
+    """Return the DER of what would be a certificate, if there were a version 6 of them."""
+    version_3 = bytes.fromhex("a003020102")
+    return der(one).replace(version_3, version_3[:-1] + b"\5", 1)
+
+
 def x5c(chain: list[x509.Certificate]) -> list[str]:
     """Return a chain as headers and JWKs have it (RFC 7515 §4.1.6)."""
     return [base64.b64encode(der(one)).decode() for one in chain]
