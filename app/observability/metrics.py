@@ -2,6 +2,7 @@
 
 import atexit
 import math
+import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
@@ -32,7 +33,7 @@ _MOST_NOTED: Final = 10_000
 PREFIX: Final = "jose_hsm_"
 _ANSWERED: Final = (f"{PREFIX}requests", f"{PREFIX}batch_requests")
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0)
-
+_ODD_VERSION: Final = re.compile(r"version=(?!\d{1,3}(\.\d{1,3}){0,2} *(;|$))", re.ASCII)
 
 TRANSITIONS: Final = ("published", "rotated", "retired")
 """The steps of key sets that the service makes by itself."""
@@ -155,7 +156,7 @@ class Metrics(Observer):
         shown = CollectorRegistry()
         for collector in (self._of_all(), *others):
             shown.register(collector)
-        encode, content_type = choose_encoder(accepted)
+        encode, content_type = choose_encoder(_readable(accepted))
         return encode(shown), content_type
 
     def counts(self) -> Sequence[Count]:
@@ -311,6 +312,11 @@ class Metrics(Observer):
 
     def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
         return Histogram(f"{PREFIX}{name}", text, labels, registry=self._registry, buckets=_SECONDS)
+
+
+def _readable(accepted: str) -> str:
+    """Return ``accepted`` without versions of formats that are none: they cannot be compared."""
+    return ",".join(one for one in accepted.split(",") if not _ODD_VERSION.search(one))
 
 
 def _count(metric: Counter | Histogram, amounts: Sequence[float]) -> None:

@@ -79,6 +79,33 @@ def test_what_is_told_is_the_state_of_the_token(application, client, monkeypatch
     )
 
 
+PLAIN = "text/plain; version=0.0.4; charset=utf-8"
+OPEN = "application/openmetrics-text"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "given"),
+    [
+        ("", PLAIN),
+        ("*/*", PLAIN),
+        ("text/plain;version=0.0.4;q=0.3,*/*;q=0.2", PLAIN),
+        (f"{OPEN};version=1.0.0;q=0.5,text/plain", f"{OPEN}; version=1.0.0"),
+        (OPEN, f"{OPEN}; version=1.0.0"),
+        (f"{OPEN}; version=x, {OPEN}; version=1.0.0 ;q=0.5", f"{OPEN}; version=1.0.0"),
+        *(
+            (f"{name};version={version}", PLAIN)
+            for name in ("text/plain", OPEN)
+            for version in ("x", "", ".", "1.x", "2.x", "1..0", '"1.0.0"', "\xe9", "1" * 5000, "-1")
+        ),
+    ],
+)
+def test_figures_are_given_in_a_format_that_is_accepted_or_else_in_plain_text(
+    client, accepted, given
+):
+    answer = client.get("/metrics", headers={"Accept": accepted})
+    assert (answer.status_code, answer.content_type.startswith(given)) == (200, True)
+
+
 def test_a_registry_that_is_lost_is_told_and_that_it_is_back(monkeypatch):
     monkeypatch.setattr(watch, "_PAUSE_SECONDS", 0.01)
     is_there = threading.Event()
