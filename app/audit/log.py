@@ -99,13 +99,18 @@ class AuditLog:
         return [entry for line in lines[: -number - 1 : -1] if (entry := entry_of(line))]
 
     def _lock(self) -> int:
-        """Take the turn. Whoever replaces the lock must not split those who take turns."""
+        """Take the turn. Whoever replaces the lock must not split those who take turns.
+
+        Nor must whoever empties it end them: to read what a mapping has lost of its file kills.
+        """
         while True:
             if self._lock_fd == _NONE:
                 self._lock_fd = _open(self._lock_path, os.O_RDWR)
                 self._lock_inode = os.fstat(self._lock_fd).st_ino
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-            if _inode_and_size(self._lock_path)[0] == self._lock_inode:
+            inode, size = _inode_and_size(self._lock_path)
+            if inode == self._lock_inode:
+                self._kept = self._kept if size >= _HEX else None
                 return self._lock_fd
             fd, self._lock_fd, self._kept = self._lock_fd, _NONE, None
             os.close(fd)
