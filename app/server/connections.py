@@ -212,17 +212,16 @@ class Connections:
         intake = connection.intake
         while intake.progress is Progress.UNDER_WAY:
             if data := connection.receive():
-                self._take(connection, data)
+                connection.take(data)
+                self._limit(connection)
+                if not connection.deadline:  # given up
+                    return
             elif intake.request is None:
                 self._drop(connection)
                 return
             else:
                 intake.end()
         self._hand_over(connection)
-
-    def _take(self, connection: Connection, data: bytes) -> None:
-        connection.take(data)
-        self._limit(connection)
 
     def _limit(self, connection: Connection) -> None:
         """Give what has begun so long, and no more memory than there is."""
@@ -323,16 +322,19 @@ class Connections:
         self._do(connection, self._send)
 
     def _bound_memory(self, connection: Connection) -> None:
-        """End what has taken longest, while all that is not small takes too much together."""
+        """End what no thread has and has taken longest, while all that is large takes too much."""
         if connection.held_bytes <= _SMALL_BYTES:
             return
         large = [each for each in self._all if each.held_bytes > _SMALL_BYTES and each.deadline]
         excess_bytes = sum(each.held_bytes for each in large) - _MOST_HELD_BYTES
+        waiting = dict.fromkeys(self._waiting)
         for each in sorted(large, key=lambda each: each.began):
-            if excess_bytes > 0 and each.deadline < _NEVER:
+            if excess_bytes > 0 and (each.deadline < _NEVER or each in waiting):
+                waiting.pop(each, None)
                 excess_bytes -= each.held_bytes
                 each.deadline, each.overdue = 0.0, self._give_up
                 self._next_look = 0.0
+        self._waiting = list(waiting)
 
     def _relieve(self) -> None:
         """Free the memory of those that are given up, before more is read of others."""

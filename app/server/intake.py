@@ -117,14 +117,14 @@ class Intake:
         self._searched = 0
         self._next_look = 1
         self._body: Any = None  # kept for when the application is asked again
-        self._body_bytes = 0
+        self._body_bytes = self._read_bytes = 0
         self._chunks: Chunks | None = None
         self._is_expected = False
 
     @property
     def held_bytes(self) -> int:
-        """How much memory it takes."""
-        return len(self._held)
+        """How much memory it takes, what has been read of it with the rest."""
+        return len(self._held) + self._read_bytes
 
     @property
     def has_begun(self) -> bool:
@@ -227,14 +227,17 @@ class Intake:
         if self._chunks is None:
             body = io.BytesIO(memoryview(self._held)[: self._body_bytes])
             del self._held[: self._body_bytes]
+            self._read_bytes = self._body_bytes
             return body
         self._unreader.unread(bytes(self._held))
         self._held.clear()
         try:
-            return io.BytesIO(self._reader.read())
+            content = self._reader.read()
         except (NoMoreData, ParseException):
             self.progress = Progress.BROKEN_OFF
             return Unreadable(BadRequest(_BROKEN))
+        self._read_bytes = len(content)
+        return io.BytesIO(content)
 
 
 def _require_host(request: Any) -> None:

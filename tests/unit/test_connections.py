@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
+from app.http.turns import TURN, Caller
 from app.server import connections, refusals
 from app.server.clock import Clock
 from app.server.connection import Connection
@@ -52,11 +53,11 @@ class Host:
     alive = True
     slot = 0
 
-    def __init__(self, listener: socket.socket, places: int) -> None:
+    def __init__(self, listener: socket.socket, places: int, threads: int) -> None:
         self.PIPE = os.pipe()
         self.cfg = Config()
         for name, value in {
-            "threads": 1,
+            "threads": threads,
             "worker_connections": places,
             "keepalive": KEEPALIVE_SECONDS,
             "graceful_timeout": 0,
@@ -67,7 +68,7 @@ class Host:
         self.sockets = [listener]
         self.spread = Spread()
         self.log = Log()
-        self.wsgi = answer
+        self.wsgi: Callable[[Any, Any], Iterable[bytes]] = answer
         self.beats = 0
         self.when_refusing: Callable[[], None] = lambda: None
 
@@ -141,10 +142,10 @@ class Loop:
 
 
 @contextmanager
-def looping(*, places: int = 100) -> Iterator[Loop]:
+def looping(*, places: int = 100, threads: int = 1) -> Iterator[Loop]:
     with ExitStack() as clients, socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
-        loop = Loop(Host(listener, places), clients)
+        loop = Loop(Host(listener, places, threads), clients)
         thread = threading.Thread(target=loop.connections.serve)
         thread.start()
         try:
@@ -290,6 +291,47 @@ def test_many_large_bodies_that_come_at_once_are_not_all_read_first(monkeypatch)
         loop.look()
         assert clients[0].recv(MOST_BYTES) == refusals.OVERLOADED
     assert max(held) <= 3 * LARGE_BYTES
+
+
+class Busy:
+    """Answers one caller's batches when it ``is_over``, and everybody else's requests at once."""
+
+    def __init__(self) -> None:
+        self.is_over = threading.Event()
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        """Answer."""
+        if environ["PATH_INFO"] == "/batch":
+            environ[TURN](Caller("a", is_long=True))
+            self.is_over.wait(PATIENCE_SECONDS)
+        return answer(environ, start_response)
+
+
+def large(path: bytes) -> bytes:
+    """Return a whole request that is."""
+    head = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+    return head % (path, LARGE_BYTES) + bytes(LARGE_BYTES)
+
+
+def test_large_bodies_that_wait_for_their_turn_are_not_all_kept(monkeypatch):
+    """Who asks too much waits, and gives way; nobody else does."""
+    monkeypatch.setattr(connections, "_MOST_HELD_BYTES", 3 * LARGE_BYTES)
+    with looping(threads=4) as loop:
+        loop.host.wsgi = busy = Busy()
+        try:
+            clients = [loop.connect() for _ in range(6)]
+            for client in clients:
+                client.sendall(large(b"/batch"))
+                loop.look()
+            other = loop.connect()
+            other.sendall(large(b"/"))
+            loop.look()
+            assert_is_served(other)
+            assert clients[1].recv(MOST_BYTES) == refusals.OVERLOADED
+        finally:
+            busy.is_over.set()
+        for client in (clients[0], clients[-1]):
+            assert_is_served(client)
 
 
 # --- Threads ---

@@ -191,3 +191,12 @@ def test_who_expects_to_be_told_is_waited_for_twice(cfg, begin):
     intake.add(b"5\r\nabcde\r\n0\r\n\r\n" if begin is CHUNKED else b"abcde")
     assert intake.progress is Progress.WHOLE
     assert intake.body().read() == b"abcde"
+
+
+@pytest.mark.parametrize(
+    "begin", [HEAD + b"Content-Length: 5\r\n\r\nabcde", CHUNKED + b"\r\n5\r\nabcde\r\n0\r\n\r\n"]
+)
+def test_a_body_takes_memory_when_it_is_read_too(cfg, begin):
+    intake, _ = intake_of(cfg, [begin])
+    assert intake.body().read() == b"abcde"
+    assert intake.held_bytes == 5
