@@ -65,6 +65,7 @@ class Spans:
     def begin(self) -> None:
         """Begin the span of the request: its trace is the caller's, or else one of its own."""
         request, current = asked(), current_request.current()
+        _span.set(None)  # of a request that this thread left to be answered later
         if current is None or request.endpoint in self._quiet:
             return
         span = self._tracer.start_span(

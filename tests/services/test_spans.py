@@ -14,7 +14,10 @@ from flask import Flask
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from app.config import Config
+from app.http.request_body import BodyWanted
 from app.http.router import KINDS
+from app.http.turns import TurnAwaited
 from app.observability import Metrics, Requests, Stream
 from app.observability.spans import Spans
 from tests.services.test_logs import TRACE_ID, TRACEPARENT, lines
@@ -224,24 +227,51 @@ def test_a_caller_who_wants_no_trace_has_none_and_neither_have_probes(well):
     assert ids.isdisjoint({"untraced", "probe"})
 
 
+@contextmanager
+def watched(config: Config, it: Collector, monkeypatch: Any) -> Iterator[tuple[Flask, Spans]]:
+    """An application in this process whose spans the collector gets."""
+    it.listens()
+    for name, value in (it.settings | {"OTEL_EXPORTER_OTLP_TIMEOUT": "60"}).items():
+        monkeypatch.setenv(name, value)
+    app = Flask(__name__)
+    spans = Spans(it.settings["JOSE_HSM_OTLP_ENDPOINT"], lambda _asked, _now, made: made, KINDS)
+    Requests(config, Stream(-1), Metrics({}, {}), spans.end, KINDS).register(app)
+    spans.register(app)
+    yield app, spans
+    spans.stop()
+
+
 def test_the_end_waits_for_no_collector(config, monkeypatch):
     """Its thread would wait for as long as a collector may take, which is a minute here."""
     monkeypatch.setattr("app.observability.spans._FLUSH_SECONDS", 0.05)
     with collector() as silent:
         silent.mode = "is silent"
-        silent.listens()
-        settings = silent.settings | {"OTEL_EXPORTER_OTLP_TIMEOUT": "60"}
-        for name, value in settings.items():
-            monkeypatch.setenv(name, value)
-        app = Flask(__name__)
-        spans = Spans(settings["JOSE_HSM_OTLP_ENDPOINT"], lambda _asked, _now, made: made, KINDS)
-        Requests(config, Stream(-1), Metrics({}, {}), spans.end, KINDS).register(app)
-        spans.register(app)
-        assert app.test_client().get("/").status_code == 404
-        assert silent.asked.wait(PATIENCE_SECONDS)
-        spans.stop()
-        assert not silent.released.is_set()
-        assert spans._ending.is_alive()
+        with watched(config, silent, monkeypatch) as (app, spans):
+            assert app.test_client().get("/").status_code == 404
+            assert silent.asked.wait(PATIENCE_SECONDS)
+            spans.stop()
+            assert not silent.released.is_set()
+            assert spans._ending.is_alive()
+
+
+@pytest.mark.parametrize("reason", [BodyWanted, TurnAwaited])
+def test_a_request_that_is_answered_later_leaves_no_span_to_the_next_one(
+    config, monkeypatch, reason
+):
+    def put_off() -> str:
+        raise reason
+
+    with collector() as it:
+        with watched(config, it, monkeypatch) as (app, _):
+            app.add_url_rule("/sign", "signing.sign", put_off)
+            app.add_url_rule("/live", "health.live", lambda: "live")
+            client = app.test_client()
+            with pytest.raises(reason):
+                client.get("/sign")
+            for path, name in (("/live", "probe"), ("/", "last")):
+                client.get(path, headers={"X-Request-Id": name})
+            it.span_of("last")
+        assert [told(span)["jose_hsm.request_id"] for span in it.spans()] == ["last"]
 
 
 def test_a_service_without_a_collector_imports_none_of_it(environment):
