@@ -46,8 +46,8 @@ class Connection:
 
     ``step`` goes on with it when its socket is ready; ``overdue`` is done if it is not by
     ``deadline``. ``began`` is when it came, or its last request; both are seconds of a ``Clock``.
-    ``caller`` is whom the last request was of, and ``patience`` until when a whole one waits for
-    its turn, in seconds of the monotonic clock.
+    ``caller`` is whom the request is of, once that is known, and ``patience`` until when a whole
+    one waits for its turn, in seconds of the monotonic clock.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Connection:
     def renew(self, cfg: Any) -> Intake:
         """Be ready for the next request, whose beginning may have come with the last one."""
         came_already = self.intake.rest()
+        self.caller = None  # a proxy sends requests of many on one connection
         self.intake = Intake(cfg, self.client, self.requests + 1, self.intake.request)
         self.outcome = Outcome.BEGUN
         if came_already:

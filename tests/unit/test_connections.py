@@ -294,44 +294,68 @@ def test_many_large_bodies_that_come_at_once_are_not_all_read_first(monkeypatch)
 
 
 class Busy:
-    """Answers one caller's batches when it ``is_over``, and everybody else's requests at once."""
+    """Answers who names himself in ``User-Agent``; at /batch, when it ``is_over``."""
 
     def __init__(self) -> None:
         self.is_over = threading.Event()
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         """Answer."""
+        environ[TURN](Caller(environ["HTTP_USER_AGENT"], is_long=True))
         if environ["PATH_INFO"] == "/batch":
-            environ[TURN](Caller("a", is_long=True))
             self.is_over.wait(PATIENCE_SECONDS)
         return answer(environ, start_response)
 
 
-def large(path: bytes) -> bytes:
-    """Return a whole request that is."""
-    head = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
-    return head % (path, LARGE_BYTES) + bytes(LARGE_BYTES)
+def asked(path: str, caller: str, *, size: int = 0) -> bytes:
+    """Return a whole request."""
+    fields = f"Host: a\r\nUser-Agent: {caller}\r\nContent-Length: {size}"
+    return f"POST {path} HTTP/1.1\r\n{fields}\r\n\r\n".encode() + bytes(size)
+
+
+@contextmanager
+def busy() -> Iterator[tuple[Loop, Busy]]:
+    """A loop in which each caller has one turn, and whose batches are over when the block is."""
+    with looping(threads=4) as loop:
+        loop.host.wsgi = app = Busy()
+        try:
+            yield loop, app
+        finally:
+            app.is_over.set()
 
 
 def test_large_bodies_that_wait_for_their_turn_are_not_all_kept(monkeypatch):
     """Who asks too much waits, and gives way; nobody else does."""
     monkeypatch.setattr(connections, "_MOST_HELD_BYTES", 3 * LARGE_BYTES)
-    with looping(threads=4) as loop:
-        loop.host.wsgi = busy = Busy()
-        try:
-            clients = [loop.connect() for _ in range(6)]
-            for client in clients:
-                client.sendall(large(b"/batch"))
-                loop.look()
-            other = loop.connect()
-            other.sendall(large(b"/"))
+    with busy() as (loop, app):
+        clients = [loop.connect() for _ in range(6)]
+        for client in clients:
+            client.sendall(asked("/batch", "alice", size=LARGE_BYTES))
             loop.look()
-            assert_is_served(other)
-            assert clients[1].recv(MOST_BYTES) == refusals.OVERLOADED
-        finally:
-            busy.is_over.set()
+        other = loop.connect()
+        other.sendall(asked("/", "bob", size=LARGE_BYTES))
+        loop.look()
+        assert_is_served(other)
+        assert clients[1].recv(MOST_BYTES) == refusals.OVERLOADED
+        app.is_over.set()
         for client in (clients[0], clients[-1]):
             assert_is_served(client)
+
+
+# --- Turns ---
+
+
+def test_nobody_waits_for_the_turn_of_who_asked_before_on_his_connection():
+    """A proxy sends requests of many on one."""
+    with busy() as (loop, _):
+        shared, other = loop.connect(), loop.connect()
+        shared.sendall(asked("/", "alice"))
+        assert_is_served(shared)
+        other.sendall(asked("/batch", "alice"))
+        loop.look()
+        shared.sendall(asked("/", "bob"))
+        loop.look()
+        assert_is_served(shared)
 
 
 # --- Threads ---
