@@ -60,6 +60,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def test_a_wheel_has_every_file_of_the_packages(installed):
+    command = ["git", "ls-files", "--", "app", "hsm"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert [name for name in listed.splitlines() if not (installed / name).is_file()] == []
+
+
 def test_a_wheel_has_the_manual_page(installed):
     (page,) = installed.glob("*.data/data/share/man/man1/jose-hsm.1")
     assert page.read_bytes() == (ROOT / "docs" / "jose-hsm.1").read_bytes()
