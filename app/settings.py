@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from app.duration import LONGEST
+
 PREFIX: Final = "JOSE_HSM_"
 CLIENT: Final = frozenset({f"{PREFIX}URL", f"{PREFIX}API_TOKEN_FILE"})
 """What the command line reads to ask a service; it is no setting of the service itself."""
 
+_MOST: Final = 1_000_000_000
 _EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http"
 
 
@@ -35,20 +38,22 @@ def flag(value: str) -> bool:
 
 
 def whole(value: str) -> int:
-    """Return a number above 0."""
-    if not (value.isascii() and value.isdigit() and int(value) > 0):
-        raise ValueError("must be a whole number above 0")
+    """Return a number above 0; a larger one is of no use, and more than a database compares."""
+    is_short = value.isascii() and value.isdigit() and len(value) <= len(str(_MOST))
+    if not (is_short and 0 < int(value) <= _MOST):
+        raise ValueError(f"must be a whole number above 0, {_MOST} at most")
     return int(value)
 
 
 def seconds(value: str) -> float:
-    """Return a number of seconds above 0."""
+    """Return a number of seconds above 0; Python cannot wait for much longer ones."""
     try:
         number = float(value)
     except ValueError:
         number = -1
-    if not 0 < number < float("inf"):
-        raise ValueError("must be a number of seconds above 0")
+    longest = LONGEST.total_seconds()
+    if not 0 < number <= longest:
+        raise ValueError(f"must be a number of seconds above 0, {longest:.0f} at most")
     return number
 
 

@@ -239,7 +239,10 @@ def test_settings_of_a_file_count_more_than_the_environment(file, settings):
     [
         ("JOSE_HSM_SESION=4", "unknown setting JOSE_HSM_SESION; did you mean JOSE_HSM_SESSIONS?"),
         ("JOSE_HSM_SESSIONS", "not of the form NAME=VALUE"),
-        ("JOSE_HSM_SESSIONS=no", "JOSE_HSM_SESSIONS must be a whole number above 0"),
+        (
+            "JOSE_HSM_SESSIONS=no",
+            "JOSE_HSM_SESSIONS must be a whole number above 0, 1000000000 at most",
+        ),
     ],
 )
 def test_a_wrong_line_of_the_file_ends_the_command(file, settings, text, reason):

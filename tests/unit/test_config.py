@@ -29,6 +29,12 @@ def test_three_settings_are_enough():
     assert (config.bind, config.fips, config.cek) == ("127.0.0.1:8000", False, "process")
 
 
+def test_the_largest_numbers_are_taken():
+    most = {"JOSE_HSM_KEYS_PER_OWNER": "1000000000", "JOSE_HSM_JWKS_MAX_AGE": "315360000"}
+    config = Config.from_env(GOOD | most)
+    assert (config.keys_per_owner, config.jwks_max_age) == (1_000_000_000, 315_360_000.0)
+
+
 def test_an_empty_setting_is_not_set():
     assert Config.from_env(GOOD | {"JOSE_HSM_TOKEN_SERIAL": "", "JOSE_HSM_FIPS": ""}).fips is False
 
@@ -51,6 +57,10 @@ def test_a_setting_may_be_called_like_a_word_of_python():
         (GOOD | {"JOSE_HSM_FIPS": "yes"}, "JOSE_HSM_FIPS must be 0 or 1"),
         (GOOD | {"JOSE_HSM_SESSIONS": "0"}, "JOSE_HSM_SESSIONS must be a whole number"),
         (GOOD | {"JOSE_HSM_SESSION_WAIT_SECONDS": "inf"}, "must be a number of seconds"),
+        (GOOD | {"JOSE_HSM_SESSION_WAIT_SECONDS": "1e10"}, "seconds above 0, 315360000 at most"),
+        (GOOD | {"JOSE_HSM_JWKS_MAX_AGE": "nan"}, "JOSE_HSM_JWKS_MAX_AGE must be a number of"),
+        (GOOD | {"JOSE_HSM_KEYS_PER_OWNER": "1000000001"}, "above 0, 1000000000 at most"),
+        (GOOD | {"JOSE_HSM_JWKS_KEYS": "9" * 5000}, "above 0, 1000000000 at most"),
         (GOOD | {"JOSE_HSM_CEK": "hsm"}, "must be one of: process, token"),
         (GOOD | {"JOSE_HSM_IMPORT": "none"}, "JOSE_HSM_IMPORT must be one of: any, wrapped"),
         (GOOD | {"JOSE_HSM_AUTH": "password"}, "JOSE_HSM_AUTH must be a comma list of"),
