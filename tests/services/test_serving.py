@@ -120,6 +120,22 @@ def test_what_has_no_schema_is_not_served(environment, tmp_path):
     assert checked.stdout.strip().endswith("run `jose-hsm migrate`")
 
 
+@pytest.mark.parametrize("workers", ["0", "-1", "many", "1.5"])
+def test_what_is_no_number_of_workers_is_named(environment, workers):
+    done = jose_hsm({**environment, "WEB_CONCURRENCY": workers}, "serve")
+    assert done.returncode == 2
+    message = "jose-hsm: WEB_CONCURRENCY must be a whole number above 0, 1000000000 at most\n"
+    assert done.stderr == message
+
+
+def test_without_workers_nothing_is_served(environment):
+    """An empty WEB_CONCURRENCY is as none, and callers would wait for ever."""
+    given = {"WEB_CONCURRENCY": "", "GUNICORN_CMD_ARGS": "--workers 0"}
+    done = jose_hsm({**environment, **given}, "serve")
+    assert done.returncode == 1
+    assert done.stderr.startswith("jose-hsm: nobody is served without workers")
+
+
 def test_what_the_settings_name_is_looked_for(environment, tmp_path):
     assert jose_hsm(environment, "config", "check").returncode == 0
     missing = {"JOSE_HSM_PIN_FILE": str(tmp_path / "pin"), "JOSE_HSM_PKCS11_MODULE": "/none.so"}

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
@@ -14,8 +14,10 @@ from app.operator.cli import environment_file
 from app.operator.cli.command import configured
 from app.operator.cli.registry import migrate, require_migrated
 from app.operator.serving import COMMAND, DevelopmentToken, NoDevelopmentToken
-from app.settings import PREFIX, ConfigError
+from app.settings import PREFIX, ConfigError, whole
 from app.terminal.failure import CommandFailed
+
+_WORKERS: Final = "WEB_CONCURRENCY"
 
 
 @click.command()
@@ -26,6 +28,7 @@ def serve(config: Config) -> NoReturn:
     SIGTERM ends it when all requests are answered, SIGHUP has new workers take over.
     WEB_CONCURRENCY is how many there are; GUNICORN_CMD_ARGS is gunicorn's own.
     """
+    _require_workers()
     try:
         require_migrated(config)
     except RegistryUnavailable as error:
@@ -57,6 +60,7 @@ def dev(context: click.Context, *, state_dir: Path, port: int, no_serve: bool) -
     os.umask(0o077)
     if file := context.find_root().params["settings"]:
         os.environ.update(environment_file.read(file))
+    _require_workers()
     directory = Path(os.environ.get(f"{PREFIX}STATE_DIR") or state_dir).absolute()
     given = {name: value for name, value in os.environ.items() if value}
     try:
@@ -69,6 +73,17 @@ def dev(context: click.Context, *, state_dir: Path, port: int, no_serve: bool) -
         print(f"jose-hsm: state in {directory}; Ctrl-C ends it", file=sys.stderr)
         _serve()
     return 0
+
+
+def _require_workers() -> None:
+    """Have gunicorn find a number in its variable, or none: of anything else it says too little."""
+    if not os.environ.get(_WORKERS):
+        os.environ.pop(_WORKERS, None)
+        return
+    try:
+        whole(os.environ[_WORKERS])
+    except ValueError as error:
+        raise CommandFailed(f"{_WORKERS} {error}") from None
 
 
 def _prepare(token: DevelopmentToken, port: int) -> None:

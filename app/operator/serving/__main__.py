@@ -12,13 +12,17 @@ class _Application(WSGIApplication):  # type: ignore[misc]  # gunicorn has no ty
     """What gunicorn serves."""
 
     def load_config(self) -> None:
-        """Refuse what would have the master open the token: a worker could wait for it for ever.
+        """Refuse what would let callers wait for ever: no workers, and a master with the token.
 
         What opens the token has threads, whose locks a process that is forked then finds taken.
         """
         super().load_config()
         if self.cfg.preload_app:
             sys.exit("jose-hsm: --preload is not supported: each worker opens the token for itself")
+        if not self.cfg.workers:
+            sys.exit(
+                "jose-hsm: nobody is served without workers: set WEB_CONCURRENCY, or --workers"
+            )
 
 
 def main() -> None:
