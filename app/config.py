@@ -19,6 +19,7 @@ from app.settings import (
     choice,
     collector,
     flag,
+    is_address,
     not_both,
     parse_token_uri,
     principals,
@@ -255,7 +256,7 @@ class Config:
                 f"set {PREFIX}PIN_FILE, or for development only {PREFIX}PIN"
                 f"{not_both(self.pin_file, self.pin)}"
             )
-        if not self.bind.startswith("unix:") and not self.bind.rpartition(":")[2].isdigit():
+        if not is_address(self.bind):
             raise ConfigError(f"{PREFIX}BIND must be like 127.0.0.1:8000 or unix:/path")
         if not self.auth and not binds_loopback(self.bind):
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, Field, field
@@ -16,6 +17,7 @@ PREFIX: Final = "JOSE_HSM_"
 CLIENT: Final = frozenset({f"{PREFIX}URL", f"{PREFIX}API_TOKEN_FILE"})
 """What the command line reads to ask a service; it is no setting of the service itself."""
 
+_LAST_PORT: Final = 65535
 _MOST: Final = 1_000_000_000
 _EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http"
 
@@ -149,6 +151,14 @@ def _parsed(known: Mapping[str, Field[Any]], given: Mapping[str, str]) -> Iterat
 def not_both(*settings: object) -> str:
     """Return what to add to a text on settings that exclude one another, if all are given."""
     return ", not both" if all(settings) else ""
+
+
+def is_address(bind: str) -> bool:
+    """Tell whether ``bind`` names a path, or a port that there is."""
+    if bind.startswith("unix:"):
+        return bind != "unix:"
+    port = bind.rpartition(":")[2]
+    return re.fullmatch("[0-9]{1,5}", port) is not None and int(port) <= _LAST_PORT
 
 
 def binds_loopback(bind: str) -> bool:

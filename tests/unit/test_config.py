@@ -67,6 +67,9 @@ def test_a_setting_may_be_called_like_a_word_of_python():
         (GOOD | {"JOSE_HSM_BIND": "0.0.0.0:8000"}, "must be a loopback.* set JOSE_HSM_AUTH"),
         (GOOD | {"JOSE_HSM_BIND": "[::]:8000"}, "must be a loopback address"),
         (GOOD | {"JOSE_HSM_BIND": "example.com:80"}, "must be a loopback address"),
+        (GOOD | {"JOSE_HSM_BIND": "127.0.0.1:65536"}, "must be like 127.0.0.1:8000"),
+        (GOOD | {"JOSE_HSM_BIND": "127.0.0.1:٨٠"}, "must be like 127.0.0.1:8000"),
+        (GOOD | {"JOSE_HSM_BIND": "unix:"}, "must be like 127.0.0.1:8000 or unix:/path"),
         (GOOD | {"JOSE_HSM_BIND": "127.0.0.1"}, "must be like 127.0.0.1:8000"),
         (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "127.0.0.1:4318"}, "must be an http or https URL"),
         (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "http://me:4711@host"}, "without a user and a query"),
@@ -104,9 +107,18 @@ def test_a_uri_that_names_no_token_is_refused(uri):
         Config.from_env(without("JOSE_HSM_TOKEN_LABEL") | {"JOSE_HSM_TOKEN_URI": uri})
 
 
-def test_a_mistyped_database_url_is_not_repeated():
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql//user:s3cret@host/db",
+        "postgresql+psycopg://user:p@ss:s3cret@host/db",
+        "postgresql+psycopg://user:p@s3cret@host/db",
+        "postgresql+psycopg://user:p@host:s3cret/db",
+    ],
+)
+def test_a_mistyped_database_url_is_not_repeated(url):
     with pytest.raises(ConfigError) as refused:
-        migrate("postgresql//user:s3cret@host/db")
+        migrate(url)
     assert "s3cret" not in str(refused.value)
     assert refused.value.__cause__ is None
 
