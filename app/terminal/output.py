@@ -3,14 +3,37 @@
 # ruff: noqa: PLC0415  # rich takes a tenth of a second to import, and scripts have no use for it
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
 as_json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def prepare_output() -> None:
+    """Have characters that a terminal does not know printed by their numbers.
+
+    Who has closed standard output gets none of it.
+    """
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # to the end of the process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.encoding != "utf-8":
+            with suppress(OSError):  # it asks where a file is at, even where there is no such place
+                stream.reconfigure(errors="backslashreplace")
+
+
+def discard_output() -> None:
+    """Let what could not be written go, which the interpreter would try once more at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def print_json(value: Any) -> None:

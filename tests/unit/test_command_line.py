@@ -112,6 +112,52 @@ def test_interruption_has_the_status_of_a_signal(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines()[-1] == "jose-hsm: interrupted"
 
 
+TYPED = "import sys; from app.operator.cli import main; sys.exit(main())"
+
+
+def typed(
+    redirection: str, *arguments: str, **environment: str
+) -> "subprocess.CompletedProcess[bytes]":
+    """Type a command, whose output a shell leads elsewhere."""
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-c", TYPED]
+    own = {name: text for name, text in os.environ.items() if not name.startswith("JOSE_HSM_")}
+    return subprocess.run(
+        [*command, *arguments], env=own | environment, cwd=ROOT, check=False, capture_output=True
+    )
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_what_cannot_be_written_is_one_line(buffered):
+    """The status is not 1, by which a signature is bad."""
+    done = typed(">/dev/full", "--help", PYTHONUNBUFFERED=buffered)
+    assert done.returncode == 2
+    assert done.stderr == b"jose-hsm: [Errno 28] No space left on device\n"
+
+
+def test_a_directory_that_cannot_be_made_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("JOSE_HSM_STATE_DIR", "/proc/none")
+    for name in ("PKCS11_MODULE", "TOKEN_LABEL", "PIN"):
+        monkeypatch.setenv(f"JOSE_HSM_{name}", "none")
+    assert main(["migrate"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "jose-hsm: [Errno 2] No such file or directory: '/proc/none'"
+    ]
+
+
+def test_who_has_closed_standard_output_gets_none_of_it():
+    done = typed(">&-", "--help")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_characters_that_a_terminal_lacks_are_printed_by_number():
+    settings = {"JOSE_HSM_PKCS11_MODULE": "/none", "JOSE_HSM_PIN": "none"}
+    shown = typed(
+        "", "config", "show", **settings, JOSE_HSM_TOKEN_LABEL="鍵", PYTHONIOENCODING="ascii"
+    )
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert rb"\u9375" in shown.stdout
+
+
 HEAD, ROWS = ("kid", "name"), (("0b8f9f3c-6f6c-4f0e-9d55-3f0a5d2c7e11", "[red]x"), ("-", None))
 
 

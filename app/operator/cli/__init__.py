@@ -10,7 +10,9 @@ import click
 from click.core import ParameterSource
 
 from app.server.confinement import confine
+from app.terminal.failure import CommandFailed
 from app.terminal.lazy import LazyCommand
+from app.terminal.output import discard_output, prepare_output
 
 _BESIDE: Final = MappingProxyType(
     {
@@ -154,11 +156,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, that of the process without ``arguments``; return its exit status."""
     if arguments is None:
         confine()
+        prepare_output()
     try:
-        return int(jose_hsm.main(arguments, prog_name="jose-hsm", standalone_mode=False))
+        status = int(jose_hsm.main(arguments, prog_name="jose-hsm", standalone_mode=False))
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except OSError as error:  # a disk that is full, a file or directory of somebody else
+        if arguments is None:
+            discard_output()
+        if not isinstance(error, BrokenPipeError):  # who does not read on has what he wants
+            print(f"jose-hsm: {error}", file=sys.stderr)
+        return CommandFailed.exit_code
     except click.Abort:
         print("jose-hsm: interrupted", file=sys.stderr)
         return _INTERRUPTED
+    return status
