@@ -169,7 +169,9 @@ def binds_loopback(bind: str) -> bool:
 def require_safe(location: str) -> None:
     """Refuse to fetch keys over a network on which anybody can change them."""
     url = urlsplit(location)
-    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+    is_http = url.scheme in {"http", "https"}
+    is_open = url.scheme == "http" and not is_loopback(url.hostname or "")
+    if is_open or ("://" in location and not is_http):
         raise ConfigError(f"{PREFIX}JWT_JWKS must be a file or an https URL")
 
 

@@ -478,6 +478,7 @@ def test_redirects_are_not_followed(issuer):
         ({"JOSE_HSM_JWT_AUDIENCE": ""}, "set JOSE_HSM_JWT_AUDIENCE"),
         ({"JOSE_HSM_JWT_JWKS": ""}, "set JOSE_HSM_JWT_JWKS"),
         ({"JOSE_HSM_JWT_JWKS": "http://example.com/"}, "must be a file or an https URL"),
+        ({"JOSE_HSM_JWT_JWKS": "ftp://example.com/"}, "must be a file or an https URL"),
         ({"JOSE_HSM_JWT_ALGORITHMS": "RS256,HS256"}, "must be a comma list of"),
         ({"JOSE_HSM_JWT_ALGORITHMS": "none"}, "must be a comma list of"),
     ],

@@ -136,14 +136,40 @@ def test_without_workers_nothing_is_served(environment):
     assert done.stderr.startswith("jose-hsm: nobody is served without workers")
 
 
+def test_files_of_tls_that_cannot_be_used_are_named(environment, tmp_path):
+    pair = {name: tmp_path / name for name in ("certificate", "key")}
+    request = ["req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=x"]
+    files = ["-out", pair["certificate"], "-keyout", pair["key"]]
+    subprocess.run(["openssl", *request, *files], check=True, capture_output=True)
+    good = {f"JOSE_HSM_TLS_{name.upper()}": str(path) for name, path in pair.items()}
+    locked = tmp_path / "locked"
+    locking = ["pkey", "-in", pair["key"], "-aes256", "-passout", "pass:word", "-out", locked]
+    subprocess.run(["openssl", *locking], check=True, capture_output=True)
+    for name, path, said in (
+        ("CERTIFICATE", tmp_path / "none", "TLS_KEY cannot be used: [Errno 2]"),
+        ("KEY", pair["certificate"], "TLS_KEY cannot be used: "),
+        ("KEY", locked, "TLS_KEY cannot be used: the key has a password"),
+        ("CLIENT_CA", pair["key"], "JOSE_HSM_TLS_CLIENT_CA cannot be used: "),
+    ):
+        done = jose_hsm({**environment, **good, f"JOSE_HSM_TLS_{name}": str(path)}, "serve")
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_what_the_settings_name_is_looked_for(environment, tmp_path):
     assert jose_hsm(environment, "config", "check").returncode == 0
-    missing = {"JOSE_HSM_PIN_FILE": str(tmp_path / "pin"), "JOSE_HSM_PKCS11_MODULE": "/none.so"}
+    missing = {
+        "JOSE_HSM_PIN_FILE": str(tmp_path / "pin"),
+        "JOSE_HSM_PKCS11_MODULE": "/none.so",
+        "JOSE_HSM_JWT_JWKS": str(tmp_path / "jwks"),
+    }
     done = jose_hsm({**environment, **missing}, "config", "check")
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         "JOSE_HSM_PKCS11_MODULE: /none.so is not there",
         f"JOSE_HSM_PIN_FILE: {tmp_path / 'pin'} is not there",
+        f"JOSE_HSM_JWT_JWKS: {tmp_path / 'jwks'} is not there",
     ]
 
 

@@ -15,7 +15,7 @@ from app.duration import write_duration
 from app.errors import RegistryUnavailable
 from app.operator.cli.command import configured
 from app.operator.cli.registry import require_migrated
-from app.settings import ConfigError, name_of, principals
+from app.settings import PREFIX, ConfigError, name_of, principals
 from app.terminal.output import as_json as json_option
 from app.terminal.output import print_json, print_table
 
@@ -81,6 +81,9 @@ def _of_files(config: Config) -> Iterator[str]:
         path = getattr(config, setting.name)
         if isinstance(path, Path) and (reason := _objection(path)):
             yield f"{name_of(setting)}: {path} {reason}"
+    keys = config.jwt_jwks
+    if keys and "://" not in keys and (reason := _objection(Path(keys))):
+        yield f"{PREFIX}JWT_JWKS: {keys} {reason}"
 
 
 def _objection(path: Path) -> str | None:

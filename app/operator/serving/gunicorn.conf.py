@@ -80,6 +80,7 @@ def on_starting(server: Arbiter) -> None:
     """Refuse addresses that must not be served, and say at once if one is taken."""
     confine()  # the master has the PIN, if it is in the environment
     share_arenas()
+    _refuse_bad_certificate()
     share_imports()
     for address in server.cfg.address:
         if isinstance(address, tuple):
@@ -131,6 +132,26 @@ def _refuse_open(host: str) -> None:
     """Hold the rule of ``JOSE_HSM_BIND`` for gunicorn's own ``--bind`` too."""
     if not service.auth and not is_loopback(host):
         sys.exit(f"jose-hsm: {host}: without authentication only loopback addresses are served")
+
+
+def _refuse_bad_certificate() -> None:
+    """Say what is wrong with the files of TLS: gunicorn would, in a traceback or to each client."""
+    if not service.tls_certificate:
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    named = "JOSE_HSM_TLS_CERTIFICATE and JOSE_HSM_TLS_KEY"
+    try:
+        context.load_cert_chain(certfile, keyfile, password=_no_password)
+        if service.tls_client_ca:
+            named = "JOSE_HSM_TLS_CLIENT_CA"
+            context.load_verify_locations(ca_certs)
+    except (OSError, ValueError) as error:
+        sys.exit(f"jose-hsm: {named} cannot be used: {error}")
+
+
+def _no_password() -> str:
+    """Refuse to ask for one: nobody is there to type it each time that a worker starts."""
+    raise ValueError("the key has a password")
 
 
 def _refuse_taken(host: str, port: int) -> None:
