@@ -2,9 +2,10 @@
 
 from typing import Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from app.client.files import is_json, json_object
@@ -46,7 +47,7 @@ def _loaded(octets: bytes, *, name: str) -> Any:
         if _CERTIFICATE in octets:
             return load_pem_x509_certificate(octets).public_key()
         return load_pem_public_key(octets)
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm, InvalidVersion):
         raise CommandFailed(f"{name} is no public key, neither in PEM nor as a JWK") from None
 
 

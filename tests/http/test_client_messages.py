@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import ssl
+from base64 import b64encode
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +22,7 @@ from joserfc import jwe, jws
 from joserfc.jwk import ECKey
 
 from tests.shared.api import b64u, unb64u
+from tests.shared.chains import certificate, der
 from tests.shared.command_line import CommandLine
 
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
@@ -160,6 +163,22 @@ def test_a_key_of_somebody_else_verifies_as_jwk_as_pem_and_in_a_certificate(
         assert line.text("verify", "--public-key", tmp_path / name, piped=message) == "valid"
     (tmp_path / "pem").write_bytes(public_pem(ec.generate_private_key(ec.SECP256R1())))
     assert line.type("verify", "--public-key", tmp_path / "pem", piped=message).status == 1
+
+
+def test_what_no_library_reads_is_no_public_key(line, tmp_path):
+    """A certificate of a version that there is not, and a key of an unknown algorithm."""
+    path = tmp_path / "pem"
+    issuer = ec.generate_private_key(ec.SECP256R1())
+    one = der(certificate("signer", issuer.public_key(), "issuer", issuer))
+    version_3, version_4 = map(bytes.fromhex, ("a003020102", "a003020103"))
+    unknown = b64encode(bytes.fromhex("300a300506032a0304030100")).decode()
+    for text in (
+        ssl.DER_cert_to_PEM_cert(one.replace(version_3, version_4, 1)),
+        f"-----BEGIN PUBLIC KEY-----\n{unknown}\n-----END PUBLIC KEY-----\n",
+    ):
+        path.write_text(text)
+        typed = line.type("verify", "--public-key", path, piped=b"a..b")
+        assert typed.err == f"jose-hsm: {path} is no public key, neither in PEM nor as a JWK\n"
 
 
 @pytest.mark.parametrize("is_digest", [False, True])
