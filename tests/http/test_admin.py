@@ -318,6 +318,16 @@ def test_over_tls_the_cookie_is_never_sent_without(callers, environment):
     assert "; Secure; HttpOnly; SameSite=Strict" in signed_in.headers["Set-Cookie"]
 
 
+@pytest.mark.parametrize(
+    ("site", "status"), [(None, 403), ("cross-site", 403), ("same-origin", 303)]
+)
+def test_an_origin_that_is_no_address_is_nobody(person, environment, site, status):
+    person.browser.headers.update(
+        {"Origin": "http://["} | ({"Sec-Fetch-Site": site} if site else {})
+    )
+    assert person.sign_in(token_for(environment, "token:alice")).status_code == status
+
+
 @pytest.mark.parametrize("change", ["id", "end", "mac", "form"])
 def test_a_cookie_that_somebody_made_up_is_refused(person, environment, change):
     person.sign_in(token_for(environment, "token:alice"))

@@ -2,7 +2,6 @@
 
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import urlsplit
 
 from flask import request
 from flask.typing import ResponseReturnValue
@@ -11,7 +10,7 @@ from app.auth.sessions import COOKIE, SESSION_SECONDS
 from app.http.endpoint import Endpoint
 from app.http.failures import BODY, CALLER
 from app.http.request import service
-from app.http.views.admin.page import form, go_to, part, render
+from app.http.views.admin.page import form, go_to, origin, part, render
 from app.observability.kinds import Kind
 
 resource: Final = part("admin_entrance", "Sign in, and out.", is_public=True)
@@ -45,7 +44,7 @@ def sign_in() -> ResponseReturnValue:
         cookie,
         max_age=SESSION_SECONDS,
         path=None,  # that of this page, wherever a proxy has it
-        secure=urlsplit(request.headers.get("Origin", "")).scheme == "https",
+        secure=origin().scheme == "https",
         httponly=True,
         samesite="Strict",
     )

@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from flask import Response, make_response, redirect, render_template, request
 
@@ -85,6 +85,14 @@ def _root() -> str:
     return "../" * (request.path.count("/") - 1)
 
 
+def origin() -> SplitResult:
+    """Return whose page the browser says a form is on; nobody's if that is no address."""
+    try:
+        return urlsplit(request.headers.get("Origin", ""))
+    except ValueError:
+        return urlsplit("")
+
+
 def _require_own_form() -> None:
     """Raise ``ForeignForm`` unless the browser says that a page of this service was filled in.
 
@@ -94,7 +102,7 @@ def _require_own_form() -> None:
     if request.method != "POST":
         return
     site = request.headers.get("Sec-Fetch-Site")
-    is_own = urlsplit(request.headers.get("Origin", "")).netloc == request.host
+    is_own = origin().netloc == request.host
     if not (is_own if site is None else site == "same-origin"):
         raise ForeignForm
 
