@@ -6,6 +6,7 @@ objects, and tpm2-pkcs11 no pairs that may not decrypt.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import KeyKind
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, MACS
 from hsm.cryptoki.attributes import OPTIONAL, STORED_TRIAL, Templates
-from hsm.cryptoki.faults import Fault, fault_of
+from hsm.cryptoki.faults import Fault, fault_of, is_mapped
 from hsm.cryptoki.handles import bind
 from hsm.cryptoki.material import read_public
 from hsm.cryptoki.pool import SessionPool
@@ -38,6 +39,11 @@ _PAIRS: Final = (
 )
 _AGREEING: Final = (KeySpec(kty="OKP", alg="ECDH-ES", crv="X25519"),)
 _TRIES: Final = 3
+_TRIES_IN_TROUBLE: Final = 8
+_PAUSE_SECONDS: Final = 0.1
+_GONE: Final = (Fault.DOWN, Fault.SESSION_LOST)
+_OF_TROUBLE: Final = (*_GONE, Fault.BUSY)
+"""What says nothing of templates, unless it is said again and again."""
 _NONE: Final[frozenset[Attribute]] = frozenset()
 _WITHOUT: Final = tuple(
     Templates(
@@ -139,14 +145,30 @@ def _with(templates: Templates, attribute: Attribute) -> Templates:
 
 
 def _takes(pool: SessionPool, make: Make, templates: Templates) -> bool:
-    return any(_is_made(pool, make, templates) for _ in range(_TRIES))
+    """Tell whether objects are made of ``templates``; trouble that passes is waited out.
+
+    Raises the ``PKCS11Error`` of a token that is gone.
+    """
+    refusals = 0
+    for number in range(1, _TRIES_IN_TROUBLE + 1):
+        error = _refused(pool, make, templates)
+        if error is None:
+            return True
+        if fault_of(error) in _OF_TROUBLE and is_mapped(error):
+            if number == _TRIES_IN_TROUBLE and fault_of(error) in _GONE:
+                raise error
+            time.sleep(_PAUSE_SECONDS)
+        elif (refusals := refusals + 1) == _TRIES:
+            break
+    return False
 
 
 def _refusal(pool: SessionPool, make: Make, templates: Templates) -> str | None:
     return None if _takes(pool, make, templates) else "refused"
 
 
-def _is_made(pool: SessionPool, make: Make, templates: Templates) -> bool:
+def _refused(pool: SessionPool, make: Make, templates: Templates) -> PKCS11Error | None:
+    """Return what the token says against ``templates``."""
     try:
         with pool.operations.session() as session:
             for made in make(templates, session):
@@ -154,8 +176,8 @@ def _is_made(pool: SessionPool, make: Make, templates: Templates) -> bool:
     except PKCS11Error as error:
         if fault_of(error) is Fault.PIN:
             raise
-        return False
-    return True
+        return error
+    return None
 
 
 def _secret(row: Any, templates: Templates, session: Session) -> Iterable[Any]:

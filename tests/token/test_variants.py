@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from pkcs11 import Attribute
+from pkcs11.exceptions import DeviceRemoved
 
 from hsm import Hsm
 from hsm.cryptoki.attributes import OPTIONAL, STORED_TRIAL, Templates
 from hsm.errors import TokenUnavailable
+from hsm.life import variants
 from hsm.life.proof_cache import ProofCache
 from hsm.life.variants import found_templates
 from hsm.life.work import Errand
@@ -22,6 +24,7 @@ from tests.token.test_connection import AES
 TEMPLATE_INCONSISTENT = 0xD1
 MECHANISM_INVALID = 0x70
 GENERAL_ERROR = 0x05
+DEVICE_MEMORY = 0x31
 ATTRIBUTE_WORDS = 3
 STRICT_TRIES = 12
 """How often a pair that does not decrypt is tried: whole, and in three ways without what it may."""
@@ -113,6 +116,19 @@ def test_pairs_do_not_decrypt_where_the_token_was_only_in_trouble(refusing, foun
         value=GENERAL_ERROR,
     )
     with pytest.raises(TokenUnavailable):
+        found()
+
+
+def test_nothing_is_believed_of_a_token_that_is_busy_for_a_moment(chaos, found, monkeypatch):
+    monkeypatch.setattr(variants, "_PAUSE_SECONDS", 0.0)
+    chaos.fail_own("C_GenerateKeyPair", DEVICE_MEMORY, times=6)
+    assert found() == Templates()
+
+
+def test_nothing_is_believed_of_a_token_that_is_gone(chaos, found, monkeypatch):
+    monkeypatch.setattr(variants, "_PAUSE_SECONDS", 0.0)
+    chaos.fail_own("C_GenerateKeyPair", injector.DEVICE_REMOVED, times=8)
+    with pytest.raises(DeviceRemoved):
         found()
 
 
