@@ -26,6 +26,7 @@ from hsm.life.token import Token, round_trip
 from hsm.life.work import CREATION_ATTEMPTS, Use
 from hsm.messages import KeyRef, Made
 from hsm.operations.cek import unless_rejected
+from hsm.operations.jwe import OPENINGS
 
 _PROBE: Final = b"jose-hsm"
 _NOT_THAT_KEY: Final = (CryptoFailure, DecryptionFailed, WrongResult)
@@ -67,19 +68,26 @@ def keep(  # noqa: PLR0913, PLR0917  # what is unwrapped, and what becomes of it
     way = token.imports.find().way(new.spec)
     if public is None and not _is_of_size(new.spec, wrapped):
         raise WrappedKeyRefused
-    with way.opened(keys, row, token.templates, wrapped) as unwrap:
-        if not is_that_key(keys, token, new.spec, unwrap, public):
-            if not keys.canary.works(session):  # the key may be good and the token broken
-                raise TokenUnavailable("the token does not answer")
-            raise WrappedKeyRefused
-        try:
-            return token.stores[new.storage].keep_unwrapped(session, new, unwrap, public)
-        except CryptoFailure as error:
-            raise WrappedKeyRefused from error
-        except PKCS11Error as error:
-            if fault_of(error) is not Fault.BUG:
-                raise
-            raise FunctionFailed from error  # see ``Creation``
+    for _ in range(OPENINGS):
+        with way.opened(keys, row, token.templates, wrapped) as unwrap:
+            if is_that_key(keys, token, new.spec, unwrap, public):
+                return _kept(session, token, new, unwrap, public)
+    if not keys.canary.works(session):  # the key may be good and the token broken
+        raise TokenUnavailable("the token does not answer")
+    raise WrappedKeyRefused
+
+
+def _kept(
+    session: Session, token: Token, new: KeyRef, unwrap: Unwrap, public: PublicKey | None
+) -> Made:
+    try:
+        return token.stores[new.storage].keep_unwrapped(session, new, unwrap, public)
+    except CryptoFailure as error:
+        raise WrappedKeyRefused from error
+    except PKCS11Error as error:
+        if fault_of(error) is not Fault.BUG:
+            raise
+        raise FunctionFailed from error  # see ``Creation``
 
 
 def is_that_key(

@@ -15,7 +15,7 @@ from hsm.cryptoki.session import Session
 from hsm.errors import CryptoFailure, DecryptionFailed, HsmError, KeyNotFound, TokenUnavailable
 from hsm.life.token import Token
 from hsm.messages import Agreement, KeyRef, Made
-from hsm.operations.cek import Outcome
+from hsm.operations.cek import Outcome, Unwrapped
 from hsm.operations.jwe import Transport
 from hsm.storage.store import Material, Store
 
@@ -140,15 +140,21 @@ def keep(  # noqa: PLR0913, PLR0917  # the parts of a JWE, and what becomes of i
     Raises ``DecryptionFailed`` if the padding is bad, ``CryptoFailure`` if a CEK came out that is
     not of the size that its ``enc`` takes.
     """
-    with transport.unwrapped(keys, encrypted_key, agreement) as unwrapped:
+
+    def kept(unwrapped: Unwrapped) -> Made:
         if unwrapped.outcome is Outcome.REJECTED:
-            # The padding may be good and the token broken.
-            if not keys.canary.works(keys.session):
-                raise TokenUnavailable("the token does not answer")
             raise DecryptionFailed
         if unwrapped.outcome is Outcome.WRONG_SIZE:
             raise CryptoFailure(f"The unwrapped key is not of the size of {transport.enc.name}")
         return store.keep(new, transport.path.kek(keys.session), unwrapped.cek.secrets)
+
+    try:
+        return transport.opened(keys, encrypted_key, agreement, kept)
+    except DecryptionFailed:
+        # The padding may be good and the token broken.
+        if not keys.canary.works(keys.session):
+            raise TokenUnavailable("the token does not answer") from None
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,13 +1,14 @@
 """JWE: a CEK on its path, and the content under it (RFC 7516 §5.1, §5.2)."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from hsm.algorithms.families import CekPathName, ContentEncryption, KeyManagement
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.repeated import Repeatedly
+from hsm.errors import DecryptionFailed, WrongResult
 from hsm.messages import NO_AGREEMENT, Agreement, Encrypted, Sealed
 from hsm.operations import content
 from hsm.operations.cek import CekPath, TokenPath, Unwrapped
@@ -27,6 +28,11 @@ CEK_PATHS: Final[Mapping[CekPathName, type[CekPath]]] = MappingProxyType(
     }
 )
 
+OPENINGS: Final = 2
+"""How often what came wrapped has to fail: a token in trouble for a moment says of a good padding,
+once, what it says of a bad one."""
+
+Result = TypeVar("Result")
 Aad = Callable[[Agreement], bytes]
 """Returns the AAD of a message, whose header says how its recipient gets the CEK."""
 
@@ -44,6 +50,26 @@ class Transport(NamedTuple):
         """Give the CEK of a message for one ``with`` block; see ``CekPath``."""
         return self.path.unwrapped(keys, self.row, self.enc, encrypted_key, agreement)
 
+    def opened(
+        self,
+        keys: Keys,
+        encrypted_key: bytes,
+        agreement: Agreement,
+        use: Callable[[Unwrapped], Result],
+    ) -> Result:
+        """Return what ``use`` makes of the CEK of a message.
+
+        Raises ``DecryptionFailed`` if ``use`` does so with each opening. All of it is done again,
+        whatever was wrong, so that the steps are the same.
+        """
+        for _ in range(OPENINGS):
+            with (
+                suppress(DecryptionFailed),
+                self.unwrapped(keys, encrypted_key, agreement) as unwrapped,
+            ):
+                return use(unwrapped)
+        raise DecryptionFailed
+
 
 def seal(  # noqa: PLR0913, PLR0917  # the parts of a JWE
     keys: Keys,
@@ -60,9 +86,20 @@ def seal(  # noqa: PLR0913, PLR0917  # the parts of a JWE
         sealed = content.seal(wrapped.cek, enc, plaintext, authenticated)
     made = Encrypted(wrapped.encrypted_key, sealed, wrapped.agreement)
     if is_checked:
-        with transport.unwrapped(keys, made.encrypted_key, made.agreement) as unwrapped:
-            content.require_opens(unwrapped.cek, enc, sealed, authenticated, plaintext)
+        require_opens(keys, transport, made, authenticated, plaintext)
     return made
+
+
+def require_opens(
+    keys: Keys, transport: Transport, made: Encrypted, aad: bytes, plaintext: bytes
+) -> None:
+    """Raise ``WrongResult`` unless ``made`` opens and holds ``plaintext``."""
+    try:
+        opened = unseal(keys, transport, made.encrypted_key, made.sealed, aad, made.agreement)
+    except DecryptionFailed:
+        raise WrongResult("ciphertext") from None
+    if opened != plaintext:
+        raise WrongResult("ciphertext")
 
 
 def seal_directly(
@@ -100,8 +137,11 @@ def unseal(  # noqa: PLR0913, PLR0917  # the parts of a JWE
     agreement: Agreement,
 ) -> bytes:
     """Return the plaintext; raise ``DecryptionFailed``, whatever is wrong (RFC 7516 §11.5)."""
-    with transport.unwrapped(keys, encrypted_key, agreement) as unwrapped:
+
+    def plaintext_of(unwrapped: Unwrapped) -> bytes:
         return content.unseal(unwrapped.cek, transport.enc, sealed, aad)
+
+    return transport.opened(keys, encrypted_key, agreement, plaintext_of)
 
 
 def round_trip(keys: Keys, transport: Transport, message: bytes) -> bool:

@@ -11,8 +11,8 @@ from hsm.algorithms.families import ContentEncryption, KeyManagement
 from hsm.algorithms.kinds import PublicKey
 from hsm.cryptoki.keys import Keys
 from hsm.messages import Agreement, Encrypted, Received, Sealed
-from hsm.operations import content
-from hsm.operations.cek import NewCek
+from hsm.operations import content, jwe
+from hsm.operations.cek import NewCek, Unwrapped
 from hsm.operations.jwe import Transport
 from hsm.software import peer
 
@@ -62,9 +62,7 @@ class Held(Receiver):
 
     def require_opens(self, message: Message, made: Encrypted) -> None:
         """See ``Receiver``."""
-        enc, plaintext, aad = message.enc, message.plaintext, message.aad
-        with self.transport.unwrapped(self.keys, made.encrypted_key, made.agreement) as unwrapped:
-            content.require_opens(unwrapped.cek, enc, made.sealed, aad, plaintext)
+        jwe.require_opens(self.keys, self.transport, made, message.aad, message.plaintext)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +119,15 @@ def rewrap(held: Held, to: Held, received: Received, *, is_checked: bool) -> Enc
     content has been opened. The CEK stays in the token if neither needs its value.
     """
     enc, sealed, aad = held.transport.enc, received.sealed, received.aad
-    with held.transport.unwrapped(held.keys, received.encrypted_key, held.agreement) as unwrapped:
+
+    def wrapped_anew(unwrapped: Unwrapped) -> tuple[bytes, tuple[bytes, Agreement]]:
         plaintext = content.unseal(unwrapped.cek, enc, sealed, aad)
         value = bytes(unwrapped.value) if to.needs_value(enc) else b""
-        encrypted_key, made = to.wrap(enc, NewCek(unwrapped.cek, value))
+        return plaintext, to.wrap(enc, NewCek(unwrapped.cek, value))
+
+    plaintext, (encrypted_key, made) = held.transport.opened(
+        held.keys, received.encrypted_key, held.agreement, wrapped_anew
+    )
     wrapped = Encrypted(encrypted_key, sealed, made)
     if is_checked:
         to.require_opens(Message(enc=enc, plaintext=plaintext, aad=aad), wrapped)

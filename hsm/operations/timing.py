@@ -9,8 +9,8 @@ from typing import Final
 
 from hsm.errors import DecryptionFailed, WrappedKeyRefused
 
-FAILURE_SECONDS: Final = 0.025
-_SLOT_SECONDS: Final = 0.005
+FAILURE_SECONDS: Final = 0.05
+_SLOT_SECONDS: Final = 0.01
 _SLOT_BYTES: Final = 256  # of the encrypted key: RSA-2048
 
 

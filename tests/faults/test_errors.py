@@ -18,6 +18,7 @@ GCM = {"kty": "oct", "alg": "A256GCM"}
 RSA = {"kty": "RSA", "alg": "RS256"}
 PSS = {"kty": "RSA", "alg": "PS256"}
 OAEP = {"kty": "RSA", "alg": "RSA-OAEP"}
+KW = {"kty": "oct", "alg": "A256KW"}
 OAEP_256 = {"kty": "RSA", "alg": "RSA-OAEP-256"}
 ED25519 = {"kty": "OKP", "alg": "EdDSA"}
 
@@ -152,6 +153,24 @@ def test_a_good_tag_is_not_called_bad_by_a_token_in_trouble_for_a_moment(service
     jwe = protect(service.api, key).body
     service.inject(Fault(function=function, value=injector.GENERAL_ERROR, times=1))
     assert check(service.api, key, jwe).status == 200
+
+
+@pytest.mark.parametrize("value", [injector.GENERAL_ERROR, injector.DEVICE_ERROR], ids=hex)
+@pytest.mark.parametrize(
+    ("key", "function"),
+    [(OAEP, "C_UnwrapKey"), (KW, "C_UnwrapKey"), (OAEP_256, "C_DecryptInit")],
+    ids=str,
+)
+def test_a_good_message_is_not_called_bad_by_a_token_that_once_does_not_unwrap(
+    service, key, function, value
+):
+    """AWS CloudHSM says CKR_DEVICE_ERROR when it is throttled."""
+    key = service.create(**key)
+    jwe = protect(service.api, key).body
+    service.inject(Fault(function=function, value=value, times=1))
+    assert check(service.api, key, jwe).status == 200
+    service.inject(Fault(function=function, value=value, times=1))
+    assert protect(service.api, key).status == 200  # what is new is opened, too
 
 
 @pytest.mark.parametrize("function", ["C_VerifyInit", "C_Verify"])
