@@ -46,8 +46,9 @@ class Connection:
 
     ``step`` goes on with it when its socket is ready; ``overdue`` is done if it is not by
     ``deadline``. ``began`` is when it came, or its last request; both are seconds of a ``Clock``.
-    ``caller`` is whom the request is of, once that is known, and ``patience`` until when a whole
-    one waits for its turn, in seconds of the monotonic clock.
+    ``caller`` is whom the request is of, once that is known: one with the header section of the one
+    before is of the same. ``patience`` is until when a whole one waits for its turn, in seconds of
+    the monotonic clock.
     """
 
     def __init__(
@@ -90,11 +91,12 @@ class Connection:
         if not self.intake.has_begun:
             self.began = self._clock.now
         self.intake.add(data)
+        if not self.intake.is_asked_again:  # a proxy sends requests of many on one connection
+            self.caller = None
 
     def renew(self, cfg: Any) -> Intake:
         """Be ready for the next request, whose beginning may have come with the last one."""
         came_already = self.intake.rest()
-        self.caller = None  # a proxy sends requests of many on one connection
         self.intake = Intake(cfg, self.client, self.requests + 1, self.intake.request)
         self.outcome = Outcome.BEGUN
         if came_already:

@@ -131,6 +131,12 @@ class Intake:
         """Tell whether anything has come."""
         return self.request is not None or bool(self._held)
 
+    @property
+    def is_asked_again(self) -> bool:
+        """Tell whether its header section is, byte for byte, that of the one before."""
+        before = self._example and self._example.headers
+        return self.request is not None and self.request.headers is before
+
     def add(self, data: bytes) -> None:
         """Take what has come; raise gunicorn's ``ParseException`` for what is no request."""
         self._held += data

@@ -106,13 +106,14 @@ class Threads:
         )
 
     def _has_next(self, connection: Connection) -> bool:
-        """Tell whether the next request has come within a moment."""
+        """Tell whether the next request has come within a moment, and whether it is its turn."""
         try:
             self._read(connection)
         except ParseException as error:
             refuse(self._worker, connection, error)
             return False
-        return connection.intake.progress is not Progress.UNDER_WAY
+        is_whole = connection.intake.progress is not Progress.UNDER_WAY
+        return is_whole and self._turns.take(connection)
 
     def _read(self, connection: Connection) -> None:
         """Wait once, then read what is there; what is large or slow is read where all others are.

@@ -297,12 +297,16 @@ class Busy:
     """Answers who names himself in ``User-Agent``; at /batch, when it ``is_over``."""
 
     def __init__(self) -> None:
+        self.is_under_way = threading.Event()
         self.is_over = threading.Event()
+        self.asked = 0
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         """Answer."""
+        self.asked += 1
         environ[TURN](Caller(environ["HTTP_USER_AGENT"], is_long=True))
         if environ["PATH_INFO"] == "/batch":
+            self.is_under_way.set()
             self.is_over.wait(PATIENCE_SECONDS)
         return answer(environ, start_response)
 
@@ -356,6 +360,20 @@ def test_nobody_waits_for_the_turn_of_who_asked_before_on_his_connection():
         shared.sendall(asked("/", "bob"))
         loop.look()
         assert_is_served(shared)
+
+
+def test_who_asks_the_same_again_waits_for_his_turn_without_a_thread():
+    with busy() as (loop, app):
+        same, other = loop.connect(), loop.connect()
+        same.sendall(asked("/", "alice"))
+        assert_is_served(same)
+        other.sendall(asked("/batch", "alice"))
+        until(app.is_under_way.is_set)
+        same.sendall(asked("/", "alice"))
+        until(lambda: loop.connections._waiting)
+        assert app.asked == 2
+        app.is_over.set()
+        assert_is_served(same)
 
 
 # --- Threads ---
