@@ -349,26 +349,28 @@ def test_large_bodies_that_wait_for_their_turn_are_not_all_kept(monkeypatch):
 # --- Turns ---
 
 
+@contextmanager
+def without_a_turn() -> Iterator[tuple[Loop, Busy, socket.socket]]:
+    """Alice has her only turn; give another connection, which has brought a request of hers."""
+    with busy() as (loop, app):
+        kept, other = loop.connect(), loop.connect()
+        kept.sendall(asked("/", "alice"))
+        assert_is_served(kept)
+        other.sendall(asked("/batch", "alice"))
+        until(app.is_under_way.is_set)
+        yield loop, app, kept
+
+
 def test_nobody_waits_for_the_turn_of_who_asked_before_on_his_connection():
     """A proxy sends requests of many on one."""
-    with busy() as (loop, _):
-        shared, other = loop.connect(), loop.connect()
-        shared.sendall(asked("/", "alice"))
-        assert_is_served(shared)
-        other.sendall(asked("/batch", "alice"))
-        loop.look()
+    with without_a_turn() as (loop, _, shared):
         shared.sendall(asked("/", "bob"))
         loop.look()
         assert_is_served(shared)
 
 
 def test_who_asks_the_same_again_waits_for_his_turn_without_a_thread():
-    with busy() as (loop, app):
-        same, other = loop.connect(), loop.connect()
-        same.sendall(asked("/", "alice"))
-        assert_is_served(same)
-        other.sendall(asked("/batch", "alice"))
-        until(app.is_under_way.is_set)
+    with without_a_turn() as (loop, app, same):
         same.sendall(asked("/", "alice"))
         until(lambda: loop.connections._waiting)
         assert app.asked == 2
