@@ -54,6 +54,6 @@ class SealingPath(CekPath):
 
 def _opened(keys: Keys, row: GcmKeyWrapping, sealed: Sealed) -> bytearray | None:
     try:
-        return bytearray(content.unseal(keys, row.content, sealed, b""))
+        return bytearray(content.unseal(keys, row.content, sealed, b"", looks=1))
     except DecryptionFailed:
         return None

@@ -18,7 +18,7 @@ from hsm.operations import mac
 
 _IVS_AT_ONCE: Final = 32
 _BLOCK_BYTES: Final = 16
-_DECRYPTIONS: Final = 2
+_LOOKS: Final = 2
 """How often a healthy token has to find the tag bad: one in trouble for a moment says so once."""
 
 
@@ -32,14 +32,17 @@ def seal(cek: Keys, row: ContentEncryption, plaintext: bytes, aad: bytes) -> Sea
     return _SCHEMES[row.mechanism].seal(cek, row, iv, plaintext, aad)
 
 
-def unseal(cek: Keys, row: ContentEncryption, sealed: Sealed, aad: bytes) -> bytes:
+def unseal(
+    cek: Keys, row: ContentEncryption, sealed: Sealed, aad: bytes, looks: int = _LOOKS
+) -> bytes:
     """Return the plaintext; raise ``DecryptionFailed`` if the tag does not match.
 
-    Raises ``CryptoFailure`` for more than the token takes.
+    Raises ``CryptoFailure`` for more than the token takes. One of the ``looks`` is enough for whom
+    gets the CEK anew for another.
     """
     padding_bytes = _BLOCK_BYTES if row.mac else 0
     _require_fits(row, len(sealed.ciphertext) - padding_bytes)
-    for _ in range(_DECRYPTIONS):
+    for _ in range(looks):
         try:
             return _SCHEMES[row.mechanism].open(cek, row, sealed, aad)
         except PKCS11Error as error:

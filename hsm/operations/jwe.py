@@ -139,7 +139,7 @@ def unseal(  # noqa: PLR0913, PLR0917  # the parts of a JWE
     """Return the plaintext; raise ``DecryptionFailed``, whatever is wrong (RFC 7516 §11.5)."""
 
     def plaintext_of(unwrapped: Unwrapped) -> bytes:
-        return content.unseal(unwrapped.cek, transport.enc, sealed, aad)
+        return content.unseal(unwrapped.cek, transport.enc, sealed, aad, looks=1)
 
     return transport.opened(keys, encrypted_key, agreement, plaintext_of)
 

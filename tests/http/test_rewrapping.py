@@ -271,9 +271,9 @@ def guarded(monkeypatch: pytest.MonkeyPatch, lacks: frozenset[str], local: Api) 
     seen: list[bool] = []
     unseal = content.unseal
 
-    def look(cek: Any, *arguments: Any) -> bytes:
+    def look(cek: Any, *arguments: Any, **named: Any) -> bytes:
         seen.append(attributes(cek.session, cek.secrets[0].handle, expected) == expected)
-        return unseal(cek, *arguments)
+        return unseal(cek, *arguments, **named)
 
     monkeypatch.setattr("hsm.operations.content.unseal", look)
     return seen

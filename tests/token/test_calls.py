@@ -205,6 +205,24 @@ def test_in_a_series_too_nothing_is_read_behind_the_end_of_a_result(token, chaos
     token.destroy(key)
 
 
+@pytest.mark.parametrize(
+    ("alg", "decryptions"),
+    [("dir", 1), ("A192KW", 1), ("RSA-OAEP", 1), ("ECDH-ES+A128KW", 1), ("A256GCMKW", 2)],
+)
+def test_a_bad_tag_is_looked_at_twice_and_no_more(token, chaos, alg, decryptions):
+    """A token may be in trouble for a moment; but anybody can send many."""
+    key = new_ref(SPECS["A256GCM" if alg == "dir" else alg])
+    token.generate(key)
+    made = token.encrypt(key, alg, "A256GCM", b"plain", lambda _: b"aad")
+    sealed = made.sealed._replace(tag=bytes(16))
+    calls = chaos.count_own("C_DecryptInit")
+    with pytest.raises(hsm.DecryptionFailed):
+        token.decrypt(key, alg, "A256GCM", made.encrypted_key, sealed, b"aad", made.agreement)
+    assert calls["C_DecryptInit"] == OPENINGS * (decryptions + 1)  # that of the canary, too
+    chaos.heal()
+    token.destroy(key)
+
+
 def test_a_wrong_hash_of_what_was_agreed_on_is_given_to_nobody(token, chaos):
     key = new_ref(SPECS["ECDH-ES"])
     token.generate(key)
