@@ -35,7 +35,7 @@ class Effort(NamedTuple):
 
 FULL: Final = Effort(
     points=tuple(point.name for point in POINTS),
-    connections=(1, 2, 4, 8, 16, 32),
+    connections=(1, 4, 16, 64, 256),
     rounds=2,
     keys=(10, 1_000, 10_000),
     profile_seconds=5,
@@ -93,6 +93,8 @@ def main() -> None:
     with ExitStack() as stack:
         before = stack.enter_context(previous.built(options.previous)) if options.previous else None
         results = run(effort, with_profile=options.profile, before=before)
+    if options.previous:
+        results["machine"]["previous"] = options.previous
     write(results, options.out)
 
 

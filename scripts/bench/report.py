@@ -17,12 +17,20 @@ Written by `make bench`. The raw figures are in [results.json](results.json).
 * **token**: the same operation through python-pkcs11 alone, in {workers} processes that do nothing
   else. Service / token says how much of the token's rate arrives at clients.
 * **CPU**: processor time of the workers for one request, in microseconds. It hardly depends on what
-  else the machine does, and so is compared with **previous**, the same service at another commit,
-  if there is one.
+  else the machine does.
+* **previous**: the same service at another commit, if one was named.
 
 The load generator and the workers share the machine's cores. The three are measured in slices that
 take turns; a rate is the mean of its slices, a percentile their median.
 """
+
+
+_MEASURES: Final = {
+    "cpu_us": "CPU of a request",
+    "per_second": "Rate",
+    "p99_us": "p99",
+}
+"""What is compared with the service at another commit, and how it is called."""
 
 
 def markdown(results: Results) -> str:
@@ -32,6 +40,7 @@ def markdown(results: Results) -> str:
         _table(["", ""], results["machine"].items()),
         _at(results, _busiest(results)),
         _processor(results),
+        *_changes(results),
         *(_ratios(results, of) for of in ("bare", "token")),
         *_batches(results),
         "![Throughput over concurrency](throughput.svg)\n",
@@ -100,19 +109,28 @@ def _processor(results: Results) -> str:
                 for at in (few, many)
                 for label in labels
             ),
-            *(_cpu_ratio(entry, at) for at in (few, many)),
         ]
         for entry in results["points"]
     )
-    head += [f"service / previous at {at}" for at in (few, many)]
     return f"## CPU of a request by connections\n\n{_table(head, rows)}"
 
 
-def _cpu_ratio(entry: Results, connections: str) -> str:
-    if "previous" not in entry:
-        return ""
-    before, now = (entry[label][connections]["cpu_us"] for label in ("previous", "service"))
-    return f"**{now / before:.2f}**"
+def _changes(results: Results) -> Iterator[str]:
+    """Return what has become of each figure of the service at another commit."""
+    both = [entry for entry in results["points"] if "previous" in entry]
+    for name, title in _MEASURES.items() if both else ():
+        rows = (
+            [
+                entry["title"],
+                *(
+                    f"{one[name] / entry['previous'][connections][name]:.2f}"
+                    for connections, one in entry["service"].items()
+                ),
+            ]
+            for entry in both
+        )
+        table = _table(["", *results["connections"]], rows)
+        yield f"## {title}: service / previous by connections\n\n{table}"
 
 
 def _ratios(results: Results, of: str) -> str:

@@ -84,6 +84,15 @@ def test_the_report_compares_a_batch_with_as_many_single_requests(results):
 
 
 @pytest.mark.long
+def test_the_report_says_what_has_become_of_each_figure(results):
+    (entry,) = results["points"]
+    before = {"2": {name: 2 * value for name, value in entry["service"]["2"].items()}}
+    text = report.markdown(results | {"points": [entry | {"previous": before}]})
+    assert text.count(": service / previous by connections") == 3
+    assert text.count(f"| {entry['title']} | 0.50 |") == 3
+
+
+@pytest.mark.long
 def test_the_plots_are_drawn(results, tmp_path):
     pytest.importorskip("matplotlib", reason="only the benchmarks need it")
     plots = importlib.import_module("scripts.bench.plots")
