@@ -139,13 +139,12 @@ def test_a_registry_without_its_table_is_unavailable_and_recovers(database_url):
     registry._database.engine.dispose()
 
 
-def test_the_schema_is_made_once_by_however_many_at_a_time(postgresql):
-    url = postgresql.empty()
+def test_the_schema_is_made_once_by_however_many_at_a_time(database_url):
     with ThreadPoolExecutor(3) as threads:
-        list(threads.map(lambda _: result_of({}, migrate, url), range(3)))
-    registry = Registry(url, host="host")
+        list(threads.map(lambda _: result_of({}, migrate, database_url), range(3)))
+    registry = Registry(database_url, host="host")
     registry.insert(PAIR)
-    migrate(url)
+    migrate(database_url)
     assert registry.find(PAIR.kid) == PAIR
     registry._database.engine.dispose()
 
