@@ -38,6 +38,10 @@ class Keeping:
         """Return which keys can be kept so, and which key-encryption key new ones are under."""
         return self._connection.token.keepable
 
+    def keks(self) -> frozenset[UUID]:
+        """Return which key-encryption keys the token has."""
+        return frozenset(wrapped_store_of(self._connection.token.stores).keks)
+
     def create_kek(self, *, extractable: bool) -> UUID:
         """Make a key-encryption key; those who have the token open find it when they open it anew.
 

@@ -13,6 +13,7 @@ from app.keys.wrapped.rewrapping import Rewrapping
 from app.operator.cli.service import opened
 from app.registry import Key, Registry
 from app.registry.rows.keks import Keks
+from app.registry.tables import keys
 from hsm import Blob
 from scripts.throwaway import make_token
 from tests.shared.api import Api, b64u
@@ -209,6 +210,37 @@ def under(registry: Registry) -> dict[str, int]:
     return {str(kek): number for kek, number in registry.keks.in_use().items()}
 
 
+LACKING = ("00000000-0000-4000-8000-000000000000", "ffffffff-ffff-4fff-bfff-ffffffffffff")
+
+
+def test_keys_whose_key_encryption_key_is_on_another_token_keep_no_others_from_it(tmp_path):
+    host, _ = hosts(tmp_path)
+    host.told("create")
+    config = Config.from_env(host.settings)
+    with server(host.settings, workers=1) as running:
+        kids = [
+            key["kid"] for key in Api.over_http(running.url).ok("/keys", {**EC, "count": 5})["keys"]
+        ]
+    new = host.told("create", "--another")["kek"]
+    registry = Registry(config.registry_url, host="test")
+    with registry._database.writing() as connection:
+        for kid, kek in zip(kids, LACKING, strict=False):
+            change = keys.update().where(keys.c.kid == kid).values(kek=kek)
+            connection.execute(change)
+    done = host.kek("rotate")
+    lacking = dict.fromkeys(LACKING, 1)
+    assert (done.returncode, json.loads(done.stdout)) == (
+        1,
+        {"kek": new, "rewrapped": 3, "left": 2, "broken": [], "lacking": lacking},
+    )
+    assert under(registry) == {new: 3} | lacking
+    said = jose_hsm(host.settings, "kek", "rotate")
+    assert said.returncode == 1
+    for kek in LACKING:
+        assert f"  {kek}: 1\n" in said.stdout
+    registry._database.engine.dispose()
+
+
 def test_keys_are_encrypted_anew_while_services_serve_whoever_dies_over_it(tmp_path):
     host, _ = hosts(tmp_path)
     old = host.told("create")["kek"]
@@ -222,7 +254,7 @@ def test_keys_are_encrypted_anew_while_services_serve_whoever_dies_over_it(tmp_p
         dies(host.settings, die_rotating, 3)
         assert under(registry) == {old: 4, new: 3}
         told = host.told("rotate")
-        assert told == {"kek": new, "rewrapped": 4, "left": 0, "broken": []}
+        assert told == {"kek": new, "rewrapped": 4, "left": 0, "broken": [], "lacking": {}}
         assert under(registry) == {new: 7}
         assert host.told("rotate")["rewrapped"] == 0
         registry._database.engine.dispose()

@@ -26,13 +26,14 @@ class Rewrapping:
     def run(self, show: Callable[[int], None]) -> tuple[int, list[UUID]]:
         """Encrypt all keys; return how many, and the kids of those that others have changed.
 
-        Raises ``CryptoFailure`` if there is no key-encryption key.
+        Those under key-encryption keys that the token lacks are left alone. Raises
+        ``CryptoFailure`` if there is no key-encryption key.
         """
         newest = self.keeping.keepable().kek
         if newest is None:
             raise CryptoFailure("The token has no key-encryption key")
         done, broken = 0, list[UUID]()
-        for kek in self.registry.keks.in_use().keys() - {newest}:
+        for kek in self.registry.keks.in_use().keys() & self.keeping.keks() - {newest}:
             after = _FIRST
             while keys := self.registry.keks.under(kek, after=after, limit=_BATCH):
                 after = keys[-1].kid
