@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from app.config import Config
 from app.operator.serving import DevelopmentToken
 from scripts.throwaway import ROOT, reserved_address
 from tests.shared.api import Api
@@ -171,6 +172,37 @@ def test_what_the_settings_name_is_looked_for(environment, tmp_path):
         f"JOSE_HSM_PIN_FILE: {tmp_path / 'pin'} is not there",
         f"JOSE_HSM_JWT_JWKS: {tmp_path / 'jwks'} is not there",
     ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ("PKCS11_MODULE", "is a directory"),
+        ("PIN_FILE", "is a directory"),
+        ("JWT_JWKS", "is a directory"),
+        ("STATE_DIR", "is no directory"),
+    ],
+)
+def test_a_directory_is_no_file_and_a_file_no_directory(environment, tmp_path, setting, reason):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" if setting == "STATE_DIR" else tmp_path
+    registry = {"JOSE_HSM_DATABASE_URL": Config.from_env(environment).registry_url}
+    given = registry | {f"JOSE_HSM_{setting}": str(place)}
+    done = jose_hsm({**environment, **given}, "config", "check")
+    assert (done.returncode, done.stdout) == (1, f"JOSE_HSM_{setting}: {place} {reason}\n")
+
+
+@pytest.mark.parametrize(
+    ("octets", "reason"), [(b"\xff\xfe", "is not in UTF-8"), (b"\r\n", "is empty")]
+)
+def test_a_file_without_a_pin_is_told(environment, tmp_path, octets, reason):
+    (tmp_path / "pin").write_bytes(octets)
+    given = {"JOSE_HSM_PIN_FILE": str(tmp_path / "pin")}
+    done = jose_hsm({**environment, **given}, "config", "check")
+    assert (done.returncode, done.stdout) == (
+        1,
+        f"JOSE_HSM_PIN_FILE: {tmp_path / 'pin'} {reason}\n",
+    )
 
 
 GIVEN = {

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import Field, fields
 from datetime import timedelta
 from functools import partial
@@ -79,22 +80,55 @@ def check(config: Config) -> int:
 def _of_files(config: Config) -> Iterator[str]:
     for setting in fields(Config):
         path = getattr(config, setting.name)
-        if isinstance(path, Path) and (reason := _objection(path)):
-            yield f"{name_of(setting)}: {path} {reason}"
+        if isinstance(path, Path):
+            objection = _objection_to_directory if setting.name == "state_dir" else _objection
+            if reason := objection(path):
+                yield f"{name_of(setting)}: {path} {reason}"
     keys = config.jwt_jwks
     if keys and "://" not in keys and (reason := _objection(Path(keys))):
         yield f"{PREFIX}JWT_JWKS: {keys} {reason}"
 
 
 def _objection(path: Path) -> str | None:
-    if not path.exists():
+    if reason := _objection_to_anything(path):
+        return reason
+    return "is a directory" if path.is_dir() else None
+
+
+def _objection_to_directory(path: Path) -> str | None:
+    if reason := _objection_to_anything(path):
+        return reason
+    return None if path.is_dir() else "is no directory"
+
+
+def _objection_to_anything(path: Path) -> str | None:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return "is not there"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
     return None if os.access(path, os.R_OK) else "cannot be read"
 
 
 def _of_contents(config: Config) -> Iterator[str]:
-    for look in (config.read_proxy_secret, partial(require_migrated, config)):
+    for look in (
+        partial(_require_pin, config),
+        config.read_proxy_secret,
+        partial(require_migrated, config),
+    ):
         try:
             look()
         except (ConfigError, RegistryUnavailable) as error:
             yield str(error)
+
+
+def _require_pin(config: Config) -> None:
+    """Raise ``ConfigError`` for a PIN that is none; what has no file has been said already."""
+    with suppress(OSError):
+        try:
+            pin = config.read_pin()
+        except UnicodeDecodeError:
+            raise ConfigError(f"{PREFIX}PIN_FILE: {config.pin_file} is not in UTF-8") from None
+        if not pin:
+            raise ConfigError(f"{PREFIX}PIN_FILE: {config.pin_file} is empty")
