@@ -17,6 +17,8 @@ PREFIX: Final = "JOSE_HSM_"
 CLIENT: Final = frozenset({f"{PREFIX}URL", f"{PREFIX}API_TOKEN_FILE"})
 """What the command line reads to ask a service; it is no setting of the service itself."""
 
+WORKERS: Final = "WEB_CONCURRENCY"
+
 _LAST_PORT: Final = 65535
 _MOST: Final = 1_000_000_000
 _EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http"
@@ -45,6 +47,19 @@ def whole(value: str) -> int:
     if not (is_short and 0 < int(value) <= _MOST):
         raise ValueError(f"must be a whole number above 0, {_MOST} at most")
     return int(value)
+
+
+def workers(env: Mapping[str, str]) -> int | None:
+    """Return how many workers gunicorn's variable in ``env`` asks for, if it does.
+
+    Of what is no number gunicorn says too little. Raises ``ConfigError``.
+    """
+    if not env.get(WORKERS):
+        return None
+    try:
+        return whole(env[WORKERS])
+    except ValueError as error:
+        raise ConfigError(f"{WORKERS} {error}") from None
 
 
 def seconds(value: str) -> float:

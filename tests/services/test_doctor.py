@@ -15,7 +15,8 @@ import pytest
 import requests
 from sqlalchemy import create_engine, text
 
-from app.operator.doctor import checks
+from app.config import Config
+from app.operator.doctor import checks, workers
 from app.operator.doctor.advice import ADVICE, COMMON
 from app.registry import migrate
 from app.settings import ConfigError
@@ -24,6 +25,7 @@ from hsm.examination.known_answers import examples
 from scripts.throwaway import ROOT, make_token
 from tests.faults.control import Fault, Faults
 from tests.faults.service import CONFIGURATION
+from tests.shared.accounts import nobody, shared_directory
 from tests.shared.api import Api
 from tests.shared.bodies import ML_DSA
 from tests.shared.command import jose_hsm
@@ -244,6 +246,53 @@ def test_a_pin_file_that_everybody_can_read(installation):
     report = installation.examine()
     assert report.results("pin_mode") == {"warning"}
     assert report.steps["module"]["symptom"] == "not_a_module"
+
+
+@pytest.mark.parametrize("is_directory", [True, False])
+def test_a_file_that_holds_no_pin_is_told(installation, is_directory):
+    path = installation.state_dir / "pin"
+    if is_directory:
+        installation.settings["JOSE_HSM_PIN_FILE"] = str(installation.state_dir)
+    else:
+        path.write_bytes(b"\xff")
+    found = checks.pin_file(Config.from_env(installation.settings))
+    assert found.symptom == "empty"
+
+
+def test_what_one_may_not_see_is_no_fault_of_ours():
+    """As for an operator who is not the user of the service."""
+    with shared_directory() as shared:
+        (closed := shared / "closed").mkdir()
+        (closed / "state").mkdir()
+        config = Config.from_env(
+            {
+                "JOSE_HSM_PKCS11_MODULE": "/module.so",
+                "JOSE_HSM_TOKEN_LABEL": "label",
+                "JOSE_HSM_PIN_FILE": str(closed / "pin"),
+                "JOSE_HSM_STATE_DIR": str(closed / "state"),
+            }
+        )
+        closed.chmod(0)
+        with nobody():
+            found = [look(config) for look in (checks.state_dir, checks.pin_file, checks.audit_log)]
+            found.append(checks.disk(config.state_dir))
+        closed.chmod(0o700)
+    symptoms = ["out_of_reach", "unreadable", "not_writable", "unknown"]
+    assert [each.symptom for each in found] == symptoms
+
+
+@pytest.mark.parametrize("number", ["0", "many"])
+def test_what_is_no_number_of_workers_is_one_line(installation, number):
+    done = completed("jose-hsm", ["doctor"], installation.settings | {"WEB_CONCURRENCY": number})
+    message = "jose-hsm: WEB_CONCURRENCY must be a whole number above 0, 1000000000 at most\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
+def test_an_empty_number_of_workers_is_as_none(monkeypatch):
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    number = workers()
+    monkeypatch.setenv("WEB_CONCURRENCY", "")
+    assert workers() == number
 
 
 def test_a_registry_that_is_not_the_one_of_the_token(installation):

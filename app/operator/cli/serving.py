@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -14,10 +14,8 @@ from app.operator.cli import environment_file
 from app.operator.cli.command import configured
 from app.operator.cli.registry import migrate, require_migrated
 from app.operator.serving import COMMAND, DevelopmentToken, NoDevelopmentToken
-from app.settings import PREFIX, ConfigError, whole
+from app.settings import PREFIX, WORKERS, ConfigError, workers
 from app.terminal.failure import CommandFailed
-
-_WORKERS: Final = "WEB_CONCURRENCY"
 
 
 @click.command()
@@ -60,10 +58,10 @@ def dev(context: click.Context, *, state_dir: Path, port: int, no_serve: bool) -
     os.umask(0o077)
     if file := context.find_root().params["settings"]:
         os.environ.update(environment_file.read(file))
-    _require_workers()
     directory = Path(os.environ.get(f"{PREFIX}STATE_DIR") or state_dir).absolute()
     given = {name: value for name, value in os.environ.items() if value}
     try:
+        _require_workers()
         directory.mkdir(parents=True, exist_ok=True)
         _prepare(DevelopmentToken(state_dir=directory, given=given), port)
     except (ConfigError, NoDevelopmentToken, OSError) as error:
@@ -76,14 +74,9 @@ def dev(context: click.Context, *, state_dir: Path, port: int, no_serve: bool) -
 
 
 def _require_workers() -> None:
-    """Have gunicorn find a number in its variable, or none: of anything else it says too little."""
-    if not os.environ.get(_WORKERS):
-        os.environ.pop(_WORKERS, None)
-        return
-    try:
-        whole(os.environ[_WORKERS])
-    except ValueError as error:
-        raise CommandFailed(f"{_WORKERS} {error}") from None
+    """Have gunicorn find a number in its variable, or none; raise ``ConfigError``."""
+    if workers(os.environ) is None:
+        os.environ.pop(WORKERS, None)
 
 
 def _prepare(token: DevelopmentToken, port: int) -> None:

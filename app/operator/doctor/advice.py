@@ -28,9 +28,9 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
         "": ok("{state_dir}, ours alone"),
         "missing": failed(
             "there is no directory {state_dir}",
-            f"Run `jose-hsm migrate`, which makes it, or set {PREFIX}STATE_DIR to the directory of "
-            "the service.",
+            f"Run `jose-hsm migrate`, which makes it, or set {PREFIX}STATE_DIR to the service's.",
         ),
+        "out_of_reach": failed("{user} may not see {state_dir}", "Run this as the service runs."),
         "not_ours": failed(
             "{state_dir} belongs to {owner}, and this runs as {user}",
             "Run this as the service runs: sudo -u {owner} jose-hsm doctor. Files that another "
@@ -43,7 +43,7 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
     },
     "disk.state": {
         "": ok("{free_mib} MiB free at {path}"),
-        "unknown": skipped("there is no such directory"),
+        "unknown": skipped("there is no such directory, or it is out of reach"),
         "low": warning("only {free_mib} MiB free at {path}", _FREE_SPACE),
         "full": failed(
             "{free_kib} KiB free at {path}",
@@ -76,7 +76,7 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
             "{pin_file} cannot be read by {user}",
             "Give the file to the user of the service: chown, then chmod 0600.",
         ),
-        "empty": failed("{pin_file} is empty", "Write the user PIN of the token into it."),
+        "empty": failed("{pin_file} holds no PIN", "Write the user PIN of the token into it."),
     },
     "pin_mode": {
         "": ok("mode {mode}, of {owner}"),

@@ -30,22 +30,30 @@ def user() -> str:
 def state_dir(config: Config) -> Finding:
     """See whether the directory is there, and ours alone."""
     path = config.state_dir
-    if not path.is_dir():
+    try:
+        found = path.stat()
+    except PermissionError:
+        return Finding("out_of_reach")
+    except OSError:
         return Finding("missing")
-    found = path.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        return Finding("missing")
     facts = {"owner": _user_of(found.st_uid), "mode": f"{stat.S_IMODE(found.st_mode):04o}"}
     if found.st_uid != os.geteuid():
         return Finding("not_ours", facts)
-    if not os.access(path, os.W_OK | os.X_OK):
+    if not _may(path, os.W_OK | os.X_OK):
         return Finding("not_writable", facts)
     return Finding("open" if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else "", facts)
 
 
 def disk(path: Path | None) -> Finding:
     """See how much room there is where ``path`` is."""
-    if path is None or not path.is_dir():
+    if path is None:
         return Finding("unknown")
-    found = os.statvfs(path)
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return Finding("unknown")
     free = found.f_bavail * found.f_frsize
     facts = {"path": str(path), "free_mib": free // 2**20, "free_kib": free // 2**10}
     if free < _LEAST_FREE_BYTES or (found.f_files and not found.f_favail):
@@ -57,11 +65,13 @@ def pin_file(config: Config) -> Finding:
     """See whether there is a PIN."""
     if config.pin_file is None:
         return Finding("environment")
-    if not config.pin_file.exists():
-        return Finding("missing")
     try:
         return Finding("" if config.read_pin() else "empty")
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError):
+        return Finding("missing")
+    except (IsADirectoryError, UnicodeDecodeError):
+        return Finding("empty")
+    except OSError:
         return Finding("unreadable")
 
 
@@ -106,7 +116,7 @@ def audit_log(config: Config) -> Finding:
         return Finding("off")
     beside = path.with_name(f"{path.name}.lock")
     is_writable = all(
-        os.access(each, os.W_OK) if each.exists() else os.access(path.parent, os.W_OK | os.X_OK)
+        _may(each, os.W_OK) if _may(each, os.F_OK) else _may(path.parent, os.W_OK | os.X_OK)
         for each in (path, beside)
     )
     return Finding("" if is_writable else "not_writable", {"path": str(path)})
@@ -158,6 +168,10 @@ def _events(config: Config, *, has_registry: bool) -> list[tuple[str, float]]:
 def _registry(config: Config) -> Registry:
     """Return the registry, for reading: it needs no name of the host."""
     return Registry(config.registry_url, host="")
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=True)
 
 
 def _shown(instant: float) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from app import settings
 from app.config import Config
 from app.operator.doctor import checks
 from app.operator.doctor.check import Check, check_of
@@ -214,8 +215,11 @@ class Doctor:
 
 
 def workers() -> int:
-    """Return how many workers the service has here, as its configuration counts them."""
-    return int(os.environ.get("WEB_CONCURRENCY", len(os.sched_getaffinity(0))))
+    """Return how many workers the service has here, as its configuration counts them.
+
+    Raises ``ConfigError``.
+    """
+    return settings.workers(os.environ) or len(os.sched_getaffinity(0))
 
 
 def _guarded(look: Callable[[], Any]) -> Finding:
