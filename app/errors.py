@@ -154,7 +154,9 @@ REASONS: Final[Mapping[RegistryCause, str]] = MappingProxyType(
         RegistryCause.REGISTRY: "the registry does not answer",
         RegistryCause.MISSING: "there is no registry where it should be",
         RegistryCause.PERMISSION: "the registry may not be read and written by this user",
-        RegistryCause.SCHEMA: "the schema of the registry is too old: run `jose-hsm migrate`",
+        RegistryCause.SCHEMA: (
+            "the registry has no schema, or one that is too old: run `jose-hsm migrate`"
+        ),
         RegistryCause.ANOTHER: "another registry than that of the token",
         RegistryCause.UNCONFIRMED: "the token has not said yet whether the registry is its own",
     }

@@ -4,11 +4,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import requests
 
 from app.config import Config
 from app.operator.serving import DevelopmentToken
-from scripts.throwaway import ROOT, reserved_address
+from scripts.throwaway import ROOT, make_registry, reserved_address
 from tests.shared.api import Api
 from tests.shared.command import jose_hsm, printed_url
 from tests.shared.waiting import ANSWER, COMMAND
@@ -113,12 +114,21 @@ def test_an_installed_wheel_serves_from_any_directory(installed, tmp_path):
 
 def test_what_has_no_schema_is_not_served(environment, tmp_path):
     settings = {**environment, "JOSE_HSM_STATE_DIR": str(tmp_path)}
+    said = "there is no registry yet: run `jose-hsm migrate`\n"
     done = jose_hsm(settings, "serve")
-    assert done.returncode == 2
-    assert done.stderr.strip().endswith("run `jose-hsm migrate`")
+    assert (done.returncode, done.stderr) == (2, f"jose-hsm: {said}")
     checked = jose_hsm(settings, "config", "check")
-    assert (checked.returncode, checked.stdout.count("\n")) == (1, 1)
-    assert checked.stdout.strip().endswith("run `jose-hsm migrate`")
+    assert (checked.returncode, checked.stdout) == (1, said)
+
+
+def test_an_older_schema_is_not_served(environment, tmp_path):
+    url = make_registry(tmp_path / "registry.db")
+    with closing(sqlite3.connect(tmp_path / "registry.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    done = jose_hsm({**environment, "JOSE_HSM_DATABASE_URL": url}, "serve")
+    assert done.returncode == 2
+    assert done.stderr.startswith("jose-hsm: the registry has schema 0001, and this version needs")
+    assert done.stderr.endswith(": run `jose-hsm migrate`\n")
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "many", "1.5"])

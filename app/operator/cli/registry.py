@@ -3,13 +3,12 @@
 import click
 
 from app.config import Config
-from app.errors import RegistryCause, RegistryUnavailable
 from app.keys.owning import claim as claim_token
 from app.operator.cli.command import configured
 from app.operator.cli.service import keyring_of, opened, record, registry_of
-from app.registry import Age, revision_at
+from app.registry import Age, Revision, revision_at
 from app.registry import migrate as migrate_registry
-from app.settings import PREFIX
+from app.settings import PREFIX, ConfigError
 from app.terminal.failure import CommandFailed
 from app.terminal.output import print_list
 from hsm import Examination
@@ -43,9 +42,18 @@ def _require_no_other(config: Config) -> None:
 
 
 def require_migrated(config: Config) -> None:
-    """Raise ``RegistryUnavailable`` if this version cannot work with the registry, or not now."""
-    if revision_at(config.registry_url).age in {Age.MISSING, Age.OLD}:
-        raise RegistryUnavailable(RegistryCause.SCHEMA)
+    """Raise ``ConfigError`` if this version cannot work with the registry.
+
+    Raises ``RegistryUnavailable`` if it does not answer now.
+    """
+    match revision_at(config.registry_url):
+        case Revision(age=Age.MISSING):
+            raise ConfigError("there is no registry yet: run `jose-hsm migrate`")
+        case Revision(age=Age.OLD, found=found, newest=newest):
+            raise ConfigError(
+                f"the registry has schema {found}, and this version needs {newest}: run "
+                "`jose-hsm migrate`"
+            )
 
 
 @click.command()

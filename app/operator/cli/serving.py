@@ -9,7 +9,7 @@ import click
 
 import hsm
 from app.config import Config
-from app.errors import RegistryCause, RegistryUnavailable
+from app.errors import RegistryUnavailable
 from app.operator.cli import environment_file
 from app.operator.cli.command import configured
 from app.operator.cli.registry import migrate, require_migrated
@@ -30,8 +30,6 @@ def serve(config: Config) -> NoReturn:
     try:
         require_migrated(config)
     except RegistryUnavailable as error:
-        if error.cause is RegistryCause.SCHEMA:
-            raise
         # The service says so to its callers until the registry answers.
         print(f"jose-hsm: {error}", file=sys.stderr)
     _serve()
