@@ -38,13 +38,14 @@ def encrypt_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Ma
     key = find_to_encrypt(use.rows, use.hsm, principal, first["kid"], enc)
     head = head_of(key, hsm.DIRECT, enc, **{name: first[name] for name in _OF_HEADER})
     aad = head.additional_data(hsm.Agreement())
+    jwe = head.jwe(hsm.Encrypted(b"", hsm.Sealed(b"", b"", b"")))  # but for those three
 
     def counted() -> Iterator[tuple[Any, ...]]:
         for body in bodies:
             use.count(key, hsm.DIRECT, enc)
             yield body["data"], lambda _agreement: aad
 
-    return _made(use, "encrypt", key, enc, counted(), head.jwe)
+    return _made(use, "encrypt", key, enc, counted(), lambda made: jwe | made.sealed._asdict())
 
 
 def decrypt_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Made:
