@@ -319,6 +319,21 @@ def test_what_is_for_operators_is_refused_to_others(server, tmp_path, path):
                 assert json_of(ask(connection, "GET", spelling)) == (403, "forbidden")
 
 
+def test_the_admin_page_is_refused_to_others_whatever_is_below_it_and_nothing_beside_it(
+    server, tmp_path
+):
+    host, port = address(server)
+    others = {"allow 127.0.0.1;": ""}
+    with (
+        nginx(tmp_path / "run", f"{host}:{port}", others) as listening,
+        closing(through(listening)) as connection,
+    ):
+        for below in ("/", "/sign-in", "%2Fkeys", "/keys/a%0Ab", "/keys/%0A", "%0A", "/%0D%0A/x"):
+            assert json_of(ask(connection, "GET", f"/admin{below}")) == (403, "forbidden"), below
+        for beside in ("/administrator", "/admin.html", "/admin%20", "/Admin"):
+            assert json_of(ask(connection, "GET", beside)) == (404, "not_found"), beside
+
+
 def test_operators_see_the_status(front):
     with closing(through(front)) as connection:
         reply = ask(connection, "GET", "/status", headers={})
