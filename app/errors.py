@@ -141,6 +141,7 @@ class IssuerUnavailable(AppError):
 class RegistryCause(StrEnum):
     """Why the registry cannot answer: a word for programs."""
 
+    STARTING = "starting"
     REGISTRY = "registry"
     MISSING = "missing"
     PERMISSION = "permission"
@@ -151,6 +152,7 @@ class RegistryCause(StrEnum):
 
 REASONS: Final[Mapping[RegistryCause, str]] = MappingProxyType(
     {
+        RegistryCause.STARTING: "the registry has not been asked yet",
         RegistryCause.REGISTRY: "the registry does not answer",
         RegistryCause.MISSING: "there is no registry where it should be",
         RegistryCause.PERMISSION: "the registry may not be read and written by this user",

@@ -16,7 +16,7 @@ class Watch:
 
     def __init__(self, check: Callable[[], object]) -> None:
         self._check = check
-        self._answered: RegistryCause | None = RegistryCause.REGISTRY
+        self._answered: RegistryCause | None = RegistryCause.STARTING
         self._asked_at: float | None = None
 
     @property

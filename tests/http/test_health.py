@@ -79,6 +79,16 @@ def test_what_is_told_is_the_state_of_the_token(application, client, monkeypatch
     )
 
 
+def test_a_registry_that_nobody_has_asked_yet_is_not_called_lost(application, client, monkeypatch):
+    service = replace(service_of(application), watch=watch.Watch(lambda: None))
+    monkeypatch.setitem(application.extensions, "jose_hsm", service)
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json["description"]) == (
+        503,
+        "starting: starting: the registry has not been asked yet",
+    )
+
+
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPEN = "application/openmetrics-text"
 
@@ -115,8 +125,9 @@ def test_a_registry_that_is_lost_is_told_and_that_it_is_back(monkeypatch):
             raise RegistryUnavailable
 
     watched = watch.Watch(ask)
-    assert watched.cause == "registry"
+    assert watched.cause == "starting"
     watched.start()
+    until(lambda: watched.cause == "registry")
     is_there.set()
     deadline = time.monotonic() + CHANGE.seconds
     while watched.cause:

@@ -5,7 +5,7 @@ from typing import Final
 from flask import Response, request
 from flask.typing import ResponseReturnValue
 
-from app.errors import REASONS, NotReady
+from app.errors import REASONS, NotReady, RegistryCause
 from app.http.endpoint import Endpoint, Resource
 from app.http.failures import READINESS
 from app.http.request import service
@@ -39,7 +39,8 @@ def ready() -> ResponseReturnValue:
     if state.phase is not Phase.READY:
         raise NotReady(state.phase, state.cause, state.reason)
     if cause := service().watch.cause:
-        raise NotReady(Phase.UNAVAILABLE, cause, REASONS[cause])
+        phase = Phase.STARTING if cause is RegistryCause.STARTING else Phase.UNAVAILABLE
+        raise NotReady(phase, cause, REASONS[cause])
     return {"state": state.phase, "epoch": state.epoch}
 
 
