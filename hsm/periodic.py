@@ -16,9 +16,10 @@ _RANDOM: Final = random.SystemRandom()
 class Periodic:
     """Does ``work`` in a thread of its own, with a pause of ``pause_seconds`` before each time.
 
-    What ``work`` raises is logged, and it is done again. ``at_once`` leaves the first pause out,
-    and ``at_end`` does it once more when it stops; ``is_jittered`` makes each pause shorter, so
-    that the processes of a host do not come all at once.
+    A function is asked how long that is to be. What ``work`` raises is logged, and it is done
+    again. ``at_once`` leaves the first pause out, and ``at_end`` does it once more when it stops;
+    ``is_jittered`` makes each pause shorter, so that the processes of a host do not come all at
+    once.
     """
 
     def __init__(  # noqa: PLR0913  # what is done, and when
@@ -26,7 +27,7 @@ class Periodic:
         name: str,
         work: Callable[[], object],
         *,
-        pause_seconds: float,
+        pause_seconds: float | Callable[[], float],
         at_once: bool = False,
         at_end: bool = False,
         is_jittered: bool = False,
@@ -65,7 +66,9 @@ class Periodic:
             logger.exception("%s has failed, and goes on", self._name)
 
     def _pause(self) -> float:
-        return jittered(self._pause_seconds) if self._is_jittered else self._pause_seconds
+        pause = self._pause_seconds
+        seconds = pause() if callable(pause) else pause
+        return jittered(seconds) if self._is_jittered else seconds
 
 
 def jittered(seconds: float) -> float:

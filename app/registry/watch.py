@@ -8,6 +8,7 @@ from app.errors import RegistryCause, RegistryUnavailable
 from hsm import Periodic
 
 _PAUSE_SECONDS: Final = 5.0
+_SHORT_PAUSE_SECONDS: Final = 0.25
 _PATIENCE_SECONDS: Final = 5.0
 
 
@@ -28,7 +29,12 @@ class Watch:
 
     def start(self) -> None:
         """Begin to ask, in the background. Call after fork, never before."""
-        Periodic("registry-watch", self._ask, pause_seconds=_PAUSE_SECONDS, at_once=True).start()
+        Periodic("registry-watch", self._ask, pause_seconds=self._pause, at_once=True).start()
+
+    def _pause(self) -> float:
+        """Ask again soon where only the token is missing: it is open long before the next time."""
+        is_unconfirmed = self._answered is RegistryCause.UNCONFIRMED
+        return _SHORT_PAUSE_SECONDS if is_unconfirmed else _PAUSE_SECONDS
 
     def _ask(self) -> None:
         self._asked_at = time.monotonic()

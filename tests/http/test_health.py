@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 import requests
 
-from app.errors import RegistryUnavailable
+from app.errors import RegistryCause, RegistryUnavailable
 from app.registry import watch
 from app.service import service_of
 from hsm import Cause, Hsm, Phase, State
@@ -137,6 +137,19 @@ def test_a_registry_that_is_lost_is_told_and_that_it_is_back(monkeypatch):
     while not watched.cause:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_registry_is_asked_again_as_soon_as_the_token_may_say_whose_it_is(monkeypatch):
+    monkeypatch.setattr(watch, "_PAUSE_SECONDS", 3600)
+    answers = [RegistryCause.UNCONFIRMED, RegistryCause.UNCONFIRMED]
+
+    def ask() -> None:
+        if answers:
+            raise RegistryUnavailable(answers.pop())
+
+    watched = watch.Watch(ask)
+    watched.start()
+    until(lambda: watched.cause is None)
 
 
 def test_a_registry_that_does_not_come_back_to_us_is_lost(monkeypatch):

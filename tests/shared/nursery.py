@@ -199,9 +199,9 @@ def _believing(proofs: Mapping[str, Any], module: str | None) -> type[ProofCache
 def _is_not_asked(is_opening: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """Tell of a service also whether its token is open, and not known yet to be of its registry.
 
-    Until the registry was asked for the first time, it is held not to answer. A token that takes
-    long to open has not answered that when it is asked first; until it is asked again, seconds
-    later, the service says that it is not ready.
+    Until the registry was asked for the first time, the service says that it is starting. A token
+    that takes long to open has not answered that when it is asked first; until it is asked again,
+    a moment later, the service says that it is not ready.
     """
 
     was_asked, ask = threading.Event(), Watch._ask
