@@ -72,6 +72,8 @@ def members() -> dict[str, Any]:
     _require_few_values(text)
     try:
         return strict_json.loads(text)
+    except strict_json.TooDeep:
+        raise BadRequest(f"The body is more than {strict_json.MOST_LEVELS} levels deep") from None
     except ValueError:
         raise BadRequest(NOT_AN_OBJECT) from None
 

@@ -4,22 +4,48 @@ import json
 import math
 from typing import Any, Final, NoReturn
 
+MOST_LEVELS: Final = 200
+"""How deep arrays and objects may be in each other: what takes them apart, or writes them, may be
+called from deep within other functions, and each level is a call."""
+
+_HOLDERS: Final = frozenset({dict, list})
+
+
+class TooDeep(ValueError):
+    """There are more levels than ``MOST_LEVELS``."""
+
 
 def loads(text: bytes) -> dict[str, Any]:
     """Return the one JSON object that ``text`` is (RFC 8259), in UTF-8.
 
     Raises ``ValueError`` for anything else, and for duplicate members, NaN, Infinity, numbers
-    beyond the range of a double, lone surrogates, and nesting too deep to parse.
+    beyond the range of a double, lone surrogates, and nesting too deep (``TooDeep``).
     """
     try:
         parsed = _DECODER.decode(text.decode("utf-8"))
-        if b"\\" in text:  # a lone surrogate can only come escaped
-            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise TooDeep from None
     if not isinstance(parsed, dict):
         raise ValueError("not an object")  # noqa: TRY004  # callers know one error
+    if text.count(b"{") + text.count(b"[") > MOST_LEVELS:
+        _require_few_levels(parsed)
+    if b"\\" in text:  # a lone surrogate can only come escaped
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     return parsed
+
+
+def _require_few_levels(members: dict[str, Any]) -> None:
+    level: list[Any] = [members]
+    for _ in range(MOST_LEVELS):
+        level = [
+            held
+            for holder in level
+            for held in (holder.values() if type(holder) is dict else holder)
+            if type(held) in _HOLDERS
+        ]
+        if not level:
+            return
+    raise TooDeep
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

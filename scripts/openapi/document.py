@@ -13,6 +13,7 @@ from marshmallow import Schema
 from app.config import MAX_BODY_BYTES
 from app.http import router
 from app.http.endpoint import JSON
+from app.jose.strict_json import MOST_LEVELS
 from app.schemas import batch, catalogue, certificates, keys, keysets, random, wrapped
 from app.schemas.messages import encryption, raw_signing, rewrapping, signing
 from scripts.openapi import shapes
@@ -49,7 +50,8 @@ def document(exchanges: Sequence[Exchange] = EXCHANGES) -> Members:
     """Return the document, with ``exchanges`` as its examples."""
     plugin = MarshmallowPlugin(schema_name_resolver=lambda schema: schema.__name__)
     info = dict(SKELETON["info"])
-    info["description"] = info["description"].replace("{body_bytes}", str(MAX_BODY_BYTES))
+    for name, limit in (("{body_bytes}", MAX_BODY_BYTES), ("{levels}", MOST_LEVELS)):
+        info["description"] = info["description"].replace(name, str(limit))
     spec = APISpec(
         title=info.pop("title"),
         version=version(),

@@ -226,3 +226,27 @@ def test_a_batch_takes_both_kinds_of_header(live, pairs) -> None:
     for one in answers[:3]:
         message = one["body"] | {"data": key["data"], "kid": key["kid"]}
         assert live.ok("/verify", message)["valid"]
+
+
+@pytest.mark.parametrize("levels", [190, 960, 965, 970, 975])
+def test_a_deep_header_is_taken_wherever_it_is_written_or_nowhere(live, pairs, levels) -> None:
+    """The token makes an IV, and only then the header is written: deep within other calls."""
+    aes = {"kid": live.shared(kty="oct", alg="A128KW")["kid"], "alg": "A128KW"}
+    added = {"data": b64u(CLAIMS), "header": {"x": "deep"}}
+    bodies = [
+        ("sign", {"kid": pairs["ES256"]["kid"], "alg": "ES256", **added}),
+        ("encrypt", {**aes, "enc": "A128GCM", **added}),
+        ("encrypt", {"recipients": [aes], "serialization": "general", "enc": "A128GCM", **added}),
+    ]
+    requests = [{"op": op, "body": body} for op, body in bodies]
+
+    def answer(path: str, body: Any) -> Any:
+        text = json.dumps(body).replace('"deep"', "[" * levels + "]" * levels)
+        return live.request("POST", path, data=text, headers={"Content-Type": "application/json"})
+
+    alone = {answer(f"/{op}", body).status for op, body in bodies}
+    batch = answer("/batch", {"requests": requests})
+    parts = {one["status"] for one in batch.body["responses"]} if batch.status == 200 else set()
+    assert (alone, batch.status, parts) == (
+        ({200}, 200, {200}) if levels == 190 else ({400}, 400, set())
+    )

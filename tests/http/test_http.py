@@ -424,6 +424,20 @@ def test_strict_json_is_no_stricter_than_that(live: Api, mac_body: Any, unknown:
     assert live.request("POST", "/mac", data=body, headers=JSON).status == 200
 
 
+def levels(number: int) -> bytes:
+    """Return an array in arrays, in an object: so many levels."""
+    return b'{"x":' + b"[" * (number - 1) + b"]" * (number - 1) + b"}"
+
+
+@every_post
+def test_a_body_is_at_most_200_levels_deep(live: Api, path: str) -> None:
+    refused = live.request("POST", path, data=levels(201), headers=JSON)
+    assert refused.refusal == (400, "bad_request")
+    assert refused.body["description"] == "The body is more than 200 levels deep"
+    answer = live.request("POST", path, data=levels(200), headers=JSON)
+    assert "is required" in answer.body["description"]
+
+
 MANY_VALUES = {
     "arrays": b'{"x":[' + b"[]," * 60_000 + b"1]}",
     "members": b"{" + b",".join(b'"%d":1' % number for number in range(60_000)) + b"}",

@@ -105,7 +105,7 @@ class AddedHeader(fields.Field[Any]):
         for name in value:
             if name in self.written:
                 fail(BadRequest(f"Field '{attr}' must not hold '{name}', which is written for it"))
-        _require_small(_encoded(value, attr), attr)
+        _require_small(compact_json.dumps(value), attr)
         requests = frozenset(name for name in value if _is_request(name, value[name]))
         is_encoded = _check(value, self._read_extensions, requests)
         return CallerHeader(members=value, is_encoded=is_encoded)
@@ -127,13 +127,6 @@ class WholeHeader(Base64Url):
         is_encoded = _check(members, read_strictly)
         SIGNATURE.check(member_of(members, "alg"), "Header member", "alg")
         return CallerHeader(members=members, protected=text, is_encoded=is_encoded)
-
-
-def _encoded(members: Mapping[str, Any], attr: str | None) -> str:
-    try:
-        return compact_json.dumps(members)
-    except RecursionError:
-        fail(BadRequest(f"Field '{attr}' is nested too deeply"))
 
 
 def _require_small(encoded: str | bytes, attr: str | None) -> None:
