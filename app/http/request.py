@@ -3,7 +3,8 @@
 from functools import lru_cache
 from typing import Any, Final
 
-from flask import current_app, g, request
+from flask import Response, current_app, g, request
+from flask.typing import ResponseReturnValue
 from marshmallow import Schema
 from werkzeug.exceptions import UnsupportedMediaType
 from werkzeug.http import parse_options_header
@@ -94,6 +95,16 @@ def _is_json(content_type: str) -> bool:
 def load_query(schema: Schema) -> Any:
     """Return the query of the request, checked by ``schema``; of a name twice the first counts."""
     return schema.load(request.args.to_dict())
+
+
+def conditional(response: Response) -> ResponseReturnValue:
+    """Return ``response``, without its body if the client has it already (``If-None-Match``).
+
+    ``If-Match`` is for changing what one has read, and for parts of it, and here is neither: 412
+    would have to be an error, and a client that takes whatever there is misses nothing.
+    """
+    request.environ.pop("HTTP_IF_MATCH", None)
+    return response.make_conditional(request)
 
 
 def idempotent() -> IdempotentRequest | None:

@@ -239,6 +239,21 @@ def test_a_file_is_sent_whole_whatever_range_is_asked_for(server, path, given) -
     assert answer.headers.get("Accept-Ranges", "none") == "none"
 
 
+DOCUMENTS = ("/.well-known/jwks.json", "/openapi.json", "/openapi-strict.json", "/docs")
+
+
+@pytest.mark.parametrize("given", ["*", '"another"', 'W/"another"', None])
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_a_document_is_sent_whatever_a_client_wants_it_to_match(server, path, given) -> None:
+    whole = requests.get(server + path, timeout=ANSWER.seconds)
+    tag = whole.headers["ETag"]
+    answer = requests.get(server + path, headers={"If-Match": given or tag}, timeout=ANSWER.seconds)
+    assert (answer.status_code, answer.headers["ETag"]) == (200, tag)
+    both = {"If-Match": given or tag, "If-None-Match": f'"other", {tag}'}
+    known = requests.get(server + path, headers=both, timeout=ANSWER.seconds)
+    assert (known.status_code, known.content) == (304, b"")
+
+
 @pytest.mark.parametrize("path", ["//v1/crypto/sign", "///v1/crypto/sign"])
 def test_a_path_with_more_slashes_is_another_path(server: str, path: str) -> None:
     with closing(connection(server)) as client:

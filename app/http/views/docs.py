@@ -20,8 +20,12 @@ resource.blueprint.after_request(
 
 
 def _file(name: str) -> Response:
-    """Return a file, always whole: to answer a range is an option (RFC 9110 §14.2)."""
-    request.environ.pop("HTTP_RANGE", None)
+    """Return a file, always whole: to answer a range is an option (RFC 9110 §14.2).
+
+    ``If-Match`` goes with ranges; see ``app.http.request.conditional``.
+    """
+    for field in ("HTTP_RANGE", "HTTP_IF_MATCH"):
+        request.environ.pop(field, None)
     response = send_from_directory(_FILES, name)
     response.headers["Accept-Ranges"] = "none"
     return response

@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from flask import Response, request
+from flask import Response
 from flask.typing import ResponseReturnValue
 
 from app import compact_json
 from app.http.endpoint import Endpoint, Resource
 from app.http.failures import REGISTRY
-from app.http.request import catalogue, load_query, service
+from app.http.request import catalogue, conditional, load_query, service
 from app.schemas.catalogue import JwksQuery
 
 resource: Final = Resource("jwks", "Published public keys, for everybody.", is_public=True)
@@ -45,4 +45,4 @@ def jwks() -> ResponseReturnValue:
     response.cache_control.max_age = int(service().config.jwks_max_age)
     response.access_control_allow_origin = "*"
     response.add_etag(weak=True)
-    return response.make_conditional(request)
+    return conditional(response)

@@ -5,10 +5,11 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from flask import Response, request
+from flask import Response
 from flask.typing import ResponseReturnValue
 
 from app.http.endpoint import JSON, Endpoint, Resource
+from app.http.request import conditional
 
 resource: Final = Resource("openapi", "These documents.", is_public=True)
 
@@ -33,7 +34,7 @@ def _answer(name: str) -> ResponseReturnValue:
     response.cache_control.public = True
     response.cache_control.max_age = _MAX_AGE_SECONDS
     response.add_etag()
-    return response.make_conditional(request)
+    return conditional(response)
 
 
 @resource.serves(_PLAIN)
