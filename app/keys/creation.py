@@ -42,6 +42,7 @@ from app.registry import (
     Origin,
     Publication,
     Registry,
+    Repetition,
     Residency,
     State,
     Tagging,
@@ -286,7 +287,7 @@ class KeyCreation:
             if first.fingerprint != idempotent.fingerprint:
                 raise RequestReused
             if first.is_made:
-                current_request.name(kid=first.answer.get("kid"))
+                _note(first)
                 if first.is_gone:
                     raise KeyNotFound
                 return dict(first.answer)
@@ -294,6 +295,14 @@ class KeyCreation:
                 raise RequestInProgress
             time.sleep(0.05)
         return None
+
+
+def _note(first: Repetition) -> None:
+    """Have the logs name the keys of the first answer."""
+    if len(first.kids) == 1:
+        current_request.name(kid=first.kids[0])
+    else:
+        current_request.name_several(first.kids, first.answer["keys"][0].get("alg"))
 
 
 def require_creator(principal: Principal) -> None:

@@ -4,6 +4,7 @@ Neither PIN nor key bytes are ever in it. The row says which keys exist, the tok
 """
 
 from app.registry.counts import Group
+from app.registry.idempotency import Repetition
 from app.registry.keysets.keysets import KeySets
 from app.registry.keysets.records import KeySet, Policy, Version, VersionState
 from app.registry.keysets.steps import Overtaken
@@ -37,6 +38,7 @@ __all__ = [
     "Publication",
     "Registry",
     "Remarks",
+    "Repetition",
     "Residency",
     "Revision",
     "State",

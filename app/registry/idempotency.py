@@ -1,12 +1,12 @@
 """Requests to create keys that must not be done twice."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from app.idempotency import IdempotentRequest
 from app.registry.databases.database import Database
@@ -20,12 +20,18 @@ REMEMBERED: Final = timedelta(hours=24)
 class Repetition:
     """What was answered to a request, or will be once the key is there.
 
-    ``state`` is that of the key, ``None`` once it has been destroyed.
+    ``state`` is that of the key, ``None`` once it has been destroyed; of several that of the first,
+    and ``None`` once any of them is gone.
     """
 
     fingerprint: str
     answer: Mapping[str, Any]
     state: State | None
+
+    @property
+    def kids(self) -> list[str]:
+        """The kids that the answer names."""
+        return kids_in(self.answer)
 
     @property
     def is_made(self) -> bool:
@@ -57,15 +63,30 @@ class IdempotentAnswers:
         )
         with self._database.reading() as connection:
             row = connection.execute(query).one_or_none()
-        if row is None:
-            return None
-        state = State(row.state) if row.state else None
+            if row is None:
+                return None
+            state = State(row.state) if row.state else None
+            # All have been made at once: those beside it can only go, from then on.
+            if state in VISIBLE and not _are_visible(connection, kids_in(row.answer)):
+                state = None
         return Repetition(fingerprint=row.fingerprint, answer=row.answer, state=state)
 
     def forget(self, kid: UUID) -> None:
         """Forget the request that made a key."""
         with self._database.writing() as connection:
             connection.execute(delete(idempotency).where(idempotency.c.kid == str(kid)))
+
+
+def kids_in(answer: Mapping[str, Any]) -> list[str]:
+    """Return the kids of the keys that ``answer`` tells of, which are several or one."""
+    return [key["kid"] for key in answer.get("keys", [answer])]
+
+
+def _are_visible(connection: Connection, kids: Sequence[str]) -> bool:
+    if len(kids) == 1:  # its state is known
+        return True
+    visible = select(func.count()).where(keys.c.kid.in_(kids), keys.c.state.in_(VISIBLE))
+    return connection.execute(visible).scalar_one() == len(kids)
 
 
 def remember(

@@ -182,6 +182,16 @@ def test_the_same_request_gets_the_same_keys(live, storage):
     assert first.body == second.body
 
 
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("storage", ["token", "wrapped"])
+def test_a_repetition_names_no_destroyed_key_among_several(live, storage, place):
+    body, headers = {**EC, "storage": storage, "count": 2}, {"Idempotency-Key": uuid4().hex}
+    made = live.post("/keys", body, headers=headers).body["keys"]
+    live.delete(made[place]["kid"])
+    answer = live.post("/keys", body, headers=headers)
+    assert answer.refusal == (404, "not_found")
+
+
 # --- Tampering ---
 
 

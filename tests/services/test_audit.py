@@ -445,6 +445,9 @@ def test_a_key_told_of_before_outlives_a_repetition_without_a_line(log, serve, t
         assert api.post("/keys", body, **told).body == key
         assert entries(path)[-1]["kid"] == key["kid"]
         assert entries(path)[-1]["new_kid"] is None
+        several = {"headers": {"Idempotency-Key": f"{path} several"}}
+        made, _ = (api.post("/keys", {**body, "count": 2}, **several).body for _ in range(2))
+        assert entries(path)[-1]["kids"] == [one["kid"] for one in made["keys"]]
         another = api.post("/keys", body, **untold).body  # not the one that was taken back
         for kid in (key["kid"], another["kid"]):
             api.ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})
