@@ -103,12 +103,12 @@ class KeySetTaken(AppError):
 
 
 class TooManyKeys(AppError):
-    """The owner of a key to be has as many as one may have."""
+    """The owner of keys to be would have more than one may have."""
 
     code = "too_many_keys"
 
     def __init__(self, most: int) -> None:
-        super().__init__(f"The owner has {most} keys, as many as the service allows for one")
+        super().__init__(f"The owner may have {most} keys, and would have more")
 
 
 class RequestReused(AppError):

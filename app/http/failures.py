@@ -52,7 +52,7 @@ STATE: Final[Failures] = (hsm.CryptoFailure("A compromised key cannot become act
 ALONE: Final[Failures] = (
     hsm.CryptoFailure("The key is a version of the key set invoices; change that"),
 )
-PUBLICATION: Final[Failures] = (hsm.CryptoFailure("50 keys are published, and no more may be"),)
+PUBLICATION: Final[Failures] = (hsm.CryptoFailure("50 keys may be published, and more would be"),)
 PUBLIC_HALF: Final[Failures] = (hsm.CryptoFailure("The key has no public half"),)
 AWAY: Final[Failures] = (hsm.TokenUnavailable("the token is being opened"),)
 DECRYPTION: Final[Failures] = (hsm.DecryptionFailed(),)

@@ -45,7 +45,7 @@ class Publication:
 
     def refusal(self) -> CryptoFailure:
         """Return what a caller is told who asks for one more."""
-        return CryptoFailure(f"{self.most} keys are published, and no more may be")
+        return CryptoFailure(f"{self.most} keys may be published, and more would be")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
