@@ -26,5 +26,6 @@ OVERLOADED: Final = refusal(
 
 def write_error(sink: Any, status: int, reason: str, _message: str) -> None:
     """Write what gunicorn refuses, and do not repeat what was sent."""
-    code = "internal_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "bad_request"
+    is_ours = status == HTTPStatus.INTERNAL_SERVER_ERROR  # 501 is of a transfer coding
+    code = "internal_error" if is_ours else "bad_request"
     sink.sendall(refusal(status, code, reason))

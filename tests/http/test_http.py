@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from scripts.throwaway import ROOT
 from tests.shared.api import PREFIX, Api, b64u, header, unb64u
 from tests.shared.bodies import body_of
 from tests.shared.waiting import ANSWER, LONGEST_ANSWER
@@ -746,7 +747,13 @@ GUNICORN_REFUSES: Mapping[str, tuple[bytes, int]] = {
     ("request_head", "status"), GUNICORN_REFUSES.values(), ids=GUNICORN_REFUSES
 )
 def test_what_gunicorn_refuses_is_answered_in_json(server, request_head, status: int) -> None:
-    assert exchange(server, request_head)[0] == status
+    assert exchange(server, request_head) == (status, "bad_request")
+
+
+def test_the_page_of_errors_has_each_status_of_what_gunicorn_refuses() -> None:
+    rows = (ROOT / "docs" / "errors.md").read_text("utf-8").splitlines()
+    (row,) = [row for row in rows if row.startswith("| `bad_request` |")]
+    assert all(str(status) in row for _, status in GUNICORN_REFUSES.values())
 
 
 def test_gunicorn_does_not_echo_the_request(server: str) -> None:
