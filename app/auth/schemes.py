@@ -85,7 +85,14 @@ def bearer(request: Request, audience: Audience) -> str | None:
     value = request.headers.get("Authorization", "")
     if value.lower().startswith(_SCHEME):
         return value[len(_SCHEME) :].strip()
-    given = request.authorization if request.endpoint in audience.browsers else None
+    return _password(request) if request.endpoint in audience.browsers else None
+
+
+def _password(request: Request) -> str | None:
+    try:
+        given = request.authorization
+    except ValueError:  # of Python's base64, for what is not ASCII
+        return None
     return given.password if given and given.type == "basic" else None
 
 

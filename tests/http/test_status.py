@@ -78,8 +78,11 @@ def test_a_browser_may_give_the_token_as_the_password(callers, environment):
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, basic("", "jh_" + "A" * 43), basic("jh_" + "A" * 43, ""), {"Authorization": "Basic !"}],
-    ids=["nothing", "unknown", "as the user", "torn"],
+    [
+        *({}, basic("", "jh_" + "A" * 43), basic("jh_" + "A" * 43, "")),
+        *({"Authorization": "Basic !"}, {"Authorization": "Basic é"}),
+    ],
+    ids=["nothing", "unknown", "as the user", "torn", "not ASCII"],
 )
 def test_who_cannot_be_known_is_asked_for_a_password(callers, headers):
     refused = get(callers.url, **headers)
