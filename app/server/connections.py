@@ -9,6 +9,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from selectors import EVENT_READ, DefaultSelector
 from socket import SHUT_WR, socket
@@ -154,7 +155,7 @@ class Connections:
         except BLOCKED as blocked:
             self._watch(connection, EVENTS[type(blocked)])
         except ParseException as error:
-            self._refuse(connection, error)
+            self._do(connection, partial(self._refuse, error=error))
         except OSError:  # the client is gone
             self._drop(connection)
         except Exception:

@@ -81,6 +81,26 @@ def test_on_a_socket_failures_and_audit_lines_go_by_what_the_proxy_says(environm
         assert addresses(tmp_path) == {CLIENT}
 
 
+@pytest.mark.parametrize("name", [CLIENT, "x", b"\0\xff"])
+def test_what_a_client_calls_its_own_socket_is_no_address(environment, tmp_path, monkeypatch, name):
+    path = tmp_path / "http.sock"
+    monkeypatch.chdir(tmp_path)
+    token = token_for(environment, "token:alice")
+    with server(settings(environment, tmp_path), bind=f"unix:{path}", workers=1):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(ANSWER.seconds)
+            client.bind(name)
+            client.connect(str(path))
+            fields = f"Host: a\r\nAuthorization: Bearer {token}\r\nContent-Length: 0\r\n"
+            request = f"DELETE {PREFIX}/keys/unknown HTTP/1.1\r\n{fields}\r\n"
+            client.sendall(request.encode())
+            assert client.recv(65_536).startswith(b"HTTP/1.1 404")
+            twice = f"GET / HTTP/1.1\r\n{2 * fields}\r\n"
+            client.sendall(twice.encode())
+            assert client.recv(65_536).startswith(b"HTTP/1.1 400")
+        assert addresses(tmp_path) == {"unix:"}
+
+
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 def test_behind_nginx_as_deployed_audit_lines_have_the_address(environment: Any, tmp_path: Path):
     backend = f"unix:{tmp_path}/http.sock"

@@ -221,6 +221,24 @@ def test_who_sends_in_the_turn_of_his_deadline_is_served(begun, monkeypatch):
         assert_is_served(client)
 
 
+# --- Those who are refused ---
+
+
+def test_who_cannot_even_be_refused_is_ended_and_nobody_else():
+    def fail() -> None:
+        raise IndexError
+
+    with looping() as loop:
+        client, other = loop.connect(), loop.connect()
+        loop.host.when_refusing = fail
+        client.sendall(WRONG)
+        loop.look()
+        assert client.recv(1) == b""
+        other.sendall(WHOLE)
+        loop.look()
+        assert_is_served(other)
+
+
 # --- Room ---
 
 

@@ -12,6 +12,7 @@ from app.server.host import Host
 
 _SCARCE: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _PAUSE_SECONDS: Final = 0.05
+_UNNAMED: Final = ""
 
 Admit = Callable[[socket, Any, Any], None]
 """Takes a connection, the address of its client, and the one that he connected to."""
@@ -85,4 +86,6 @@ class Reception:
 
     def _accept_one(self, listener: Any) -> None:
         channel, client = listener.accept()
-        self._admit(channel, client, listener.getsockname())
+        # On a Unix socket it is a name that the client has chosen, if it has one at all.
+        is_address = isinstance(client, tuple)
+        self._admit(channel, client if is_address else _UNNAMED, listener.getsockname())
