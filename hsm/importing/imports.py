@@ -1,6 +1,7 @@
 """What is imported wrapped on one token, and how."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from threading import Lock
 from types import MappingProxyType
@@ -63,16 +64,24 @@ class ImportsOfToken:
     """What ``find`` finds of the imports of a token, when somebody asks for the first time.
 
     To try all kinds takes the processor for 0.3 s, and most services never import a wrapped key.
+    Who waits for another thread to find them waits ``resting``.
     """
 
-    def __init__(self, find: Callable[[], Imports]) -> None:
+    def __init__(
+        self,
+        find: Callable[[], Imports],
+        resting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._find: Final = find
+        self._resting: Final = resting
         self._lock: Final = Lock()
         self.found: Imports | None = None
 
     def find(self) -> Imports:
         """Return them; what ``find`` raises says nothing of them, and they are tried again."""
-        with self._lock:
+        with ExitStack() as held:
+            with self._resting():
+                held.enter_context(self._lock)
             if self.found is None:
                 self.found = self._find()
             return self.found

@@ -226,7 +226,8 @@ class Connection:
             self._lock.learn(self._product)
             pool = log_in(found, settings, self._latch, module.functions, self._watching_session)
             self._first_aid.save()
-            proof_cache = ProofCache(settings.shared_dir, pool.token, settings.parameters)
+            resting = self._watchdog.resting
+            proof_cache = ProofCache(settings.shared_dir, pool.token, settings.parameters, resting)
             with proof_cache.shared(believe=not self._state.epoch):
                 templates = found_templates(pool, proof_cache)
                 canary = Canary(pool.anchor, templates)
@@ -240,7 +241,7 @@ class Connection:
             token = Token.prove(pool, templates, canary, policy, proof_cache)
             token = replace(token, keepable=found_keepable(token, proof_cache))
         imports = ImportsOfToken(
-            partial(_imports_of, token, proof_cache, believe=not self._state.epoch)
+            partial(_imports_of, token, proof_cache, believe=not self._state.epoch), resting
         )
         self._token = replace(token, imports=imports)
         self._state = State(Phase.READY, epoch=self._state.epoch + 1)

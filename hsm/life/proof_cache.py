@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,9 @@ from hsm.life.refusal import Refusal
 
 _VALID_SECONDS: Final = 3600.0
 
+Resting = Callable[[], AbstractContextManager[None]]
+"""Has the time not count in which one waits for others; see ``Watchdog``."""
+
 
 class ProofCache:
     """Why the token does not do what was tried, by the name of the trial; ``None`` if it does.
@@ -23,10 +26,18 @@ class ProofCache:
     They are kept in ``directory``, which lives as long as the service whose processes share it,
     and believed for an hour of the same token with the same mechanism list. Without a
     ``directory`` a process is on its own. ``details`` are those of what it has tried itself.
+    Whoever waits for others to try waits ``resting``.
     """
 
-    def __init__(self, directory: Path | None, token: Token, parameters: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path | None,
+        token: Token,
+        parameters: str | None = None,
+        resting: Resting = nullcontext,
+    ) -> None:
         self._path = directory and directory / f"proofs-{_identity(token, parameters)}.json"
+        self._resting = resting
         self._known: dict[str, str | None] = {}
         self.details: dict[str, str] = {}
 
@@ -39,7 +50,9 @@ class ProofCache:
         if self._path is None or not self._path.parent.is_dir():
             yield
             return
-        with file_lock(self._path.with_suffix(".lock")):
+        with ExitStack() as held:
+            with self._resting():
+                held.enter_context(file_lock(self._path.with_suffix(".lock")))
             if believe:
                 self._known = _read(self._path)
             number = len(self._known)

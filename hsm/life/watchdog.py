@@ -4,7 +4,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from hsm.periodic import Periodic
@@ -42,8 +43,25 @@ class Watchdog:
 
     def watching(self, what: str, seconds: float) -> "Watch":
         """Demand that the ``with`` block ends within ``seconds``; blocks may nest."""
-        deadline = self._monotonic() - self._stopped_seconds + seconds
-        return Watch(self._deadlines, (deadline, what))
+        return Watch(self._deadlines, (self._now() + seconds, what))
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Have the time of the ``with`` block not count: this thread waits there for others.
+
+        They are watched themselves. Of blocks that nest the innermost may end so much later.
+        """
+        thread = threading.get_ident()
+        held, began = self._deadlines.pop(thread, None), self._now()
+        try:
+            yield
+        finally:
+            if held:
+                deadline, what = held
+                self._deadlines[thread] = deadline + self._now() - began, what
+
+    def _now(self) -> float:
+        return self._monotonic() - self._stopped_seconds
 
     def _look(self) -> None:
         last, self._last = self._last, self._monotonic()

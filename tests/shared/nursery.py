@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from hashlib import sha256
 from importlib import import_module
@@ -34,7 +34,7 @@ from hsm.cryptoki import pin_latch
 from hsm.examination import examination
 from hsm.importing import wrapped_imports
 from hsm.life import connection
-from hsm.life.proof_cache import ProofCache
+from hsm.life.proof_cache import ProofCache, Resting
 from hsm.storage import transfer
 from tests.shared.waiting import PATIENCE_SECONDS, until
 
@@ -178,9 +178,13 @@ def _believing(proofs: Mapping[str, Any], module: str | None) -> type[ProofCache
 
     class OfAnyToken(ProofCache):
         def __init__(
-            self, directory: Path | None, token: Token, parameters: str | None = None
+            self,
+            directory: Path | None,
+            token: Token,
+            parameters: str | None = None,
+            resting: Resting = nullcontext,
         ) -> None:
-            super().__init__(directory, token, parameters)
+            super().__init__(directory, token, parameters, resting)
             self._is_of_those = _abilities(token, module) == proofs["of"]
             if self._is_of_those:
                 self._known = dict(proofs["known"])

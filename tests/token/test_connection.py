@@ -25,7 +25,7 @@ import hsm
 from hsm import Hsm, KeyRef, KeySpec, Settings
 from hsm.cryptoki.pin_latch import PinLatch
 from hsm.cryptoki.pool import Lane
-from hsm.life import connection
+from hsm.life import connection, proof_cache
 from hsm.life.work import Errand
 from hsm.messages import Storage
 from hsm.storage.token_store import TokenStore
@@ -219,6 +219,23 @@ def lose_in_turn(shared_dir: str) -> dict[str, Any]:
     chaos.count("C_Encrypt")  # that heals it, and what is signed is counted all the while
     until(lambda: token.reason is None)
     return found | {"after a loss": chaos.calls["C_Sign"]}
+
+
+def wait_for_the_proofs_of_others(shared_dir: str) -> list[Any]:
+    """Say by when who may wait for another process has to be back, each time."""
+    watched: list[Any] = []
+    token = Hsm(_settings(shared_dir=Path(shared_dir)))
+    deadlines, lock = token._connection._watchdog._deadlines, proof_cache.file_lock
+
+    def locking(*arguments: Any) -> Any:
+        watched.append(deadlines.get(threading.get_ident()))
+        return lock(*arguments)
+
+    proof_cache.file_lock = locking  # type: ignore[assignment]  # of this process
+    token.start()
+    until(lambda: token.reason is None)
+    token.imports.require(AES)
+    return watched
 
 
 def refuse_foreign_ivs() -> dict[str, Any]:
@@ -467,6 +484,11 @@ def test_what_one_process_has_found_the_others_of_its_service_believe_at_their_s
     assert first["at start"] > second["at start"] == 0
     assert first["offers"] == second["offers"]
     assert second["after a loss"] == first["at start"]
+
+
+def test_nobody_is_overdue_who_waits_for_what_others_find(environment, tmp_path):
+    waits = result_of(environment, wait_for_the_proofs_of_others, str(tmp_path), proves=True)
+    assert waits == [None, None, None]  # over templates, algorithms and imports
 
 
 def test_what_was_found_long_ago_or_is_not_readable_is_found_anew(environment, first, shared):

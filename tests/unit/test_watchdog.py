@@ -49,3 +49,27 @@ def test_a_process_that_was_stopped_is_not_ended_for_it(ended):
         assert ended == []
         looks(dog, clock, LOOK_SECONDS)
         assert ended == ["another"]
+
+
+def test_who_waits_for_others_is_not_overdue(ended):
+    clock = Clock()
+    dog = Watchdog(clock)
+    with dog.watching("a call", 2):
+        looks(dog, clock, *[LOOK_SECONDS] * 3)
+        with dog.resting():
+            looks(dog, clock, *[LOOK_SECONDS] * 10)
+        looks(dog, clock, LOOK_SECONDS)
+        assert ended == []
+        looks(dog, clock, LOOK_SECONDS)
+        assert ended == ["a call"]
+
+
+def test_what_is_watched_while_another_waits_is_overdue_as_ever(ended):
+    clock = Clock()
+    dog = Watchdog(clock)
+    with dog.resting(), dog.watching("a call", 2):
+        looks(dog, clock, *[LOOK_SECONDS] * 5)
+    assert ended == ["a call"]
+    with dog.resting():
+        looks(dog, clock, *[LOOK_SECONDS] * 10)
+    assert ended == ["a call"]
