@@ -232,7 +232,7 @@ class Connection:
                 templates = found_templates(pool, proof_cache)
                 canary = Canary(pool.anchor, templates)
             self.owner = owner_of(pool.anchor, canary)
-        policy = Policy.of(settings, self._first_aid.announce_change)
+        policy = Policy.of(settings, self._first_aid.announce_change, resting)
         with (
             self._lock.held(),
             self._watchdog.watching("the proof of the algorithms", seconds),

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from types import MappingProxyType
@@ -33,7 +34,7 @@ from hsm.errors import UnsupportedAlgorithm
 from hsm.importing.imports import Imports, ImportsOfToken
 from hsm.life.offer import Offer, offer_of
 from hsm.life.proof import Proof
-from hsm.life.proof_cache import ProofCache
+from hsm.life.proof_cache import ProofCache, Resting
 from hsm.life.refusal import refusal_of
 from hsm.life.sizes import most_bytes
 from hsm.messages import Storage
@@ -63,6 +64,7 @@ class Policy:
     ``process_allowed`` lets a CEK pass through the process; ``opted_in`` names those opt-in
     algorithms that are offered; ``announce_change`` makes the library look anew for what other
     processes have stored. Of wrapped keys ``unwrapped_keys`` are session objects at a time.
+    ``resting`` is how to wait for others.
     """
 
     plaintext_bytes: int
@@ -72,9 +74,12 @@ class Policy:
     announce_change: Callable[[], None]
     unwrapped_keys: int
     observer: Observer
+    resting: Resting = nullcontext
 
     @classmethod
-    def of(cls, settings: Settings, announce_change: Callable[[], None]) -> "Policy":
+    def of(
+        cls, settings: Settings, announce_change: Callable[[], None], resting: Resting = nullcontext
+    ) -> "Policy":
         """Return what ``settings`` decide."""
         return cls(
             plaintext_bytes=settings.plaintext_bytes,
@@ -84,6 +89,7 @@ class Policy:
             announce_change=announce_change,
             unwrapped_keys=settings.unwrapped_keys,
             observer=settings.observer,
+            resting=resting,
         )
 
     def permits(self, path: CekPath) -> bool:
@@ -200,6 +206,7 @@ class Token:
                 announce_change=policy.announce_change,
                 unwrapped_keys=policy.unwrapped_keys,
                 observer=policy.observer,
+                resting=policy.resting,
             ),
             offers=offers,
             rows=rows,

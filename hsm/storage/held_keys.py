@@ -3,7 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final, NamedTuple, TypeVar
@@ -48,14 +48,21 @@ class HeldKeys:
     A session object ends with the session that made it, and its handle is good in every session of
     the process (PKCS #11 Usage Guide v2.40). So one session, which is never closed while the epoch
     lasts, makes and destroys all of them, for one thread at a time; operations use the handles on
-    sessions of their own. A key that is in use is wiped by the last who uses it.
+    sessions of their own. A key that is in use is wiped by the last who uses it. Who waits for
+    another thread to be done with that session waits ``resting``.
     """
 
-    def __init__(self, open_session: Callable[[], Session], size: int) -> None:
+    def __init__(
+        self,
+        open_session: Callable[[], Session],
+        size: int,
+        resting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._open_session: Final = open_session
         self._size: Final = size
         self._session: Session | None = None
         self._session_lock = Lock()
+        self._resting: Final = resting
         self._left: list[Made] = []
         """What the session still has, because the token did not destroy it when it was to."""
         self._lock = Lock()  # of all below; never held during a call into the token
@@ -85,7 +92,7 @@ class HeldKeys:
 
         Raises ``SessionHandleInvalid`` if it has ended.
         """
-        with self._session_lock:
+        with self._alone():
             if session is not self._session:
                 raise SessionHandleInvalid
             return self._made(session, make)
@@ -107,11 +114,20 @@ class HeldKeys:
 
         Some tokens end a session that nobody uses, and may give its handles to other objects.
         """
-        with self._session_lock:
+        with self._alone():
             if self._session is not None:
                 self._forget_ended(self._session)
             if self._session is not None:
                 self._left = _not_destroyed(self._session, self._left)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._resting():
+            self._session_lock.acquire()
+        try:
+            yield
+        finally:
+            self._session_lock.release()
 
     def _taken(self, ref: KeyRef) -> _Held | None:
         with self._lock:
@@ -148,7 +164,7 @@ class HeldKeys:
         return held.users == 0
 
     def _unwrapped(self, ref: KeyRef, unwrap: Callable[[Session], Unwrapped]) -> _Held:
-        with self._session_lock:
+        with self._alone():
             session = self._session = self._session or self._open_session()
             unwrapped = self._made(session, unwrap)
         return _Held(ref=ref, session=session, unwrapped=unwrapped)
@@ -164,7 +180,7 @@ class HeldKeys:
     def _wipe(self, dropped: Iterable[_Held]) -> None:
         """Destroy the objects of keys, unless the session that held them has ended."""
         for held in dropped:
-            with self._session_lock:
+            with self._alone():
                 if held.session is self._session:
                     self._left += _not_destroyed(held.session, held.unwrapped.objects.values())
 

@@ -1,6 +1,7 @@
 """Where the keys of one epoch are kept."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 
 from hsm.cryptoki.attributes import Templates
@@ -23,13 +24,14 @@ def stores_of(  # noqa: PLR0913  # all that an epoch has
     announce_change: Callable[[], None],
     unwrapped_keys: int,
     observer: Observer,
+    resting: Callable[[], AbstractContextManager[None]],
 ) -> Mapping[Storage, Store]:
     """Return the stores; at most as many ``unwrapped_keys`` are session objects at a time.
 
     Raises ``TokenUnavailable`` if the token shows nothing.
     """
     keks = found_keks(pool.anchor, canary, mechanism_on(pool.listed))
-    held = HeldKeys(pool.open_session, unwrapped_keys)
+    held = HeldKeys(pool.open_session, unwrapped_keys, resting)
     return MappingProxyType(
         {
             Storage.TOKEN: TokenStore(templates, canary, announce_change),

@@ -431,6 +431,32 @@ def public_objects(session: Session) -> int:
     return len(session.find({Attribute.CLASS: ObjectClass.PUBLIC_KEY}))
 
 
+class Noting:
+    """``lock``; ``waits`` has by when each thread had to be back that may have waited for it."""
+
+    def __init__(self, lock: threading.Lock, deadlines: dict[int, Any]) -> None:
+        self._lock = lock
+        self._deadlines = deadlines
+        self.waits: list[Any] = []
+
+    def acquire(self) -> None:
+        self.waits.append(self._deadlines.get(threading.get_ident()))
+        self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def test_who_waits_until_others_have_unwrapped_is_not_overdue(token, made, monkeypatch):
+    """All are unwrapped on one session, one after the other, and each may take its time."""
+    connection, ref = token._connection, made(ES256)
+    held = store_of(connection.token)._held
+    noting = Noting(held._session_lock, connection._watchdog._deadlines)
+    monkeypatch.setattr(held, "_session_lock", noting)
+    assert token.sign(ref, "ES256", b"data")
+    assert set(noting.waits) == {None}
+
+
 def test_the_least_recently_used_is_wiped(token, made, small):
     refs = [made(ES256) for _ in range(3)]
 
