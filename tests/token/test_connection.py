@@ -225,13 +225,13 @@ def wait_for_the_proofs_of_others(shared_dir: str) -> list[Any]:
     """Say by when who may wait for another process has to be back, each time."""
     watched: list[Any] = []
     token = Hsm(_settings(shared_dir=Path(shared_dir)))
-    deadlines, lock = token._connection._watchdog._deadlines, proof_cache.file_lock
+    deadlines, lock = token._connection._watchdog._deadlines, vars(proof_cache)["file_lock"]
 
     def locking(*arguments: Any) -> Any:
         watched.append(deadlines.get(threading.get_ident()))
         return lock(*arguments)
 
-    proof_cache.file_lock = locking  # type: ignore[assignment]  # of this process
+    vars(proof_cache)["file_lock"] = locking
     token.start()
     until(lambda: token.reason is None)
     token.imports.require(AES)
