@@ -39,6 +39,18 @@ def configure(stream: Stream, level: str) -> None:
     gunicorn.propagate = True
 
 
+def conceal_requests() -> None:
+    """Have gunicorn repeat no request that it refuses, wherever its log goes, from now on."""
+    logging.getLogger(_GUNICORN).addFilter(_conceal)
+
+
+def _conceal(record: logging.LogRecord) -> bool:
+    """Keep of what gunicorn says of a request not the request: there may be a secret in it."""
+    if kept := _OF_A_REQUEST.match(record.getMessage()):
+        record.msg, record.args = kept[0], ()
+    return True
+
+
 class Lines(logging.Handler):
     """Puts a record on the stream, as a line that a pipe takes whole."""
 
@@ -90,20 +102,13 @@ def _members(record: logging.LogRecord) -> dict[str, Any]:
     members: dict[str, Any] = {
         "level": record.levelname.lower(),
         "logger": record.name,
-        "message": _message(record),
+        "message": record.getMessage(),
     }
     if current := current_request.current():
         members |= current.ids()
     if record.exc_info:
         members["traceback"] = "".join(_trace(record.exc_info[1]))
     return members
-
-
-def _message(record: logging.LogRecord) -> str:
-    """Return the text; of what gunicorn says of a request not the request, which it repeats."""
-    text = record.getMessage()
-    kept = _OF_A_REQUEST.match(text) if record.name == _GUNICORN else None
-    return kept[0] if kept else text
 
 
 def _trace(error: BaseException | None) -> Iterator[str]:

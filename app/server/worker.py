@@ -19,6 +19,7 @@ from gunicorn.workers.base import Worker as BaseWorker
 
 import hsm
 from app.http import answers
+from app.observability.logs import conceal_requests
 from app.server.clock import http_date
 from app.server.confinement import confine
 from app.server.connections import Connections, Deadlines
@@ -115,6 +116,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         os.environ["WORKER_SLOT"] = str(self.slot)
         util.write_error, util.http_date = write_error, http_date
         confine()
+        conceal_requests()
         try:
             super().init_process()
         except Exception:

@@ -18,6 +18,15 @@ from tests.shared.forks import server
 from tests.shared.waiting import ANSWER, CHANGE, STATE
 
 RSA_MEMBERS = ("d", "p", "q", "dp", "dq", "qi")
+MALFORMED = (
+    b"NONSENSE SECRET",
+    b"GET /SECRET HTTP/1.1 SECRET",
+    b"GET / HTTP/SECRET",
+    b"aSECRET / HTTP/1.1",
+    b"GET / HTTP/1.1\r\nSECRET",
+    b"GET / HTTP/1.1\r\nSECRET : a",
+    b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: SECRET",
+)
 FAULT = """
 from app import create_app as create
 from app.keys.use import KeyUse
@@ -134,10 +143,16 @@ def put_secrets_in_wrong_places(run: Run) -> None:
             method, f"{run.url}/v1/crypto/keys/{path}?{path}", timeout=ANSWER.seconds
         )
         run.answers += answer.content
+    put_secrets_in_malformed_heads(run)
+
+
+def put_secrets_in_malformed_heads(run: Run) -> None:
     host, port = run.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=ANSWER.seconds) as client:
-        client.sendall(b"NONSENSE " + path.encode() + b"\r\n\r\n")
-        run.answers += client.recv(65536)
+    for head in MALFORMED:
+        secret = b64u(run.secret("head")).encode()
+        with socket.create_connection((host, int(port)), timeout=ANSWER.seconds) as client:
+            client.sendall(head.replace(b"SECRET", secret) + b"\r\n\r\n")
+            run.answers += client.recv(65536)
 
 
 def written(state: Path, output: Path) -> dict[str, bytes]:
@@ -201,6 +216,16 @@ def test_no_secret_is_in_what_is_said_of_a_fault(state, tmp_path):
         body = {"kid": "x", "alg": "HS256", "data": b64u(run.secret("data"))}
         assert run.send("/mac", body)["error"] == "internal_error"
     assert b"builtins.RuntimeError" in output.read_bytes()
+    assert_none(run.secrets, written(state, output) | {"answers": bytes(run.answers)})
+
+
+def test_no_secret_is_in_what_is_said_while_the_service_cannot_be_loaded(state, tmp_path):
+    environment = make_token(state) | {"JOSE_HSM_PROXY_SECRET_FILE": str(tmp_path / "missing")}
+    output = tmp_path / "output"
+    with output.open("wb") as log, server(environment, workers=1, log=log) as running:
+        run = Run(running.url)
+        put_secrets_in_malformed_heads(run)
+    assert output.read_bytes().count(b"Invalid request") == len(MALFORMED)
     assert_none(run.secrets, written(state, output) | {"answers": bytes(run.answers)})
 
 
