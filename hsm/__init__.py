@@ -66,7 +66,12 @@ from hsm.observer import Observer
 from hsm.periodic import Periodic
 from hsm.settings import Settings
 from hsm.software.brought_keys import encrypt_to, encrypt_to_all, is_valid
-from hsm.software.certificates import certificates_of, is_certificate_of, is_chain
+from hsm.software.certificates import (
+    UNREADABLE_CERTIFICATE,
+    certificates_of,
+    is_certificate_of,
+    is_chain,
+)
 from hsm.software.key_wrapping import wrap_key
 from hsm.software.requests import REQUESTING, SUBJECT_NAMES, certificate_request
 from hsm.storage.keepable import NOTHING_KEPT, Keepable
@@ -92,6 +97,7 @@ __all__ = [
     "REQUESTING",
     "SIGNATURES",
     "SUBJECT_NAMES",
+    "UNREADABLE_CERTIFICATE",
     "WEIERSTRASS_CURVES",
     "WRAPPING_ALGS",
     "Adoptable",

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 from flask import Request
 
+import hsm
 from app.auth.schemes import Claim, Refused, Roles, refusing
 from app.config import Config
 from app.rights import Principal, is_name
@@ -24,12 +25,6 @@ CERTIFICATE_HEADER: Final = "X-Client-Cert"
 _UNKNOWN: Final = f"{KIND}?"
 _LONGEST: Final = 500
 _NameType = type[x509.UniformResourceIdentifier] | type[x509.DNSName] | type[x509.RFC822Name]
-_UNREADABLE: Final = (
-    ValueError,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 _NAMES: Final[tuple[tuple[str, _NameType], ...]] = (
     ("uri", x509.UniformResourceIdentifier),
     ("dns", x509.DNSName),
@@ -48,7 +43,7 @@ class Subject(NamedTuple):
 def subject_of(der: bytes) -> Subject:
     """Return the first URI, DNS or e-mail name, else the whole subject (RFC 4514).
 
-    Raises one of ``_UNREADABLE`` for what is not a certificate or names nobody.
+    Raises one of ``hsm.UNREADABLE_CERTIFICATE`` for what is not a certificate or names nobody.
     """
     certificate = x509.load_der_x509_certificate(der)
     until = certificate.not_valid_after_utc
@@ -99,7 +94,7 @@ class CertificateWay:
             if der is None:
                 return None
             subject = subject_of(der)
-        except (Refused, *_UNREADABLE) as error:
+        except (Refused, *hsm.UNREADABLE_CERTIFICATE) as error:
             return Claim(principal=_UNKNOWN, prove=refusing(f"certificate: {error}"))
         return Claim(principal=KIND + subject.name, prove=lambda: self._prove(subject))
 

@@ -10,14 +10,18 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hsm.algorithms.kinds import PublicKey
 
-_UNREADABLE: Final = (ValueError, x509.InvalidVersion, UnsupportedAlgorithm)
+UNREADABLE_CERTIFICATE: Final = (
+    *(ValueError, TypeError, UnsupportedAlgorithm),
+    *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+"""What the library raises for what is no certificate, and for parts of one that it cannot read."""
 
 
 def is_certificate_of(der: bytes, public: PublicKey) -> bool:
     """Tell whether ``der`` is a certificate that holds ``public``; what is none does not."""
     try:
         return x509.load_der_x509_certificate(der).public_key() == public
-    except _UNREADABLE:
+    except UNREADABLE_CERTIFICATE:
         return False
 
 
@@ -25,7 +29,7 @@ def certificates_of(pem: str) -> tuple[bytes, ...]:
     """Return the DER of each certificate in PEM; raise ``ValueError`` if there is none, or else."""
     try:
         found = x509.load_pem_x509_certificates(pem.encode())
-    except x509.InvalidVersion as error:
+    except UNREADABLE_CERTIFICATE as error:
         raise ValueError(str(error)) from None
     return tuple(one.public_bytes(Encoding.DER) for one in found)
 
@@ -36,6 +40,6 @@ def is_chain(ders: Sequence[bytes]) -> bool:
         chain = [x509.load_der_x509_certificate(der) for der in ders]
         for issued, issuer in pairwise(chain):
             issued.verify_directly_issued_by(issuer)
-    except (*_UNREADABLE, TypeError, InvalidSignature):
+    except (*UNREADABLE_CERTIFICATE, InvalidSignature):
         return False
     return True

@@ -157,20 +157,22 @@ def test_a_certificate_that_names_nobody_is_refused(tmp_path, members):
         subject_of(der)
 
 
+URI: dict[str, Any] = {"names": [uri("urn:a")]}
 UNREADABLE = {
-    "a version that there is not": ("a003020102", "a003020105"),
-    "a name of EDI": ("860575726e3a61", "a505a1030c0161"),
-    "two lists of names": ("0603551d25", "0603551d11"),
+    "a version that there is not": (URI, "a003020102", "a003020105"),
+    "a name of EDI": (URI, "860575726e3a61", "a505a1030c0161"),
+    "two lists of names": (URI, "0603551d25", "0603551d11"),
+    "a common name in bits": ({"common_name": "admin"}, "0c0561646d696e", "03050061646d69"),
 }
-"""What becomes of the bytes of a good one."""
+"""What a good one is made of, and what becomes of its bytes."""
 
 
 @pytest.mark.parametrize("fault", UNREADABLE)
 def test_a_certificate_that_cannot_be_read_proves_nobody(tmp_path, fault):
-    path, _ = Authority(tmp_path, "authority").issue("client", names=[uri("urn:a")])
+    members, told, odd_one = UNREADABLE[fault]
+    path, _ = Authority(tmp_path, "authority").issue("client", **members)
     good = ssl.PEM_cert_to_DER_cert(Path(path).read_text())
-    told, odd_one = map(bytes.fromhex, UNREADABLE[fault])
-    odd = good.replace(told, odd_one)
+    odd = good.replace(bytes.fromhex(told), bytes.fromhex(odd_one))
     assert odd != good
     nobody: frozenset[Any] = frozenset()
     roles = Roles(everybody=nobody, admins=nobody, auditors=nobody)
