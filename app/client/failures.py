@@ -30,6 +30,11 @@ def refusal(status: int, headers: HTTPMessage, content: bytes) -> CommandFailed:
     return (Unavailable if is_passing else Refused)(printable(text))
 
 
+def no_answer() -> CommandFailed:
+    """Return what an answer says that is 2xx, and not one of a service."""
+    return refusal(HTTPStatus.BAD_GATEWAY, HTTPMessage(), b"")
+
+
 def printable(text: str) -> str:
     """Return ``text`` without what would tell a terminal to do something."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from app import compact_json
-from app.client.failures import Unavailable, printable, refusal
+from app.client.failures import Unavailable, no_answer, printable, refusal
 from app.client.token_file import read_token
 from app.settings import is_loopback
 from app.terminal.failure import CommandFailed
@@ -24,6 +24,14 @@ from app.terminal.failure import CommandFailed
 API: Final = "/v1/crypto"
 MOST_LISTED: Final = 200
 _PATIENCE_SECONDS: Final = 120.0  # longer than the service takes over anything
+
+
+class Answer(dict[str, Any]):
+    """An object of JSON. One without a member that is looked for is no answer of a service."""
+
+    def __missing__(self, member: str) -> Any:
+        """Raise ``Unavailable``."""
+        raise no_answer()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +50,23 @@ class Service:
 
     def get(self, *path: str, **query: str | None) -> Any:
         """Return the answer to GET."""
-        return self.call("GET", with_query(path_of(*path), query))
+        return self.ask("GET", with_query(path_of(*path), query))
 
     def post(self, *path: str, body: Any, once: str | None = None) -> Any:
         """Return the answer to POST, which makes nothing anew that ``once`` names already."""
-        return self.call("POST", path_of(*path), body, {"Idempotency-Key": once} if once else {})
+        return self.ask("POST", path_of(*path), body, {"Idempotency-Key": once} if once else {})
 
     def put(self, *path: str, body: Any) -> Any:
         """Return the answer to PUT."""
-        return self.call("PUT", path_of(*path), body)
+        return self.ask("PUT", path_of(*path), body)
 
     def delete(self, *path: str, body: Any = None) -> Any:
-        """Return the answer to DELETE."""
-        return self.call("DELETE", path_of(*path), body)
+        """Return the answer to DELETE, which is empty if nothing is left to be told of."""
+        if body is not None:
+            return self.ask("DELETE", path_of(*path), body)
+        if self.call("DELETE", path_of(*path)) is not None:
+            raise no_answer()
+        return None
 
     def listed(self, name: str, **filters: str | None) -> Iterator[dict[str, Any]]:
         """Give each item of a list, page after page."""
@@ -64,6 +76,16 @@ class Service:
             yield from page[name]
             if (after := page["after"]) is None:
                 return
+
+    def ask(self, *request: Any) -> Any:
+        """Return the answer to a ``call`` that has one: an object.
+
+        Others than a jose-hsm may answer anything. Raises ``Refused`` and ``Unavailable``.
+        """
+        answer = self.call(*request)
+        if not isinstance(answer, Answer):
+            raise no_answer()
+        return answer
 
     def call(
         self, method: str, target: str, body: Any = None, headers: Mapping[str, str] | None = None
@@ -114,9 +136,12 @@ def _answer(response: HTTPResponse, content: bytes) -> Any:
     if not response.headers.get_content_type().endswith("json"):
         return content or None
     try:
-        return json.loads(content)
-    except ValueError:
-        raise refusal(HTTPStatus.BAD_GATEWAY, response.headers, b"") from None
+        answer = json.loads(content, object_hook=Answer)
+    except (ValueError, RecursionError):
+        raise no_answer() from None
+    if not isinstance(answer, Answer):
+        raise no_answer()
+    return answer
 
 
 def _checked(text: str) -> SplitResult:

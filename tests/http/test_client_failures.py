@@ -170,17 +170,30 @@ class Odd(BaseHTTPRequestHandler):
         "/broken": (200, {"Content-Type": "application/json"}, b"{"),
         "/short": (200, {"Content-Type": "text/plain", "Content-Length": "9"}, b"x"),
         "/ok": (200, {"Content-Type": "application/json"}, b'{"state":"ready"}'),
+        "/page": (200, {"Content-Type": "text/html"}, b"<html>Welcome</html>"),
+        "/empty": (200, {}, b""),
+        "/array": (200, {"Content-Type": "application/json"}, b"[]"),
+        "/other": (200, {"Content-Type": "application/json"}, b'{"status":"fine"}'),
     }
 
     def do_GET(self) -> None:  # its name is http.server's
         """Answer."""
-        prefix = self.path.removesuffix("/health/ready")
+        prefix = self.path.removesuffix("/health/ready").partition("/v1/")[0]
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
         status, headers, content = self.answers[prefix]
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
+
+    def do_POST(self) -> None:
+        """Answer the same."""
+        self.do_GET()
+
+    def do_DELETE(self) -> None:
+        """Answer the same."""
+        self.do_GET()
 
     def log_message(self, *_arguments: Any) -> None:
         """Say nothing."""
@@ -225,6 +238,33 @@ ODD = {
 def test_what_others_answer_is_said_in_one_line(odd, path):
     status, text = ODD[path]
     assert said(CommandLine({URL: odd + path}).type("ready"), status) == text
+
+
+COMMANDS = (
+    "verify FILE",
+    "mac key FILE --alg HS256 --check x",
+    "decrypt FILE",
+    "keys list",
+    "keys create --alg ES256",
+    "keys public key",
+    "keys destroy key --yes",
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        *(("/page", words) for words in COMMANDS),
+        *(("/other", words) for words in COMMANDS),
+        ("/array", "verify FILE"),
+        ("/empty", "verify FILE"),
+    ],
+)
+def test_what_no_service_of_ours_answers_is_neither_valid_nor_done(odd, path, words, tmp_path):
+    (tmp_path / "file").write_text("a.b.c")
+    typed = words.replace("FILE", str(tmp_path / "file")).split()
+    text = said(CommandLine({URL: odd + path}).type(*typed), 4)
+    assert text == "502 is no answer of a jose-hsm"
 
 
 def test_half_an_answer_is_none(odd):

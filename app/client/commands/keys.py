@@ -9,6 +9,7 @@ import click
 
 from app.client.command import at_service, key, out, write_line
 from app.client.commands.making import create, import_, unwrap, wrapping_key
+from app.client.failures import no_answer
 from app.client.service import Service, path_of
 from app.terminal.failure import CommandFailed
 from app.terminal.lazy import LazyCommand
@@ -27,6 +28,7 @@ _STATES: Final = MappingProxyType(
         ),
     }
 )
+_PEM: Final = b"-----BEGIN "
 _WRAP: Final = "Wrap a key in PEM, PKCS#8 or PKCS#12 for a token, to be imported."
 
 
@@ -69,7 +71,10 @@ def show(service: Service, /, *, key: str, as_json: bool) -> None:
 def public(service: Service, /, *, key: str, out: IO[bytes], as_json: bool) -> None:
     """Print the public half of a key in PEM, or as a JWK."""
     if not as_json:
-        out.write(service.get("keys", key, "public.pem"))
+        pem = service.call("GET", path_of("keys", key, "public.pem"))
+        if not (isinstance(pem, bytes) and pem.startswith(_PEM)):
+            raise no_answer()
+        out.write(pem)
         return
     described = service.get("keys", key)
     if "jwk" not in described:
@@ -108,7 +113,7 @@ for _name, (_state, _says) in _STATES.items():
 
 
 def _change(service: Service, key: str, body: dict[str, Any], *, as_json: bool) -> None:
-    answer = service.call("PATCH", path_of("keys", key), body)
+    answer = service.ask("PATCH", path_of("keys", key), body)
     print_members(answer, as_json=as_json)
 
 

@@ -49,7 +49,7 @@ def _operations(row: dict[str, Any]) -> list[str]:
 @at_service
 def jwks(service: Service, /, **filters: str | None) -> None:
     """Print the published keys, a JWK Set."""
-    print_json(service.call("GET", with_query("/.well-known/jwks.json", filters)))
+    print_json(service.ask("GET", with_query("/.well-known/jwks.json", filters)))
 
 
 @click.command()
@@ -75,7 +75,7 @@ def random(service: Service, /, *, count: int, raw: bool, out: IO[bytes], as_jso
 @at_service
 def ready(service: Service, /, *, as_json: bool) -> None:
     """Tell whether the service can serve; the status is 4 if not."""
-    print_members(service.call("GET", "/health/ready"), as_json=as_json)
+    print_members(service.ask("GET", "/health/ready"), as_json=as_json)
 
 
 @click.command()
