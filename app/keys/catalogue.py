@@ -163,18 +163,23 @@ class Catalogue:
             raise BadRequest("The first certificate does not hold the key")
         if not hsm.is_chain(chain):
             raise BadRequest("A certificate is not signed by the one after it")
-        return self._certified(key, [b64encode(der).decode() for der in chain])
+        return self._certified(principal, key, [b64encode(der).decode() for der in chain])
 
     def uncertify(self, principal: Principal, kid: str) -> None:
         """Forget the certificates of a key."""
-        self._certified(self._find(principal, kid, Right.CERTIFY), None)
+        self._certified(principal, self._find(principal, kid, Right.CERTIFY), None)
 
-    def _certified(self, key: Key, certificates: list[str] | None) -> dict[str, Any]:
-        if not self._registry.change(key, certificates=certificates):
-            raise RegistryUnavailable  # somebody else has changed its state meanwhile
-        first = certificates[0] if certificates else None
-        current_request.change(certificate=first and thumbprint(first))
-        return self._described(key)
+    def _certified(
+        self, principal: Principal, key: Key, certificates: list[str] | None
+    ) -> dict[str, Any]:
+        for _ in range(_ATTEMPTS):
+            if self._registry.change(key, certificates=certificates):
+                first = certificates[0] if certificates else None
+                current_request.change(certificate=first and thumbprint(first))
+                return self._described(key)
+            # Somebody else has changed its state or its owner meanwhile, or destroyed it.
+            key = self._find(principal, str(key.kid), Right.CERTIFY)
+        raise RegistryUnavailable
 
     def grants(self, principal: Principal, kid: str) -> Mapping[str, list[str]]:
         """Return who may do what with a key, apart from its owner."""

@@ -42,6 +42,7 @@ from app.registry.records import (
 )
 from app.registry.revisions import alembic_config, is_old, require_known, revision_at
 from app.registry.rows.additions import Answer, add
+from app.registry.rows.holding import is_as_read
 from app.registry.rows.keks import Keks
 from app.registry.tables import SPEC, grants, identity, keys, tags, uses, versions
 from app.registry.tags import Publication, Tagging, Tags
@@ -241,16 +242,13 @@ class Registry:
                     raise RegistryUnavailable
 
     def change(self, key: Key, **values: Any) -> bool:
-        """Set columns of a key; return whether its state and its seal were still those of ``key``.
+        """Set columns of a key; return whether it was still as ``key`` is.
 
-        Raises ``AliasTaken`` if another key has the alias.
+        That is in the same state, of the same owner, and under the same seal. Raises ``AliasTaken``
+        if another key has the alias.
         """
-        states = [key.state]
-        if key.state is State.DEACTIVATED:  # perhaps just expired
-            states.append(State.ACTIVE)
-        its_seal = [] if key.blob is None else [keys.c.seal == key.blob.seal]
         try:
-            return self._change(key.kid, *its_seal, from_states=states, **values)
+            return self._change(key.kid, is_as_read(key), from_states=VISIBLE, **values)
         except IntegrityError as error:
             raise AliasTaken from error
 
