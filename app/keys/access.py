@@ -14,7 +14,7 @@ from app import current_request
 from app.errors import BadRequest, Forbidden, RegistryUnavailable
 from app.jwk import write_public
 from app.kid import is_kid, names_key
-from app.registry import Found, Key, Registry, State, VersionState
+from app.registry import Found, Granted, Key, Registry, State, VersionState
 from app.rights import Principal, Right
 from app.schemas.messages.received_header import Header
 from hsm import CryptoFailure, Hsm, HsmError, KeyNotFound, TokenUnavailable, UnsupportedAlgorithm
@@ -23,10 +23,6 @@ logger = logging.getLogger(__name__)
 
 OLDEST_SECONDS: Final = 0.9
 """How old the rows of a batch may be: with the turn that a series takes less than a second."""
-
-
-Granted = tuple[Key, frozenset[str]]
-"""A key, and what is granted on it."""
 
 
 class Rows(Protocol):
@@ -49,32 +45,35 @@ class RowsOfBatch(Rows):
         self._registry: Final = registry
         self._principal: Final = principal
         self._kids: Final = frozenset(filter(names_key, kids))
+        self._lost: frozenset[str] = frozenset()
         self._rows, self._read_at = self._read(), time.monotonic()
 
     def find_for(self, principal: str, operation: str, kid: str) -> Found | None:
-        """See ``Rows``; raise ``RegistryUnavailable`` if nothing could be read."""
-        if (found := self._young_rows().get(kid)) is None:
+        """See ``Rows``; raise ``RegistryUnavailable`` if the row could not be read."""
+        if (found := self._young_rows({kid}).get(kid)) is None:
             return None
         key, granted = found
         return Found(key, operation in granted, bool(granted))
 
     def find_all_for(self, principal: str, kids: Collection[str]) -> Mapping[str, Granted]:
-        """See ``Rows``; raise ``RegistryUnavailable`` if nothing could be read."""
-        rows = self._young_rows()
+        """See ``Rows``; raise ``RegistryUnavailable`` if one of the rows could not be read."""
+        rows = self._young_rows(kids)
         return {kid: rows[kid] for kid in kids if kid in rows}
 
-    def _young_rows(self) -> Mapping[str, Granted]:
+    def _young_rows(self, kids: Collection[str]) -> Mapping[str, Granted]:
         if time.monotonic() - self._read_at >= OLDEST_SECONDS:
             self._rows, self._read_at = self._read(), time.monotonic()
-        if self._rows is None:
+        if self._rows is None or not self._lost.isdisjoint(kids):
             raise RegistryUnavailable
         return self._rows
 
     def _read(self) -> Mapping[str, Granted] | None:
         """Return the keys by kid, with what is granted on each; ``None`` without a registry."""
-        with suppress(RegistryUnavailable):
-            return self._registry.find_all_for(self._principal, self._kids)
-        return None
+        try:
+            rows, self._lost = self._registry.find_readable_for(self._principal, self._kids)
+        except RegistryUnavailable:
+            return None
+        return rows
 
 
 def find(rows: Rows, principal: Principal, kid: str, right: Right) -> Key:

@@ -13,6 +13,7 @@ from app.registry.records import LASTING, VISIBLE, Found, Key, Origin, Residency
 from app.registry.registry import AlreadyRequested, Registry, migrate
 from app.registry.revisions import Age, Revision, compared, revision_at
 from app.registry.rows.additions import Answer
+from app.registry.rows.named import Granted
 from app.registry.rows.remarks import Remarks
 from app.registry.tags import Publication, Tagging
 from app.registry.tokens import ApiToken, Credentials
@@ -28,6 +29,7 @@ __all__ = [
     "Credentials",
     "Filters",
     "Found",
+    "Granted",
     "Group",
     "Key",
     "KeySet",

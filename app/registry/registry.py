@@ -1,6 +1,5 @@
 """Reading and writing the rows."""
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -16,8 +15,6 @@ from app.registry.counts import Census
 from app.registry.databases.database import Database, engine_for, instant, translated
 from app.registry.databases.queries import (
     FIND,
-    FIND_ALL_CURRENT_FOR,
-    FIND_ALL_FOR,
     FIND_CALLED_FOR,
     FIND_CURRENT_FOR,
     FIND_FOR,
@@ -44,6 +41,7 @@ from app.registry.revisions import alembic_config, is_old, require_known, revisi
 from app.registry.rows.additions import Answer, add
 from app.registry.rows.holding import is_as_read
 from app.registry.rows.keks import Keks
+from app.registry.rows.named import Granted, find_all, find_readable
 from app.registry.tables import SPEC, grants, identity, keys, tags, uses, versions
 from app.registry.tags import Publication, Tagging, Tags
 from app.registry.tokens import Credentials
@@ -155,33 +153,17 @@ class Registry:
         )
         return found
 
-    def find_all_for(
-        self, principal: str, kids: Collection[str]
-    ) -> Mapping[str, tuple[Key, frozenset[str]]]:
+    def find_all_for(self, principal: str, kids: Collection[str]) -> Mapping[str, Granted]:
         """Return visible keys by the ``kids`` and aliases that name them, and what is granted."""
-        asked = {"principal": str(principal), "kids": list(kids)}
-        sets = [kid.name for kid in kids if isinstance(kid, KeySetName)]
-        names: defaultdict[str, set[str | None]] = defaultdict(set)
-        rows: dict[str, Any] = {}
-        granted: defaultdict[str, set[str]] = defaultdict(set)
         with self._database.reading() as connection, legible():
-            found = connection.execute(FIND_ALL_FOR, asked | {"number": len(set(kids))})
-            called: list[tuple[Any, tuple[str | None, ...]]]
-            called = [(row, (row.kid, row.kid_public, row.alias)) for row in found]
-            if sets:
-                found = connection.execute(FIND_ALL_CURRENT_FOR, asked | {"kids": sets})
-                called += [(row, (KeySetName.of(row.keyset),)) for row in found]
-            for row, its_names in called:
-                rows[row.kid] = row
-                granted[row.kid].update({row.operation} - {None})
-                names[row.kid].update(its_names)
-        return {
-            name: (hot_record_of(row), frozenset(granted[kid]))
-            for kid, row in rows.items()
-            if row.state in VISIBLE
-            for name in names[kid]
-            if name is not None and name in kids
-        }
+            return find_all(connection, principal, kids)
+
+    def find_readable_for(
+        self, principal: str, kids: Collection[str]
+    ) -> tuple[Mapping[str, Granted], frozenset[str]]:
+        """Return the same, and which of ``kids`` name keys whose rows cannot be read."""
+        with self._database.reading() as connection:
+            return find_readable(connection, principal, kids)
 
     def whole(self, kid: UUID, states: Collection[State] = VISIBLE) -> Key | None:
         """Return the key, in one of ``states``, with all that is known of it."""

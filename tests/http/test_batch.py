@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from app.audit import verify
 from app.errors import Forbidden, RegistryUnavailable
@@ -355,7 +356,7 @@ def test_a_registry_that_comes_back_serves_the_rest_of_a_batch(local, applicatio
     everybody = Principal("anonymous")
     away = Mock(side_effect=RegistryUnavailable)
     with pytest.MonkeyPatch.context() as registry:
-        registry.setattr(Registry, "find_all_for", away)
+        registry.setattr(Registry, "find_readable_for", away)
         with service.keyring.use.together(everybody, {kid}) as keys:
             mac = partial(keys.mac, everybody, kid=kid, alg="HS256", data=b"")
             with pytest.raises(RegistryUnavailable):
@@ -363,6 +364,25 @@ def test_a_registry_that_comes_back_serves_the_rest_of_a_batch(local, applicatio
             registry.undo()
             clock.now += access.OLDEST_SECONDS
             assert mac()
+
+
+SPOILT = {"expires_at": "'yesterday'", "kid_public": "'none'"}
+
+
+@pytest.mark.parametrize("column", SPOILT)
+def test_a_key_that_cannot_be_read_takes_no_other_of_a_batch_with_it(local, application, column):
+    bad, *good = (local.create(kty="oct", alg="HS256")["kid"] for _ in range(4))
+    bodies = [{"kid": kid, "alg": "HS256", "data": ""} for kid in (*good, bad)]
+    spoil = text(f"UPDATE keys SET {column} = {SPOILT[column]} WHERE kid = :kid")
+    heal = text(f"UPDATE keys SET {column} = NULL WHERE kid = :kid")
+    with service_of(application).registry._database.engine.connect() as connection:
+        connection.execute(spoil, {"kid": bad})
+        connection.commit()
+        alone = [local.post("/mac", body).status for body in bodies]
+        answers = batch(local, *({"op": "mac", "body": body} for body in bodies))
+        connection.execute(heal, {"kid": bad})
+        connection.commit()
+    assert [one["status"] for one in answers] == alone == [200, 200, 200, 503]
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def test_a_key_whose_state_changes_meanwhile_is_changed_all_the_same(
     assert registry.find(key.kid).state is State.COMPROMISED
 
 
-BEFORE = {
+BEFORE: dict[str, dict[str, Any]] = {
     "deactivated": {"state": State.DEACTIVATED},
     "expired": {"expires_at": datetime.now(UTC) - HOUR},
 }

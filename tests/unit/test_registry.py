@@ -334,6 +334,11 @@ def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, registry_url
     with pytest.raises(RegistryUnavailable):
         registry.find(bad.kid)
     assert [registry.find(pair.kid) for pair in good] == good
+    kids = [str(pair.kid) for pair in pairs]
+    with pytest.raises(RegistryUnavailable):
+        registry.find_all_for("owner", kids)
+    named, lost = registry.find_readable_for("owner", kids)
+    assert (named.keys(), lost) == ({str(pair.kid) for pair in good}, {str(bad.kid)})
     page = registry.pages.page(None, Filters(limit=2))
     assert [key.kid for key in page[:2]] == [pair.kid for pair in good[:2]]
     assert len(page) > 2  # there is another one
