@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Select, and_, case, column, func, select, table
 
 from app.registry.databases.database import Database, instant
+from app.registry.databases.reading import legible
 from app.registry.records import LASTING, VISIBLE, State
 from app.registry.rows.tallies import Tallies, Tally, tallies_of
 from app.registry.tables import keys
@@ -64,7 +65,7 @@ class Census:
         # Not by the index of states: most keys are active, and few expire.
         is_active = func.coalesce(keys.c.state, "") == State.ACTIVE
         query = select(keys.c.expires_at).where(keys.c.expires_at > now, is_active)
-        with self._database.reading() as connection:
+        with self._database.reading() as connection, legible():
             return instant(connection.scalar(query.order_by(keys.c.expires_at).limit(1)))
 
     def active_of(self, kids: Collection[UUID]) -> frozenset[UUID]:

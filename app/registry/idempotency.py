@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from app.idempotency import IdempotentRequest
 from app.registry.databases.database import Database
+from app.registry.databases.reading import legible
 from app.registry.records import VISIBLE, State
 from app.registry.tables import idempotency, keys
 
@@ -61,15 +62,15 @@ class IdempotentAnswers:
                 idempotency.c.created_at > datetime.now(UTC) - REMEMBERED,
             )
         )
-        with self._database.reading() as connection:
+        with self._database.reading() as connection, legible():
             row = connection.execute(query).one_or_none()
             if row is None:
                 return None
-            state = State(row.state) if row.state else None
+            answer, state = dict(row.answer), State(row.state) if row.state else None
             # All have been made at once: those beside it can only go, from then on.
-            if state in VISIBLE and not _are_visible(connection, kids_in(row.answer)):
+            if state in VISIBLE and not _are_visible(connection, kids_in(answer)):
                 state = None
-        return Repetition(fingerprint=row.fingerprint, answer=row.answer, state=state)
+            return Repetition(fingerprint=row.fingerprint, answer=answer, state=state)
 
     def forget(self, kid: UUID) -> None:
         """Forget the request that made a key."""

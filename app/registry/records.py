@@ -1,10 +1,12 @@
 """A key as the registry knows it, read from a row and written to one."""
 
 import json
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -130,7 +132,9 @@ def ref_of(row: Any) -> KeyRef:
 
 
 def spec_of(row: Any) -> KeySpec:
-    """Return what kind of key a row is."""
+    """Return what kind of key a row is; raise ``ValueError`` if there is no such kind."""
+    if not (_is_kind(row.kty, row.alg, row.crv) and isinstance(row.bits, int | None)):
+        raise ValueError("there is no such kind of key")
     return KeySpec(
         kty=row.kty,
         alg=row.alg,
@@ -140,6 +144,14 @@ def spec_of(row: Any) -> KeySpec:
     )
 
 
+@lru_cache
+def _is_kind(kty: str, alg: str | None, crv: str | None) -> bool:
+    try:
+        return bool(KeySpec(kty=kty, alg=alg, crv=crv).kind)
+    except LookupError:
+        return False
+
+
 def record_of(row: Any) -> Key:
     """Return the key of a row with all columns, or of those that operations need."""
     # SQLAlchemy takes as long to say that a row does not have a column as to read the others.
@@ -147,7 +159,7 @@ def record_of(row: Any) -> Key:
         return hot_record_of(row)
     hot = _hot(row)
     others = {
-        "certificates": getattr(row, "certificates", None) or (),
+        "certificates": _certificates(getattr(row, "certificates", None)),
         "name": getattr(row, "name", None),
         "created_at": instant(row.created_at),
         "activated_at": instant(getattr(row, "activated_at", None)),
@@ -174,13 +186,31 @@ def _hot(row: Any) -> dict[str, Any]:
         "origin": Origin(row.origin),
         "residency": Residency(row.residency),
         "state": State.DEACTIVATED if is_over else State(row.state),
-        "public_jwk": row.public_jwk,
+        "public_jwk": _object(row.public_jwk),
         "alias": row.alias,
         "deactivated_at": expires_at if is_over else None,
         "expires_at": expires_at,
         "storage": Storage(row.storage),
         "blob": _blob(row),
     }
+
+
+def _object(found: Any) -> Mapping[str, str] | None:
+    """Return a JWK, if there is one; raise ``TypeError`` for what is no object."""
+    if not isinstance(found, dict | None):
+        raise TypeError("a JWK is an object")
+    return found
+
+
+def _certificates(found: Any) -> Sequence[str]:
+    """Return certificates in base64; raise ``TypeError`` or ``ValueError`` for what are none."""
+    if found is None:
+        return ()
+    if not (isinstance(found, list) and all(isinstance(one, str) for one in found)):
+        raise TypeError("certificates are a list of texts")
+    for one in found[:1]:  # its hash is shown
+        b64decode(one)
+    return found
 
 
 def _blob(row: Any) -> Blob | None:

@@ -303,7 +303,7 @@ class Registry:
 
     def last_change(self) -> datetime | None:
         """Return when a key was changed last, by whatever clock."""
-        with self._database.reading() as connection:
+        with self._database.reading() as connection, legible():
             return instant(connection.scalar(select(func.max(keys.c.changed_at))))
 
     def _change(

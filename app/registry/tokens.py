@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import bindparam, func, insert, select, update
 
 from app.registry.databases.database import Database, instant
-from app.registry.databases.reading import readable
+from app.registry.databases.reading import legible, readable
 from app.registry.tables import tokens
 
 _FIND: Final = select(tokens).where(tokens.c.id == bindparam("id"))
@@ -75,7 +75,7 @@ class Credentials:
         """Return when the next token that counts expires; ``None`` if none does."""
         first = select(func.min(tokens.c.expires_at))
         query = first.where(tokens.c.expires_at > now, tokens.c.revoked_at.is_(None))
-        with self._database.reading() as connection:
+        with self._database.reading() as connection, legible():
             return instant(connection.scalar(query))
 
     def revoke(self, token_id: str) -> bool:

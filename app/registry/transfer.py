@@ -176,8 +176,8 @@ def encryptions(url: str) -> Mapping[str, int]:
     if revision_at(url).age is not Age.CURRENT:
         return {}
     with engine_for(url, is_maintenance=True) as engine, engine.connect() as connection:
-        found = connection.execute(select(keys.c.kid, keys.c.encryptions))
-        return {row.kid: row.encryptions for row in found}
+        query = select(keys.c.kid, keys.c.encryptions)
+        return dict(readable(connection, query, lambda row: (row.kid, int(row.encryptions))))
 
 
 def days_of_use(url: str) -> Mapping[str, str]:
@@ -185,7 +185,8 @@ def days_of_use(url: str) -> Mapping[str, str]:
     if revision_at(url).age is not Age.CURRENT:
         return {}
     with engine_for(url, is_maintenance=True) as engine, engine.connect() as connection:
-        return {row.kid: row.day.isoformat() for row in connection.execute(select(uses))}
+        query = select(uses)
+        return dict(readable(connection, query, lambda row: (row.kid, row.day.isoformat())))
 
 
 def connections_of_others(url: str) -> int:

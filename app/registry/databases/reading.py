@@ -17,7 +17,7 @@ Record = TypeVar("Record")
 
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
-UNREADABLE: Final = (DataError, ValueError)
+UNREADABLE: Final = (DataError, ValueError, TypeError, OverflowError)
 """What drivers, SQLAlchemy and we raise for a value that is none of its column's type."""
 
 
@@ -56,9 +56,29 @@ def _one_by_one(
             yield record_of(connection.execute(select(*query.selected_columns).where(*its)).one())
         except UNREADABLE as error:
             lost.append(values)
-            logger.error(  # noqa: TRY400  # its traceback would say no more
-                "a row of %s cannot be read: %s: %s", table, "|".join(values), type(error).__name__
-            )
+            _log(table, "|".join(map(str, values)), error)
+
+
+def readable_sums(
+    connection: Connection, query: Select[Any], record_of: Callable[[Any], Record], name: str
+) -> list[Record]:
+    """Return a record of each row of ``query``, of sums by ``name``, but of those that are none."""
+    found = []
+    for row in connection.execute(query):
+        try:
+            found.append(record_of(row))
+        except UNREADABLE as error:
+            _log(name, "|".join(map(str, row)), error)
+    return found
+
+
+def _log(table: object, which: str, error: Exception) -> None:
+    logger.error("a row of %s cannot be read: %s: %s", table, which, type(error).__name__)
+
+
+def is_of_a_row(error: RegistryUnavailable) -> bool:
+    """Tell whether it is one row that cannot be read, and the database answers."""
+    return isinstance(error.__cause__, UNREADABLE)
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Select, exists, or_, select
 
+from app.errors import RegistryUnavailable
 from app.registry.databases.database import Database, instant
 from app.registry.databases.queries import IS_SPENT, IS_URGENT, OUTLOOK
-from app.registry.databases.reading import UNREADABLE, legible
+from app.registry.databases.reading import UNREADABLE, is_of_a_row, legible
 from app.registry.keysets.records import KeySet, Version, VersionState, keyset_of, version_of
 from app.registry.keysets.steps import Steps
 from app.registry.records import VISIBLE, Key, record_of
@@ -68,12 +69,10 @@ class KeySets:
                 grants.c.operation == "read",
             )
             query = query.where(or_(keysets.c.owner == reader, is_granted))
-        looked_at: list[str] = []
-        found = self._found(query.order_by(keysets.c.name).limit(limit), looked_at)
-        if len(found) == limit or len(looked_at) < limit:
+        found, names = self._found(query.order_by(keysets.c.name).limit(limit))
+        if len(found) == limit or len(names) < limit:
             return found
-        rest = self.page(reader, after=looked_at[-1], limit=limit - len(found))
-        return [*found, *rest]
+        return [*found, *self.page(reader, after=names[-1], limit=limit - len(found))]
 
     def due(self, now: datetime, *, most_encryptions: int) -> Sequence[KeySet]:
         """Return those with which something is to be done now.
@@ -94,17 +93,23 @@ class KeySets:
             )
         )
         query = query.params(most_encryptions=most_encryptions)
-        return self._found(query.order_by(keysets.c.due_at))
+        found, _ = self._found(query.order_by(keysets.c.due_at))
+        return found
 
     def is_spent(self, keyset: KeySet, most_encryptions: int) -> bool:
         """Tell whether the current key has encrypted ``most_encryptions`` times."""
-        query = select(keys.c.encryptions).where(keys.c.kid == str(keyset.current_kid))
+        query = select(keys.c.encryptions >= most_encryptions)
         with self._database.reading() as connection:
-            return (connection.scalar(query) or 0) >= most_encryptions
+            return bool(connection.scalar(query.where(keys.c.kid == str(keyset.current_kid))))
 
     def outlook(self, *, most_encryptions: int) -> Outlook:
         """Return when something is to be done next with any key set; see ``due``."""
-        found: Outlook = self._database.one(self._lookup, most_encryptions=most_encryptions)
+        try:
+            found: Outlook = self._database.one(self._lookup, most_encryptions=most_encryptions)
+        except RegistryUnavailable as error:
+            if not is_of_a_row(error):
+                raise
+            return Outlook(None, _AT_ONCE)  # one row hides the others, of which ``due`` knows
         return found
 
     def name_of(self, kid: UUID) -> tuple[str, VersionState] | None:
@@ -129,19 +134,18 @@ class KeySets:
         with self._database.reading() as connection, legible():
             return [record_of(row) for row in connection.execute(query)]
 
-    def _found(self, query: Select[Any], looked_at: list[str] | None = None) -> list[KeySet]:
-        """Return the key sets that can be read; log the others, and add all names if there are any.
+    def _found(self, query: Select[Any]) -> tuple[list[KeySet], list[str]]:
+        """Return the key sets that can be read, and the names of all; log the others.
 
         They are read at once, and one by one only if that fails.
         """
         with self._database.reading() as connection:
             try:
-                return _whole(connection, query)
+                found = _whole(connection, query)
             except UNREADABLE:
                 names = list(connection.scalars(query.with_only_columns(keysets.c.name)))
-                looked_at = [] if looked_at is None else looked_at
-                looked_at += names
-                return [keyset for name in names for keyset in _readable(connection, name)]
+                return [keyset for name in names for keyset in _readable(connection, name)], names
+            return found, [keyset.name for keyset in found]
 
 
 def _whole(connection: Connection, query: Select[Any]) -> list[KeySet]:

@@ -110,7 +110,7 @@ def keyset_of(row: Any, versions: Sequence[Version]) -> KeySet:
         next_kid=UUID(row.next_kid) if row.next_kid else None,
         rotates_at=instant(row.rotates_at),
         due_at=instant(row.due_at),
-        step=row.step,
+        step=int(row.step),
         unaudited=row.unaudited,
         host=row.host,
         created_at=instant(row.created_at),
@@ -131,7 +131,7 @@ def version_of(row: Any) -> Version:
     """Return the version of a row."""
     return Version(
         kid=UUID(row.kid),
-        number=row.number,
+        number=int(row.number),
         state=VersionState(row.state),
         created_at=instant(row.created_at),
         published_at=instant(row.published_at),

@@ -4,19 +4,20 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, null, select
 
+from app.registry.databases.reading import UNREADABLE, readable
 from app.registry.tables import tags, uses
 
 _KIDS: Final[Any] = bindparam("kids", expanding=True)
+_USES: Final = select(uses).where(uses.c.kid.in_(_KIDS))
+_TAGS: Final = select(tags.c.kid, tags.c.tag, null().label("day")).where(tags.c.kid.in_(_KIDS))
 # In one statement: each is a way to the database and back.
-_OF_ALL: Final = (
-    select(uses.c.kid, null().label("tag"), uses.c.day)
-    .where(uses.c.kid.in_(_KIDS))
-    .union_all(select(tags.c.kid, tags.c.tag, null()).where(tags.c.kid.in_(_KIDS)))
+_OF_ALL: Final = _USES.with_only_columns(uses.c.kid, null().label("tag"), uses.c.day).union_all(
+    _TAGS
 )
 
 
@@ -32,7 +33,7 @@ def remarks_on(connection: Connection, kids: Collection[UUID]) -> Mapping[UUID, 
     """Return those on each of ``kids``, if there are any."""
     its_tags: defaultdict[str, list[str]] = defaultdict(list)
     used: dict[str, date] = {}
-    for row in connection.execute(_OF_ALL, {"kids": list(map(str, kids))}):
+    for row in _rows(connection, {"kids": list(map(str, kids))}):
         if row.tag is None:
             used[row.kid] = row.day
         else:
@@ -42,3 +43,20 @@ def remarks_on(connection: Connection, kids: Collection[UUID]) -> Mapping[UUID, 
         UUID(kid): Remarks(tags=sorted(its_tags[kid]), used=used.get(kid))
         for kid in its_tags.keys() | used.keys()
     }
+
+
+class _Use(NamedTuple):
+    """A row of ``uses``, as it is among those of ``tags``."""
+
+    kid: str
+    day: date
+    tag: None = None
+
+
+def _rows(connection: Connection, kids: Mapping[str, Sequence[str]]) -> Sequence[Any]:
+    """Return all rows at once, or what can be read of them."""
+    try:
+        return connection.execute(_OF_ALL, kids).all()
+    except UNREADABLE:
+        used = readable(connection, _USES, lambda row: _Use(row.kid, row.day), None, kids)
+        return [*used, *connection.execute(_TAGS, kids)]

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Select, delete, func, insert, select
 
 from app.registry.databases.database import Database
+from app.registry.databases.reading import readable_sums
 from app.registry.records import State
 from app.registry.tables import tallies
 
@@ -51,7 +52,7 @@ class Tallies:
         """Return how many keys there are under each key-encryption key."""
         query = _summed(tallies.c.kek).where(tallies.c.kek.is_not(None))
         with self._database.reading() as connection:
-            return {UUID(kek): int(number) for kek, number in connection.execute(query)}
+            return dict(readable_sums(connection, query, _of_kek, "keks"))
 
     def merge(self) -> None:
         """Put one row in the place of all of a kind, if they have become many."""
@@ -73,10 +74,19 @@ class Tallies:
 
 def tallies_of(connection: Connection) -> list[Tally]:
     """Return the numbers of keys by type, size and state, as a transaction sees them."""
-    rows = connection.execute(_summed(*_KIND[:-1]))
-    return [
-        Tally(kty, crv, bits, State(state), int(number)) for kty, crv, bits, state, number in rows
-    ]
+    return readable_sums(connection, _summed(*_KIND[:-1]), _tally, "tallies")
+
+
+def _tally(row: Any) -> Tally:
+    kty, crv, bits, state, number = row
+    if not isinstance(bits, int | None):
+        raise TypeError("a length is a number")
+    return Tally(kty, crv, bits, State(state), int(number))
+
+
+def _of_kek(row: Any) -> tuple[UUID, int]:
+    kek, number = row
+    return UUID(kek), int(number)
 
 
 def _summed(*kind: Any) -> Select[Any]:
