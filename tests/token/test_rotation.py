@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -581,3 +581,48 @@ def test_what_a_killed_worker_leaves_another_one_goes_on_with(
     host.keyring.recovery.settle()
     assert host.registry.specs().keys() == {version.kid for version in keyset.versions}
     assert VersionState.NEXT in {version.state for version in keyset.versions}
+
+
+def unanswered(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have the next step of that ``name`` be committed, and the database lost over the answer."""
+    step = getattr(Steps, name)
+
+    def committed(*arguments: Any, **members: Any) -> None:
+        monkeypatch.setattr(Steps, name, step)
+        step(*arguments, **members)
+        raise RegistryUnavailable
+
+    monkeypatch.setattr(Steps, name, committed)
+
+
+@pytest.mark.parametrize("policy", [POLICY, None], ids=["with a policy", "without"])
+def test_a_set_that_was_committed_and_not_answered_is_whole_all_the_same(policy, host, monkeypatch):
+    unanswered(monkeypatch, "add")
+    with pytest.raises(RegistryUnavailable):
+        host.make(request(policy=policy))
+    host.make(request(policy=policy))  # as it is to be repeated
+    host.settle()
+    assert host.states == ["current"]
+    assert sign(host)
+
+
+def test_a_next_version_that_was_committed_and_not_answered_is_made_again(host, monkeypatch):
+    host.make()
+    unanswered(monkeypatch, "add_next")
+    host.published()
+    keyset = host.settle()
+    assert (host.states, len(host.jwks)) == (["current", "next"], 2)
+    assert keyset.rotates_at > datetime.now(UTC)
+    host.move(rotates_at=past(), due_at=past())
+    assert host.settle().current_kid == keyset.next_kid
+    assert host.states == ["previous", "current"]
+
+
+def test_a_set_that_lost_its_next_version_long_ago_goes_on(host):
+    keyset = host.make()
+    with host.registry._database.engine.begin() as connection:
+        lost = keysets.update().values(next_kid=str(uuid4()), rotates_at=past(), due_at=None)
+        connection.execute(lost)
+    host.settle()
+    assert host.states == ["current", "next"]
+    assert host.now.current_kid == keyset.current_kid

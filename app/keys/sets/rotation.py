@@ -109,9 +109,10 @@ class Rotation:
         if keyset.unaudited is not None:
             return self._write(keyset, now)
         cause = self._cause(keyset, now)
-        if cause and keyset.next_kid is None:
+        has_next = keyset.version(keyset.next_kid) is not None
+        if cause and not has_next:
             self._publish(keyset, cause)
-        elif keyset.next_kid is not None and self._is_to_rotate(keyset, now):
+        elif has_next and self._is_to_rotate(keyset, now):
             self._rotate(keyset, now)
         elif retiring := _retiring(keyset, now):
             self._retire(keyset, retiring)
@@ -123,7 +124,8 @@ class Rotation:
         """Return why another version is to be made now, if it is."""
         if keyset.is_urgent:
             return "revocation"
-        if keyset.due_at is not None and keyset.due_at <= now:
+        is_due = keyset.due_at is not None and keyset.due_at <= now
+        if is_due or keyset.has_lost_next:
             return "time"
         is_spent = self.registry.keysets.is_spent(keyset, self.most_encryptions)
         return "budget" if is_spent else None

@@ -75,9 +75,12 @@ FIND_ALL_CURRENT_FOR: Final = (
 _RETIRING: Final = select(func.min(versions.c.retires_at)).where(
     versions.c.state == literal_column("'previous'")
 )
-IS_URGENT: Final = and_(
-    versions.c.kid == keysets.c.current_kid, versions.c.state == literal_column("'compromised'")
+_HAS_CURRENT: Final = exists(versions).where(
+    versions.c.kid == keysets.c.current_kid, versions.c.state != literal_column("'compromised'")
 )
+_HAS_NEXT: Final = exists(versions).where(versions.c.kid == keysets.c.next_kid)
+IS_LACKING: Final = or_(~_HAS_CURRENT, and_(keysets.c.next_kid.is_not(None), ~_HAS_NEXT))
+"""Of a key set whose current or next version is of no use, or is not there."""
 IS_SPENT: Final = and_(_IS_CURRENT, keys.c.encryptions >= bindparam("most_encryptions"))
 
 
@@ -91,7 +94,7 @@ OUTLOOK: Final = select(
     _RETIRING.scalar_subquery().label("retires_at"),
     or_(
         _is_any_set(keysets.c.unaudited.is_not(None)),
-        _is_any_set(IS_URGENT),
+        _is_any_set(IS_LACKING),
         _is_any_set(IS_SPENT),
     ).label("is_now"),
 )

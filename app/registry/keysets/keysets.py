@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, exists, or_, select
 
 from app.errors import RegistryUnavailable
 from app.registry.databases.database import Database, instant
-from app.registry.databases.queries import IS_SPENT, IS_URGENT, OUTLOOK
+from app.registry.databases.queries import IS_LACKING, IS_SPENT, OUTLOOK
 from app.registry.databases.reading import UNREADABLE, is_of_a_row, legible
 from app.registry.keysets.records import KeySet, Version, VersionState, keyset_of, version_of
 from app.registry.keysets.steps import Steps
@@ -77,8 +77,8 @@ class KeySets:
     def due(self, now: datetime, *, most_encryptions: int) -> Sequence[KeySet]:
         """Return those with which something is to be done now.
 
-        That is a step whose time has come, a line that the audit log lacks, or a current version
-        that is compromised, or has encrypted ``most_encryptions`` times.
+        That is a step whose time has come, a line that the audit log lacks, a version that is
+        compromised or lost, or a current one that has encrypted ``most_encryptions`` times.
         """
         retiring = select(versions.c.keyset).where(
             versions.c.retires_at <= now, versions.c.state == VersionState.PREVIOUS
@@ -88,7 +88,7 @@ class KeySets:
                 keysets.c.unaudited.is_not(None),
                 keysets.c.due_at <= now,
                 keysets.c.id.in_(retiring),
-                exists(versions).where(IS_URGENT),
+                IS_LACKING,
                 exists(keys).where(IS_SPENT),
             )
         )

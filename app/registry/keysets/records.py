@@ -86,6 +86,11 @@ class KeySet:
         return next((version for version in self.versions if version.kid == kid), None)
 
     @property
+    def has_lost_next(self) -> bool:
+        """Whether the next version is not there: its creation was undone after it had come."""
+        return self.next_kid is not None and self.version(self.next_kid) is None
+
+    @property
     def is_urgent(self) -> bool:
         """Whether the current version is compromised, and another one has to take its place.
 
