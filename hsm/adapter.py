@@ -12,7 +12,7 @@ from hsm.algorithms.kinds import RSA
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, DIRECT, KEY_MANAGEMENTS, MACS
 from hsm.cryptoki import objects
 from hsm.cryptoki.module import Product
-from hsm.cryptoki.objects import PRIVATE, PUBLIC, KeyObject, is_whole, objects_of, secrets_of
+from hsm.cryptoki.objects import PUBLIC, KeyObject, is_whole, objects_of, secrets_of
 from hsm.cryptoki.pool import Sessions
 from hsm.errors import CryptoFailure, DecryptionFailed, KeyNotFound, TokenUnavailable
 from hsm.examination import adoption
@@ -21,7 +21,7 @@ from hsm.importing.wrapped_imports import WrappedImports
 from hsm.life.connection import Connection
 from hsm.life.offer import Offer, first_offered
 from hsm.life.rsa_lane import Generations
-from hsm.life.series import series
+from hsm.life.series import require_destroyable, series, signing_with
 from hsm.life.several import Rewrapping, SeveralUse
 from hsm.life.state import State
 from hsm.life.token import inventory, round_trip
@@ -49,7 +49,6 @@ Result = TypeVar("Result")
 
 _PROBE: Final = b"jose-hsm"
 _OWN_ALG: Final = "HS256"
-_PAIR: Final = (PRIVATE, PUBLIC)
 
 
 class Hsm:
@@ -140,6 +139,10 @@ class Hsm:
         except KeyNotFound:
             raise TokenUnavailable("the token did not keep the key") from None
 
+    def require_destroyable(self, ref: KeyRef) -> None:
+        """Raise ``CryptoFailure`` if the token destroys ``ref`` for nobody (CKA_DESTROYABLE)."""
+        self._connection.perform(Errand(verb=partial(require_destroyable, ref=ref)))
+
     def destroy(self, ref: KeyRef) -> None:
         """Destroy every object of ``ref``; absence is success."""
         self._connection.perform(Destruction(ref=ref))
@@ -192,11 +195,11 @@ class Hsm:
 
     def sign(self, ref: KeyRef, alg: str, signing_input: bytes) -> bytes:
         """Return the raw JWS signature: R‖S for ECDSA (RFC 7518 §3.4), never DER."""
-        return self._connection.perform(_signing(signing.sign, ref, alg, signing_input))
+        return self._connection.perform(signing_with(signing.sign, ref, alg, signing_input))
 
     def sign_digest(self, ref: KeyRef, alg: str, digest: bytes) -> bytes:
         """Return the signature of what has the ``digest``, as long as the hash of ``alg``."""
-        return self._connection.perform(_signing(signing.sign_digest, ref, alg, digest))
+        return self._connection.perform(signing_with(signing.sign_digest, ref, alg, digest))
 
     def random(self, size_bytes: int) -> bytes:
         """Return random bytes of the token."""
@@ -344,7 +347,3 @@ def _direct(ref: KeyRef, enc: str, verb: Callable[..., Result], *arguments: Any)
     """Use the key itself as the CEK (RFC 7518 §4.5)."""
     objects = secrets_of(CONTENT_ENCRYPTIONS[enc])
     return Use(ref=ref, objects=objects, name=enc, verb=verb, arguments=arguments)
-
-
-def _signing(verb: Callable[..., bytes], ref: KeyRef, alg: str, data: bytes) -> Use[bytes]:
-    return Use(ref=ref, objects=_PAIR, name=alg, verb=verb, arguments=(data,))

@@ -117,6 +117,7 @@ class KeyCreation:
     def destroy(self, principal: Principal, kid: str) -> None:
         """Destroy every object of a key, whichever half ``kid`` names, now or when its time comes.
 
+        Raises ``CryptoFailure`` if the token destroys it for nobody: then it stays as it is.
         A key that can be had back until then is only hidden: the token is not asked.
         """
         key = find(self.registry, principal, kid, Right.DESTROY)
@@ -143,12 +144,13 @@ class KeyCreation:
         current_request.change(destroy_at=destroy_at.isoformat())
 
     def _destroy(self, key: Key, states: Collection[State]) -> None:
-        self.hsm.offers()  # while the token is away the key stays as it is
+        # While the token is away, or keeps it whoever asks, the key stays as it is.
+        self.hsm.require_destroyable(key.ref)
         with self.phases.under_way():
             if not self.registry.mark_destroyed(key.kid, states):
                 raise KeyNotFound
             current_request.change(destroyed=str(key.kid))  # whatever is answered
-            self.hsm.destroy(key.ref)
+            self.phases.destroy_marked(key.ref)
             # Until then the janitor knows of it, and writes the line that is missing.
             current_request.when_audited(partial(self.registry.remove, key.kid))
 

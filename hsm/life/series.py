@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Final, NamedTuple
 
 from hsm.cryptoki.keys import Keys
-from hsm.cryptoki.objects import objects_of
+from hsm.cryptoki.objects import PRIVATE, PUBLIC, objects_of
 from hsm.cryptoki.pool import TURN_SECONDS
 from hsm.cryptoki.repeated import Repeatedly
 from hsm.cryptoki.session import Session
@@ -100,3 +100,13 @@ def series(  # noqa: PLR0913  # what each is done with, and where it goes
         data=data,
         done=done,
     )
+
+
+def signing_with(verb: Verb, ref: KeyRef, alg: str, data: bytes) -> Use[bytes]:
+    """Return one use of a pair, which signs with its private half and may check with the other."""
+    return Use(ref=ref, objects=(PRIVATE, PUBLIC), name=alg, verb=verb, arguments=(data,))
+
+
+def require_destroyable(token: Token, session: Session, *, ref: KeyRef) -> None:
+    """Raise ``CryptoFailure`` if the token destroys an object of ``ref`` for nobody."""
+    token.stores[ref.storage].require_destroyable(session, ref)

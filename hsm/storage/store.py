@@ -49,6 +49,9 @@ class Store(Protocol):
         token in trouble finds nothing and says CKR_OK. Else ``TokenUnavailable``.
         """
 
+    def require_destroyable(self, session: Session, ref: KeyRef) -> None:
+        """Raise ``CryptoFailure`` if an object of ``ref`` says that nobody may destroy it."""
+
     def destroy(self, session: Session, ref: KeyRef) -> None:
         """Destroy every object of ``ref``, the private one first; absence is success.
 

@@ -98,6 +98,13 @@ class TokenStore(Store):
         handles = [(each, self._handle(session, kid, each)) for each in objects]
         return Keys.bound(session, self._canary, handles)
 
+    def require_destroyable(self, session: Session, ref: KeyRef) -> None:
+        """See ``Store``; none of the keys that are made here says so."""
+        for key_object in objects_of(ref.spec):
+            for each in _found(session, ref.kid, key_object):
+                if read(each, [Attribute.DESTROYABLE]).get(Attribute.DESTROYABLE) is False:
+                    raise CryptoFailure("The token does not let anybody destroy this key")
+
     def destroy(self, session: Session, ref: KeyRef) -> None:
         """See ``Store``."""
         self.forget(ref.kid)

@@ -108,6 +108,9 @@ class WrappedStore(Store):
         with self._held.lent(ref, unwrap) as handles:
             yield Keys.bound(session, self._canary, [(each, handles[each]) for each in objects])
 
+    def require_destroyable(self, session: Session, ref: KeyRef) -> None:
+        """See ``Store``: nothing keeps a row from going."""
+
     def destroy(self, session: Session, ref: KeyRef) -> None:
         """See ``Store``: that there is no row is what destroys it."""
         self.forget([ref.kid])

@@ -81,6 +81,46 @@ def test_a_key_is_adopted_with_what_it_has_proven_and_works(own, serve):
             assert api.ok("/decrypt", api.ok("/encrypt", body))["data"] == "AAAA"
 
 
+KEEP = f"""
+import os, pkcs11
+from pkcs11 import Attribute, KeyType
+token = pkcs11.lib(os.environ["JOSE_HSM_PKCS11_MODULE"]).get_token(token_label="{LABEL}")
+kept = {{Attribute.DESTROYABLE: False}}
+with token.open(rw=True, user_pin=open(os.environ["JOSE_HSM_PIN_FILE"]).read()) as session:
+    session.generate_key(KeyType.AES, 256, store=True, label="kept secret", template=kept)
+    session.generate_keypair(
+        KeyType.RSA, 2048, store=True, label="kept pair", id=b"\\4", public_template=kept
+    )
+"""
+
+
+@pytest.mark.softhsm
+@pytest.mark.parametrize(
+    ("name", "operation", "members"),
+    [
+        ("kept secret", "/encrypt", {"alg": "dir", "enc": "A256GCM"}),
+        ("kept pair", "/sign", {"alg": "PS256"}),
+    ],
+)
+def test_a_key_that_nobody_may_destroy_is_refused_and_stays_as_it_is(
+    name, operation, members, tmp_path, serve
+):
+    own = make_token(tmp_path / "state")
+    assert completed("python", [KEEP], own).returncode == 0
+    alg = members.get("enc", members["alg"])
+    adopt = keys(own, "adopt", name, "--owner", "anonymous", "--alg", alg, "--json")
+    kid = json.loads(adopt.stdout)["kid"]
+    with serve(own, workers=1) as url:
+        api = Api.over_http(url)
+        assert api.request("PATCH", f"/keys/{kid}", json={"alias": "mine"}).status == 200
+        assert api.ok(operation, members | {"kid": kid, "data": ""})
+        assert api.delete(kid).refusal == (422, "crypto_failure")
+        assert api.ok(operation, members | {"kid": "mine", "data": ""})
+    destroyed = keys(own, "destroy", kid, "--yes")
+    assert (destroyed.returncode, "does not let anybody destroy" in destroyed.stderr) == (2, True)
+    assert json.loads(keys(own, "show", kid, "--json").stdout)["state"] == "active"
+
+
 # --- Keys as other programs make them ---
 
 OTHERS = f"""

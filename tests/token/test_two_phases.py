@@ -28,7 +28,7 @@ from app.registry import Registry, migrate
 from app.registry.databases.engines import engine_of
 from app.registry.tables import keys
 from app.service import service_of
-from hsm import Hsm, KeyRef, KeySpec, TokenUnavailable, file_lock
+from hsm import CryptoFailure, Hsm, KeyRef, KeySpec, TokenUnavailable, file_lock
 from hsm.life.work import Errand
 from scripts.throwaway import ROOT, make_token
 from tests.shared.api import b64u
@@ -303,10 +303,11 @@ def test_a_row_that_may_have_been_written_is_reachable_by_nobody(new, local, key
     ("owner", "name", "error", "status"),
     [
         (Hsm, "destroy", TOKEN_FAILS, 503),
+        (Hsm, "destroy", CryptoFailure("The token does not permit it"), 503),
         # The key is gone, and its line is written: the row is all that is left.
         (Registry, "remove", RegistryUnavailable(), 204),
     ],
-    ids=["objects-stay", "row-stays"],
+    ids=["objects-stay", "objects-are-kept", "row-stays"],
 )
 def test_reconcile_ends_a_destruction(
     owner, name, error, status, body, new, local, keyring, monkeypatch

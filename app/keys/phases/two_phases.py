@@ -18,7 +18,7 @@ from app.idempotency import IdempotentRequest
 from app.keys.description import describe_one
 from app.keys.phases.making import Making, public_jwk
 from app.registry import Answer, Key, Registry, Tagging
-from hsm import Hsm, HsmError, KeyNotFound, KeyRef, Made
+from hsm import CryptoFailure, Hsm, HsmError, KeyNotFound, KeyRef, Made, TokenUnavailable
 
 Record = Callable[[UUID], None]
 """Called with each kid whose objects are destroyed, before its row goes."""
@@ -99,6 +99,16 @@ class TwoPhases:
         """Destroy a key, however far its creation or destruction got."""
         self.registry.abandon(ref.kid)
         self.finish(ref, record)
+
+    def destroy_marked(self, ref: KeyRef) -> None:
+        """Destroy the objects of a key whose row is marked; what stays is left to ``recovery``.
+
+        Raises ``TokenUnavailable``, whatever the token says: the key is of no use any more.
+        """
+        try:
+            self.hsm.destroy(ref)
+        except CryptoFailure as error:
+            raise TokenUnavailable("the token does not destroy the key now") from error
 
     def finish_soon(self, wrapping: Key) -> None:
         """Destroy a key that has unwrapped its import, now or when the janitor comes."""

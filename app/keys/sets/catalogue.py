@@ -231,7 +231,7 @@ class KeySetCatalogue:
 
             self._step(principal, name, Right.DESTROY, destroy)
             for ref in gone:
-                creation.phases.hsm.destroy(ref)
+                creation.phases.destroy_marked(ref)
             current_request.when_audited(partial(self._remove, gone))
 
     def _remove(self, refs: Iterable[KeyRef]) -> None:
