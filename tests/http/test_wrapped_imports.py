@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -14,6 +15,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from app.keys.quota import Quota
 from app.keys.wrapped.imports import KeyImports
+from app.registry import State
 from app.service import service_of
 from tests.shared.api import Answer, Api, b64u, unb64u
 
@@ -324,6 +326,21 @@ def test_a_wrapping_key_counts_as_a_key_and_an_import_frees_its_place(
     made = local.ok("/keys", body)
     assert local.post("/wrapping-keys", {}).refusal == (422, "too_many_keys")
     assert local.delete(made["kid"]).status == 204
+
+
+@pytest.mark.parametrize("storage", ["token", "wrapped"])
+def test_a_wrapping_key_that_another_token_holds_is_not_called_unknown(storage, local, application):
+    wrapping = local.ok("/wrapping-keys", {})
+    body = body_of(wrapping, wrapped_for(wrapping, bytes(32)), kty="oct", alg="HS256")
+    kid, service = UUID(wrapping["kid"]), service_of(application)
+    key = service.registry.whole(kid, [State.WRAPPING])
+    assert key is not None
+    service.hsm.destroy(key.ref)
+    before = kids(application)
+    assert local.post("/keys", body | {"storage": storage}).refusal == (503, "unavailable")
+    assert kids(application) == before
+    service.registry.remove(kid)
+    assert local.post("/keys", body | {"storage": storage}).refusal == (404, "not_found")
 
 
 def test_where_keys_come_in_wrapped_only_no_other_is_imported(local, monkeypatch):

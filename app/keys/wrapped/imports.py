@@ -25,6 +25,7 @@ from hsm import (
     KeyRef,
     KeySpec,
     Made,
+    TokenUnavailable,
     WrappedKeyRefused,
 )
 
@@ -95,7 +96,11 @@ class KeyImports:
 
         def make(new: KeyRef) -> Made:
             octets = wrapped.ciphertext
-            return creation.hsm.imports.take(wrapping.ref, new, octets, material.public)
+            try:
+                return creation.hsm.imports.take(wrapping.ref, new, octets, material.public)
+            except KeyNotFound:
+                self._wrapping_key(principal, wrapped)  # another import may have used it
+                raise TokenUnavailable("the token does not hold the wrapping key") from None
 
         making = Making(
             keys=[key],
