@@ -546,6 +546,25 @@ def test_of_workers_and_hosts_one_makes_each_step(host, registry_url, token, tmp
     assert host.registry.specs().keys() == live  # those who came late have left nothing
 
 
+def test_of_two_who_make_one_set_at_once_both_have_it(host, monkeypatch):
+    add, others = Steps.add, dict[str, Any]()
+
+    def overtaken(*arguments: Any, **members: Any) -> None:
+        monkeypatch.setattr(Steps, "add", add)
+        others.update(host.sets.put(OWNER, NAME, request()))
+        add(*arguments, **members)
+
+    monkeypatch.setattr(Steps, "add", overtaken)
+    told = host.sets.put(OWNER, NAME, request(policy=POLICY | {"every": 3 * DAY}))
+    assert told["current"] == others["current"]
+    assert (told["rotation"]["every"], len(told["versions"])) == ("P3D", 1)
+    assert host.registry.specs().keys() == {host.now.current_kid}
+    monkeypatch.setattr(Steps, "add", overtaken)
+    host.sets.destroy(OWNER, NAME)
+    with pytest.raises(KeySetTaken):
+        host.sets.put(OTHER, NAME, request())
+
+
 # --- Whoever dies over it ---
 
 

@@ -86,7 +86,8 @@ class KeySetCatalogue:
         policy = None if request.policy is None else Policy(**request.policy)
         self._require_slow(policy)
         if self.registry.keysets.find(name) is None:
-            return self._make(principal, name, request, policy)
+            with suppress(KeySetTaken):  # by another request, at the same time
+                return self._make(principal, name, request, policy)
         return self._change(principal, name, request, policy)
 
     def _make(
