@@ -250,7 +250,8 @@ class Registry:
     def remove(self, kid: UUID) -> None:
         """Delete a row and all that hangs on it; absence is success."""
         with self._database.writing() as connection:
-            for table in (grants, tags, versions, uses, keys):
+            # First what holds a version: who adds to what hangs on it has it until he is done.
+            for table in (versions, grants, tags, uses, keys):
                 connection.execute(delete(table).where(table.c.kid == str(kid)))
 
     def reserve_encryptions(self, kid: UUID, count: int, *, most: int) -> tuple[int, int]:

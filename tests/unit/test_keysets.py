@@ -320,6 +320,24 @@ def test_a_key_set_that_cannot_be_read_takes_no_other_with_it(statement, registr
     assert "a row of keysets cannot be read: a" in caplog.text
 
 
+@pytest.mark.parametrize("step", ["grant", "change"])
+def test_nothing_is_kept_of_a_version_that_is_destroyed_meanwhile(step, registry):
+    keyset = rotated(registry, datetime.now(UTC))
+    gone, current = (version.kid for version in keyset.versions)
+    registry.mark_destroyed(gone)
+    registry.remove(gone)
+    steps = registry.keysets.steps
+    if step == "grant":
+        steps.grant(keyset, "token:a", ["read"])
+    else:
+        steps.change(keyset, POLICY, ["blue"], rotates_at=None, due_at=None)
+    kept = {
+        kid: (registry.grants.of(kid), registry.tags.of(kid)) for kid in (keyset.id, gone, current)
+    }
+    assert kept[gone] == ({}, [])
+    assert kept[current] == kept[keyset.id] != ({}, ["red"])
+
+
 def test_key_sets_are_listed_by_name_to_those_who_may_read_them(registry):
     for name in ("b", "a", "c"):
         made(registry, name)

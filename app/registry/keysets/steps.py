@@ -62,7 +62,7 @@ class Steps:
             with self._database.writing() as connection:
                 connection.execute(insert(keysets).values(row))
                 connection.execute(insert(versions).values(first))
-                _tag(connection, [keyset.id], tag_names)
+                _tag(connection, [str(keyset.id)], tag_names)
                 _activate(connection, keyset, ref, public_jwk, State.ACTIVE)
         except IntegrityError as error:
             raise KeySetTaken from error
@@ -172,7 +172,6 @@ class Steps:
         due_at: datetime | None,
     ) -> None:
         """Follow another policy, and have these tags if any are given."""
-        kids = [keyset.id, *(version.kid for version in keyset.versions)]
         values = {**policy_values(policy), "rotates_at": rotates_at, "due_at": due_at}
         with self._database.writing() as connection:
             self._step(connection, keyset, None, **values)
@@ -182,24 +181,25 @@ class Steps:
                 ends = {"retires_at": datetime.now(UTC) + policy.retain}
                 connection.execute(versions.update().where(*endless, is_previous).values(ends))
             if tag_names is not None:
+                kids = _held(connection, keyset)
                 own = select(tags.c.tag).where(tags.c.kid == str(keyset.id))
                 before = list(connection.scalars(own))
-                its = tags.c.kid.in_(list(map(str, kids))), tags.c.tag.in_(before)
+                its = tags.c.kid.in_(kids), tags.c.tag.in_(before)
                 connection.execute(delete(tags).where(*its))
                 _tag(connection, kids, tag_names)
 
     def grant(self, keyset: KeySet, principal: str, operations: Iterable[str]) -> None:
         """Replace what ``principal`` may do with all versions."""
-        kids = [str(keyset.id), *(str(version.kid) for version in keyset.versions)]
-        before = delete(grants).where(grants.c.kid.in_(kids), grants.c.principal == principal)
-        rows = [
-            {"kid": kid, "principal": principal, "operation": operation}
-            for kid in kids
-            for operation in sorted(set(operations))
-        ]
         with self._database.writing() as connection:
             self._step(connection, keyset, None)
-            connection.execute(before)
+            kids = _held(connection, keyset)
+            rows = [
+                {"kid": kid, "principal": principal, "operation": operation}
+                for kid in kids
+                for operation in sorted(set(operations))
+            ]
+            before = grants.c.kid.in_(kids), grants.c.principal == principal
+            connection.execute(delete(grants).where(*before))
             if rows:
                 connection.execute(insert(grants), rows)
 
@@ -249,6 +249,16 @@ class Steps:
         )
         if connection.execute(update).rowcount != 1:
             raise Overtaken
+
+
+def _held(connection: Connection, keyset: KeySet) -> list[str]:
+    """Return the kids under which grants and tags are kept, of the set and of its versions.
+
+    Those that are still there: one may have been destroyed since the set was read, and nobody would
+    ever remove what is added to it then. The others are kept until the transaction ends.
+    """
+    its = versions.update().where(versions.c.keyset == str(keyset.id)).values(kid=versions.c.kid)
+    return [str(keyset.id), *connection.scalars(its.returning(versions.c.kid))]
 
 
 def _version_row(
@@ -307,9 +317,9 @@ def _set_return(connection: Connection, kid: UUID, state: State) -> None:
     connection.execute(keys.update().where(*is_deleted).values(state_before=state, changed_at=now))
 
 
-def _tag(connection: Connection, kids: Iterable[UUID], names: Iterable[str]) -> None:
+def _tag(connection: Connection, kids: Iterable[str], names: Iterable[str]) -> None:
     now = datetime.now(UTC)
-    rows = [{"kid": str(kid), "tag": name, "tagged_at": now} for kid in kids for name in set(names)]
+    rows = [{"kid": kid, "tag": name, "tagged_at": now} for kid in kids for name in set(names)]
     if rows:
         connection.execute(insert(tags), rows)
 
