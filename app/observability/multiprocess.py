@@ -40,6 +40,21 @@ def prepare(state_dir: Path) -> None:
     os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=parent)
 
 
+def renew() -> None:
+    """Make the directory again if somebody has removed it; call in the master before each fork.
+
+    Some systems empty the memory of a user who has no session any more.
+    """
+    directory = Path(os.environ[_DIRECTORY])
+    try:
+        directory.mkdir(mode=0o700)
+    except FileExistsError:
+        if directory.lstat().st_uid != os.geteuid():
+            os.environ[_DIRECTORY] = tempfile.mkdtemp(
+                prefix=f"{directory.name}-", dir=directory.parent
+            )
+
+
 def memory() -> str | None:
     """Return the directory whose files are in memory, if there is one that we may write to."""
     may_write = os.access(_MEMORY, os.W_OK | os.X_OK, effective_ids=True)

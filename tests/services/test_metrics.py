@@ -3,7 +3,8 @@
 import math
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from scripts.throwaway import make_token
+from scripts.throwaway import Server, make_token
 from scripts.workers import is_gone, kill, workers_of
 from tests.shared.api import Api
 from tests.shared.forks import server
@@ -71,7 +72,12 @@ def test_figures_of_alerts_are_there_before_their_first_event(started):
         assert found[name, frozenset(labels.items())] == 0
 
 
-def test_requests_of_all_workers_are_counted_by_endpoint_and_status(started):
+def test_requests_of_all_workers_are_counted_by_endpoint_and_status(environment):
+    with server(environment) as started:  # others count, too
+        _require_all_counted(started)
+
+
+def _require_all_counted(started: Server) -> None:
     kid = Api.over_http(started.url).create(kty="oct", alg="HS256")["kid"]
     for _ in range(USES):  # a new connection each time, so that both workers have some
         Api.over_http(started.url).ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})
@@ -164,15 +170,27 @@ def test_the_history_goes_on_when_the_worker_that_keeps_it_dies(started):
         until(counted, pause_seconds=SELDOM)
 
 
-def test_the_files_are_in_a_private_place_that_ends_with_the_master(environment):
-    def places() -> set[Path]:
-        memory = Path("/dev/shm")
-        parent = memory if os.access(memory, os.W_OK) else Path(environment["JOSE_HSM_STATE_DIR"])
-        return set(parent.glob("jose-hsm-figures-*"))
+@pytest.fixture
+def of(environment: dict[str, str]) -> Callable[[int], list[Path]]:
+    """Return where the processes of a master keep their figures."""
+    memory = Path("/dev/shm")
+    parent = memory if os.access(memory, os.W_OK) else Path(environment["JOSE_HSM_STATE_DIR"])
+    return lambda master: list(parent.glob(f"jose-hsm-figures-*-{master}-*"))
 
-    def of(master: int) -> list[Path]:
-        return [place for place in places() if f"-{master}-" in place.name]
 
+def test_workers_come_back_after_the_place_was_removed(environment, of):
+    with server(environment, workers=1) as running:
+        (place,) = of(running.process.pid)
+        shutil.rmtree(place)
+        (worker,) = workers_of(running.process.pid)
+        assert kill(worker)
+        until(partial(is_gone, worker))
+        until(lambda: 1 in metrics(running.url, "token_up").values())
+        assert of(running.process.pid) == [place]
+        assert place.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_files_are_in_a_private_place_that_ends_with_the_master(environment, of):
     with server(environment, workers=1) as running:
         (place,) = of(running.process.pid)
         assert place.stat().st_mode & 0o777 == 0o700

@@ -98,6 +98,7 @@ def on_exit(_server: Arbiter) -> None:
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
     """Give each worker a number of its own, patience after failures, and less with clients."""
+    figures.renew()
     worker.hold_stops()
     worker.take_slot(server.WORKERS.values())
     worker.deadlines = Deadlines(
