@@ -102,9 +102,9 @@ class JwtWay:
             if not verifies(key, jwt.header["alg"], jwt.signing_input, jwt.signature):
                 raise Refused("JWT: the signature is none of the issuer")
             self._claims.validate(jwt.claims)
-        except (JoseError, ValueError, TypeError) as error:
+            self._require_lifetime(jwt.claims)
+        except (JoseError, ValueError, TypeError, OverflowError) as error:
             raise Refused(f"JWT: {error}") from None
-        self._require_lifetime(jwt.claims)
         principal = self._principal(jwt.claims)
         until = jwt.claims["exp"] + _LEEWAY_SECONDS
         self._remember(digest, _Proven(principal, keys.version, until))

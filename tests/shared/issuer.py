@@ -142,6 +142,9 @@ BAD: Mapping[str, Bad] = {
     "subject that was no UTF-8": lambda issuer: issuer.token(sub="alic\ufffd"),
     "lifetime too long": lambda issuer: issuer.token(exp=_now() + 7200),
     "lifetime without end": lambda issuer: issuer.token(iat=None, exp=10**400),
+    "lifetime from the beginning of all times": lambda issuer: issuer.token(
+        iat=-(10**400), exp=_now() + 60.5
+    ),
     "duplicate claim": _duplicate,
     "not JSON": lambda issuer: issuer.sign({"alg": "RS256", "kid": "rsa"}, b"{", issuer.rsa),
     "five parts": lambda _: "a.b.c.d.e",
