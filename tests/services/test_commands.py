@@ -234,6 +234,13 @@ def test_settings_of_a_file_count_more_than_the_environment(file, settings):
     assert line["bearer"] == "token:file"
 
 
+def test_an_empty_variable_is_none_beside_what_was_left_in_the_state_directory(file, settings):
+    empty = dict.fromkeys(settings, "") | {"JOSE_HSM_STATE_DIR": str(file.parent)}
+    done = jose_hsm(empty, "config", "show")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert settings["JOSE_HSM_TOKEN_LABEL"] in done.stdout
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

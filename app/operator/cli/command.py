@@ -40,7 +40,7 @@ def _take_settings(file: Path | None) -> None:
     if file:
         os.environ.update(environment_file.read(file))
         return
-    left = Path(os.environ.get(f"{PREFIX}STATE_DIR", "var")) / "settings"
+    left = Path(os.environ.get(f"{PREFIX}STATE_DIR") or "var") / "settings"
     if left.is_file():
         for name, value in environment_file.read(left).items():
-            os.environ.setdefault(name, value)
+            os.environ[name] = os.environ.get(name) or value  # an empty one is not set
