@@ -1,5 +1,6 @@
 """The figures as Markdown: ratios first, then what they are made of."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -54,7 +55,12 @@ def markdown(results: Results) -> str:
 def ratio(entry: Results, of: str, connections: str) -> float:
     """Return service / bare, or service / token."""
     below = entry["bare"][connections]["per_second"] if of == "bare" else entry["token_per_second"]
-    return float(entry["service"][connections]["per_second"] / below)
+    return _quotient(entry["service"][connections]["per_second"], below)
+
+
+def _quotient(figure: float, below: float) -> float:
+    """Return ``figure / below``; nothing is said of it where no request was answered in time."""
+    return figure / below if below else math.nan
 
 
 def _batches(results: Results) -> Iterator[str]:
@@ -63,8 +69,9 @@ def _batches(results: Results) -> Iterator[str]:
         return
     ratios = {
         connections: BATCHED
-        * named["batch-encrypt-64"][connections]["per_second"]
-        / named["encrypt-64"][connections]["per_second"]
+        * _quotient(
+            *(named[name][connections]["per_second"] for name in ("batch-encrypt-64", "encrypt-64"))
+        )
         for connections in results["connections"]
     }
     row = [
@@ -123,7 +130,7 @@ def _changes(results: Results) -> Iterator[str]:
             [
                 entry["title"],
                 *(
-                    f"{one[name] / entry['previous'][connections][name]:.2f}"
+                    f"{_quotient(one[name], entry['previous'][connections][name]):.2f}"
                     for connections, one in entry["service"].items()
                 ),
             ]

@@ -93,6 +93,15 @@ def test_the_report_says_what_has_become_of_each_figure(results):
 
 
 @pytest.mark.long
+def test_the_report_is_written_where_nothing_was_answered_in_time(results):
+    (entry,) = results["points"]
+    nothing = {"2": dict.fromkeys(entry["service"]["2"], 0)}
+    slow = entry | dict.fromkeys(("bare", "previous", "service"), nothing)
+    points = [slow | {"name": name} for name in ("encrypt-64", "batch-encrypt-64")]
+    assert "nan" in report.markdown(results | {"points": points})
+
+
+@pytest.mark.long
 def test_the_plots_are_drawn(results, tmp_path):
     pytest.importorskip("matplotlib", reason="only the benchmarks need it")
     plots = importlib.import_module("scripts.bench.plots")
