@@ -1,7 +1,7 @@
 """What is imported wrapped on one token, and how."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from threading import Lock
 from types import MappingProxyType
@@ -10,6 +10,7 @@ from typing import Final
 from hsm.algorithms.keyspec import KeySpec
 from hsm.errors import UnsupportedAlgorithm
 from hsm.importing.ways import Way
+from hsm.waiting import Resting, alone
 
 Target = tuple[str, str | None]
 """Keys that are unwrapped alike: the kind, and the curve if they are on one."""
@@ -67,11 +68,7 @@ class ImportsOfToken:
     Who waits for another thread to find them waits ``resting``.
     """
 
-    def __init__(
-        self,
-        find: Callable[[], Imports],
-        resting: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
+    def __init__(self, find: Callable[[], Imports], resting: Resting = nullcontext) -> None:
         self._find: Final = find
         self._resting: Final = resting
         self._lock: Final = Lock()
@@ -79,9 +76,7 @@ class ImportsOfToken:
 
     def find(self) -> Imports:
         """Return them; what ``find`` raises says nothing of them, and they are tried again."""
-        with ExitStack() as held:
-            with self._resting():
-                held.enter_context(self._lock)
+        with alone(self._lock, self._resting):
             if self.found is None:
                 self.found = self._find()
             return self.found

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
@@ -13,11 +13,9 @@ from pkcs11 import Token
 from hsm.cryptoki.module import serial_of
 from hsm.files import file_lock, replace
 from hsm.life.refusal import Refusal
+from hsm.waiting import Resting, alone
 
 _VALID_SECONDS: Final = 3600.0
-
-Resting = Callable[[], AbstractContextManager[None]]
-"""Has the time not count in which one waits for others; see ``Watchdog``."""
 
 
 class ProofCache:
@@ -50,9 +48,7 @@ class ProofCache:
         if self._path is None or not self._path.parent.is_dir():
             yield
             return
-        with ExitStack() as held:
-            with self._resting():
-                held.enter_context(file_lock(self._path.with_suffix(".lock")))
+        with alone(file_lock(self._path.with_suffix(".lock")), self._resting):
             if believe:
                 self._known = _read(self._path)
             number = len(self._known)

@@ -34,7 +34,7 @@ from hsm.errors import UnsupportedAlgorithm
 from hsm.importing.imports import Imports, ImportsOfToken
 from hsm.life.offer import Offer, offer_of
 from hsm.life.proof import Proof
-from hsm.life.proof_cache import ProofCache, Resting
+from hsm.life.proof_cache import ProofCache
 from hsm.life.refusal import refusal_of
 from hsm.life.sizes import most_bytes
 from hsm.messages import Storage
@@ -47,6 +47,7 @@ from hsm.settings import Settings
 from hsm.storage.keepable import NOTHING_KEPT, Keepable
 from hsm.storage.store import Store
 from hsm.storage.stores import stores_of
+from hsm.waiting import Resting
 
 logger = logging.getLogger(__name__)
 

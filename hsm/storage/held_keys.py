@@ -3,7 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final, NamedTuple, TypeVar
@@ -18,6 +18,7 @@ from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.session import Session
 from hsm.messages import KeyRef
 from hsm.storage.bare import Made
+from hsm.waiting import Resting, alone
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +54,7 @@ class HeldKeys:
     """
 
     def __init__(
-        self,
-        open_session: Callable[[], Session],
-        size: int,
-        resting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        self, open_session: Callable[[], Session], size: int, resting: Resting = nullcontext
     ) -> None:
         self._open_session: Final = open_session
         self._size: Final = size
@@ -92,7 +90,7 @@ class HeldKeys:
 
         Raises ``SessionHandleInvalid`` if it has ended.
         """
-        with self._alone():
+        with alone(self._session_lock, self._resting):
             if session is not self._session:
                 raise SessionHandleInvalid
             return self._made(session, make)
@@ -114,20 +112,11 @@ class HeldKeys:
 
         Some tokens end a session that nobody uses, and may give its handles to other objects.
         """
-        with self._alone():
+        with alone(self._session_lock, self._resting):
             if self._session is not None:
                 self._forget_ended(self._session)
             if self._session is not None:
                 self._left = _not_destroyed(self._session, self._left)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with self._resting():
-            self._session_lock.acquire()
-        try:
-            yield
-        finally:
-            self._session_lock.release()
 
     def _taken(self, ref: KeyRef) -> _Held | None:
         with self._lock:
@@ -164,7 +153,7 @@ class HeldKeys:
         return held.users == 0
 
     def _unwrapped(self, ref: KeyRef, unwrap: Callable[[Session], Unwrapped]) -> _Held:
-        with self._alone():
+        with alone(self._session_lock, self._resting):
             session = self._session = self._session or self._open_session()
             unwrapped = self._made(session, unwrap)
         return _Held(ref=ref, session=session, unwrapped=unwrapped)
@@ -180,7 +169,7 @@ class HeldKeys:
     def _wipe(self, dropped: Iterable[_Held]) -> None:
         """Destroy the objects of keys, unless the session that held them has ended."""
         for held in dropped:
-            with self._alone():
+            with alone(self._session_lock, self._resting):
                 if held.session is self._session:
                     self._left += _not_destroyed(held.session, held.unwrapped.objects.values())
 

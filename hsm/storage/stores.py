@@ -1,7 +1,6 @@
 """Where the keys of one epoch are kept."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from types import MappingProxyType
 
 from hsm.cryptoki.attributes import Templates
@@ -14,6 +13,7 @@ from hsm.storage.keks import found_keks, mechanism_on
 from hsm.storage.store import Store
 from hsm.storage.token_store import TokenStore
 from hsm.storage.wrapped_store import WrappedStore
+from hsm.waiting import Resting
 
 
 def stores_of(  # noqa: PLR0913  # all that an epoch has
@@ -24,7 +24,7 @@ def stores_of(  # noqa: PLR0913  # all that an epoch has
     announce_change: Callable[[], None],
     unwrapped_keys: int,
     observer: Observer,
-    resting: Callable[[], AbstractContextManager[None]],
+    resting: Resting,
 ) -> Mapping[Storage, Store]:
     """Return the stores; at most as many ``unwrapped_keys`` are session objects at a time.
 

@@ -34,8 +34,9 @@ from hsm.cryptoki import pin_latch
 from hsm.examination import examination
 from hsm.importing import wrapped_imports
 from hsm.life import connection
-from hsm.life.proof_cache import ProofCache, Resting
+from hsm.life.proof_cache import ProofCache
 from hsm.storage import transfer
+from hsm.waiting import Resting
 from tests.shared.waiting import PATIENCE_SECONDS, until
 
 MOST_BYTES = 2**20

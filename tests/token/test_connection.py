@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -227,9 +228,11 @@ def wait_for_the_proofs_of_others(shared_dir: str) -> list[Any]:
     token = Hsm(_settings(shared_dir=Path(shared_dir)))
     deadlines, lock = token._connection._watchdog._deadlines, vars(proof_cache)["file_lock"]
 
-    def locking(*arguments: Any) -> Any:
+    @contextmanager
+    def locking(*arguments: Any) -> Iterator[None]:
         watched.append(deadlines.get(threading.get_ident()))
-        return lock(*arguments)
+        with lock(*arguments):
+            yield
 
     vars(proof_cache)["file_lock"] = locking
     token.start()

@@ -439,11 +439,11 @@ class Noting:
         self._deadlines = deadlines
         self.waits: list[Any] = []
 
-    def acquire(self) -> None:
+    def __enter__(self) -> None:
         self.waits.append(self._deadlines.get(threading.get_ident()))
         self._lock.acquire()
 
-    def release(self) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._lock.release()
 
 
