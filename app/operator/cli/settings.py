@@ -1,6 +1,7 @@
 """``jose-hsm config``: what the service would be told, and whether it is there."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import Field, fields
@@ -80,35 +81,26 @@ def check(config: Config) -> int:
 def _of_files(config: Config) -> Iterator[str]:
     for setting in fields(Config):
         path = getattr(config, setting.name)
-        if isinstance(path, Path):
-            objection = _objection_to_directory if setting.name == "state_dir" else _objection
-            if reason := objection(path):
-                yield f"{name_of(setting)}: {path} {reason}"
+        is_directory = setting.name == "state_dir"
+        if isinstance(path, Path) and (reason := _objection(path, is_directory=is_directory)):
+            yield f"{name_of(setting)}: {path} {reason}"
     keys = config.jwt_jwks
     if keys and "://" not in keys and (reason := _objection(Path(keys))):
         yield f"{PREFIX}JWT_JWKS: {keys} {reason}"
 
 
-def _objection(path: Path) -> str | None:
-    if reason := _objection_to_anything(path):
-        return reason
-    return "is a directory" if path.is_dir() else None
-
-
-def _objection_to_directory(path: Path) -> str | None:
-    if reason := _objection_to_anything(path):
-        return reason
-    return None if path.is_dir() else "is no directory"
-
-
-def _objection_to_anything(path: Path) -> str | None:
+def _objection(path: Path, *, is_directory: bool = False) -> str | None:
     try:
-        path.stat()
+        found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return "is not there"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    return None if os.access(path, os.R_OK) else "cannot be read"
+    if not os.access(path, os.R_OK):
+        return "cannot be read"
+    if stat.S_ISDIR(found.st_mode) is is_directory:
+        return None
+    return "is no directory" if is_directory else "is a directory"
 
 
 def _of_contents(config: Config) -> Iterator[str]:
