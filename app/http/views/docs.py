@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Final
 
-from flask import Response, request, send_from_directory
+from flask import send_from_directory
 from flask.typing import ResponseReturnValue
 
 from app.http.endpoint import Endpoint, Resource
 from app.http.page_headers import protected
+from app.http.request import conditional
 from app.observability.kinds import Kind
 
 _FILES: Final = Path(__file__).parents[2] / "static"
@@ -19,16 +20,11 @@ resource.blueprint.after_request(
 )
 
 
-def _file(name: str) -> Response:
-    """Return a file, always whole: to answer a range is an option (RFC 9110 §14.2).
-
-    ``If-Match`` goes with ranges; see ``app.http.request.conditional``.
-    """
-    for field in ("HTTP_RANGE", "HTTP_IF_MATCH"):
-        request.environ.pop(field, None)
-    response = send_from_directory(_FILES, name)
+def _file(name: str) -> ResponseReturnValue:
+    """Return a file, always whole: to answer a range is an option (RFC 9110 §14.2)."""
+    response = send_from_directory(_FILES, name, conditional=False)
     response.headers["Accept-Ranges"] = "none"
-    return response
+    return conditional(response)
 
 
 @resource.serves(Endpoint("GET", "/docs", kind=Kind.PAGE))
