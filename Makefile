@@ -32,6 +32,9 @@ run: ## Serve on 127.0.0.1 with a development token: [PORT=8000] [STATE_DIR=var]
 	@scripts/setup requirements.lock
 	@exec $(BIN)/jose-hsm dev --port $(PORT) --state-dir $(STATE_DIR)
 
+# Where that is set, each process of the tests would compile pytest, and what it loads, again.
+test test-on check: export PYTHONDONTWRITEBYTECODE =
+
 test: ## Run the tests on a token of their own: [PYTEST_ARGS=-n 6]
 	@scripts/setup requirements-test.lock
 	@exec $(BIN)/python -m pytest $(PYTEST_ARGS)
