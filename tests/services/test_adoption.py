@@ -179,10 +179,8 @@ def pem(key: Any) -> bytes:
     return made
 
 
-@pytest.fixture(scope="module")
-def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A token with keys as other programs make them, and PEM files of public halves."""
-    directory = tmp_path_factory.mktemp("others")
+def of_others(directory: Path) -> dict[str, str]:
+    """Make a token with keys as other programs make them, and PEM files of public halves."""
     own = make_token(directory / "state")
     own_ec, other_ec = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     (directory / "rsa.der").write_bytes(der(rsa.generate_private_key(65537, 2048)))
@@ -194,7 +192,14 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     (directory / "state" / "brainpool.pem").write_bytes(
         pem(ec.generate_private_key(ec.BrainpoolP256R1()))
     )
-    yield own
+    return own
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Such a token, of which nothing is adopted."""
+    directory = tmp_path_factory.mktemp("others")
+    yield of_others(directory)
     shutil.rmtree(directory)
 
 
@@ -256,19 +261,20 @@ def test_a_key_that_is_not_meant_or_not_fit_is_not_adopted(
     )
 
 
-def test_keys_of_other_programs_are_adopted_and_work(others: dict[str, str], serve: Any) -> None:
-    directory = Path(others["JOSE_HSM_STATE_DIR"])
+def test_keys_of_other_programs_are_adopted_and_work(tmp_path: Path, serve: Any) -> None:
+    own = of_others(tmp_path)
+    directory = Path(own["JOSE_HSM_STATE_DIR"])
     uri = f"pkcs11:token={LABEL};manufacturer=SoftHSM%20project;model=SoftHSM%20v2;"
     made = {
-        "EdDSA": adopted(others, f"{uri}type=private;id=%11?pin-value=no-digits"),
-        "PS256": adopted(others, "only rsa", "--alg", "PS256"),
+        "EdDSA": adopted(own, f"{uri}type=private;id=%11?pin-value=no-digits"),
+        "PS256": adopted(own, "only rsa", "--alg", "PS256"),
         "ES256": adopted(
-            others, "only ec", "--alg", "ES256", "--public-key", str(directory / "right.pem")
+            own, "only ec", "--alg", "ES256", "--public-key", str(directory / "right.pem")
         ),
-        "ECDH-ES": adopted(others, "ec with info", "--alg", "ECDH-ES"),
+        "ECDH-ES": adopted(own, "ec with info", "--alg", "ECDH-ES"),
     }
     assert "no-digits" not in (directory / "audit.log").read_text("utf-8")
-    with serve(others, workers=1) as url:
+    with serve(own, workers=1) as url:
         api = Api.over_http(url)
         for alg in ("EdDSA", "PS256", "ES256"):
             jws = api.ok("/sign", {"kid": made[alg]["kid"], "alg": alg, "data": "AAAA"})
@@ -279,4 +285,4 @@ def test_keys_of_other_programs_are_adopted_and_work(others: dict[str, str], ser
         assert api.ok("/decrypt", api.ok("/encrypt", sent))["data"] == "AAAA"
         for key in made.values():
             assert api.delete(key["kid"]).status == 204
-    assert keys(others, "adopt", "only rsa", "--owner", "anonymous").returncode == 2
+    assert keys(own, "adopt", "only rsa", "--owner", "anonymous").returncode == 2

@@ -52,8 +52,6 @@ class Collector:
         }
 
     def listens(self) -> None:
-        if self.is_listening:
-            return
         self.is_listening = True
         self.server.server_activate()
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
@@ -132,43 +130,41 @@ class Traced:
         return self.api.request(method, path, headers=headers, **options).status
 
 
-@pytest.fixture(scope="module")
-def traced(
-    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Traced]:
-    log = tmp_path_factory.mktemp("spans") / "stdout"
+@contextmanager
+def tracing(environment: dict[str, str], log: Path) -> Iterator[Traced]:
+    """A service whose collector does not listen yet."""
     with collector() as it, log.open("wb") as output:
         settings = environment | it.settings
         with server(settings, workers=2, log=output) as running:
             yield Traced(running.url, Api.over_http(running.url), it, log)
 
 
-def test_a_collector_that_is_away_slow_or_mad_fails_no_request(traced):
-    """It does not listen yet. What was lost is lost, and what comes later arrives."""
-    assert traced.asks("away", "GET", "/capabilities") == 200
-    until(lambda: "Failed to export" in traced.log.read_text())
-    traced.collector.mode = "says nonsense"
-    traced.collector.listens()
-    for mode in ("says nonsense", "is silent"):
-        traced.collector.mode = mode
-        traced.collector.asked.clear()
-        assert traced.asks("lost", "GET", "/capabilities") == 200
-        assert traced.collector.asked.wait(PATIENCE_SECONDS)
-        assert traced.asks("lost", "GET", "/capabilities") == 200
-    traced.collector.mode = "answers"
-    traced.collector.released.set()
-    assert traced.asks("found", "GET", "/capabilities") == 200
-    assert traced.collector.span_of("found").name == "capabilities.show"
-    assert SECRET not in traced.log.read_text()
+@pytest.fixture(scope="module")
+def well(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+    """A service whose collector is well."""
+    with tracing(environment, tmp_path_factory.mktemp("spans") / "stdout") as traced:
+        traced.collector.listens()
+        yield traced
 
 
-@pytest.fixture
-def well(traced: Traced) -> Traced:
-    """The same with a collector that is well."""
-    traced.collector.mode = "answers"
-    traced.collector.released.set()
-    traced.collector.listens()
-    return traced
+def test_a_collector_that_is_away_slow_or_mad_fails_no_request(environment, tmp_path):
+    """What was lost is lost, and what comes later arrives."""
+    with tracing(environment, tmp_path / "stdout") as traced:
+        assert traced.asks("away", "GET", "/capabilities") == 200
+        until(lambda: "Failed to export" in traced.log.read_text())
+        traced.collector.mode = "says nonsense"
+        traced.collector.listens()
+        for mode in ("says nonsense", "is silent"):
+            traced.collector.mode = mode
+            traced.collector.asked.clear()
+            assert traced.asks("lost", "GET", "/capabilities") == 200
+            assert traced.collector.asked.wait(PATIENCE_SECONDS)
+            assert traced.asks("lost", "GET", "/capabilities") == 200
+        traced.collector.mode = "answers"
+        traced.collector.released.set()
+        assert traced.asks("found", "GET", "/capabilities") == 200
+        assert traced.collector.span_of("found").name == "capabilities.show"
+        assert SECRET not in traced.log.read_text()
 
 
 def test_each_request_has_a_span_in_the_trace_of_its_caller(well):
