@@ -12,10 +12,13 @@ _RESOLUTION: Final = timedelta(milliseconds=1)
 
 
 def entry_of(line: bytes) -> dict[str, Any] | None:
-    """Return the members of a line, or ``None`` for one that a killed process has torn."""
+    """Return the members of a line, or ``None`` for one that a killed process has torn.
+
+    So is one that nobody here has written, however deep it is.
+    """
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) and "time" in entry else None
 

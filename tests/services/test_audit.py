@@ -128,7 +128,7 @@ def test_a_process_that_slept_through_a_whole_file_goes_on_from_its_last_line(pa
     assert (report.broken, report.lines) == (None, 3)
 
 
-@pytest.mark.parametrize("torn", [b'{"time":"2026', b"\x00\xff", b"x" * 20_000])
+@pytest.mark.parametrize("torn", [b'{"time":"2026', b"\x00\xff", b"x" * 20_000, b"[" * 20_000])
 def test_a_torn_line_is_ended_chained_over_and_reported(path, torn):
     first, second = AuditLog(path), AuditLog(path)
     first.record(number=1)
