@@ -4,11 +4,14 @@ import json
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 _SCRIPT: Final = Path(__file__).with_name("load.lua")
+_LOOK_SECONDS: Final = 0.1
+_IDLE_SHARE: Final = 0.1
 
 
 class Slice(NamedTuple):
@@ -85,4 +88,18 @@ class Load:
         line = done.stdout.rstrip().rpartition("\n")[2]
         if done.returncode or not line.startswith("{"):
             raise RuntimeError(f"wrk: {done.stdout}{done.stderr}")
-        return Slice(**json.loads(line), cpu_seconds=self._used_seconds() - before)
+        made = Slice(**json.loads(line), cpu_seconds=self._used_seconds() - before)
+        self._await_idleness()
+        return made
+
+    def _await_idleness(self) -> None:
+        """Wait for the answers to what wrk had asked for last: it hangs up at the end.
+
+        Else those who are measured next would share the processors with whoever makes them, which
+        takes half a minute for 256 batches.
+        """
+        is_idle = False
+        while not is_idle:
+            before = self._used_seconds()
+            time.sleep(_LOOK_SECONDS)
+            is_idle = self._used_seconds() - before < _IDLE_SHARE * _LOOK_SECONDS

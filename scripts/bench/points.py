@@ -116,12 +116,13 @@ POINTS: Final = (
             title=f"batch of {BATCHED} {title}",
             path="/batch",
             body=partial(_batch, op=op, body=body),
+            seconds=seconds,
         )
-        for name, title, op, body in (
-            ("encrypt-64", "dir A256GCM encrypt, 64 B", "encrypt", partial(_encrypt, size=64)),
-            ("hs256", "HS256 MAC", "mac", _mac),
-            ("es256-sign", "ES256 sign", "sign", partial(_sign, **_P256)),
-            ("rs256-2048", "RS256 sign, 2048 bits", "sign", partial(_sign, **_RS256)),
+        for name, title, op, body, seconds in (
+            ("encrypt-64", "dir A256GCM encrypt, 64 B", "encrypt", partial(_encrypt, size=64), 1),
+            ("hs256", "HS256 MAC", "mac", _mac, 1),
+            ("es256-sign", "ES256 sign", "sign", partial(_sign, **_P256), 2),
+            ("rs256-2048", "RS256 sign, 2048 bits", "sign", partial(_sign, **_RS256), 4),
         )
     ),
     Point(name="hs256", title="HS256 MAC", path="/mac", body=_mac),

@@ -3,11 +3,13 @@
 import importlib
 import re
 import xml.etree.ElementTree as ET
+from functools import partial
 from typing import Any
 
 import pytest
 
 from scripts.bench import machine, profile, rates, report, scale
+from scripts.bench.load import Load
 from scripts.bench.points import POINTS
 from scripts.bench.token_rate import OPERATIONS
 
@@ -46,6 +48,15 @@ def test_every_point_is_measured_three_times_and_without_errors(results):
             assert metrics["errors"] == 0
             assert metrics["cpu_us"] > 0
             assert 0 < metrics["p50_us"] <= metrics["p95_us"] <= metrics["p99_us"]
+
+
+@pytest.mark.long
+def test_who_is_measured_next_has_the_processors_alone(serve, environment):
+    """What is still computed when wrk has hung up is waited for, and is nobody's figure."""
+    used = [1.0, 3.0, *(3.0, 3.5), *(3.5, 3.6), *(3.6, 3.601)]
+    with serve(environment, workers=1) as url:
+        one = Load(f"{url}/v1/crypto/keys", [{}], partial(used.pop, 0)).run(2, 1)
+    assert (one.cpu_seconds, used) == (2.0, [])
 
 
 @pytest.mark.long
