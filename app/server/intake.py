@@ -22,6 +22,7 @@ from app.server.framing.common_head import CommonHead
 
 # The end of a header section; after a bare LF, too, gunicorn waits for nothing more.
 _END: Final = re.compile(rb"\r\n\r\n|(?<!\r)\n")
+_SMALL_BYTES: Final = 4096
 _MOST_FRAMED_BYTES: Final = 2 * MAX_BODY_BYTES  # sizes and extensions of the chunks with it
 _OF_ONE_REQUEST: Final = MappingProxyType(
     {"body": None, "unreader": None, "must_close": False, "_expected_100_continue": False}
@@ -113,7 +114,10 @@ class Intake:
         self.progress = Progress.UNDER_WAY
         self._cfg = cfg
         self._client = client
-        self._held = bytearray()
+        self._held = bytearray()  # of a header section, or of chunks
+        # Of a body whose length is known, and of what follows it.
+        self._pieces: list[bytes | bytearray] = []
+        self._came_bytes = 0
         self._searched = 0
         self._next_look = 1
         self._body: Any = None  # kept for when the application is asked again
@@ -124,7 +128,7 @@ class Intake:
     @property
     def held_bytes(self) -> int:
         """How much memory it takes, what has been read of it with the rest."""
-        return len(self._held) + self._read_bytes
+        return len(self._held) + self._came_bytes + self._read_bytes
 
     @property
     def has_begun(self) -> bool:
@@ -139,9 +143,12 @@ class Intake:
 
     def add(self, data: bytes) -> None:
         """Take what has come; raise gunicorn's ``ParseException`` for what is no request."""
-        self._held += data
-        if self.request is None:
-            self._look()
+        if self.request is not None and self._chunks is None:
+            self._keep(data)
+        else:
+            self._held += data
+            if self.request is None:
+                self._look()
         if self.request is not None:
             self.progress = self._measured()
 
@@ -169,8 +176,21 @@ class Intake:
 
     def rest(self) -> bytes:
         """Return what has come of the next request, once ``body`` was called."""
-        rest: bytes = self._unreader.take_buffered() if self._chunks else bytes(self._held)
+        rest: bytes = self._unreader.take_buffered() if self._chunks else b"".join(self._pieces)
         return rest
+
+    def _keep(self, data: bytes) -> None:
+        """Keep a piece of a body as it is: a buffer that grows copies what it has each time.
+
+        Small ones share a buffer: as objects they would take many times what they hold.
+        """
+        if self._pieces and len(data) < _SMALL_BYTES:
+            if not isinstance(self._pieces[-1], bytearray):
+                self._pieces.append(bytearray())
+            self._pieces[-1] += data
+        else:
+            self._pieces.append(data)
+        self._came_bytes += len(data)
 
     def _look(self) -> None:
         """Have gunicorn parse the header section when it may be whole, or wrong.
@@ -198,16 +218,19 @@ class Intake:
         if head is None or "HOST" not in head.names or (size := head.body_bytes) is None:
             return False
         self.request, self._body_bytes = example.next(head), size
-        self._held = bytearray(data[len(head.octets) :])
+        self._held.clear()
+        self._keep(data[len(head.octets) :])
         return True
 
     def _accept(self, request: Any, unreader: Any) -> None:
         self.request, self._reader, self._unreader = request, request.body, unreader
-        self._held = bytearray(unreader.take_buffered())
+        self._held.clear()
         if isinstance(request.body.reader, ChunkedReader):
             self._chunks = Chunks()
+            self._held += unreader.take_buffered()
         else:
             self._body_bytes = request.body.reader.length
+            self._keep(unreader.take_buffered())
         self._is_expected = request.version >= (1, 1) and any(
             name == "EXPECT" and value.lower() == "100-continue" for name, value in request.headers
         )
@@ -215,7 +238,7 @@ class Intake:
     def _measured(self) -> Progress:
         if self._chunks is None:
             announced = self._body_bytes
-            is_over = len(self._held) >= announced
+            is_over = self._came_bytes >= announced
         else:
             is_over = self._chunks.is_over(self._held)
             announced = self._chunks.announced_bytes
@@ -223,7 +246,7 @@ class Intake:
             return Progress.TOO_LARGE
         if is_over:
             return Progress.WHOLE
-        is_awaited = self._is_expected and not self._held
+        is_awaited = self._is_expected and not self._held and not self._came_bytes
         return Progress.EXPECTING if is_awaited else Progress.UNDER_WAY
 
     def _is_over_framed(self, *, is_over: bool) -> bool:
@@ -231,10 +254,10 @@ class Intake:
 
     def _read_body(self) -> Any:
         if self._chunks is None:
-            body = io.BytesIO(memoryview(self._held)[: self._body_bytes])
-            del self._held[: self._body_bytes]
-            self._read_bytes = self._body_bytes
-            return body
+            content, self._read_bytes = b"".join(self._pieces), self._body_bytes
+            rest = content[self._read_bytes :]
+            self._pieces, self._came_bytes = [rest], len(rest)
+            return io.BytesIO(content[: self._read_bytes])
         self._unreader.unread(bytes(self._held))
         self._held.clear()
         try:

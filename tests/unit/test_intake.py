@@ -1,6 +1,10 @@
 """What comes of a request, in whatever pieces, is what gunicorn would read from a socket."""
 
-from collections.abc import Iterable, Iterator
+import random
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import accumulate, cycle, pairwise, takewhile
 from typing import Any
 
 import pytest
@@ -107,6 +111,38 @@ def test_a_request_is_the_same_in_whatever_pieces_it_comes(cfg, data, following)
     expected = read_by_gunicorn(cfg, data + following)
     for pieces in splits(data + following):
         assert read_here(cfg, pieces) == expected
+
+
+@pytest.mark.parametrize("following", [b"", NEXT], ids=["alone", "with the next"])
+def test_pieces_large_and_small_are_put_together_in_order(cfg, following):
+    size = 100_000
+    body = random.Random(size).randbytes(size)
+    data = HEAD + b"Content-Length: %d\r\n\r\n" % size + body + following
+    expected = read_by_gunicorn(cfg, data)
+    for lengths in ([9, 4095, 2, 4096], [70_000, 1, 1], [5_000, 3, 9_000], [1]):
+        ends = accumulate(cycle(lengths), initial=0)
+        places = [*takewhile(lambda end: end < len(data), ends), len(data)]
+        assert read_here(cfg, [data[a:b] for a, b in pairwise(places)]) == expected
+
+
+def test_small_pieces_of_a_body_take_no_more_memory_than_is_counted(cfg):
+    intake, number = Intake(cfg, CLIENT, 1), 50_000
+    intake.add(HEAD + b"Content-Length: %d\r\n\r\n" % MAX_BODY_BYTES)
+    with traced() as used_bytes:
+        for place in range(number):
+            intake.add(b"%x" % (place % 200 + 16))
+        assert intake.held_bytes == 2 * number
+        assert used_bytes() < 2 * intake.held_bytes
+
+
+@contextmanager
+def traced() -> Iterator[Callable[[], int]]:
+    """Give what tells how many bytes of memory have been taken in the ``with`` block."""
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE)
