@@ -32,7 +32,6 @@ PARTS: Final = (
     ("worker: parse", "app.server.connection", ["Connection.take"]),
     ("gunicorn: write", "gunicorn.http.wsgi", ["Response.write", "Response.close"]),
     ("Flask", "flask", ["Flask.__call__"]),
-    ("view", "flask", ["Flask.dispatch_request"]),
     ("body: read", "app.http.request_body", ["read"]),
     ("body: parse", "app.jose.strict_json", ["loads"]),
     ("body: validate", "app.schemas.schema", ["RequestSchema.load"]),
@@ -47,7 +46,8 @@ PARTS: Final = (
     ("token: python-pkcs11 and SoftHSM", "pkcs11", ["Session.generate_random"]),
     ("answer: dump", "app.schemas.schema", ["ResponseSchema.dump"]),
     ("answer: JSON", "app.http.application", ["Application.make_response"]),
-    ("log", "logging", ["Logger.handle"]),
+    ("figures, headers, log", "app.observability.requests", ["Requests.end"]),
+    ("audit", "app.http.audit_hook", ["AuditHook.end"]),
 )
 
 
