@@ -26,7 +26,6 @@ from app.service import Service, service_of
 from hsm import TokenUnavailable
 
 _MOST_VALUES: Final = 50_000
-_TOO_MANY: Final = _MOST_VALUES + 1
 _BEFORE_VALUES: Final = b"{[,"
 
 
@@ -83,7 +82,7 @@ def members() -> dict[str, Any]:
 def _require_few_values(text: bytes) -> None:
     """Refuse what takes long to parse and no request needs: nobody else computes meanwhile."""
     is_long = len(text) > _MOST_VALUES
-    if is_long and strict_json.occurrences(text, _BEFORE_VALUES, _TOO_MANY) == _TOO_MANY:
+    if is_long and strict_json.has_many(text, _BEFORE_VALUES, more_than=_MOST_VALUES):
         raise BadRequest(f"The body has more than {_MOST_VALUES} values")
 
 

@@ -27,28 +27,28 @@ def loads(text: bytes) -> dict[str, Any]:
         raise TooDeep from None
     if not isinstance(parsed, dict):
         raise ValueError("not an object")  # noqa: TRY004  # callers know one error
-    if occurrences(text, b"{[", MOST_LEVELS) == MOST_LEVELS:
+    if has_many(text, b"{[", more_than=MOST_LEVELS):
         _require_few_levels(parsed)
     if b"\\" in text:  # a lone surrogate can only come escaped
         json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     return parsed
 
 
-def occurrences(text: bytes, marks: bytes, most: int) -> int:
-    """Return how many bytes of ``text`` are one of ``marks``, ``most`` if there are more.
+def has_many(text: bytes, marks: bytes, *, more_than: int) -> bool:
+    """Tell whether ``text`` has more bytes than that which are one of ``marks``.
 
     A text that is long is mostly one value. ``find`` passes by that thirty times as fast as
     ``count`` goes through it.
     """
-    number = 0
+    left = more_than
     for mark in marks:
         place = text.find(mark)
         while place >= 0:
-            number += 1
-            if number == most:
-                return most
+            if not left:
+                return True
+            left -= 1
             place = text.find(mark, place + 1)
-    return number
+    return False
 
 
 def _require_few_levels(members: dict[str, Any]) -> None:
