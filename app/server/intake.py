@@ -19,10 +19,10 @@ from app.http.request_body import BodyWanted, Unreadable
 from app.server.framing import common_head
 from app.server.framing.chunks import Chunks
 from app.server.framing.common_head import CommonHead
+from app.server.framing.pieces import Pieces
 
 # The end of a header section; after a bare LF, too, gunicorn waits for nothing more.
 _END: Final = re.compile(rb"\r\n\r\n|(?<!\r)\n")
-_SMALL_BYTES: Final = 4096
 _MOST_FRAMED_BYTES: Final = 2 * MAX_BODY_BYTES  # sizes and extensions of the chunks with it
 _OF_ONE_REQUEST: Final = MappingProxyType(
     {"body": None, "unreader": None, "must_close": False, "_expected_100_continue": False}
@@ -115,9 +115,7 @@ class Intake:
         self._cfg = cfg
         self._client = client
         self._held = bytearray()  # of a header section, or of chunks
-        # Of a body whose length is known, and of what follows it.
-        self._pieces: list[bytes | bytearray] = []
-        self._came_bytes = 0
+        self._pieces = Pieces()  # of a body whose length is known, and of what follows it
         self._searched = 0
         self._next_look = 1
         self._body: Any = None  # kept for when the application is asked again
@@ -128,7 +126,7 @@ class Intake:
     @property
     def held_bytes(self) -> int:
         """How much memory it takes, what has been read of it with the rest."""
-        return len(self._held) + self._came_bytes + self._read_bytes
+        return len(self._held) + self._pieces.held_bytes + self._read_bytes
 
     @property
     def has_begun(self) -> bool:
@@ -143,12 +141,13 @@ class Intake:
 
     def add(self, data: bytes) -> None:
         """Take what has come; raise gunicorn's ``ParseException`` for what is no request."""
-        if self.request is not None and self._chunks is None:
-            self._keep(data)
+        if self.request is None:
+            self._held += data
+            self._look()
+        elif self._chunks is None:
+            self._pieces.add(data)
         else:
             self._held += data
-            if self.request is None:
-                self._look()
         if self.request is not None:
             self.progress = self._measured()
 
@@ -176,21 +175,9 @@ class Intake:
 
     def rest(self) -> bytes:
         """Return what has come of the next request, once ``body`` was called."""
-        rest: bytes = self._unreader.take_buffered() if self._chunks else b"".join(self._pieces)
-        return rest
-
-    def _keep(self, data: bytes) -> None:
-        """Keep a piece of a body as it is: a buffer that grows copies what it has each time.
-
-        Small ones share a buffer: as objects they would take many times what they hold.
-        """
-        if self._pieces and len(data) < _SMALL_BYTES:
-            if not isinstance(self._pieces[-1], bytearray):
-                self._pieces.append(bytearray())
-            self._pieces[-1] += data
-        else:
-            self._pieces.append(data)
-        self._came_bytes += len(data)
+        if self._chunks is None:
+            return self._pieces.take(self._pieces.held_bytes)
+        return bytes(self._unreader.take_buffered())
 
     def _look(self) -> None:
         """Have gunicorn parse the header section when it may be whole, or wrong.
@@ -219,7 +206,7 @@ class Intake:
             return False
         self.request, self._body_bytes = example.next(head), size
         self._held.clear()
-        self._keep(data[len(head.octets) :])
+        self._pieces.add(data[len(head.octets) :])
         return True
 
     def _accept(self, request: Any, unreader: Any) -> None:
@@ -230,7 +217,7 @@ class Intake:
             self._held += unreader.take_buffered()
         else:
             self._body_bytes = request.body.reader.length
-            self._keep(unreader.take_buffered())
+            self._pieces.add(unreader.take_buffered())
         self._is_expected = request.version >= (1, 1) and any(
             name == "EXPECT" and value.lower() == "100-continue" for name, value in request.headers
         )
@@ -238,7 +225,7 @@ class Intake:
     def _measured(self) -> Progress:
         if self._chunks is None:
             announced = self._body_bytes
-            is_over = self._came_bytes >= announced
+            is_over = self._pieces.held_bytes >= announced
         else:
             is_over = self._chunks.is_over(self._held)
             announced = self._chunks.announced_bytes
@@ -246,7 +233,7 @@ class Intake:
             return Progress.TOO_LARGE
         if is_over:
             return Progress.WHOLE
-        is_awaited = self._is_expected and not self._held and not self._came_bytes
+        is_awaited = self._is_expected and not self.held_bytes
         return Progress.EXPECTING if is_awaited else Progress.UNDER_WAY
 
     def _is_over_framed(self, *, is_over: bool) -> bool:
@@ -254,10 +241,8 @@ class Intake:
 
     def _read_body(self) -> Any:
         if self._chunks is None:
-            content, self._read_bytes = b"".join(self._pieces), self._body_bytes
-            rest = content[self._read_bytes :]
-            self._pieces, self._came_bytes = [rest], len(rest)
-            return io.BytesIO(content[: self._read_bytes])
+            self._read_bytes = self._body_bytes
+            return io.BytesIO(self._pieces.take(self._body_bytes))
         self._unreader.unread(bytes(self._held))
         self._held.clear()
         try:
