@@ -9,7 +9,7 @@ from dataclasses import MISSING, Field, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from app.duration import LONGEST
 
@@ -104,13 +104,22 @@ def principals(value: str) -> tuple[str, ...]:
 
 def collector(value: str) -> str:
     """Return the URL of a collector of OpenTelemetry; one with a secret in it would be shown."""
-    url = urlsplit(value)
-    is_plain = url.hostname and "@" not in url.netloc and not (url.query or url.fragment)
-    if url.scheme not in {"http", "https"} or not is_plain:
+    url = _http_url(value)
+    if url is None or url.query or url.fragment:
         raise ValueError("must be an http or https URL without a user and a query")
     if not _is_there(_EXPORTER):
         raise ValueError("needs packages: scripts/setup requirements-otlp.lock, or jose-hsm[otlp]")
     return value
+
+
+def _http_url(text: str) -> SplitResult | None:
+    """Return the parts of a URL that can be asked and shown: its password would be, too."""
+    try:
+        url = urlsplit(text)
+        is_whole = url.hostname and url.port != 0 and "@" not in url.netloc
+    except ValueError:
+        return None
+    return url if is_whole and url.scheme in {"http", "https"} else None
 
 
 def _is_there(module: str) -> bool:
@@ -183,11 +192,11 @@ def binds_loopback(bind: str) -> bool:
 
 def require_safe(location: str) -> None:
     """Refuse to fetch keys over a network on which anybody can change them."""
-    url = urlsplit(location)
-    is_http = url.scheme in {"http", "https"}
-    is_open = url.scheme == "http" and not is_loopback(url.hostname or "")
-    if is_open or ("://" in location and not is_http):
-        raise ConfigError(f"{PREFIX}JWT_JWKS must be a file or an https URL")
+    if "://" not in location:
+        return
+    url = _http_url(location)
+    if url is None or (url.scheme == "http" and not is_loopback(url.hostname or "")):
+        raise ConfigError(f"{PREFIX}JWT_JWKS must be a file or an https URL, without a user")
 
 
 def is_loopback(host: str) -> bool:
@@ -199,12 +208,16 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_token_uri(uri: str | None) -> Mapping[str, str]:
-    """Return the attributes of a PKCS#11 URI (RFC 7512 §2.3)."""
+    """Return the attributes of a PKCS#11 URI (RFC 7512 §2.3).
+
+    What it must not have is not repeated: a query may hold a PIN (§2.4).
+    """
     if uri is None:
         return {}
     scheme, _, path = uri.partition(":")
     attributes = dict(part.partition("=")[::2] for part in path.split(";"))
-    if scheme != "pkcs11" or not attributes.keys() <= {"token", "serial"}:
+    is_known = attributes.keys() <= {"token", "serial"} and all(attributes.values())
+    if scheme != "pkcs11" or "?" in path or not is_known:
         raise ConfigError(
             f"{PREFIX}TOKEN_URI must be like pkcs11:token=LABEL;serial=NUMBER, no other attributes"
         )

@@ -37,7 +37,7 @@ def mark_of(location: str) -> Callable[[], object]:
 
 
 def _is_url(location: str) -> bool:
-    return location.startswith(("http://", "https://"))
+    return location.lower().startswith(("http://", "https://"))
 
 
 def _fetch(location: str) -> bytes:

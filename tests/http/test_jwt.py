@@ -466,9 +466,19 @@ def test_a_source_that_has_never_answered_is_503_and_then_works(environment, ser
 
 
 def test_redirects_are_not_followed(issuer):
-    keys = IssuerKeys("http://127.0.0.1:1/jwks.json")
-    with pytest.raises(IssuerUnavailable):
-        keys.current()
+    with jwks_server(issuer.jwks.encode) as (elsewhere, fetches):
+        moved = f"HTTP/1.1 302 Found\r\nLocation: {elsewhere}\r\nContent-Length: 0\r\n\r\n"
+        with (
+            slow_server(moved.encode(), pieces=1, pause_seconds=0) as url,
+            pytest.raises(IssuerUnavailable),
+        ):
+            IssuerKeys(url).current()
+        assert not fetches
+
+
+def test_the_scheme_of_a_url_may_be_in_capitals(issuer):  # RFC 3986 §3.1
+    with jwks_server(issuer.jwks.encode) as (url, _):
+        assert len(IssuerKeys(url.replace("http:", "HTTP:")).current().keys) == 4
 
 
 @pytest.mark.parametrize(
@@ -479,6 +489,9 @@ def test_redirects_are_not_followed(issuer):
         ({"JOSE_HSM_JWT_JWKS": ""}, "set JOSE_HSM_JWT_JWKS"),
         ({"JOSE_HSM_JWT_JWKS": "http://example.com/"}, "must be a file or an https URL"),
         ({"JOSE_HSM_JWT_JWKS": "ftp://example.com/"}, "must be a file or an https URL"),
+        ({"JOSE_HSM_JWT_JWKS": "https://[example/"}, "must be a file or an https URL"),
+        ({"JOSE_HSM_JWT_JWKS": "https:///jwks"}, "must be a file or an https URL"),
+        ({"JOSE_HSM_JWT_JWKS": "https://me:pass@example.com/"}, "URL, without a user"),
         ({"JOSE_HSM_JWT_ALGORITHMS": "RS256,HS256"}, "must be a comma list of"),
         ({"JOSE_HSM_JWT_ALGORITHMS": "none"}, "must be a comma list of"),
     ],

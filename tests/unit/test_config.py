@@ -72,6 +72,7 @@ def test_a_setting_may_be_called_like_a_word_of_python():
         (GOOD | {"JOSE_HSM_BIND": "unix:"}, "must be like 127.0.0.1:8000 or unix:/path"),
         (GOOD | {"JOSE_HSM_BIND": "127.0.0.1"}, "must be like 127.0.0.1:8000"),
         (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "127.0.0.1:4318"}, "must be an http or https URL"),
+        (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "http://[host"}, "must be an http or https URL"),
         (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "http://me:4711@host"}, "without a user and a query"),
         (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "http://host?key=4711"}, "without a user and a query"),
     ],
@@ -101,10 +102,14 @@ def test_a_token_may_be_named_by_uri():
     assert (settings.token_label, settings.token_serial) == ("my token", "0123")
 
 
-@pytest.mark.parametrize("uri", ["token=x", "pkcs11:object=x", "https://x"])
+@pytest.mark.parametrize(
+    "uri",
+    ["token=x", "pkcs11:object=x", "https://x", "pkcs11:token=", "pkcs11:token=x?pin-value=4711"],
+)
 def test_a_uri_that_names_no_token_is_refused(uri):
-    with pytest.raises(ConfigError, match="JOSE_HSM_TOKEN_URI must be like"):
+    with pytest.raises(ConfigError, match="JOSE_HSM_TOKEN_URI must be like") as refused:
         Config.from_env(without("JOSE_HSM_TOKEN_LABEL") | {"JOSE_HSM_TOKEN_URI": uri})
+    assert "4711" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
