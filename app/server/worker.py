@@ -24,6 +24,7 @@ from app.server.clock import http_date
 from app.server.confinement import confine
 from app.server.connections import Connections, Deadlines
 from app.server.listening.spread import Spread
+from app.server.memory import settle
 from app.server.refusals import write_error
 from app.service import service_of
 
@@ -159,6 +160,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         while self.alive and _is_opening(self.wsgi) and time.monotonic() < deadline:
             self.notify()
             time.sleep(_POLL_SECONDS)
+        settle()
         self._connections = Connections(self, self.deadlines)
         self._connections.serve()
         self._has_ended[0] = True

@@ -31,6 +31,39 @@ libc.fclose(file)
 barrier.wait()
 """
 
+LARGE = """
+import ctypes, sys, threading
+from app.server.memory import settle, share_arenas
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+size = int(sys.argv[1])
+
+def resident_kib():
+    with open("/proc/self/smaps_rollup") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("Rss"))
+
+def allocate():
+    pieces = [libc.malloc(ctypes.c_size_t(size)) for _ in range(10_000_000 // size)]
+    for piece in pieces:
+        ctypes.memset(piece, 1, size)
+    for piece in pieces:
+        libc.free(ctypes.c_void_p(piece))
+
+def kept_kib():
+    before = resident_kib()
+    thread = threading.Thread(target=allocate)
+    thread.start()
+    thread.join()
+    return resident_kib() - before
+
+share_arenas()
+libc.free(ctypes.c_void_p(libc.malloc(ctypes.c_size_t(8_000_000))))  # glibc would learn from it
+given_back = kept_kib()
+settle()
+print(given_back, kept_kib())
+"""
+OF_AN_ALLOCATION_KIB = 5_000
+
 IMPORTS = """
 import gc, os
 from app.server.memory import share_imports
@@ -61,6 +94,16 @@ def test_threads_share_as_many_arenas_as_are_asked_for(tmp_path: Path, asked: st
     command = [sys.executable, "-c", ARENAS, str(path)]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     assert path.read_text("ascii").count("<heap nr=") == arenas
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc has arenas")
+@pytest.mark.parametrize("size", [50_000, 1_000_000])
+def test_what_is_free_is_given_back_until_a_worker_has_settled(size: int):
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command = [sys.executable, "-c", LARGE, str(size)]
+    done = subprocess.run(command, cwd=ROOT, env=own, check=True, capture_output=True, text=True)
+    given_back, kept = map(int, done.stdout.split())
+    assert given_back < OF_AN_ALLOCATION_KIB < kept
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process has of its own")
