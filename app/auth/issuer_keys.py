@@ -40,7 +40,7 @@ class IssuerKeys:
     """The keys as last read.
 
     The set is read again when it is old or lacks a key, and a file when it changes, never more
-    often than every few seconds, and by one request while others go on. Who has no keys waits for
+    often than every few seconds, and by one request while others go on. Who lacks a key waits for
     that one, but not for a slow issuer. What was read last is kept while the source is away, and
     believed for ``believed_seconds``.
     """
@@ -55,6 +55,8 @@ class IssuerKeys:
         self._read = reader_of(location)
         self._mark = mark_of(location)
         self._believed_seconds = believed_seconds
+        self._fresh_seconds = min(_FRESH_SECONDS, believed_seconds / 2)
+        self._pause_seconds = min(_PAUSE_SECONDS, self._fresh_seconds)
         self._now = now
         self._turn = Lock()
         self._has_ended = Event()
@@ -66,33 +68,33 @@ class IssuerKeys:
     def current(self) -> Keys:
         """Return the keys; raise ``IssuerUnavailable`` if there are none, or none to believe."""
         mark = self._mark()
-        if mark != self._marked or self._age_seconds > _FRESH_SECONDS:
-            self._refresh(mark, is_urgent=mark != self._marked)
+        if mark != self._marked or self._age_seconds > self._fresh_seconds:
+            self._refresh(mark, is_urgent=mark != self._marked, waits=self._keys is None)
         if self._keys is None or self._age_seconds > self._believed_seconds:
             raise IssuerUnavailable
         return self._keys
 
     def newer_than(self, keys: Keys) -> Keys:
-        """Return what the source has now, if it may be asked again."""
-        self._refresh(self._marked, is_urgent=False)
+        """Return what the source has now, if it may be asked again, or is being asked."""
+        self._refresh(self._marked, is_urgent=False, waits=True)
         return self._keys or keys
 
     @property
     def _age_seconds(self) -> float:
         return self._now() - self._read_at
 
-    def _refresh(self, mark: object, *, is_urgent: bool) -> None:
-        """Read the set if it is time to; who has no keys waits a moment for who does."""
+    def _refresh(self, mark: object, *, is_urgent: bool, waits: bool) -> None:
+        """Read the set if it is time to; who ``waits`` does so a moment for who reads it."""
         now = self._now()
         with self._turn:
-            is_due = is_urgent or now - self._tried_at >= _PAUSE_SECONDS
+            is_due = is_urgent or now - self._tried_at >= self._pause_seconds
             reads = is_due and self._has_ended.is_set()
             if reads:
                 self._has_ended.clear()
                 self._tried_at = now
         if reads:
             self._load(mark)
-        elif self._keys is None:
+        elif waits:
             self._has_ended.wait(max(0.0, self._tried_at + _PATIENCE_SECONDS - now))
 
     def _load(self, mark: object) -> None:

@@ -27,7 +27,7 @@ from tests.http.test_attempts import Clock
 from tests.shared.api import Api, b64u
 from tests.shared.callers import token_for
 from tests.shared.issuer import BAD, Issuer, http_answer, jwks_server, slow_server
-from tests.shared.waiting import PATIENCE_SECONDS
+from tests.shared.waiting import PATIENCE_SECONDS, until
 from tests.unit.test_config import GOOD
 
 UNAUTHORIZED = (401, "unauthorized")
@@ -362,6 +362,17 @@ def test_kept_keys_are_believed_for_a_day(issuer):
         assert keys.current() is state
 
 
+@pytest.mark.parametrize("believed", [200.0, 5.0])
+def test_keys_that_are_believed_for_less_are_read_again_sooner(issuer, believed):
+    clock = Clock()
+    with jwks_server(Source(issuer)) as (url, fetches):
+        keys = IssuerKeys(url, believed_seconds=believed, now=clock)
+        for _ in range(5):
+            assert len(keys.current().keys) == 4
+            clock.now += believed * 0.6
+        assert len(fetches) == 5
+
+
 def test_a_file_is_believed_as_long_as_it_is_there(issuer, tmp_path):
     clock, path = Clock(), tmp_path / "jwks.json"
     path.write_text(issuer.jwks)
@@ -435,6 +446,30 @@ def test_who_has_no_keys_waits_a_second_of_a_fetch_and_no_longer(issuer, monkeyp
         goes_on.set()
         assert len(second.result().keys) == 4
     first.join()
+
+
+def test_who_lacks_a_key_waits_for_who_looks_for_it(issuer, monkeypatch):
+    monkeypatch.setattr(issuer_keys, "_PATIENCE_SECONDS", PATIENCE_SECONDS)
+    clock, begun, goes_on = Clock(), threading.Event(), threading.Event()
+    with jwks_server(Source(issuer)) as (url, _):
+        keys = IssuerKeys(url, now=clock)
+        state = keys.current()
+
+    def read() -> bytes:
+        begun.set()
+        goes_on.wait(PATIENCE_SECONDS)
+        return json.dumps(KeySet([issuer.ec]).as_dict(private=False)).encode()
+
+    keys._read = read
+    clock.now += 11
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(keys.newer_than, state)
+        assert begun.wait(PATIENCE_SECONDS)
+        assert keys.current() is state  # others go on
+        second = pool.submit(keys.newer_than, state)
+        until(lambda: second.running() or second.done())
+        goes_on.set()
+        assert first.result() is second.result() is keys.current() is not state
 
 
 def test_a_slow_issuer_holds_up_nobody_else(environment, serve, issuer):
