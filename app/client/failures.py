@@ -44,7 +44,7 @@ def _reason(status: int, headers: HTTPMessage, content: bytes) -> str:
     try:
         body: Any = json.loads(content)
         return f"{body['error']}: {body['description']}"
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, RecursionError, TypeError, KeyError):
         place = headers.get("Location")
         led = f"leads to {place}, where no token is sent"
         return f"{status} {led if place else 'is no answer of a jose-hsm'}"

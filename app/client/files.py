@@ -35,7 +35,7 @@ def json_object(octets: bytes, *, name: str) -> dict[str, Any]:
     """Return the JSON object of the file ``name``; raise ``CommandFailed`` if it holds none."""
     try:
         value = json.loads(octets)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise CommandFailed(f"{name} holds no JSON object")

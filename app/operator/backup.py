@@ -143,6 +143,6 @@ def _bytes_of(text: Any) -> bytes | None:
 
 
 def _parsed(line: bytes) -> Any:
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         return json.loads(line)
     return None

@@ -168,6 +168,7 @@ class Odd(BaseHTTPRequestHandler):
         ),
         "/loud": (400, {}, b'{"error":"bad","description":"\\u001b[2J\\nno"}'),
         "/broken": (200, {"Content-Type": "application/json"}, b"{"),
+        "/deep": (502, {}, b"[" * 100_000),
         "/short": (200, {"Content-Type": "text/plain", "Content-Length": "9"}, b"x"),
         "/ok": (200, {"Content-Type": "application/json"}, b'{"state":"ready"}'),
         "/page": (200, {"Content-Type": "text/html"}, b"<html>Welcome</html>"),
@@ -231,6 +232,7 @@ ODD = {
     "/busy": (4, "unavailable: Service unavailable (again in 5 s, request r-1)"),
     "/loud": (3, "bad: ?[2J?no"),
     "/broken": (4, "502 is no answer of a jose-hsm"),
+    "/deep": (4, "502 is no answer of a jose-hsm"),
 }
 
 
@@ -265,6 +267,12 @@ def test_what_no_service_of_ours_answers_is_neither_valid_nor_done(odd, path, wo
     typed = words.replace("FILE", str(tmp_path / "file")).split()
     text = said(CommandLine({URL: odd + path}).type(*typed), 4)
     assert text == "502 is no answer of a jose-hsm"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"requests":' + "[" * 100_000])
+def test_a_file_without_a_json_object_is_not_sent(odd, text):
+    typed = CommandLine({URL: f"{odd}/ok"}).type("batch", piped=text.encode())
+    assert said(typed, 2) == "<stdin> holds no JSON object"
 
 
 def test_half_an_answer_is_none(odd):

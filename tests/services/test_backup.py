@@ -832,6 +832,11 @@ def changed(content: bytes) -> bytes:
     return content[:80] + bytes([content[80] ^ 1]) + content[81:]
 
 
+def deepened(content: bytes) -> bytes:
+    first, *rows = gzip.decompress(content).splitlines(keepends=True)
+    return gzip.compress(b"".join([first, b"[" * 100_000 + b"\n", *rows]))
+
+
 BAD = {
     "spoiled": (spoiled, "damaged"),
     "without its end": (shortened, "damaged"),
@@ -843,6 +848,8 @@ BAD = {
     "another file": (lambda _: gzip.compress(b'{"format": "other"}\n'), "no backup"),
     "no text": (lambda _: gzip.compress(b"\xff\xfe\n"), "no backup"),
     "a list": (lambda _: gzip.compress(b"[]\n"), "no backup"),
+    "too deep": (lambda _: gzip.compress(b"[" * 100_000), "no backup"),
+    "a row too deep": (deepened, "damaged"),
 }
 
 

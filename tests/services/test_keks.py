@@ -10,10 +10,12 @@ import pytest
 
 from app.config import Config
 from app.keys.wrapped.rewrapping import Rewrapping
+from app.operator.cli.kek.files import read_parcel, read_recipient
 from app.operator.cli.service import opened
 from app.registry import Key, Registry
 from app.registry.rows.keks import Keks
 from app.registry.tables import keys
+from app.terminal.failure import CommandFailed
 from hsm import Blob
 from scripts.throwaway import make_token
 from tests.shared.api import Api, b64u
@@ -177,6 +179,14 @@ def test_what_was_changed_on_the_way_is_refused_and_leaves_nothing(tmp_path, par
     assert done.returncode == 2
     assert "cannot be imported" in done.stderr
     two.told("import", tmp_path / "kek.json")  # as it was it is taken
+
+
+@pytest.mark.parametrize("read", [read_parcel, read_recipient])
+@pytest.mark.parametrize("text", ["", "[]", '{"alg": 1}', "[" * 100_000])
+def test_another_file_is_refused(tmp_path, read, text):
+    (tmp_path / "file").write_text(text)
+    with pytest.raises(CommandFailed, match="is not what"):
+        read(tmp_path / "file")
 
 
 def test_a_second_one_is_made_only_if_that_is_said(pair):

@@ -151,6 +151,7 @@ REFUSALS: dict[str, tuple[bytes, tuple[str, ...], Any, str]] = {
     "no alg": (DER, ("--alg", "none"), None, "is not for none"),
     "no JSON": (DER, (), "no JSON", NO_ANSWER),
     "no object": (DER, (), "[]", NO_ANSWER),
+    "too deep": (DER, (), "[" * 100_000, NO_ANSWER),
     "no jwk": (DER, (), {"kid": KID, "alg": "RSA-OAEP"}, NO_ANSWER),
     "another alg": (DER, (), wrapping(alg="RSA1_5"), NO_ANSWER),
     "a short modulus": (

@@ -63,7 +63,7 @@ def _target(file: Path) -> Mapping[str, Any]:
         is_rsa = target["alg"] in hsm.WRAPPING_ALGS and target["jwk"]["kty"] == "RSA"
         is_late = not is_to_come(datetime.fromisoformat(target["expires"]))
         require_sound(load_public(target["jwk"]))
-    except (ValueError, KeyError, TypeError, BadRequest) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, BadRequest) as error:
         raise CommandFailed(f"{file} is no answer of POST /wrapping-keys") from error
     if not is_rsa:
         raise CommandFailed(f"{file} is no answer of POST /wrapping-keys")

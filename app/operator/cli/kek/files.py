@@ -15,6 +15,7 @@ from app.terminal.failure import CommandFailed
 from hsm import Parcel, replace
 
 _FORMAT: Final = "jose-hsm kek 1"
+_MALFORMED: Final = (ValueError, RecursionError, KeyError, TypeError, AttributeError, BadRequest)
 
 
 def read_recipient(file: Path) -> dict[str, str]:
@@ -22,9 +23,9 @@ def read_recipient(file: Path) -> dict[str, str]:
     try:
         jwk: dict[str, str] = json.loads(file.read_bytes())
         if jwk["alg"] not in hsm.WRAPPING_ALGS or jwk["kty"] != "RSA":
-            raise ValueError("no key to wrap for")  # noqa: TRY301  # as all that is wrong with it
+            raise ValueError("no key to wrap for")  # as all that is wrong with it
         require_sound(load_public(jwk))
-    except (ValueError, KeyError, TypeError, BadRequest) as error:
+    except _MALFORMED as error:
         raise CommandFailed(f"{file} is not what `kek import --prepare` writes") from error
     return jwk
 
@@ -35,7 +36,7 @@ def read_parcel(file: Path) -> Parcel:
         members = json.loads(file.read_bytes())[_FORMAT]
         octets = {name: encoding.decode(members[name]) for name in ("encrypting", "sealing")}
         return Parcel(kek=UUID(members["kek"]), **octets)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *_MALFORMED) as error:
         raise CommandFailed(f"{file} is not what `kek export` writes") from error
 
 
