@@ -120,7 +120,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _directories_of(configuration: Path) -> Iterator[Path]:
-    for line in configuration.read_text("utf-8").splitlines():
-        name, _, value = line.partition("=")
+    for line in os.fsdecode(configuration.read_bytes()).splitlines():
+        name, _, value = line.partition("#")[0].partition("=")
         if name.strip() == _TOKENDIR:
             yield Path(value.strip())

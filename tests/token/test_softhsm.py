@@ -24,6 +24,18 @@ def test_an_emptied_token_object_is_put_back(tmp_path, lose):
     assert token_object.stat().st_size
 
 
+def test_the_configuration_is_read_as_softhsm_reads_it(monkeypatch, tmp_path):
+    settings = make_token(tmp_path / "state")
+    monkeypatch.setenv("SOFTHSM2_CONF", settings["SOFTHSM2_CONF"])
+    configuration = Path(settings["SOFTHSM2_CONF"])
+    lines = configuration.read_bytes().splitlines()
+    configuration.write_bytes(b"# f\xfcr\n" + b"".join(b"%b # \xdcbung\n" % line for line in lines))
+    module = settings["JOSE_HSM_PKCS11_MODULE"]
+    assert FirstAid(Path(module), tmp_path).directory() == tmp_path / "state" / "tokens"
+    with server(settings, workers=1) as running:
+        Api.over_http(running.url).create(kty="oct", alg="HS256")
+
+
 @pytest.mark.parametrize("closed", ["softhsm.conf", "tokens", "tokens/*"])
 def test_files_that_may_not_be_read_are_named(monkeypatch, closed):
     with shared_directory() as directory:
