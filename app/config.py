@@ -18,6 +18,7 @@ from app.settings import (
     binds_loopback,
     choice,
     collector,
+    few,
     flag,
     is_address,
     not_both,
@@ -80,13 +81,13 @@ class Config:
         default=30.0,
     )
     sessions: int = setting(
-        whole, "PKCS#11 sessions of each worker, lent to one operation at a time", default=4
+        few, "PKCS#11 sessions of each worker, lent to one operation at a time", default=4
     )
     session_wait_seconds: float = setting(
         seconds, "wait for a free session in seconds, then 503", default=2.0
     )
     generations: int = setting(
-        whole,
+        few,
         "RSA pairs that each worker generates, or checks to import, at a time, in a lane of their "
         "own; seven more may wait, for 15 s, others get 503",
         default=1,

@@ -21,6 +21,7 @@ WORKERS: Final = "WEB_CONCURRENCY"
 
 _LAST_PORT: Final = 65535
 _MOST: Final = 1_000_000_000
+_MOST_ROOM: Final = 10_000
 _EXPORTER: Final = "opentelemetry.exporter.otlp.proto.http"
 
 
@@ -41,12 +42,17 @@ def flag(value: str) -> bool:
         raise ValueError("must be 0 or 1") from None
 
 
-def whole(value: str) -> int:
+def whole(value: str, most: int = _MOST) -> int:
     """Return a number above 0; a larger one is of no use, and more than a database compares."""
-    is_short = value.isascii() and value.isdigit() and len(value) <= len(str(_MOST))
-    if not (is_short and 0 < int(value) <= _MOST):
-        raise ValueError(f"must be a whole number above 0, {_MOST} at most")
+    is_short = value.isascii() and value.isdigit() and len(value) <= len(str(most))
+    if not (is_short and 0 < int(value) <= most):
+        raise ValueError(f"must be a whole number above 0, {most} at most")
     return int(value)
+
+
+def few(value: str) -> int:
+    """Return a number of what a worker makes room for when it starts."""
+    return whole(value, _MOST_ROOM)
 
 
 def workers(env: Mapping[str, str]) -> int | None:

@@ -56,6 +56,8 @@ def test_a_setting_may_be_called_like_a_word_of_python():
         (GOOD | {"JOSE_HSM_TOKEN_URI": "pkcs11:token=x"}, "set JOSE_HSM_TOKEN_LABEL.*, not both"),
         (GOOD | {"JOSE_HSM_FIPS": "yes"}, "JOSE_HSM_FIPS must be 0 or 1"),
         (GOOD | {"JOSE_HSM_SESSIONS": "0"}, "JOSE_HSM_SESSIONS must be a whole number"),
+        (GOOD | {"JOSE_HSM_SESSIONS": "10001"}, "JOSE_HSM_SESSIONS must be.* 10000 at most"),
+        (GOOD | {"JOSE_HSM_GENERATIONS": "10001"}, "above 0, 10000 at most"),
         (GOOD | {"JOSE_HSM_SESSION_WAIT_SECONDS": "inf"}, "must be a number of seconds"),
         (GOOD | {"JOSE_HSM_SESSION_WAIT_SECONDS": "1e10"}, "seconds above 0, 315360000 at most"),
         (GOOD | {"JOSE_HSM_JWKS_MAX_AGE": "nan"}, "JOSE_HSM_JWKS_MAX_AGE must be a number of"),
