@@ -14,13 +14,14 @@ _RESOLUTION: Final = timedelta(milliseconds=1)
 def entry_of(line: bytes) -> dict[str, Any] | None:
     """Return the members of a line, or ``None`` for one that a killed process has torn.
 
-    So is one that nobody here has written, however deep it is.
+    So is one that nobody here has written, however deep it is, or without the instant.
     """
     try:
         entry = json.loads(line)
-    except (ValueError, RecursionError):
+        is_ours = datetime.fromisoformat(entry["time"]).tzinfo is not None
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and "time" in entry else None
+    return entry if is_ours else None
 
 
 def newest(fd: int, since: datetime) -> Iterator[dict[str, Any]]:

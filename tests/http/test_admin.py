@@ -116,6 +116,13 @@ def test_the_end_of_the_audit_log_is_shown_the_newest_first(page, key):
     assert key["kid"] in shown
 
 
+def test_an_audit_log_that_cannot_be_read_is_away(page, application, monkeypatch, tmp_path):
+    monkeypatch.setattr(service_of(application).audit_log, "_path", str(tmp_path))
+    answer = page.get("/admin/audit")
+    assert answer.status_code == 503
+    assert "the audit log cannot be" in answer.text
+
+
 def test_api_tokens_that_end_soon_are_shown_the_first_one_first(page, environment):
     for name, days in (("late", 90), ("second", 20), ("first", 10), ("over", -1)):
         token_for(environment, f"token:{name}", age=timedelta(days=-days, minutes=-1))

@@ -197,7 +197,9 @@ def test_a_log_that_is_emptied_under_a_process_is_noticed(path):
     assert verify([path]).broken == f"{path}: line 1 follows a line that is in none of the files"
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"time":"2026', b"x" * 200_000 + b"\n"])
+@pytest.mark.parametrize(
+    "torn", [b"", b'{"time":"2026', b"x" * 200_000 + b"\n", b'{"time":1}\n{"time":"2026-01-01"}\n']
+)
 def test_it_is_asked_for_a_line_since_an_instant(path, torn):
     log = AuditLog(path)
     assert not log.has(datetime.now(UTC), number=0)

@@ -6,8 +6,9 @@ from typing import Final
 from flask.typing import ResponseReturnValue
 
 from app.auth import principal
+from app.errors import AuditUnavailable
 from app.http.endpoint import Endpoint
-from app.http.failures import QUERY
+from app.http.failures import AUDIT, QUERY
 from app.http.request import keysets, service
 from app.http.views.admin.page import part, query, render
 from app.http.views.admin.timeline import Timeline
@@ -36,12 +37,18 @@ def read(keyset: str) -> ResponseReturnValue:
     return render("keyset.html", keyset=found, timeline=Timeline(found))
 
 
-@resource.serves(Endpoint("GET", "/admin/audit", needs=(Role.AUDITOR,), kind=Kind.PAGE))
+@resource.serves(
+    Endpoint("GET", "/admin/audit", needs=(Role.AUDITOR,), kind=Kind.PAGE, failures=AUDIT)
+)
 def audit() -> ResponseReturnValue:
     """Show the last lines of the audit log of this host."""
     service().status.require_reader(principal())
     log = service().audit_log
-    return render("audit.html", lines=log and log.last(_LINES))
+    try:
+        lines = log and log.last(_LINES)
+    except OSError as error:
+        raise AuditUnavailable from error
+    return render("audit.html", lines=lines)
 
 
 @resource.serves(Endpoint("GET", "/admin/tokens", needs=(Role.AUDITOR,), kind=Kind.PAGE))
