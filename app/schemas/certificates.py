@@ -16,6 +16,8 @@ LONGEST: Final = 64
 MOST_NAMES: Final = 100
 MOST_CERTIFICATES: Final = 10
 LARGEST_BYTES: Final = 16_384
+_PRINTABLE: Final = re.compile(r"[A-Za-z0-9 '()+,./:=?-]+")
+"""A PrintableString (ITU-T X.680 §41.4), as a serial number of X.520 is one."""
 _DNS: Final = re.compile(
     r"(?=.{1,253}\Z)(?:\*\.)?(?!-)[a-z0-9-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9-]{1,63}(?<!-))*",
     re.ASCII | re.IGNORECASE,
@@ -45,6 +47,8 @@ class Subject(fields.Field[Any]):
             )
         is_country = re.fullmatch("[A-Z]{2}", value.get("C", "XX"))
         require(is_country is not None, attr, "must have two capital letters as 'C'")
+        is_number = _PRINTABLE.fullmatch(value.get("serialNumber", "0"))
+        require(is_number is not None, attr, "must have a PrintableString as 'serialNumber'")
         return value
 
 

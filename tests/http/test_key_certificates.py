@@ -106,6 +106,8 @@ WRONG_REQUESTS = {
     "of a long name": ({"subject": {"CN": "a" * 65}}, BAD_REQUEST),
     "of a name with a line break": ({"subject": {"CN": "a\nb"}}, BAD_REQUEST),
     "of no country": ({"subject": {"C": "Germany"}}, BAD_REQUEST),
+    "of a number that is not ASCII": ({"subject": {"serialNumber": "\u00e4"}}, BAD_REQUEST),
+    "of a number that X.520 has not": ({"subject": {"serialNumber": "1_2"}}, BAD_REQUEST),
     "of no host": ({"subject": SUBJECT, "dns": ["a b"]}, BAD_REQUEST),
     "of a host with a line break": ({"subject": SUBJECT, "dns": ["a.de\n"]}, BAD_REQUEST),
     "of a host that is not ASCII": ({"subject": SUBJECT, "dns": ["\u00e4.de"]}, BAD_REQUEST),
