@@ -5,6 +5,7 @@ import ssl
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
 from selectors import EVENT_READ, EVENT_WRITE
 from types import MappingProxyType
@@ -137,3 +138,28 @@ class Connection:
             except BlockingIOError:
                 raise ssl.SSLWantWriteError from None
             self.outgoing = self.outgoing[sent:]
+
+    def end_sending(self) -> None:
+        """Send nothing more, and say so; raise ``SSLWantWriteError`` or ``OSError``."""
+        self._end_tls()
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Be done with the socket, which no thread may have; TLS does not end within an answer."""
+        if not self.outgoing:
+            with suppress(OSError, ValueError):  # no room for it, or it has been said
+                self._end_tls()
+        self.socket.close()
+
+    def _end_tls(self) -> None:
+        """Tell the client that nothing is cut off (RFC 9112 §9.8), and wait for no answer to that.
+
+        Raises ``SSLWantWriteError``, or ``ValueError`` if TLS has ended already.
+        """
+        if isinstance(self.socket, ssl.SSLSocket):
+            try:
+                self.socket.unwrap()
+            except ssl.SSLWantWriteError:
+                raise
+            except OSError:
+                pass  # what the client sends instead, or that it has gone

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from selectors import EVENT_READ, DefaultSelector
-from socket import SHUT_WR, socket
+from socket import socket
 from typing import Any, Final
 
 from gunicorn.http.errors import ParseException
@@ -91,8 +91,8 @@ class Connections:
         end = time.monotonic() + self._worker.cfg.graceful_timeout
         while self._all and time.monotonic() < end:
             self._turn()
-        for connection in list(self._all):
-            self._drop(connection)
+        for connection in self._all:
+            connection.socket.close()  # a thread may have it
         self._threads.end()
         self._selector.close()
 
@@ -183,7 +183,7 @@ class Connections:
         if connection in self._all:
             del self._all[connection]
             self._watch(connection, 0)
-            connection.socket.close()
+            connection.close()
             self._reception.note(len(self._all))
 
     # --- Steps ---
@@ -294,7 +294,7 @@ class Connections:
 
     def _take_leave(self, connection: Connection) -> None:
         """Send nothing more; read on, within reason, for who is still sending sees no answer."""
-        connection.socket.shutdown(SHUT_WR)
+        connection.end_sending()
         connection.intake = Intake(self._worker.cfg, connection.client, 0)
         connection.began = self._clock.now
         connection.unread_bytes = 0

@@ -1,12 +1,13 @@
 """TLS client certificates: whom they name, demanded by gunicorn itself."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pytest
 import requests
@@ -84,6 +85,39 @@ def test_no_header_makes_a_certificate_of_another(url, certificates):
 def test_plain_http_is_not_spoken(url):
     with pytest.raises(requests.ConnectionError):
         requests.get(f"{url}/v1/crypto/keys", timeout=ANSWER.seconds)
+
+
+def exacting(url: str, certificates: Certificates) -> ssl.SSLSocket:
+    """Return a connection that fails if it is cut off: if it ends and TLS does not."""
+    context = ssl.create_default_context(cafile=str(certificates.authority.path))
+    context.load_cert_chain(*certificates.alice)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    address = urlsplit(url)
+    channel = socket.create_connection((address.hostname, address.port), timeout=ANSWER.seconds)
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return context.wrap_socket(channel, server_hostname="localhost", suppress_ragged_eofs=False)
+
+
+LAST = {
+    "what asks for it": b"GET /health/live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    "a large answer": b"GET /openapi.json HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    "what is no request": b"NONSENSE\r\n\r\n",
+    "what is not read": b"NONSENSE\r\n\r\n" + bytes(100_000),
+}
+
+
+@pytest.mark.parametrize("last", LAST.values(), ids=LAST)
+def test_a_connection_is_not_cut_off_after(url, certificates, last):
+    with exacting(url, certificates) as client:
+        client.sendall(last)
+        assert client.recv(8) == b"HTTP/1.1"
+        while client.recv(65_536):
+            pass
+
+
+def test_who_ends_a_connection_is_answered(url, certificates):
+    with exacting(url, certificates) as client:
+        client.unwrap()
 
 
 def test_beside_other_ways_a_certificate_is_one_of_several(environment, serve, certificates):

@@ -3,9 +3,11 @@
 import os
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -15,12 +17,15 @@ from gunicorn.config import Config
 from app.http.turns import TURN, Caller
 from app.server import connections, refusals
 from app.server.clock import Clock
-from app.server.connection import Connection
+from app.server.connection import BLOCKED, Connection
 from app.server.connections import Connections, Deadlines
+from app.server.intake import Intake
 from app.server.listening.spread import Spread
 from app.server.refusals import refusal
+from tests.shared.authority import Certificates
 from tests.shared.waiting import PATIENCE_SECONDS, until
 
+CLIENT = ("127.0.0.1", 1)
 WHOLE = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
 LARGE_BYTES = 80 * 1024
@@ -237,6 +242,59 @@ def test_who_cannot_even_be_refused_is_ended_and_nobody_else():
         other.sendall(WHOLE)
         loop.look()
         assert_is_served(other)
+
+
+# --- TLS ---
+
+
+@contextmanager
+def secured(certificates: Certificates) -> Iterator[tuple[Connection, ssl.SSLSocket]]:
+    """Give both ends of a connection; at the other one it is a failure if TLS does not end."""
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(*certificates.server)
+    ours.num_tickets = 0
+    others = ssl.create_default_context(cafile=str(certificates.authority.path))
+    others.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    channel, other = socket.socketpair()
+    connection = Connection(channel, CLIENT, CLIENT, Intake(Config(), CLIENT, 1), Clock())
+    connection.secure(ours)
+    with ThreadPoolExecutor() as pool, closing(connection):
+        shaking = pool.submit(
+            others.wrap_socket, other, server_hostname="localhost", suppress_ragged_eofs=False
+        )
+        until(partial(has_done, connection.shake_hands))
+        with shaking.result() as client:
+            yield connection, client
+
+
+def has_done(step: Callable[[], None]) -> bool:
+    try:
+        step()
+    except BLOCKED:
+        return False
+    return True
+
+
+def test_that_tls_ends_is_said_as_soon_as_the_client_takes_it(tmp_path):
+    with secured(Certificates(tmp_path)) as (connection, client):
+        filled = 0
+        with suppress(BlockingIOError):
+            while True:
+                filled += socket.socket.send(connection.socket, bytes(512))
+        with pytest.raises(ssl.SSLWantWriteError):
+            connection.end_sending()
+        while filled:
+            filled -= len(socket.socket.recv(client, filled))
+        connection.end_sending()
+        assert client.recv(1) == b""
+
+
+def test_of_an_answer_that_is_cut_off_it_is_not_said_that_tls_ends(tmp_path):
+    with secured(Certificates(tmp_path)) as (connection, client):
+        connection.outgoing = memoryview(b"the rest of it")
+        connection.close()
+        with pytest.raises(ssl.SSLError, match=r"(?i)eof"):
+            client.recv(1)
 
 
 # --- Room ---
