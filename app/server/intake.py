@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum, auto
 from types import MappingProxyType
@@ -94,8 +95,14 @@ class _Request(Request):  # type: ignore[misc]  # gunicorn has no types
     def should_close(self) -> bool:
         """Tell whether the connection ends with this; in HTTP/1.1 it does not by itself."""
         if self._head is None or self.must_close or "CONNECTION" in self._head.names:
-            return bool(super().should_close())
+            return "close" in self._options() or bool(super().should_close())
         return False
+
+    def _options(self) -> Iterator[str]:
+        """Give those of ``Connection``, which is a list (RFC 9110 §7.6.1); gunicorn takes none."""
+        for name, value in self.headers:
+            if name == "CONNECTION":
+                yield from (option.strip(" \t").lower() for option in value.split(","))
 
 
 class Intake:

@@ -725,6 +725,16 @@ def test_an_error_is_the_same_on_a_new_and_on_an_open_connection(
         assert ask(kept) == ask(closed, Connection="close")
 
 
+@pytest.mark.parametrize("options", ["close", "Close,TE", "TE, close", "keep-alive\t,close"])
+def test_a_connection_ends_if_that_is_one_of_several_things_wanted(server, options) -> None:
+    head = f"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: {options}\r\n\r\n"
+    with closing(socket.create_connection(address(server), timeout=ANSWER.seconds)) as channel:
+        channel.sendall(head.encode())
+        status, headers, _ = read_answer(channel)
+        assert (status, headers["connection"]) == (200, "close")
+        assert channel.recv(1) == b""
+
+
 GUNICORN_REFUSES: Mapping[str, tuple[bytes, int]] = {
     "no request line": (b"NONSENSE\r\n\r\n", 400),
     "no path": (b"GET * HTTP/1.1\r\nHost: x\r\n\r\n", 400),
