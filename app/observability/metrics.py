@@ -136,6 +136,7 @@ class Metrics(Observer):
         self._requests.bear((endpoint, str(status)) for endpoint, status in answers)
         self._parts.bear((endpoint, str(status)) for endpoint, status in parts)
         self._audit.bear([("written",), ("failed",)])
+        self._sessions.bear([("lent",), ("idle",)])
         self._lost.bear([(Cause.LOST,)])
         self._transitions.bear((transition,) for transition in TRANSITIONS)
         self._rotation.set(math.inf)

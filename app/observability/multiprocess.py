@@ -12,9 +12,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from prometheus_client import CollectorRegistry, Histogram, Metric, multiprocess, values
 
@@ -47,12 +48,17 @@ def renew() -> None:
     """
     directory = Path(os.environ[_DIRECTORY])
     try:
+        _make(directory)
+    except PermissionError:
+        os.environ[_DIRECTORY] = tempfile.mkdtemp(prefix=f"{directory.name}-", dir=directory.parent)
+
+
+def _make(directory: Path) -> None:
+    """Make it unless it is there; raise ``PermissionError`` if somebody else has made it."""
+    with suppress(FileExistsError):
         directory.mkdir(mode=0o700)
-    except FileExistsError:
-        if directory.lstat().st_uid != os.geteuid():
-            os.environ[_DIRECTORY] = tempfile.mkdtemp(
-                prefix=f"{directory.name}-", dir=directory.parent
-            )
+    if directory.lstat().st_uid != os.geteuid():
+        raise PermissionError(directory)
 
 
 def memory() -> str | None:
@@ -127,58 +133,83 @@ class Buffer:
     """
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._changed: set[Any] = set()
+        self.lock: Final = Lock()
+        self.values: Final[list[Value]] = []
+        self.changed: Final[set[Value]] = set()
 
     def take_over(self) -> None:
         """Have all values made from now on be counted here. Call after fork, never before."""
         # A worker's successor goes on in its slot, so that files do not get more and more.
         slot = os.environ.get(_SLOT) or str(os.getpid())
-        stored_class = values.MultiProcessValue(  # type: ignore[no-untyped-call]  # it is not
+        self.stored_class = values.MultiProcessValue(  # type: ignore[no-untyped-call]  # it is not
             process_identifier=lambda: slot
         )
-        lock, changed = self._lock, self._changed
+        self._file = Path(os.environ[_DIRECTORY], f"counter_{slot}.db")
 
-        class BufferedValue:
-            """One sample; the interface is that of prometheus_client.values."""
-
-            _multiprocess = True
-
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                self._stored = stored_class(*args, **kwargs)
-                self._pending = 0.0
-
-            def inc(self, amount: float) -> None:
-                with lock:
-                    changed.add(self)
-                    self._pending += amount
-
-            def set(self, value: float, timestamp: float | None = None) -> None:
-                if timestamp is not None or value != self._stored.get():
-                    self._stored.set(value, timestamp)
-
-            def get(self) -> float:
-                return float(self._stored.get()) + self._pending
-
-            def set_exemplar(self, _exemplar: Any) -> None:
-                """None are kept."""
-
-            def get_exemplar(self) -> None:
-                """None are kept."""
-
-            def flush(self) -> None:
-                with lock:
-                    pending, self._pending = self._pending, 0.0
-                if pending:
-                    self._stored.inc(pending)
+        class BufferedValue(Value):
+            buffer = self
 
         values.ValueClass = BufferedValue
 
     def flush(self) -> None:
-        """Write what has been counted."""
-        with self._lock:
-            changed = list(self._changed)
-            self._changed.clear()
-        with suppress(ValueError):  # a file that is closed
-            for value in changed:
-                value.flush()
+        """Write what has been counted; all of it, if somebody has removed the files."""
+        with self.lock, suppress(ValueError):  # a file that is closed
+            if self.values and not self._file.exists():
+                self._restore()
+            while self.changed:
+                self.changed.pop().flush()
+
+    def _restore(self) -> None:
+        _make(self._file.parent)
+        self.stored_class.close_all_files()
+        for value in self.values:
+            value.restore()
+
+
+class Value:
+    """One sample in a ``buffer``; the interface is that of prometheus_client.values."""
+
+    buffer: ClassVar[Buffer]
+    _multiprocess = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Begin with what the file has of it, if there is one."""
+        self._make = partial(self.buffer.stored_class, *args, **kwargs)
+        self._pending = 0.0
+        with self.buffer.lock:
+            self._stored = self._make()
+            self.buffer.values.append(self)
+
+    def inc(self, amount: float) -> None:
+        """Count."""
+        with self.buffer.lock:
+            self.buffer.changed.add(self)
+            self._pending += amount
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """Write it at once, if it is another."""
+        with self.buffer.lock:
+            if timestamp is not None or value != self._stored.get():
+                self._stored.set(value, timestamp)
+
+    def get(self) -> float:
+        """Return it as it is now."""
+        return float(self._stored.get()) + self._pending
+
+    def set_exemplar(self, _exemplar: Any) -> None:
+        """None are kept."""
+
+    def get_exemplar(self) -> None:
+        """None are kept."""
+
+    def flush(self) -> None:
+        """Write what has been counted; to be called with the lock."""
+        pending, self._pending = self._pending, 0.0
+        if pending:
+            self._stored.inc(pending)
+
+    def restore(self) -> None:
+        """Write it into a new file; to be called with the lock."""
+        stored = self._stored.get()
+        self._stored = self._make()
+        self._stored.set(stored)

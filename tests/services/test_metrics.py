@@ -190,6 +190,21 @@ def test_workers_come_back_after_the_place_was_removed(environment, of):
         assert place.stat().st_mode & 0o777 == 0o700
 
 
+def test_figures_outlive_the_place_where_they_are_kept(environment, of):
+    with server(environment) as running:
+        for _ in range(USES):
+            Api.over_http(running.url).request("GET", "/unknown")
+        eventually(running.url, USES, "requests_total", endpoint="none", status="404")
+        (place,) = of(running.process.pid)
+        shutil.rmtree(place)
+        for _ in range(USES):
+            answer = requests.get(running.url + "/metrics", timeout=STATE.seconds)
+            assert answer.status_code == 200
+        eventually(running.url, USES, "requests_total", endpoint="none", status="404")
+        until(lambda: list(metrics(running.url, "token_up").values()) == [1, 1])
+        assert place.stat().st_mode & 0o777 == 0o700
+
+
 def test_the_files_are_in_a_private_place_that_ends_with_the_master(environment, of):
     with server(environment, workers=1) as running:
         (place,) = of(running.process.pid)

@@ -276,7 +276,7 @@ def test_prometheus_asks_of_a_value_what_ours_has(counted):
         return {name for name in dir(value) if not name.startswith("_")}
 
     asked = {name for name in dir(values.MutexValue) if not name.startswith("_")}
-    assert public(values.ValueClass) == asked | {"flush"}
+    assert public(values.ValueClass) == asked | {"buffer", "flush", "restore"}
     assert values.ValueClass._multiprocess
     assert "values.ValueClass(" in inspect.getsource(metrics)
 
