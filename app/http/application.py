@@ -180,6 +180,8 @@ class Application(Flask):
         """Answer a request; of a direct endpoint, once it is known, in ``Contexts``."""
         known = self._known.get(tuple(map(environ.get, _MATCHED)))
         if known is None or known.rule.endpoint not in self._direct:
+            # The path of http://host is empty (RFC 9110 §4.2.3).
+            environ["PATH_INFO"] = environ.get("PATH_INFO") or "/"
             return super().wsgi_app(environ, start_response)
         contexts: Any = Contexts(self, KnownRequest(environ, known.same))
         outer, outer_request = _cv_app.set(contexts), _cv_request.set(contexts)

@@ -193,6 +193,14 @@ def test_programs_are_told_where_to_begin(server: str, accept: str | None) -> No
         assert requests.get(server + path, timeout=ANSWER.seconds).status_code == expected
 
 
+@pytest.mark.parametrize("target", ["/", "http://localhost", "http://localhost?x", "http://a/"])
+def test_the_beginning_is_the_same_however_it_is_asked_for(server: str, target: str) -> None:
+    with closing(socket.create_connection(address(server), timeout=ANSWER.seconds)) as channel:
+        channel.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        status, _, members = read_answer(channel)
+        assert (status, tuple(members)) == (200, LINKS)
+
+
 @pytest.mark.parametrize("accept", ["text/html", BROWSER])
 def test_browsers_are_sent_to_the_page(server: str, accept: str) -> None:
     headers = {"Accept": accept}
