@@ -248,7 +248,7 @@ def test_an_empty_variable_is_none_beside_what_was_left_in_the_state_directory(f
         ("JOSE_HSM_SESSIONS", "not of the form NAME=VALUE"),
         (
             "JOSE_HSM_SESSIONS=no",
-            "JOSE_HSM_SESSIONS must be a whole number above 0, 1000000000 at most",
+            "JOSE_HSM_SESSIONS must be a whole number above 0, 10000 at most",
         ),
     ],
 )
