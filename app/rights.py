@@ -39,6 +39,9 @@ GRANTABLE: Final = tuple(
 )
 EVERYBODY: Final = "*"
 
+_KINDS: Final = ("token", "jwt", "mtls")
+_LONGEST: Final = 512
+
 _EVERY_KEY: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
     {
         Role.ADMIN: frozenset({Right.READ, Right.DESTROY, Right.MANAGE}),
@@ -55,6 +58,13 @@ def is_name(text: str) -> bool:
     names would be one. Names are compared code point by code point.
     """
     return text.isprintable() and text.strip() == text != "" and "\ufffd" not in text
+
+
+def is_principal(principal: str) -> bool:
+    """Tell whether ``principal`` is one as authentication makes them."""
+    kind, _, name = principal.partition(":")
+    is_known = principal == "anonymous" or (kind in _KINDS and is_name(name))
+    return is_known and len(principal) <= _LONGEST
 
 
 class Principal(str):

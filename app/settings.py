@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from app.duration import LONGEST
+from app.rights import is_principal
 
 PREFIX: Final = "JOSE_HSM_"
 CLIENT: Final = frozenset({f"{PREFIX}URL", f"{PREFIX}API_TOKEN_FILE"})
@@ -19,6 +20,8 @@ CLIENT: Final = frozenset({f"{PREFIX}URL", f"{PREFIX}API_TOKEN_FILE"})
 
 WORKERS: Final = "WEB_CONCURRENCY"
 
+_AFTER_COMMA: Final = re.compile(r",\s*(?:token|jwt|mtls):")
+_ADDRESS: Final = re.compile(r"(?:\[[^\[\]]+\]|[^\[\]:/,\s]*):[0-9]{1,5}", re.ASCII)
 _LAST_PORT: Final = 65535
 _MOST: Final = 1_000_000_000
 _MOST_ROOM: Final = 10_000
@@ -95,7 +98,7 @@ def several(*choices: str) -> Callable[[str], tuple[str, ...]]:
     """Return a parser of some of ``choices``, with commas between them."""
 
     def parse(value: str) -> tuple[str, ...]:
-        given = tuple(part.strip() for part in value.split(","))
+        given = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
         if not set(given) <= set(choices):
             raise ValueError(f"must be a comma list of: {', '.join(choices)}")
         return given
@@ -104,8 +107,14 @@ def several(*choices: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def principals(value: str) -> tuple[str, ...]:
-    """Return what vertical bars divide: subjects of certificates have commas."""
-    return tuple(part.strip() for part in value.split("|"))
+    """Return what vertical bars divide: subjects of certificates have commas.
+
+    Whoever is divided from another by a comma would silently be nobody.
+    """
+    given = tuple(part.strip() for part in value.split("|"))
+    if not all(map(is_principal, given)) or _AFTER_COMMA.search(value):
+        raise ValueError("must be principals like token:ci, with a vertical bar between them")
+    return given
 
 
 def collector(value: str) -> str:
@@ -187,8 +196,8 @@ def is_address(bind: str) -> bool:
     """Tell whether ``bind`` names a path, or a port that there is."""
     if bind.startswith("unix:"):
         return bind != "unix:"
-    port = bind.rpartition(":")[2]
-    return re.fullmatch("[0-9]{1,5}", port) is not None and int(port) <= _LAST_PORT
+    is_formed = _ADDRESS.fullmatch(bind) is not None
+    return is_formed and int(bind.rpartition(":")[2]) <= _LAST_PORT
 
 
 def binds_loopback(bind: str) -> bool:

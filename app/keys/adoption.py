@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 import hsm
 from app.errors import BadRequest
 from app.jwk import require_sound, type_of, write_public
-from app.keys.catalogue import is_principal
 from app.pkcs11_uri import SCHEME, read_uri
 from app.registry import Key, Origin, Registry, Residency, State
+from app.rights import is_principal
 from hsm import Hsm, KeySpec, OtherName
 
 

@@ -19,7 +19,7 @@ from app.keys.access import find, find_lasting, require_alone
 from app.keys.description import describe_fully, public_jwk, thumbprint
 from app.keys.quota import Quota
 from app.registry import LASTING, VISIBLE, Filters, Key, Publication, Registry, Remarks, State
-from app.rights import EVERYBODY, Principal, Right, is_name
+from app.rights import EVERYBODY, Principal, Right, is_principal
 from hsm import CryptoFailure, Hsm, KeyNotFound, Storage
 
 _CHANGES: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
@@ -249,14 +249,3 @@ def _columns(key: Key, values: Mapping[str, Any]) -> dict[str, Any]:
     columns = dict(values) | {"state": state}
     columns["deactivated_at"] = (key.deactivated_at or now) if is_over else None
     return columns
-
-
-_KINDS: Final = ("token", "jwt", "mtls")
-_LONGEST: Final = 512
-
-
-def is_principal(principal: str) -> bool:
-    """Tell whether ``principal`` is one as authentication makes them."""
-    kind, _, name = principal.partition(":")
-    is_known = principal == "anonymous" or (kind in _KINDS and is_name(name))
-    return is_known and len(principal) <= _LONGEST

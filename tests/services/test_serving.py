@@ -147,6 +147,15 @@ def test_without_workers_nothing_is_served(environment):
     assert done.stderr.startswith("jose-hsm: nobody is served without workers")
 
 
+@pytest.mark.parametrize("place", ["file", "file/socket", "none/socket"])
+def test_a_path_where_no_socket_can_be_is_named(environment, tmp_path, place):
+    (tmp_path / "file").touch()
+    done = jose_hsm({**environment, "JOSE_HSM_BIND": f"unix:{tmp_path / place}"}, "serve")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"jose-hsm: cannot listen on {tmp_path / place}: ")
+    assert done.stderr.endswith("; choose another JOSE_HSM_BIND\n")
+
+
 def test_files_of_tls_that_cannot_be_used_are_named(environment, tmp_path):
     pair = {name: tmp_path / name for name in ("certificate", "key")}
     request = ["req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=x"]

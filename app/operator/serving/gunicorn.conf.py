@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import sys
+from pathlib import Path
 
 from gunicorn.arbiter import Arbiter
 
@@ -82,11 +83,14 @@ def on_starting(server: Arbiter) -> None:
     share_arenas()
     _refuse_bad_certificate()
     share_imports()
+    is_first = not server.master_pid and "LISTEN_FDS" not in os.environ
     for address in server.cfg.address:
         if isinstance(address, tuple):
             _refuse_open(address[0])
-            if not server.master_pid and "LISTEN_FDS" not in os.environ:
+            if is_first:
                 _refuse_taken(*address)
+        elif isinstance(address, str) and is_first:
+            _refuse_no_place(Path(address))
     figures.prepare(service.state_dir)
     os.register_at_fork(after_in_parent=Worker.take_stops)
 
@@ -148,6 +152,17 @@ def _refuse_bad_certificate() -> None:
             context.load_verify_locations(ca_certs)
     except (OSError, ValueError) as error:
         sys.exit(f"jose-hsm: {named} cannot be used: {error}")
+
+
+def _refuse_no_place(path: Path) -> None:
+    """Say what is wrong with the place of a socket: gunicorn would in a traceback, or try on."""
+    try:
+        is_place = path.is_socket() or (path.parent.is_dir() and not path.exists())
+        reason = "" if is_place else "it is no socket, or in no directory"
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        sys.exit(f"jose-hsm: cannot listen on {path}: {reason}; choose another JOSE_HSM_BIND")
 
 
 def _no_password() -> str:
