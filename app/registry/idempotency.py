@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select
 
 from app.idempotency import IdempotentRequest
 from app.registry.databases.database import Database
@@ -15,6 +15,7 @@ from app.registry.records import VISIBLE, State
 from app.registry.tables import idempotency, keys
 
 REMEMBERED: Final = timedelta(hours=24)
+_FORGOTTEN_AT_ONCE: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +57,7 @@ class IdempotentAnswers:
         query = (
             select(idempotency, keys.c.state)
             .join_from(idempotency, keys, keys.c.kid == idempotency.c.kid, isouter=True)
-            .where(
-                idempotency.c.principal == request.principal,
-                idempotency.c.request == request.request,
-                idempotency.c.created_at > datetime.now(UTC) - REMEMBERED,
-            )
+            .where(_is_of(request), idempotency.c.created_at > datetime.now(UTC) - REMEMBERED)
         )
         with self._database.reading() as connection, legible():
             row = connection.execute(query).one_or_none()
@@ -78,6 +75,13 @@ class IdempotentAnswers:
             connection.execute(delete(idempotency).where(idempotency.c.kid == str(kid)))
 
 
+def _is_of(request: IdempotentRequest) -> ColumnElement[bool]:
+    """Return the condition that a row is of a request with the same Idempotency-Key."""
+    return and_(
+        idempotency.c.principal == request.principal, idempotency.c.request == request.request
+    )
+
+
 def kids_in(answer: Mapping[str, Any]) -> list[str]:
     """Return the kids of the keys that ``answer`` tells of, which are several or one."""
     return [key["kid"] for key in answer.get("keys", [answer])]
@@ -93,9 +97,9 @@ def _are_visible(connection: Connection, kids: Sequence[str]) -> bool:
 def remember(
     connection: Connection, request: IdempotentRequest, kid: str, answer: Mapping[str, Any]
 ) -> None:
-    """Add a row, in the transaction that adds the key; forget those of yesterday."""
+    """Add a row, in the transaction that adds the key; forget some of those of yesterday."""
     now = datetime.now(UTC)
-    connection.execute(delete(idempotency).where(idempotency.c.created_at <= now - REMEMBERED))
+    _forget_old(connection, request, now)
     connection.execute(
         insert(idempotency).values(
             principal=request.principal,
@@ -106,6 +110,23 @@ def remember(
             created_at=now,
         )
     )
+
+
+def _forget_old(connection: Connection, request: IdempotentRequest, now: datetime) -> None:
+    """Remove what is in the way of ``request``, and the oldest, but for those others remove.
+
+    All of a day would take longer than a statement may.
+    """
+    is_old = idempotency.c.created_at <= now - REMEMBERED
+    connection.execute(delete(idempotency).where(is_old, _is_of(request)))
+    oldest = (
+        select(idempotency.c.kid)
+        .where(is_old)
+        .order_by(idempotency.c.created_at)
+        .limit(_FORGOTTEN_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    connection.execute(delete(idempotency).where(idempotency.c.kid.in_(oldest)))
 
 
 def forget(connection: Connection, kid: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from uuid import UUID, uuid4
 
@@ -38,7 +38,7 @@ from app.registry import (
 from app.registry.databases.engines import engine_of
 from app.registry.databases.queries import FIND, FIND_ALL_FOR, FIND_FOR
 from app.registry.revisions import MIGRATIONS, is_old
-from app.registry.tables import keys, metadata
+from app.registry.tables import idempotency, keys, metadata
 from app.rights import Role
 from app.settings import ConfigError
 from hsm import KeyNotFound, KeySpec
@@ -263,6 +263,23 @@ def test_a_request_is_remembered_once(registry):
     assert registry.find(PAIR.kid) is None
     found = registry.idempotency.find(asked)
     assert (found.fingerprint, found.answer) == ("f", {"kid": "k", "alg": None})
+
+
+def test_of_many_requests_of_yesterday_a_few_are_forgotten_at_a_time(registry):
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    asked = IdempotentRequest(principal="token:a", request="499", fingerprint="f")
+    old = {"principal": asked.principal, "fingerprint": "old", "answer": {}}
+    rows = [
+        old | {"request": f"{n}", "kid": f"{n}", "created_at": long_ago + timedelta(seconds=n)}
+        for n in range(500)
+    ]
+    with registry._database.writing() as connection:
+        connection.execute(insert(idempotency), rows)
+    registry.insert(SECRET, request=asked, answer=lambda _: {"kid": str(SECRET.kid)})
+    assert registry.idempotency.find(asked).fingerprint == asked.fingerprint
+    with registry._database.reading() as connection:
+        left = connection.scalars(select(idempotency.c.request)).all()
+    assert set(left) == {f"{n}" for n in range(100, 500)}
 
 
 def test_instants_are_those_that_were_stored(registry):
