@@ -883,6 +883,8 @@ def test_a_refused_backup_changes_nothing(here, settings, good, tmp_path):
     assert "set the clock" in here(settings, "restore", path, *arguments, status=2).stderr
     path.write_bytes(spoiled(good.read_bytes()))
     assert "damaged" in here(settings, "restore", path, *arguments, status=2).stderr
+    unwritable = settings | {"JOSE_HSM_AUDIT_LOG": str(tmp_path / "none" / "audit.log")}
+    assert "the audit log" in here(unwritable, "restore", good, *arguments, status=2).stderr
     assert everything(url_in(settings)) == before
 
 

@@ -196,6 +196,26 @@ def test_tokens_too_are_in_the_audit_log_and_never_as_such(run, settings):
     assert made["token"] not in json.dumps(lines)
 
 
+def test_what_cannot_be_recorded_is_not_done(run, callers, settings, tmp_path):
+    kid = callers.alice.create(kty="oct", alg="HS256")["kid"]
+    looks = ("keys", "show", "--json", kid), ("token", "list", "--json")
+    before = [run(*look).stdout for look in looks]
+    settings["JOSE_HSM_AUDIT_LOG"] = str(tmp_path / "none" / "audit.log")
+    for arguments in (
+        ("keys", "compromise", kid),
+        ("keys", "grant", kid, "token:bob", "mac"),
+        ("keys", "destroy", "--yes", kid),
+        ("token", "create", "--principal", "x"),
+        ("backup", "--without-token", str(tmp_path / "backup")),
+    ):
+        refused = run(*arguments, status=2)
+        assert refused.stdout == ""
+        assert refused.stderr.startswith("jose-hsm: nothing is done: the audit log cannot be ")
+        assert refused.stderr.count("\n") == 1
+    assert [run(*look).stdout for look in looks] == before
+    assert not (tmp_path / "backup").exists()
+
+
 def test_settings_name_administrators_and_auditors(environment, serve, callers):
     named = {
         "JOSE_HSM_ADMINS": "mtls:subject:CN=x,O=y | token:boss",

@@ -12,7 +12,7 @@ from app.keys.owning import claim
 from app.operator import restoration
 from app.operator.backup import Contents, read, write
 from app.operator.cli.command import configured
-from app.operator.cli.service import opened, record, registry_of
+from app.operator.cli.service import changing, opened, record, registry_of, require_audit_log
 from app.operator.errors import BackupError
 from app.terminal.output import print_list
 from hsm import Hsm, file_lock
@@ -26,7 +26,7 @@ from hsm import Hsm, file_lock
     is_flag=True,
     help="Do not authenticate it: restore takes it with --unauthenticated only.",
 )
-@configured
+@changing
 def backup(config: Config, *, file: Path, force: bool, without_token: bool) -> int:
     """Write the registry to a file, while the service serves.
 
@@ -107,17 +107,20 @@ def restore(
         is_different = token is not None and _compare(token, plan)
         if dry_run:
             return int(is_different)
+        require_audit_log(config)
         restoration.restore(plan, url, force=force)
-        record(
-            config,
-            "restore",
-            file=str(file.absolute()),
-            sha256=contents.sha256,
-            left_out=sorted(plan.left_out | plan.destroyed),
-            taken_away=differences.taken,
-        )
-        if token:
-            claim(token, registry_of(config).identity())
+        try:
+            if token:
+                claim(token, registry_of(config).identity())
+        finally:
+            record(
+                config,
+                "restore",
+                file=str(file.absolute()),
+                sha256=contents.sha256,
+                left_out=sorted(plan.left_out | plan.destroyed),
+                taken_away=differences.taken,
+            )
     print("restored")
     if token is None:
         print("jose-hsm: run `jose-hsm claim` once the token is there.", file=sys.stderr)

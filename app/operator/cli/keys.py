@@ -16,6 +16,7 @@ from app.operator.cli.command import configured
 from app.operator.cli.service import (
     OPERATOR,
     catalogue_of,
+    changing,
     keyring_of,
     opened,
     record,
@@ -84,7 +85,7 @@ def show(config: Config, *, kid: str, as_json: bool) -> int:
 @keys.command()
 @as_json
 @_kid
-@configured
+@changing
 def deactivate(config: Config, *, kid: str, as_json: bool) -> int:
     """Let a key verify and decrypt only; its owner can make it active again."""
     return _change(config, "keys.deactivate", kid, State.DEACTIVATED, as_json=as_json)
@@ -93,7 +94,7 @@ def deactivate(config: Config, *, kid: str, as_json: bool) -> int:
 @keys.command()
 @as_json
 @_kid
-@configured
+@changing
 def compromise(config: Config, *, kid: str, as_json: bool) -> int:
     """Say, for ever, that others may have a key: it signs no more and is not published."""
     return _change(config, "keys.compromise", kid, State.COMPROMISED, as_json=as_json)
@@ -112,7 +113,7 @@ def _change(config: Config, command: str, kid: str, state: State, *, as_json: bo
 @_kid
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--now", is_flag=True, help="Even if it could be restored.")
-@configured
+@changing
 def destroy(config: Config, *, kid: str, yes: bool, now: bool, as_json: bool) -> int:
     """Destroy a key for ever, both halves of a pair; one with destroy_after only after that."""
     if not yes:
@@ -138,7 +139,7 @@ def destroy(config: Config, *, kid: str, yes: bool, now: bool, as_json: bool) ->
 @keys.command()
 @as_json
 @_kid
-@configured
+@changing
 def restore(config: Config, *, kid: str, as_json: bool) -> int:
     """Bring back a key that is to be destroyed, as it was before."""
     kid = _kid_of(config, kid)
@@ -155,7 +156,7 @@ def restore(config: Config, *, kid: str, as_json: bool) -> int:
 @click.argument(
     "operations", nargs=-1, metavar="[OPERATION]...", help=f"{' '.join(GRANTABLE)}; or none."
 )
-@configured
+@changing
 def grant(
     config: Config, *, kid: str, principal: str, operations: tuple[str, ...], as_json: bool
 ) -> int:
@@ -178,7 +179,7 @@ def grant(
 @click.option(
     "--public-key", type=click.File("rb"), help="Its public half in PEM, if the token lacks it."
 )
-@configured
+@changing
 def adopt_(  # its options
     config: Config,
     *,

@@ -8,7 +8,7 @@ import click
 from app.config import Config
 from app.keys.sets.catalogue import kid_of
 from app.operator.cli.command import configured
-from app.operator.cli.service import OPERATOR, keysets_of, record
+from app.operator.cli.service import OPERATOR, changing, keysets_of, record
 from app.registry import State
 from app.schemas.catalogue import MOST_KEYS
 from app.schemas.keysets import KeySetResponse, RotateRequest
@@ -58,7 +58,7 @@ def show(config: Config, *, name: str, as_json: bool) -> int:
 @as_json
 @_name
 @click.option("--at", help="When, as 2030-01-31T12:00:00Z; by default as soon as it may.")
-@configured
+@changing
 def rotate(config: Config, *, name: str, at: str | None, as_json: bool) -> int:
     """Have the service rotate a key set; its next version is published for a time before."""
     told = keysets_of(config).rotate(OPERATOR, name, _ROTATE.load({"at": at})["at"])
@@ -71,7 +71,7 @@ def rotate(config: Config, *, name: str, at: str | None, as_json: bool) -> int:
 @as_json
 @_name
 @click.argument("kid")
-@configured
+@changing
 def revoke(config: Config, *, name: str, kid: str, as_json: bool) -> int:
     """Say, for ever, that others may have a version; the service has another one take over."""
     told = keysets_of(config).revoke(OPERATOR, name, kid_of(kid), is_followed=False)

@@ -5,7 +5,14 @@ import click
 from app.config import Config
 from app.keys.owning import claim as claim_token
 from app.operator.cli.command import configured
-from app.operator.cli.service import keyring_of, opened, record, registry_of
+from app.operator.cli.service import (
+    changing,
+    keyring_of,
+    opened,
+    record,
+    registry_of,
+    require_audit_log,
+)
 from app.registry import Age, Revision, revision_at
 from app.registry import migrate as migrate_registry
 from app.settings import PREFIX, ConfigError
@@ -20,6 +27,7 @@ from hsm import Examination
 def migrate(config: Config, *, new: bool) -> int:
     """Create or update the schema of the registry."""
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    require_audit_log(config)
     before = revision_at(config.registry_url)
     if before.age is Age.MISSING and not new:
         _require_no_other(config)
@@ -57,7 +65,7 @@ def require_migrated(config: Config) -> None:
 
 
 @click.command()
-@configured
+@changing
 def claim(config: Config) -> int:
     """Have the token belong to this registry, and to no other.
 
@@ -78,6 +86,8 @@ def reconcile(config: Config, *, dry_run: bool) -> int:
 
     Prints what else differs between registry and token; the exit status is then 1.
     """
+    if not dry_run:
+        require_audit_log(config)
     found = keyring_of(config).recovery.reconcile(
         dry_run=dry_run, record=lambda kid: record(config, "reconcile", destroyed=str(kid))
     )

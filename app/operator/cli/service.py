@@ -2,8 +2,10 @@
 
 import os
 import time
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec
 
 from app.audit import AuditLog
 from app.config import Config
@@ -12,10 +14,14 @@ from app.host import host_name
 from app.keys.catalogue import Catalogue
 from app.keys.keyring import Keyring
 from app.keys.sets.catalogue import KeySetCatalogue
+from app.operator.cli.command import configured
 from app.registry import Publication, Registry
 from app.rights import Principal, Role
+from app.terminal.failure import CommandFailed
 from app.terminal.output import spinner
 from hsm import Hsm, TokenUnavailable
+
+_Arguments = ParamSpec("_Arguments")
 
 OPERATOR: Final = Principal("operator", {Role.ADMIN})
 """Who has the token's PIN and the registry may see and end everything."""
@@ -66,6 +72,30 @@ def opened(config: Config) -> Hsm:
                 raise TokenUnavailable(token.reason)
             time.sleep(0.05)
     return token
+
+
+def changing(
+    command: Callable[Concatenate[Config, _Arguments], int],
+) -> Callable[_Arguments, int]:
+    """Give ``command`` the settings, as ``configured`` does, if ``record`` can say what it did."""
+
+    @configured
+    @wraps(command)
+    def run(config: Config, /, *arguments: _Arguments.args, **named: _Arguments.kwargs) -> int:
+        require_audit_log(config)
+        return command(config, *arguments, **named)
+
+    return run
+
+
+def require_audit_log(config: Config) -> None:
+    """Raise ``CommandFailed`` where ``record`` could not write: then nothing is to be done."""
+    if config.audit_path is None:
+        return
+    try:
+        AuditLog(config.audit_path).record_all([])
+    except OSError as error:
+        raise CommandFailed(f"nothing is done: the audit log cannot be written: {error}") from error
 
 
 def record(config: Config, command: str, **members: Any) -> None:

@@ -11,7 +11,7 @@ from app.auth import api_tokens
 from app.config import Config
 from app.instants import LAST, is_to_come
 from app.operator.cli.command import configured
-from app.operator.cli.service import record, registry_of
+from app.operator.cli.service import changing, record, registry_of
 from app.registry import ApiToken
 from app.rights import Role, is_name
 from app.terminal.output import as_json, cell, print_json, print_table
@@ -69,7 +69,7 @@ def token() -> None:
     "--expires", callback=_expiry, help="A span like 90d or 12h, or an instant (RFC 3339)."
 )
 @as_json
-@configured
+@changing
 def create(
     config: Config,
     *,
@@ -110,7 +110,7 @@ def list_(config: Config, *, as_json: bool) -> int:
 
 @token.command()
 @click.argument("token_id", metavar="ID", help="As `token list` shows it.")
-@configured
+@changing
 def revoke(config: Config, *, token_id: str) -> int:
     """Make a token void, at once and for ever."""
     if not registry_of(config).credentials.revoke(token_id):

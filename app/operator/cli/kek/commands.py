@@ -10,9 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from app.config import Config
 from app.jwk import load_public, write_public
 from app.keys.wrapped.rewrapping import Rewrapping
-from app.operator.cli.command import configured
 from app.operator.cli.kek import files
-from app.operator.cli.service import opened, record, registry_of
+from app.operator.cli.service import changing, opened, record, registry_of
 from app.terminal.failure import CommandFailed
 from app.terminal.output import as_json, print_json, print_list, spinner
 
@@ -29,7 +28,7 @@ def kek() -> None:
 @click.option("--exportable", is_flag=True, help="Let it be taken to another token, wrapped.")
 @click.option("--another", is_flag=True, help="To rotate to, where there is one.")
 @as_json
-@configured
+@changing
 def create(config: Config, *, exportable: bool, another: bool, as_json: bool) -> int:
     """Make the key-encryption key on the token."""
     keeping = opened(config).keeping
@@ -46,7 +45,7 @@ def create(config: Config, *, exportable: bool, another: bool, as_json: bool) ->
 @click.option("--prepare", is_flag=True, help="Write to FILE the key to export it for.")
 @click.option("--exportable", is_flag=True, help="Let it be taken on from this token.")
 @as_json
-@configured
+@changing
 def import_(config: Config, *, file: Path, prepare: bool, exportable: bool, as_json: bool) -> int:
     """Take the key-encryption key of another token: first with --prepare, then what it exports."""
     keeping = opened(config).keeping
@@ -70,7 +69,7 @@ def import_(config: Config, *, file: Path, prepare: bool, exportable: bool, as_j
     "--thumbprint", required=True, help="What `import --prepare` has printed on the other host."
 )
 @as_json
-@configured
+@changing
 def export(config: Config, *, recipient: Path, file: Path, thumbprint: str, as_json: bool) -> int:
     """Write the key-encryption key to FILE, wrapped for the token that RECIPIENT is of."""
     jwk = files.read_recipient(recipient)
@@ -85,7 +84,7 @@ def export(config: Config, *, recipient: Path, file: Path, thumbprint: str, as_j
 
 @kek.command()
 @as_json
-@configured
+@changing
 def rotate(config: Config, *, as_json: bool) -> int:
     """Encrypt under the newest key-encryption key what is under others, while services serve.
 
