@@ -216,6 +216,13 @@ def test_what_cannot_be_recorded_is_not_done(run, callers, settings, tmp_path):
     assert not (tmp_path / "backup").exists()
 
 
+def test_what_nobody_mends_meanwhile_is_not_waited_for(run, settings, tmp_path):
+    settings["JOSE_HSM_PIN_FILE"] = str(tmp_path / "none")
+    said = run("reconcile", status=2).stderr.splitlines()
+    assert said[-1] == "jose-hsm: Service unavailable: the PIN file cannot be read"
+    assert len(said) < 5  # a line for each time that it was looked for
+
+
 def test_settings_name_administrators_and_auditors(environment, serve, callers):
     named = {
         "JOSE_HSM_ADMINS": "mtls:subject:CN=x,O=y | token:boss",

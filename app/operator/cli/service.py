@@ -19,7 +19,7 @@ from app.registry import Publication, Registry
 from app.rights import Principal, Role
 from app.terminal.failure import CommandFailed
 from app.terminal.output import spinner
-from hsm import Hsm, TokenUnavailable
+from hsm import Cause, Hsm, TokenUnavailable
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -27,6 +27,8 @@ OPERATOR: Final = Principal("operator", {Role.ADMIN})
 """Who has the token's PIN and the registry may see and end everything."""
 
 _READY_SECONDS: Final = 30.0
+_LASTING: Final = frozenset({Cause.MODULE, Cause.PERMISSION, Cause.PIN})
+"""What nobody mends while a command waits."""
 
 
 def registry_of(config: Config) -> Registry:
@@ -67,9 +69,9 @@ def opened(config: Config) -> Hsm:
     token.start()
     deadline = time.monotonic() + _READY_SECONDS
     with spinner("opening the token"):
-        while token.reason is not None:
-            if time.monotonic() > deadline:
-                raise TokenUnavailable(token.reason)
+        while (state := token.state).reason:
+            if state.cause in _LASTING or time.monotonic() > deadline:
+                raise TokenUnavailable(state.reason)
             time.sleep(0.05)
     return token
 
