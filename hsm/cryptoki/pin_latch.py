@@ -34,15 +34,15 @@ class PinLatch:
         self._tried = salt + _hash(salt, serial, pin)
         try:
             replace(self._trial, self._tried, synced=True)
-        except OSError:
-            logger.exception("other processes cannot be told that the PIN is being tried")
+        except OSError as error:
+            _tell("other processes cannot be told that the PIN is being tried", error)
 
     def close(self) -> None:
         """Remember the PIN that was being tried as refused."""
         try:
             self._trial.replace(self._path)
-        except OSError:
-            logger.exception("other processes cannot be told that the PIN is wrong")
+        except OSError as error:
+            _tell("other processes cannot be told that the PIN is wrong", error)
             self._refused = self._tried
 
     def is_closed(self, serial: bytes, pin: str, *, was_wrong: bool) -> bool:
@@ -68,6 +68,10 @@ class PinLatch:
     @property
     def _trial(self) -> Path:
         return self._path.with_suffix(".trial")
+
+
+def _tell(what: str, error: OSError) -> None:
+    logger.error("%s: %s", what, error.strerror)  # a disk or a directory has no traceback
 
 
 def _read(path: Path) -> bytes | None:

@@ -110,8 +110,8 @@ def _optional() -> Iterator[None]:
     """Let what cannot be done undone: first aid must not be the cause of death."""
     try:
         yield
-    except OSError:
-        logger.warning("first aid for SoftHSM's files failed", exc_info=True)
+    except OSError as error:
+        logger.warning("first aid for SoftHSM's files failed: %s", error)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -91,6 +91,15 @@ def test_a_refused_pin_outlives_a_power_cut(path, synced):
     assert PinLatch(path).is_closed(b"serial", "4711", was_wrong=False)
 
 
+def test_a_latch_that_cannot_be_written_says_why_and_holds_in_its_process(tmp_path, caplog):
+    latch = PinLatch(tmp_path / "none" / "pin.latch")
+    latch.begin(b"serial", "4711")
+    latch.close()
+    assert latch.is_closed(b"serial", "4711", was_wrong=False)
+    reasons = [(line.getMessage().partition(": ")[2], line.exc_info) for line in caplog.records]
+    assert reasons == [("No such file or directory", None)] * 2
+
+
 def test_the_name_of_a_host_is_made_once(tmp_path):
     name = host_name(tmp_path)
     assert name
