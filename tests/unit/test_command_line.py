@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.operator.cli import jose_hsm, main
+from app.registry import migrate
 from app.terminal.output import print_table, spinner
 from scripts.throwaway import ROOT
 
@@ -147,6 +148,21 @@ def test_a_directory_that_cannot_be_made_is_one_line(monkeypatch, capsys):
 def test_who_has_closed_standard_output_gets_none_of_it():
     done = typed(">&-", "--help")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_who_has_closed_standard_error_gets_none_of_it_in_the_output():
+    done = typed("2>&-", "config", "show")
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_an_argument_that_is_not_in_utf_8_is_one_line(tmp_path):
+    settings = {"PKCS11_MODULE": "/none", "TOKEN_LABEL": "none", "PIN": "none"}
+    settings |= {"STATE_DIR": str(tmp_path), "DATABASE_URL": f"sqlite:///{tmp_path}/registry.db"}
+    migrate(settings["DATABASE_URL"])
+    own = {f"JOSE_HSM_{name}": text for name, text in settings.items()}
+    done = typed("", "keys", "list", "--owner", "\udcff", **own)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"jose-hsm: an argument or a setting is not in UTF-8\n"
 
 
 def test_characters_that_a_terminal_lacks_are_printed_by_number():

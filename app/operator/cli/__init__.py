@@ -169,6 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError):  # who does not read on has what he wants
             print(f"jose-hsm: {error}", file=sys.stderr)
         return CommandFailed.exit_code
+    except UnicodeEncodeError:
+        print("jose-hsm: an argument or a setting is not in UTF-8", file=sys.stderr)
+        return CommandFailed.exit_code
     except click.Abort:
         print("jose-hsm: interrupted", file=sys.stderr)
         return _INTERRUPTED
