@@ -19,12 +19,11 @@ as_json: Final = click.option("--json", "as_json", is_flag=True, help="Print JSO
 def prepare_output() -> None:
     """Have characters that a terminal does not know printed by their numbers.
 
-    Who has closed standard output or error gets none of it, and neither in the place of the other.
+    What of standard input, output and error is closed is empty, or for nobody.
     """
-    if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # to the end of the process
-    if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # likewise
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.encoding != "utf-8":
             with suppress(OSError):  # it asks where a file is at, even where there is no such place

@@ -275,6 +275,13 @@ def test_a_file_without_a_json_object_is_not_sent(odd, text):
     assert said(typed, 2) == "<stdin> holds no JSON object"
 
 
+def test_a_file_that_cannot_be_made_is_no_bad_signature(odd):
+    line = CommandLine({URL: f"{odd}/ok"})
+    typed = line.type("request", "GET", "/v1/crypto/keys", "--out", "/nowhere/file")
+    assert (typed.status, typed.out) == (2, b"")
+    assert typed.err.endswith("'/nowhere/file': No such file or directory\n")
+
+
 def test_half_an_answer_is_none(odd):
     text = said(CommandLine({URL: f"{odd}/short"}).type("ready"), 4)
     assert text.startswith("no answer from 127.0.0.1:")

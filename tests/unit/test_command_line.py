@@ -155,6 +155,26 @@ def test_who_has_closed_standard_error_gets_none_of_it_in_the_output():
     assert (done.returncode, done.stdout) == (2, b"")
 
 
+def test_who_has_closed_standard_input_is_not_asked():
+    done = typed("<&-", "--url", URL, "keys", "destroy", "key")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"jose-hsm: there is nobody to ask: add --yes\n"
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_who_does_not_read_on_is_told_nothing(buffered):
+    """The status is not 1, by which a signature is bad."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    command = [sys.executable, "-c", TYPED, "--help"]
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, check=False, stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
 def test_an_argument_that_is_not_in_utf_8_is_one_line(tmp_path):
     settings = {"PKCS11_MODULE": "/none", "TOKEN_LABEL": "none", "PIN": "none"}
     settings |= {"STATE_DIR": str(tmp_path), "DATABASE_URL": f"sqlite:///{tmp_path}/registry.db"}

@@ -162,17 +162,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        status = max(error.exit_code, CommandFailed.exit_code)  # a file that cannot be opened has 1
     except OSError as error:  # a disk that is full, a file or directory of somebody else
         if arguments is None:
             discard_output()
+        status = CommandFailed.exit_code
         if not isinstance(error, BrokenPipeError):  # who does not read on has what he wants
             print(f"jose-hsm: {error}", file=sys.stderr)
-        return CommandFailed.exit_code
     except UnicodeEncodeError:
         print("jose-hsm: an argument or a setting is not in UTF-8", file=sys.stderr)
-        return CommandFailed.exit_code
+        status = CommandFailed.exit_code
+    except SystemExit as end:  # click's, who tells a shell how to complete, or is not read on
+        status = CommandFailed.exit_code if end.code else 0
     except click.Abort:
         print("jose-hsm: interrupted", file=sys.stderr)
-        return _INTERRUPTED
+        status = _INTERRUPTED
     return status
