@@ -183,6 +183,7 @@ def test_what_the_settings_name_is_looked_for(environment, tmp_path):
         "JOSE_HSM_PIN_FILE": str(tmp_path / "pin"),
         "JOSE_HSM_PKCS11_MODULE": "/none.so",
         "JOSE_HSM_JWT_JWKS": str(tmp_path / "jwks"),
+        "JOSE_HSM_AUDIT_LOG": str(tmp_path / "none" / "audit.log"),
     }
     done = jose_hsm({**environment, **missing}, "config", "check")
     assert done.returncode == 1
@@ -190,6 +191,7 @@ def test_what_the_settings_name_is_looked_for(environment, tmp_path):
         "JOSE_HSM_PKCS11_MODULE: /none.so is not there",
         f"JOSE_HSM_PIN_FILE: {tmp_path / 'pin'} is not there",
         f"JOSE_HSM_JWT_JWKS: {tmp_path / 'jwks'} is not there",
+        f"JOSE_HSM_AUDIT_LOG: {tmp_path / 'none'} is not there",
     ]
 
 

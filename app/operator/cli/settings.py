@@ -87,6 +87,9 @@ def _of_files(config: Config) -> Iterator[str]:
     keys = config.jwt_jwks
     if keys and "://" not in keys and (reason := _objection(Path(keys))):
         yield f"{PREFIX}JWT_JWKS: {keys} {reason}"
+    log = config.audit_log and config.audit_path  # the file itself is made when it is written
+    if log and (reason := _objection(log.parent, is_directory=True)):
+        yield f"{PREFIX}AUDIT_LOG: {log.parent} {reason}"
 
 
 def _objection(path: Path, *, is_directory: bool = False) -> str | None:
