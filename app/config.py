@@ -264,6 +264,8 @@ class Config:
                 f"{PREFIX}BIND must be a loopback address: without authentication everybody "
                 f"who can connect can use every key. To serve others set {PREFIX}AUTH"
             )
+        if self.admin_page and not self.pages:
+            raise ConfigError(f"set {PREFIX}PAGES=1, too: {PREFIX}ADMIN_PAGE needs it")
         parse_token_uri(self.token_uri)
         self._require_ways()
 
@@ -277,10 +279,7 @@ class Config:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ConfigError(f"set both {PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY, or neither")
         if self.tls_client_ca and not self.tls_certificate:
-            raise ConfigError(
-                f"set {PREFIX}TLS_CERTIFICATE and {PREFIX}TLS_KEY: {PREFIX}TLS_CLIENT_CA is of no "
-                "use without them"
-            )
+            raise ConfigError(f"set {PREFIX}TLS_CERTIFICATE, too: {PREFIX}TLS_CLIENT_CA needs it")
         sources = [self.tls_client_ca, self.proxy_secret_file]
         if "mtls" in self.auth and sum(map(bool, sources)) != 1:
             raise ConfigError(

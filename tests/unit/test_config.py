@@ -80,6 +80,7 @@ def test_a_setting_may_be_called_like_a_word_of_python():
         (GOOD | {"JOSE_HSM_ADMINS": "token:a|"}, "must be principals like token:ci"),
         (GOOD | {"JOSE_HSM_AUDITORS": "token:a, jwt:b"}, "with a vertical bar between them"),
         (GOOD | {"JOSE_HSM_BIND": "127.0.0.1"}, "must be like 127.0.0.1:8000"),
+        (GOOD | {"JOSE_HSM_PAGES": "0", "JOSE_HSM_ADMIN_PAGE": "1"}, "set JOSE_HSM_PAGES=1"),
         (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "127.0.0.1:4318"}, "must be an http or https URL"),
         (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "http://[host"}, "must be an http or https URL"),
         (GOOD | {"JOSE_HSM_OTLP_ENDPOINT": "http://me:4711@host"}, "without a user and a query"),
