@@ -173,6 +173,9 @@ def test_whoever_may_not_create_neither_imports_nor_unwraps(restricted):
     restricted.creator.request("PUT", path, json={"operations": ["unwrap", "decrypt"]})
     assert restricted.bob.post("/keys/unwrap", jwe).refusal == DENIED
     assert restricted.bob.post("/decrypt", jwe).status == 200
+    assert restricted.creator.request("PUT", "/keysets/there", json=key).status == 200
+    for name in ("there", "not-there"):
+        assert restricted.bob.request("PUT", f"/keysets/{name}", json=key).refusal == DENIED
 
 
 def test_an_owner_hands_a_key_over_and_has_no_right_left(callers):

@@ -125,6 +125,7 @@ class KeySetCatalogue:
         try:
             self.find(principal, name, Right.MANAGE)
         except (KeyNotFound, Forbidden):
+            require_creator(principal)  # who could take no name is not told which ones are
             raise KeySetTaken from None
         labels = request.key.labels
         tags = request.tags and set(request.tags) - {self.rotation.creation.publication.tag}
