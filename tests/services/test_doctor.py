@@ -324,6 +324,15 @@ def test_a_registry_from_the_future(installation):
         migrate(f"sqlite:///{installation.state_dir}/registry.db")
 
 
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [("registry.db", "must be a SQLAlchemy URL"), ("mysql://host/name", "needs a driver")],
+)
+def test_a_registry_that_cannot_be_looked_for(installation, url, advice):
+    installation.settings["JOSE_HSM_DATABASE_URL"] = url
+    assert_fails_at(installation.examine("--quick"), "registry", advice)
+
+
 @pytest.fixture
 def full(installation: Installation) -> Iterator[Installation]:
     """An installation whose token is on a disk that is full."""

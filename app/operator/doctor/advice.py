@@ -267,12 +267,12 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
     },
     "registry": {
         "": ok("schema {found}, {keys} keys"),
+        "setting": failed("it is not looked for", "{reason}."),
         "missing": failed("there is no registry yet", "Run `jose-hsm migrate`."),
         "old": failed("schema {found}; this version needs {newest}", "Run `jose-hsm migrate`."),
         "future": failed(
             "schema {found} is from the future: this version knows {newest} at most",
-            "A newer jose-hsm has written it. Install that version again, or restore a backup "
-            "that is older.",
+            "A newer jose-hsm has written it: install that one, or restore an older backup.",
         ),
         "schema": failed("its tables are not those of its schema", "Run `jose-hsm migrate`."),
         "permission": failed(

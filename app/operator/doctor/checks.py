@@ -13,6 +13,7 @@ from typing import Any, Final
 from app.config import Config
 from app.errors import RegistryUnavailable
 from app.registry import Age, Registry, revision_at
+from app.settings import ConfigError
 from hsm import Finding
 
 _LEAST_FREE_BYTES: Final = 2**20
@@ -102,6 +103,8 @@ def registry(config: Config) -> Finding:
         return Finding(facts=facts | {"keys": _registry(config).census.tallies.total()})
     except RegistryUnavailable as error:
         return Finding(str(error.cause))
+    except ConfigError as error:
+        return Finding("setting", {"reason": str(error)})
 
 
 def identity(config: Config) -> str:

@@ -31,7 +31,7 @@ def engine_of(url: str, *, is_maintenance: bool = False) -> Engine:
     except ImportError as error:
         raise ConfigError(
             f"{PREFIX}DATABASE_URL needs a driver that is not installed ({error}): "
-            "`scripts/setup requirements.lock` installs that of PostgreSQL"
+            "`scripts/setup requirements.lock`, or jose-hsm[postgresql], has that of PostgreSQL"
         ) from None
 
 
