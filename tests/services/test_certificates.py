@@ -231,7 +231,7 @@ DIRECT = {
         (MTLS | DIRECT | {"JOSE_HSM_PROXY_SECRET_FILE": "/s"}, "JOSE_HSM_TLS_CLIENT_CA"),
         (
             MTLS | {"JOSE_HSM_TLS_CLIENT_CA": "/ca"},
-            "set JOSE_HSM_TLS_CERTIFICATE and JOSE_HSM_TLS_KEY",
+            "set JOSE_HSM_TLS_CERTIFICATE, too",
         ),
         (GOOD | {"JOSE_HSM_TLS_CERTIFICATE": "/c"}, "set both"),
     ],
