@@ -52,4 +52,4 @@ def is_alias(text: str) -> bool:
 
 def names_key(text: str) -> bool:
     """Tell whether ``text`` can name a key."""
-    return is_kid(text) or is_alias(text) or isinstance(text, KeySetName)
+    return is_kid(text) or is_alias(text.name if isinstance(text, KeySetName) else text)

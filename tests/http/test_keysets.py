@@ -263,6 +263,13 @@ def test_what_cannot_be_the_name_of_a_set_is_refused(value, callers):
     assert callers.alice.post("/sign", body).refusal == BAD_REQUEST
 
 
+def test_what_can_be_no_name_names_no_set(callers_of_each):
+    alice, path = callers_of_each.alice, "/keysets/a%00"
+    assert alice.get(path).refusal == NOT_FOUND
+    assert alice.post(f"{path}/rotate", {}).refusal == NOT_FOUND
+    assert alice.post(f"{path}/csr", {"subject": {"CN": "x"}}).refusal == NOT_FOUND
+
+
 def test_a_set_is_named_in_place_of_a_key_and_not_beside_or_as_one(callers):
     alice = callers.alice
     keyset = made(alice, **EC)

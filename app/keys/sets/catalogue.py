@@ -258,6 +258,8 @@ class KeySetCatalogue:
 
     def find(self, principal: Principal, name: str, right: Right) -> KeySet:
         """Return the key set, if the caller has that right to it."""
+        if not is_alias(name):  # PostgreSQL takes no NUL
+            raise KeyNotFound
         try:
             keyset, is_granted, is_known = self.registry.keysets.find_for(principal, right, name)
         except KeyError:
