@@ -28,7 +28,7 @@ BODY: Final[Failures] = (
 )
 QUERY: Final[Failures] = (errors.BadRequest("Field 'limit' must be between 1 and 200"),)
 PATH: Final[Failures] = (
-    errors.BadRequest("The path must name a principal, like token:ci, or '*' for everybody"),
+    errors.BadRequest("A grant is to a principal, like token:ci, or to '*' for everybody"),
 )
 REGISTRY: Final[Failures] = (errors.RegistryUnavailable(),)
 CALLER: Final[Failures] = (

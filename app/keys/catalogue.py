@@ -233,7 +233,7 @@ def _audited(value: Any) -> str | None:
 def require_grantee(name: str) -> None:
     """Raise ``BadRequest`` unless ``name`` is that of a principal, or of everybody."""
     if not (name == EVERYBODY or is_principal(name)):
-        raise BadRequest("The path must name a principal, like token:ci, or '*' for everybody")
+        raise BadRequest("A grant is to a principal, like token:ci, or to '*' for everybody")
 
 
 def _columns(key: Key, values: Mapping[str, Any]) -> dict[str, Any]:
