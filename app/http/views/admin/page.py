@@ -8,7 +8,7 @@ from flask import Response, make_response, redirect, render_template, request
 
 from app import auth
 from app.auth.sessions import COOKIE
-from app.errors import BadRequest, ForeignForm
+from app.errors import BadRequest, ForeignForm, TooManyFailures, Unauthorized
 from app.http import request_body
 from app.http.answers import answer, completed
 from app.http.endpoint import Resource, Takes
@@ -108,9 +108,10 @@ def _require_own_form() -> None:
 
 
 def _show_error(error: Exception) -> Response:
-    """Show an error; who is not known can sign in."""
+    """Show an error; who is not known can sign in, however many others could not."""
     status, body = answer(error)
-    template = "sign_in.html" if status == HTTPStatus.UNAUTHORIZED else "error.html"
+    is_unknown = isinstance(error, Unauthorized | TooManyFailures)
+    template = "sign_in.html" if is_unknown else "error.html"
     return completed(render(template, error=body["error"], why=body["description"]), error, status)
 
 
