@@ -187,6 +187,8 @@ def test_another_file_is_refused(tmp_path, read, text):
     (tmp_path / "file").write_text(text)
     with pytest.raises(CommandFailed, match="is not what"):
         read(tmp_path / "file")
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none")
 
 
 def test_a_second_one_is_made_only_if_that_is_said(pair):

@@ -36,7 +36,7 @@ def read_parcel(file: Path) -> Parcel:
         members = json.loads(file.read_bytes())[_FORMAT]
         octets = {name: encoding.decode(members[name]) for name in ("encrypting", "sealing")}
         return Parcel(kek=UUID(members["kek"]), **octets)
-    except (OSError, *_MALFORMED) as error:
+    except _MALFORMED as error:
         raise CommandFailed(f"{file} is not what `kek export` writes") from error
 
 
