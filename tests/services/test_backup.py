@@ -522,6 +522,9 @@ def test_lines_of_several_hosts_count_in_the_order_of_their_times(here, settings
     second.record(**change, owner="token:first", time="2999-01-01T00:00:00.000+00:00")
     first.record(**change, owner="token:last", time="2999-01-02T00:00:00.000+00:00")
     logs = ("--audit", tmp_path / "a", "--audit", tmp_path / "b")
+    mistyped = ("--audit", tmp_path / "a", "--audit", tmp_path / "c")
+    refused = here(settings, "restore", file, *BY_ITSELF, "--force", *mistyped, status=2)
+    assert "does not exist" in refused.stderr
     here(settings, "restore", file, *BY_ITSELF, "--force", *logs)
     (owner,) = [row.owner for row in everything(url_in(settings))["keys"] if row.kid == AES]
     assert owner == "token:last"

@@ -57,7 +57,7 @@ def backup(config: Config, *, file: Path, force: bool, without_token: bool) -> i
 @click.option(
     "--audit",
     multiple=True,
-    type=Path,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="An audit log since the backup, of each host; by default the one of this host.",
 )
