@@ -27,10 +27,11 @@ from hsm import Examination
 def migrate(config: Config, *, new: bool) -> int:
     """Create or update the schema of the registry."""
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    require_audit_log(config)
     before = revision_at(config.registry_url)
     if before.age is Age.MISSING and not new:
         _require_no_other(config)
+    if before.age is not Age.CURRENT:
+        require_audit_log(config)
     migrate_registry(config.registry_url)
     after = revision_at(config.registry_url)
     if after != before:
