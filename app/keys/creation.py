@@ -86,8 +86,12 @@ class KeyCreation:
         idempotent: IdempotentRequest | None = None,
     ) -> dict[str, Any]:
         """Keep the CEK of ``encrypted_key`` as a key; return its description, or the first one."""
-        key = find_of_message(self.registry, principal, header, Right.UNWRAP)
-        return self._unwrap_once(principal, key, header, encrypted_key, idempotent)
+
+        def unwrap() -> dict[str, Any]:
+            key = find_of_message(self.registry, principal, header, Right.UNWRAP)
+            return self._unwrap(principal, key, header, encrypted_key, idempotent)
+
+        return self.once(idempotent, unwrap)
 
     def unwrap_general(
         self,
@@ -97,22 +101,13 @@ class KeyCreation:
         idempotent: IdempotentRequest | None = None,
     ) -> dict[str, Any]:
         """Keep the CEK for one of several recipients; see ``unwrap``."""
-        keys = KeysOfMessage(self.registry, principal, names_of(recipients, kid))
-        key, one = recipients_of(keys, recipients, kid, Right.UNWRAP)[0]
-        return self._unwrap_once(principal, key, one.usable_header, one.octets, idempotent)
 
-    def _unwrap_once(
-        self,
-        principal: Principal,
-        key: Key,
-        header: Header,
-        encrypted_key: bytes,
-        idempotent: IdempotentRequest | None,
-    ) -> dict[str, Any]:
-        require_creator(principal)
-        return self.once(
-            idempotent, partial(self._unwrap, principal, key, header, encrypted_key, idempotent)
-        )
+        def unwrap() -> dict[str, Any]:
+            keys = KeysOfMessage(self.registry, principal, names_of(recipients, kid))
+            key, one = recipients_of(keys, recipients, kid, Right.UNWRAP)[0]
+            return self._unwrap(principal, key, one.usable_header, one.octets, idempotent)
+
+        return self.once(idempotent, unwrap)
 
     def destroy(self, principal: Principal, kid: str) -> None:
         """Destroy every object of a key, whichever half ``kid`` names, now or when its time comes.
@@ -241,6 +236,7 @@ class KeyCreation:
         encrypted_key: bytes,
         idempotent: IdempotentRequest | None,
     ) -> dict[str, Any]:
+        require_creator(principal)
         alg, enc = header.alg, header.enc
         require_fit(self.hsm, key, alg)
         require_on_curve(key, header.agreement)

@@ -629,6 +629,19 @@ def test_a_repeated_unwrapping_is_answered_as_the_first(callers):
     assert repeat(callers.alice, "/keys", jwe | MAC, key).refusal == REUSED
 
 
+@pytest.mark.parametrize("is_general", [False, True], ids=["flattened", "general"])
+def test_a_repeated_unwrapping_is_answered_though_its_key_is_gone(callers, is_general):
+    kid, key = callers.alice.create(kty="oct", alg="A128KW")["kid"], str(uuid4())
+    to = {"kid": kid, "alg": "A128KW"}
+    form = {"serialization": "general", "recipients": [to]} if is_general else to
+    jwe = callers.alice.ok("/encrypt", {**form, "enc": "A128GCM", "data": ""})
+    first = repeat(callers.alice, "/keys/unwrap", jwe, key)
+    callers.alice.delete(kid)
+    again = repeat(callers.alice, "/keys/unwrap", jwe, key)
+    assert (again.status, again.body) == (200, first.body)
+    assert repeat(callers.alice, "/keys/unwrap", jwe, str(uuid4())).status == 404
+
+
 REUSED = (422, "idempotency_key_reused")
 
 
