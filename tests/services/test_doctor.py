@@ -281,6 +281,11 @@ def test_what_one_may_not_see_is_no_fault_of_ours():
     assert [each.symptom for each in found] == symptoms
 
 
+def test_a_directory_is_no_audit_log(installation, tmp_path):
+    installation.settings["JOSE_HSM_AUDIT_LOG"] = str(tmp_path)
+    assert checks.audit_log(Config.from_env(installation.settings)).symptom == "not_writable"
+
+
 @pytest.mark.parametrize("number", ["0", "many"])
 def test_what_is_no_number_of_workers_is_one_line(installation, number):
     done = completed("jose-hsm", ["doctor"], installation.settings | {"WEB_CONCURRENCY": number})

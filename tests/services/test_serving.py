@@ -201,6 +201,7 @@ def test_what_the_settings_name_is_looked_for(environment, tmp_path):
         ("PKCS11_MODULE", "is a directory"),
         ("PIN_FILE", "is a directory"),
         ("JWT_JWKS", "is a directory"),
+        ("AUDIT_LOG", "is a directory"),
         ("STATE_DIR", "is no directory"),
     ],
 )

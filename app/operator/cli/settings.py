@@ -22,6 +22,7 @@ from app.terminal.output import as_json as json_option
 from app.terminal.output import print_json, print_table
 
 _NOT_SHOWN: Final = "(not shown)"
+_ABSENT: Final = "is not there"
 
 
 @click.group()
@@ -87,16 +88,24 @@ def _of_files(config: Config) -> Iterator[str]:
     keys = config.jwt_jwks
     if keys and "://" not in keys and (reason := _objection(Path(keys))):
         yield f"{PREFIX}JWT_JWKS: {keys} {reason}"
-    log = config.audit_log and config.audit_path  # the file itself is made when it is written
-    if log and (reason := _objection(log.parent, is_directory=True)):
-        yield f"{PREFIX}AUDIT_LOG: {log.parent} {reason}"
+    if config.audit_log and config.audit_path:
+        yield from _of_audit_log(config.audit_path)
+
+
+def _of_audit_log(path: Path) -> Iterator[str]:
+    """Look for the directory if the file is not there: that is made when it is written."""
+    reason = _objection(path)
+    if reason == _ABSENT:
+        path, reason = path.parent, _objection(path.parent, is_directory=True)
+    if reason:
+        yield f"{PREFIX}AUDIT_LOG: {path} {reason}"
 
 
 def _objection(path: Path, *, is_directory: bool = False) -> str | None:
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        return "is not there"
+        return _ABSENT
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if not os.access(path, os.R_OK):

@@ -122,7 +122,8 @@ def audit_log(config: Config) -> Finding:
         _may(each, os.W_OK) if _may(each, os.F_OK) else _may(path.parent, os.W_OK | os.X_OK)
         for each in (path, beside)
     )
-    return Finding("" if is_writable else "not_writable", {"path": str(path)})
+    is_file = is_writable and not path.is_dir()
+    return Finding("" if is_file else "not_writable", {"path": str(path)})
 
 
 class Clock:
