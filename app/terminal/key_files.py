@@ -41,9 +41,11 @@ def load_private(octets: bytes, password: Password, *, name: str) -> Any:
     """Return the private key of the file ``name``; raise ``CommandFailed`` if it is none."""
     loads = (load_pem_private_key,) if octets.startswith(b"-----") else _BINARY
     for load in loads:
-        with suppress(ValueError, UnsupportedAlgorithm):
+        with suppress(ValueError, TypeError, UnsupportedAlgorithm):  # empty password: TypeError
             return _loaded(load, octets, password)
-    raise CommandFailed(f"{name} is no private key in PEM, PKCS#8 or PKCS#12, or its password is")
+    raise CommandFailed(
+        f"{name} is no private key in PEM, PKCS#8 or PKCS#12, or has another password"
+    )
 
 
 def _loaded(load: Load, octets: bytes, password: Password) -> Any:

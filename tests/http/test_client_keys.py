@@ -105,7 +105,7 @@ def test_a_key_file_may_have_a_password(line, live, tmp_path, form):
     refused = line.type(*typed, tmp_path / "wrong", piped=octets)
     assert (refused.status, refused.err) == (
         2,
-        "jose-hsm: <stdin> is no private key in PEM, PKCS#8 or PKCS#12, or its password is\n",
+        "jose-hsm: <stdin> is no private key in PEM, PKCS#8 or PKCS#12, or has another password\n",
     )
     refused = line.type("keys", "import", piped=octets)
     assert refused.err == "jose-hsm: the file has a password: add --password-file\n"

@@ -123,6 +123,15 @@ def test_a_file_with_a_password_is_wrapped_with_it(name, wrap):
 
 
 @pytest.mark.parametrize("name", CLOSED)
+@pytest.mark.parametrize("password", [b"", b"another"])
+def test_and_is_not_with_another_one(name, password, wrap, tmp_path):
+    (tmp_path / "other").write_bytes(password)
+    status, body, said = wrap(CLOSED[name], "--password-file", str(tmp_path / "other"))
+    assert (status, body) == (2, None)
+    assert said.endswith("is no private key in PEM, PKCS#8 or PKCS#12, or has another password\n")
+
+
+@pytest.mark.parametrize("name", CLOSED)
 def test_and_is_not_without_it(name, wrap):
     status, body, said = wrap(CLOSED[name])
     assert (status, body) == (2, None)
@@ -145,6 +154,7 @@ def test_an_rsa_key_is_described_by_its_modulus(wrap):
 PAST = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
 NO_ANSWER = "is no answer of POST /wrapping-keys"
 REFUSALS: dict[str, tuple[bytes, tuple[str, ...], Any, str]] = {
+    "nothing": (b"", ("--alg", "HS256"), None, "is empty"),
     "no key": (b"no key", (), None, "is no private key"),
     "no PEM": (b"-----BEGIN NOTHING-----", (), None, "is no private key"),
     "an alg of another key": (DER, ("--alg", "ES384"), None, "is not for ES384"),

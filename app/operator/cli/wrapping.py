@@ -75,6 +75,8 @@ def _target(file: Path) -> Mapping[str, Any]:
 def _key(file: Path, alg: str | None, password: Password) -> Any:
     """Return the private key of ``file``, or the bytes of a secret key."""
     octets = file.read_bytes()
+    if not octets:
+        raise CommandFailed(f"{file} is empty")
     if alg and hsm.algorithms_by_crv("oct", alg):
         return octets
     return _supported(load_private(octets, password, name=str(file)))
