@@ -210,7 +210,8 @@ def test_browsers_are_sent_to_the_page(server: str, accept: str) -> None:
 
 
 def test_without_the_page_browsers_are_told_where_to_begin(serve: Any, environment: Any) -> None:
-    with serve({**environment, "JOSE_HSM_PAGES": "0"}, workers=1) as url:
+    none = {"JOSE_HSM_PAGES": "0", "JOSE_HSM_ADMIN_PAGE": "0"}
+    with serve(environment | none, workers=1) as url:
         answer = requests.get(url, headers={"Accept": BROWSER}, timeout=ANSWER.seconds)
     assert (answer.status_code, tuple(answer.json())) == (200, LINKS[:-1])
 

@@ -107,7 +107,8 @@ def test_passwords_are_not_guessed_faster_than_tokens(environment, serve):
 
 
 def test_pages_can_be_switched_off(environment, serve):
-    with serve(environment | {"JOSE_HSM_PAGES": "0"}, workers=1) as url:
+    none = {"JOSE_HSM_PAGES": "0", "JOSE_HSM_ADMIN_PAGE": "0"}
+    with serve(environment | none, workers=1) as url:
         for path in ("/status", "/docs", "/docs/docs.js"):
             assert (get(url, path).status_code, get(url, path).json()["error"]) == (
                 404,
