@@ -1,5 +1,6 @@
 """Keys of files as JWKs: PEM, DER and PKCS#12 are read, and JWKs as they are."""
 
+from contextlib import suppress
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -54,6 +55,7 @@ def _loaded(octets: bytes, *, name: str) -> Any:
 def _jwk(key: Any, *, name: str, private: bool) -> dict[str, Any]:
     for classes, type_ in _TYPES:
         if isinstance(key, classes):
-            jwk: dict[str, Any] = type_.import_key(key).as_dict(private=private)
-            return jwk
+            with suppress(KeyError):  # it is on a curve that JOSE has no name for
+                jwk: dict[str, Any] = type_.import_key(key).as_dict(private=private)
+                return jwk
     raise CommandFailed(f"{name} is of no type that is read here; wrap it or send it as a JWK")

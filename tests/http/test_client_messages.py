@@ -165,6 +165,20 @@ def test_a_key_of_somebody_else_verifies_as_jwk_as_pem_and_in_a_certificate(
     assert line.type("verify", "--public-key", tmp_path / "pem", piped=message).status == 1
 
 
+def test_a_key_on_a_curve_without_a_name_in_jose_is_read_by_no_command(line, tmp_path):
+    key = ec.generate_private_key(ec.BrainpoolP256R1())
+    (tmp_path / "private").write_bytes(private_pem(key))
+    (tmp_path / "public").write_bytes(public_pem(key))
+    for typed in (
+        ("verify", "--public-key", tmp_path / "public"),
+        ("encrypt", tmp_path / "public", "--key-file", "--alg", "ECDH-ES"),
+        ("keys", "import", tmp_path / "private"),
+    ):
+        refused = line.type(*typed, piped=b"a..b")
+        assert refused.status == 2
+        assert "is of no type that is read here" in refused.err
+
+
 def test_what_no_library_reads_is_no_public_key(line, tmp_path):
     """A certificate of a version that there is not, and a key of an unknown algorithm."""
     path = tmp_path / "pem"

@@ -77,6 +77,9 @@ def pem(form: PrivateFormat, encryption: Any = NoEncryption()) -> bytes:  # noqa
 
 ENCRYPTED = BestAvailableEncryption(PASSWORD)
 DER = KEY.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+BRAINPOOL = ec.generate_private_key(ec.BrainpoolP256R1()).private_bytes(
+    Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
+)
 OPEN = {
     "PEM": pem(PrivateFormat.PKCS8),
     "PEM as OpenSSL had it": pem(PrivateFormat.TraditionalOpenSSL),
@@ -154,6 +157,7 @@ def test_an_rsa_key_is_described_by_its_modulus(wrap):
 PAST = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
 NO_ANSWER = "is no answer of POST /wrapping-keys"
 REFUSALS: dict[str, tuple[bytes, tuple[str, ...], Any, str]] = {
+    "another curve": (BRAINPOOL, (), None, "is on no curve"),
     "nothing": (b"", ("--alg", "HS256"), None, "is empty"),
     "no key": (b"no key", (), None, "is no private key"),
     "no PEM": (b"-----BEGIN NOTHING-----", (), None, "is no private key"),

@@ -88,11 +88,16 @@ def _supported(key: Any) -> Any:
     return key
 
 
+def _public_members(key: Any) -> dict[str, Any]:
+    try:
+        return write_public(key.public_key())
+    except KeyError:  # it is on a curve that JOSE has no name for
+        raise CommandFailed("the key is on no curve that the service has") from None
+
+
 def _described(key: Any, alg: str | None) -> dict[str, Any]:
     """Return what the request says of the key; raise ``CommandFailed`` if ``alg`` is not its."""
-    members: dict[str, Any] = (
-        {"kty": "oct"} if isinstance(key, bytes) else write_public(key.public_key())
-    )
+    members = {"kty": "oct"} if isinstance(key, bytes) else _public_members(key)
     if members.get("crv") not in hsm.algorithms_by_crv(members["kty"], alg):
         raise CommandFailed(f"a key of this kind is not for {alg}")
     return members | ({"alg": alg} if alg else {})
