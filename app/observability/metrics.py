@@ -20,10 +20,10 @@ from app.observability.kinds import Count
 from app.observability.latency import Bucket
 from app.observability.multiprocess import (
     Buffer,
+    Together,
     mark_of,
     metrics_of,
     observe_all,
-    registry_of,
     shared_directory,
 )
 from hsm import Cause, Hsm, Observer, Periodic
@@ -204,8 +204,8 @@ class Metrics(Observer):
         """A file for taking turns with the other workers; ``None`` where there are none."""
         return Path(self._directory, "history.lock") if self._directory else None
 
-    def _of_all(self) -> CollectorRegistry:
-        return registry_of(self._directory) if self._directory else self._registry
+    def _of_all(self) -> Collector:
+        return Together(self._directory) if self._directory else self._registry
 
     def _families(self, kind: str) -> Iterable[Metric]:
         """Return the metrics of a kind: the histograms, which are most of all, are read apart."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar, Final
 
-from prometheus_client import CollectorRegistry, Histogram, Metric, multiprocess, values
+from prometheus_client import Histogram, Metric, multiprocess, values
+from prometheus_client.registry import Collector
 
 _DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 _SLOT: Final = "WORKER_SLOT"
@@ -88,11 +89,15 @@ def shared_directory() -> str | None:
     return os.environ.get(_DIRECTORY)
 
 
-def registry_of(directory: str) -> CollectorRegistry:
-    """Return the metrics that the processes of ``directory`` have counted together."""
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry, directory)  # type: ignore[no-untyped-call]  # it is not
-    return registry
+class Together(Collector):
+    """The metrics that the processes of ``directory`` have counted together."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterable[Metric]:
+        """Return them as they are now."""
+        return metrics_of(self._directory, "*")
 
 
 def mark_of(directory: str, kind: str) -> bytes:
@@ -111,7 +116,14 @@ def metrics_of(directory: str, kind: str) -> Iterable[Metric]:
 
 
 def _files_of(directory: str, kind: str) -> Iterable[Path]:
-    return Path(directory).glob(f"{kind}_*.db")
+    return filter(_has_begun, Path(directory).glob(f"{kind}_*.db"))
+
+
+def _has_begun(path: Path) -> bool:
+    """Tell whether a file has its first size: for a moment after it is made it is empty."""
+    with suppress(FileNotFoundError):  # that of a worker that has just ended
+        return path.stat().st_size > 0
+    return False
 
 
 def observe_all(histogram: Histogram, amounts: Sequence[float]) -> None:

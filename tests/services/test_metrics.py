@@ -205,6 +205,14 @@ def test_figures_outlive_the_place_where_they_are_kept(environment, of):
         assert place.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_file_that_a_worker_has_only_just_made_is_passed_by(environment, of):
+    with server(environment, workers=1) as running:
+        (place,) = of(running.process.pid)
+        (place / "gauge_liveall_9.db").touch()
+        answer = requests.get(running.url + "/metrics", timeout=STATE.seconds)
+        assert answer.status_code == 200
+
+
 def test_the_files_are_in_a_private_place_that_ends_with_the_master(environment, of):
     with server(environment, workers=1) as running:
         (place,) = of(running.process.pid)
