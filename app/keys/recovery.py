@@ -67,7 +67,8 @@ class Recovery:
         killed ``settle`` finishes. Raises ``TokenUnavailable``: then it can wait.
         """
         destroyed = []
-        for ref in self.registry.postponed.overdue().values():
+        others_before = datetime.now(UTC) - OTHER_HOST_GRACE
+        for ref in self.registry.postponed.overdue(others_before=others_before).values():
             self.hsm.offers()  # while the token is away the key stays as it is
             with self.phases.under_way():
                 is_ours = self.registry.postponed.mark_destroyed(ref.kid)

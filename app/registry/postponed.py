@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select
 
 from app.registry.databases.database import Database
 from app.registry.databases.reading import readable
@@ -25,8 +25,9 @@ _IS_DELETED: Final = keys.c.state == State.DESTROYING
 class Postponed:
     """Destructions that are put off, or wait for an import."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, host: str) -> None:
         self._database = database
+        self._host = host
 
     def begin(self, kid: UUID, destroy_at: datetime) -> bool:
         """Hide a visible key until ``destroy_at``; return whether it was this call that did.
@@ -73,9 +74,16 @@ class Postponed:
                 connection.rollback()
             return is_made
 
-    def overdue(self) -> Mapping[UUID, KeyRef]:
-        """Return the keys whose time is over."""
-        query = select(*SPEC).where(_is_overdue())
+    def overdue(self, *, others_before: datetime) -> Mapping[UUID, KeyRef]:
+        """Return the keys whose time is over.
+
+        Of those that wait for an import, and may be on the token of another host, only those whose
+        time was over ``others_before``.
+        """
+        is_left_to_others = and_(
+            _IS_WRAPPING, keys.c.host != self._host, keys.c.destroy_at > others_before
+        )
+        query = select(*SPEC).where(_is_overdue(), not_(is_left_to_others))
         with self._database.reading() as connection:
             return {ref.kid: ref for ref in readable(connection, query, ref_of)}
 

@@ -105,7 +105,7 @@ class Registry:
         self.census = Census(database)
         self.credentials = Credentials(database)
         self.idempotency = IdempotentAnswers(database)
-        self.postponed = Postponed(database)
+        self.postponed = Postponed(database, host)
         self.keysets = KeySets(database, host)
         self.uses = Uses(database)
         self.keks = Keks(database)

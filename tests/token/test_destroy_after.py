@@ -252,6 +252,20 @@ def test_of_workers_and_hosts_one_destroys_each_key(host, registry_url, token, t
     assert not any(is_there(host, kid) for kid in kids)
 
 
+def test_a_wrapping_key_that_may_be_on_another_token_is_left_to_its_host_for_minutes(
+    host, registry_url, token, tmp_path
+):
+    kid = host.keyring.imports.wrapping_key(OWNER)["kid"]
+    (tmp_path / "other").mkdir()
+    other = Host.of(registry_url, token, tmp_path / "other", "other")
+    host.set(kid, destroy_at=datetime.now(UTC) - timedelta(minutes=1))
+    other.janitor.settle()
+    assert is_there(host, kid)
+    host.set(kid, destroy_at=datetime.now(UTC) - recovery.OTHER_HOST_GRACE)
+    other.janitor.settle()
+    assert not is_there(host, kid)
+
+
 def test_of_two_who_restore_or_destroy_a_key_one_has_done_it(host):
     kid = host.deleted()
     postponed = host.registry.postponed

@@ -130,7 +130,7 @@ def listed(registry: Registry) -> Found:
         keysets={one["name"] for one in shown},
         due={keyset.name for keyset in due},
         tokens={token.id for token in registry.credentials.all()},
-        gone={str(kid) for kid in registry.postponed.overdue()},
+        gone={str(kid) for kid in registry.postponed.overdue(others_before=datetime.now(UTC))},
     )
 
 
