@@ -2,11 +2,20 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Final
 
 _LONGEST_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deadlines:
+    """How long clients may take: for the header section, and for a whole request or answer."""
+
+    header_seconds: float
+    request_seconds: float
 
 
 class Clock:

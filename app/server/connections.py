@@ -8,7 +8,6 @@ import logging
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from selectors import EVENT_READ, DefaultSelector
@@ -21,7 +20,7 @@ from app.config import MAX_BODY_BYTES
 from app.http.turns import Caller
 from app.server import refusals
 from app.server.answering import refuse
-from app.server.clock import Clock
+from app.server.clock import Clock, Deadlines
 from app.server.connection import BLOCKED, EVENTS, Connection, Outcome, Step
 from app.server.host import Host
 from app.server.intake import Intake, Progress
@@ -45,14 +44,6 @@ _MOST_HELD_BYTES: Final = 32 * MAX_BODY_BYTES
 """Of all requests and answers that are not small, together."""
 _PIPE_BYTES: Final = 4096
 _NEVER: Final = float("inf")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Deadlines:
-    """How long clients may take: for the header section, and for a whole request or answer."""
-
-    header_seconds: float
-    request_seconds: float
 
 
 class Connections:
@@ -86,15 +77,25 @@ class Connections:
         while self._worker.alive:
             self._reception.open_or_close()
             self._turn()
+        end = time.monotonic() + self._worker.cfg.graceful_timeout
+        if self._worker.cfg.workers == 1:
+            self._serve_on(end)
         self._reception.end()
         self._hurry()
-        end = time.monotonic() + self._worker.cfg.graceful_timeout
         while self._all and time.monotonic() < end:
             self._turn()
         for connection in self._all:
             connection.socket.close()  # a thread may have it
         self._threads.end()
         self._selector.close()
+
+    def _serve_on(self, end: float) -> None:
+        """Serve who comes until those who are there have left: nobody else does meanwhile."""
+        leaving = set(self._all)
+        self._hurry()
+        while leaving & self._all.keys() and not self._worker.is_told and time.monotonic() < end:
+            self._reception.open_or_close()
+            self._turn()
 
     def _turn(self) -> None:
         self._clock.tick()
@@ -202,8 +203,7 @@ class Connections:
 
     def _begin(self, connection: Connection) -> None:
         """Wait for a request, or for the rest of one that has begun."""
-        cfg = self._worker.cfg
-        idle_seconds = cfg.keepalive if self._worker.alive else _FAREWELL_SECONDS
+        idle_seconds = self._worker.cfg.keepalive if self._worker.alive else _FAREWELL_SECONDS
         self._wait(connection, self._read, idle_seconds, self._drop)
         if connection.intake.has_begun:
             self._limit(connection)

@@ -20,9 +20,9 @@ from gunicorn.workers.base import Worker as BaseWorker
 import hsm
 from app.http import answers
 from app.observability.logs import conceal_requests
-from app.server.clock import http_date
+from app.server.clock import Deadlines, http_date
 from app.server.confinement import confine
-from app.server.connections import Connections, Deadlines
+from app.server.connections import Connections
 from app.server.listening.spread import Spread
 from app.server.memory import settle
 from app.server.refusals import write_error

@@ -16,9 +16,9 @@ from gunicorn.config import Config
 
 from app.http.turns import TURN, Caller
 from app.server import connections, refusals
-from app.server.clock import Clock
+from app.server.clock import Clock, Deadlines
 from app.server.connection import BLOCKED, Connection
-from app.server.connections import Connections, Deadlines
+from app.server.connections import Connections
 from app.server.intake import Intake
 from app.server.listening.spread import Spread
 from app.server.refusals import refusal
@@ -342,6 +342,22 @@ def test_who_has_sent_is_not_ended_unread():
         loop.look()
         assert_is_served(first)
         assert second.recv(1) == b""
+
+
+@pytest.mark.parametrize("begun", [b"", WHOLE[:5]])
+def test_who_comes_while_the_only_worker_is_leaving_is_served(begun):
+    with looping() as loop:
+        loop.host.cfg.set("graceful_timeout", int(PATIENCE_SECONDS))
+        old = loop.connect()
+        old.sendall(begun)
+        loop.look()
+        loop.host.alive = False
+        loop.look()
+        with loop.connect() as client:
+            client.sendall(WHOLE)
+            loop.look()
+            assert_is_served(client)
+        old.close()
 
 
 # --- Memory ---

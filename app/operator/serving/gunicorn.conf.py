@@ -16,8 +16,8 @@ from gunicorn.arbiter import Arbiter
 import app.factory  # noqa: F401  # for the workers: each would import it anew
 from app.config import Config
 from app.observability import multiprocess as figures
+from app.server.clock import Deadlines
 from app.server.confinement import confine
-from app.server.connections import Deadlines
 from app.server.memory import share_arenas, share_imports
 from app.server.worker import Worker
 from app.settings import ConfigError, is_loopback
