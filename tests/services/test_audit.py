@@ -161,7 +161,7 @@ CUTS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
     "last line": lambda lines: lines[:-1],
     "most lines": lambda lines: lines[:1],
     "last line changed": lambda lines: [*lines[:-1], lines[-1].replace(b":4", b":77")],
-    "all replaced": lambda _: [b'{"time":"x","prev":"%b"}\n' % BEGINNING.encode()],
+    "all replaced": lambda _: [b'{"time":"2026-01-02T03:04Z","prev":"%b"}\n' % BEGINNING.encode()],
     "several torn lines added": lambda lines: [*lines, b"torn\n", b"torn\n"],
 }
 
