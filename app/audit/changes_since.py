@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,10 +71,10 @@ class ChangesSince:
 def since(paths: Iterable[Path], instant: datetime, changing: Set[str]) -> ChangesSince:
     """Return what the lines of ``paths`` say of the time from ``instant``; files may be missing.
 
-    ``changing`` are the endpoints that change keys.
+    ``changing`` are the endpoints that change keys. Raises ``OSError`` for what is no audit log.
     """
     history = ChangesSince()
-    for entry in _entries(paths):
+    for entry in chain.from_iterable(map(_entries, filter(Path.exists, paths))):
         if datetime.fromisoformat(entry["time"]) < instant:
             history.is_whole = True
         else:
@@ -123,8 +124,13 @@ def _add_change(history: ChangesSince, entry: dict[str, Any]) -> None:
         history.others.append(f"{entry['time']} {entry['endpoint']} {' '.join(members)}")
 
 
-def _entries(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    for path in paths:
-        if path.exists():
-            with path.open("rb") as file:
-                yield from filter(None, map(entry_of, file))
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    """Give the lines of a file; raise ``OSError`` if it has others only, as a compressed one."""
+    is_log = None
+    with path.open("rb") as file:
+        for entry in map(entry_of, file):
+            is_log = bool(is_log or entry)
+            if entry:
+                yield entry
+    if is_log is False:
+        raise OSError(f"{path}: there is no line that can be read")

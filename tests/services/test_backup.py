@@ -525,6 +525,9 @@ def test_lines_of_several_hosts_count_in_the_order_of_their_times(here, settings
     mistyped = ("--audit", tmp_path / "a", "--audit", tmp_path / "c")
     refused = here(settings, "restore", file, *BY_ITSELF, "--force", *mistyped, status=2)
     assert "does not exist" in refused.stderr
+    (tmp_path / "c").write_bytes(gzip.compress((tmp_path / "b").read_bytes()))
+    refused = here(settings, "restore", file, *BY_ITSELF, "--force", *mistyped, status=2)
+    assert "there is no line that can be read" in refused.stderr
     here(settings, "restore", file, *BY_ITSELF, "--force", *logs)
     (owner,) = [row.owner for row in everything(url_in(settings))["keys"] if row.kid == AES]
     assert owner == "token:last"
