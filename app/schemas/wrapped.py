@@ -7,6 +7,7 @@ from marshmallow import fields, post_load
 
 from app.errors import BadRequest
 from app.schemas.fields import Base64Url, Choice, Text, fail
+from app.schemas.labels import Instant
 from app.schemas.schema import RequestSchema, ResponseSchema
 
 ENC: Final = "CKM_RSA_AES_KEY_WRAP"
@@ -108,4 +109,4 @@ class WrappingKeyResponse(ResponseSchema):
     kid = fields.UUID(required=True)
     alg = fields.String(required=True)
     jwk = fields.Dict(required=True)
-    expires = fields.DateTime(required=True)
+    expires = Instant(required=True)

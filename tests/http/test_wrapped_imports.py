@@ -105,6 +105,7 @@ def kids(application: Any) -> tuple[frozenset[Any], frozenset[Any]]:
 def test_a_wrapping_key_is_described_and_is_no_key_that_anybody_uses(wrapping, local, application):
     kid = wrapping["kid"]
     assert set(wrapping) == {"kid", "alg", "jwk", "expires"}
+    assert wrapping["expires"].endswith("Z")  # as all instants of answers
     assert wrapping["alg"] in {"RSA-OAEP", "RSA-OAEP-256"}
     assert wrapping["jwk"] | {"n": "", "e": ""} == {
         "kty": "RSA",
