@@ -189,9 +189,10 @@ class Hsm:
         """
         return self._connection.perform(Errand(verb=partial(adoption.prove, name=name)))
 
-    def rename(self, ref: KeyRef, name: OtherName) -> None:
-        """Make that key ``ref`` from now on; raise ``CryptoFailure`` if the token refuses."""
-        self._connection.perform(Errand(verb=partial(adoption.rename, ref=ref, name=name)))
+    def rename(self, ref: KeyRef, name: OtherName, keep: Callable[[], object]) -> None:
+        """Make that key ``ref`` if ``keep`` can; raise ``CryptoFailure`` if the token refuses."""
+        verb = partial(adoption.rename, ref=ref, name=name, keep=keep)
+        self._connection.perform(Errand(verb=verb))
 
     def sign(self, ref: KeyRef, alg: str, signing_input: bytes) -> bytes:
         """Return the raw JWS signature: R‖S for ECDSA (RFC 7518 §3.4), never DER."""

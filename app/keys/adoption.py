@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from uuid import UUID, uuid4
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -47,8 +48,7 @@ def adopt(  # noqa: PLR0913  # the options of the command
         raise hsm.KeyNotFound
     kid = found.kid if found.kid and _is_free(registry, found.kid) else uuid4()
     key = _record(found, kid, _chosen(_sound(found), alg), owner)
-    token.rename(key.ref, other)
-    registry.insert(key)
+    token.rename(key.ref, other, partial(registry.insert, key))
     return key
 
 

@@ -5,7 +5,7 @@ public half that is not there is made.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -39,6 +39,7 @@ from hsm.messages import KeyRef
 
 _PROBE: Final = b"jose-hsm"
 _ID_BYTES: Final = 16
+_NAMES: Final = (Attribute.ID, Attribute.LABEL)
 SECRET, PRIVATE, PUBLIC = ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
 
 _CLASSES: Final[Mapping[bool | None, tuple[ObjectClass, ...]]] = MappingProxyType(
@@ -271,34 +272,37 @@ def _bound(token: Token, session: Session, spec: KeySpec, found: _Found) -> Iter
 # --- Renaming ---
 
 
-def rename(token: Token, session: Session, *, ref: KeyRef, name: OtherName) -> None:
+def rename(
+    token: Token,
+    session: Session,
+    *,
+    ref: KeyRef,
+    name: OtherName,
+    keep: Callable[[], object],
+) -> None:
     """Give the key of that name the CKA_ID and CKA_LABEL of ``ref``, and its public half.
 
-    If the token refuses, all is put back and ``CryptoFailure`` is raised.
+    Then ``keep`` is called. If that fails, all is put back; so it is if the token refuses, and
+    ``CryptoFailure`` is raised.
     """
     found, _ = _found(session, name)
     ours = identity(ref.kid)
-    undo: list[Callable[[], None]] = []
     try:
-        for made in found.objects:
-            undo.append(_putting_back(made))
-            made[Attribute.LABEL] = ours["label"]
-            made[Attribute.ID] = ours["id"]
-        if found.numbers is not None and found.public is None:
-            template = token.templates.imported_public(ref.kid, ref.spec, found.numbers)
-            session.create_object(template)
+        with ExitStack() as undo:
+            for made in found.objects:
+                undo.callback(_put_back, made, {which: made[which] for which in _NAMES})
+                made[Attribute.LABEL] = ours["label"]
+                made[Attribute.ID] = ours["id"]
+            if found.numbers is not None and found.public is None:
+                template = token.templates.imported_public(ref.kid, ref.spec, found.numbers)
+                undo.callback(session.destroy, session.create_object(template))
+            keep()
+            undo.pop_all()
     except PKCS11Error as error:
-        for step in undo:
-            step()
         raise CryptoFailure(f"The token does not let it be renamed: {name_of(error)}") from error
 
 
-def _putting_back(made: Object) -> Callable[[], None]:
-    names = {name: made[name] for name in (Attribute.ID, Attribute.LABEL)}
-
-    def put_back() -> None:
-        for name, value in names.items():
-            with suppress(PKCS11Error):  # it has not been changed
-                made[name] = value
-
-    return put_back
+def _put_back(made: Object, before: Mapping[Attribute, Any]) -> None:
+    for name, value in before.items():
+        with suppress(PKCS11Error):  # it has not been changed
+            made[name] = value

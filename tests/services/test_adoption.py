@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,16 @@ def test_a_key_is_adopted_with_what_it_has_proven_and_works(own, serve):
         for key in (kek, agreeing):
             body = {"kid": key["kid"], "alg": key["alg"], "enc": "A256GCM", "data": "AAAA"}
             assert api.ok("/decrypt", api.ok("/encrypt", body))["data"] == "AAAA"
+
+
+def test_a_key_that_the_registry_cannot_keep_now_is_adopted_later(own):
+    typed = ("adopt", "old ec", "--owner", "anonymous", "--alg", "ES256")
+    registry = Path(own["JOSE_HSM_STATE_DIR"], "registry.db")
+    with closing(sqlite3.connect(registry, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        failed = keys(own, *typed)
+    assert (failed.returncode, "the registry does not answer" in failed.stderr) == (2, True)
+    assert keys(own, *typed).returncode == 0
 
 
 KEEP = f"""
