@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -27,6 +28,7 @@ from app.kid import KeySetName
 from app.observability.metrics import TRANSITIONS
 from app.operator.cli.service import opened
 from app.registry import KeySet, Publication, Registry, State, VersionState
+from app.registry.keysets.keysets import KeySets
 from app.registry.keysets.steps import Steps
 from app.registry.tables import keysets, versions
 from app.rights import Principal, Role
@@ -563,6 +565,23 @@ def test_of_two_who_make_one_set_at_once_both_have_it(host, monkeypatch):
     host.sets.destroy(OWNER, NAME)
     with pytest.raises(KeySetTaken):
         host.sets.put(OTHER, NAME, request())
+
+
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("method", ["find", "find_for"])
+def test_a_set_that_is_destroyed_while_it_is_changed_is_made(host, monkeypatch, method, call):
+    host.make()
+    find, calls = getattr(KeySets, method), count(1)
+
+    def overtaken(*arguments: Any) -> Any:
+        if next(calls) == call:
+            host.sets.destroy(OWNER, NAME)
+        return find(*arguments)
+
+    monkeypatch.setattr(KeySets, method, overtaken)
+    told = host.sets.put(OWNER, NAME, request())
+    assert host.sets.read(OWNER, NAME) == told
+    assert host.registry.specs().keys() == {host.now.current_kid}
 
 
 # --- Whoever dies over it ---

@@ -85,10 +85,13 @@ class KeySetCatalogue:
             raise BadRequest("The path must name a key set as an alias names a key")
         policy = None if request.policy is None else Policy(**request.policy)
         self._require_slow(policy)
-        if self.registry.keysets.find(name) is None:
-            with suppress(KeySetTaken):  # by another request, at the same time
-                return self._make(principal, name, request, policy)
-        return self._change(principal, name, request, policy)
+        for _ in range(_ATTEMPTS):
+            with suppress(KeyNotFound):  # it has been destroyed meanwhile
+                if self.registry.keysets.find(name) is None:
+                    with suppress(KeySetTaken):  # by another request, at the same time
+                        return self._make(principal, name, request, policy)
+                return self._change(principal, name, request, policy)
+        raise RegistryUnavailable
 
     def _make(
         self, principal: Principal, name: str, request: KeySetRequest, policy: Policy | None
@@ -126,6 +129,8 @@ class KeySetCatalogue:
             self.find(principal, name, Right.MANAGE)
         except (KeyNotFound, Forbidden):
             require_creator(principal)  # who could take no name is not told which ones are
+            if self.registry.keysets.find(name) is None:
+                raise KeyNotFound from None
             raise KeySetTaken from None
         labels = request.key.labels
         tags = request.tags and set(request.tags) - {self.rotation.creation.publication.tag}
