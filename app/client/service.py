@@ -158,5 +158,6 @@ def _split(text: str) -> SplitResult:
         url = urlsplit(text)
         is_typed = text.isascii() and text.isprintable() and " " not in text
         if is_typed and url.scheme in {"http", "https"} and url.hostname and url.port != 0:
+            url.hostname.encode("idna")  # ValueError: a part between dots is empty, or too long
             return url
     raise CommandFailed("--url must be like https://keys.example")

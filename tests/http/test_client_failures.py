@@ -131,6 +131,8 @@ REFUSED_URLS = {
     "keys.example": "--url must be like https://keys.example",
     "ftp://keys.example": "--url must be like https://keys.example",
     "https://": "--url must be like https://keys.example",
+    "https://keys..example": "--url must be like https://keys.example",
+    f"https://{64 * 'k'}.example": "--url must be like https://keys.example",
     "https://keys.example:x": "--url must be like https://keys.example",
     "https://keys.example/ä": "--url must be like https://keys.example",
     "https://keys.example/a b": "--url must be like https://keys.example",
