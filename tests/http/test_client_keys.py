@@ -233,8 +233,9 @@ def test_a_certificate_is_asked_for_in_pem_and_kept(line, live, tmp_path):
     assert asked.is_signature_valid
     assert asked.subject.rfc4514_string() == "O=Example,CN=signer"
     assert asked.public_key() == ECKey.import_key(line.do("keys", "public", kid).out).public_key
-    refused = line.type("certificates", "request", kid, "--subject", "signer")
-    assert refused.status == 2
+    twice = ("--subject", "OU=one", "--subject", "OU=two")
+    for wrong in (("--subject", "signer"), twice):
+        assert line.type("certificates", "request", kid, *wrong).status == 2
     live.delete(kid)
 
     issued, key = Authority(tmp_path, "authority").issue("leaf", common_name="signer")

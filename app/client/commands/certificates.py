@@ -20,7 +20,10 @@ def _part(_context: click.Context, _option: click.Parameter, parts: tuple[str, .
     pairs = [part.partition("=") for part in parts]
     if not all(equals for _name, equals, _text in pairs):
         raise click.BadParameter("must be like CN=signer.example")
-    return {name: text for name, _equals, text in pairs}
+    subject = {name: text for name, _equals, text in pairs}
+    if len(subject) < len(parts):
+        raise click.BadParameter("must have each part once")
+    return subject
 
 
 @certificates.command()
