@@ -114,10 +114,10 @@ class Connections:
                 self._do(connection, connection.overdue)
 
     def _hurry(self) -> None:
-        """Give clients that have sent nothing a moment in which they may be sending."""
+        """Give clients that have sent nothing a moment to do so, unless a thread waits for them."""
         soon = self._clock.now + _FAREWELL_SECONDS
         for connection in self._all:
-            if not connection.intake.has_begun:
+            if connection.deadline < _NEVER and not connection.intake.has_begun:
                 connection.deadline = min(connection.deadline, soon)
 
     def _admit(self, channel: socket, client: Any, server: Any) -> None:

@@ -4,6 +4,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -472,6 +473,23 @@ def test_who_asks_the_same_again_waits_for_his_turn_without_a_thread():
 
 
 # --- Threads ---
+
+
+def test_who_asks_at_the_stop_the_thread_that_stays_with_him_is_answered(monkeypatch):
+    monkeypatch.setattr("app.server.connection._SOON", struct.pack("ll", int(PATIENCE_SECONDS), 0))
+    with busy() as (loop, app), loop.connect() as client:
+        loop.host.cfg.set("graceful_timeout", int(PATIENCE_SECONDS))
+        client.sendall(asked("/", "alice"))
+        assert_is_served(client)
+        [connection] = loop.connections._all
+        until(lambda: not connection.intake.has_begun)  # the thread waits for what comes
+        loop.host.alive = False
+        loop.look()
+        client.sendall(asked("/batch", "alice"))
+        until(app.is_under_way.is_set)
+        loop.look(seconds=3)
+        app.is_over.set()
+        assert_is_served(client)
 
 
 def _there_is_none(_: threading.Thread) -> None:
