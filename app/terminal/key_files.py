@@ -19,6 +19,7 @@ from app.terminal.failure import CommandFailed
 Load = Callable[[bytes, bytes | None], Any]
 """Reads a private key; raises ``ValueError`` for what is none, ``TypeError`` for a password."""
 
+_PEM: Final = b"-----BEGIN "  # text may stand before it, as openssl pkcs12 writes it (RFC 7468 §2)
 _SEQUENCE: Final = b"\x30"  # with it every file in DER begins
 
 
@@ -39,7 +40,7 @@ class Password:
 
 def load_private(octets: bytes, password: Password, *, name: str) -> Any:
     """Return the private key of the file ``name``; raise ``CommandFailed`` if it is none."""
-    loads = (load_pem_private_key,) if octets.startswith(b"-----") else _BINARY
+    loads = (load_pem_private_key,) if _PEM in octets else _BINARY
     for load in loads:
         with suppress(ValueError, TypeError, UnsupportedAlgorithm):  # empty password: TypeError
             return _loaded(load, octets, password)

@@ -82,6 +82,7 @@ BRAINPOOL = ec.generate_private_key(ec.BrainpoolP256R1()).private_bytes(
 )
 OPEN = {
     "PEM": pem(PrivateFormat.PKCS8),
+    "PEM behind text": b"Bag Attributes: <No Attributes>\n" + pem(PrivateFormat.PKCS8),
     "PEM as OpenSSL had it": pem(PrivateFormat.TraditionalOpenSSL),
     "PKCS#8": DER,
     "PKCS#12": pkcs12.serialize_key_and_certificates(None, KEY, None, None, NoEncryption()),
