@@ -21,6 +21,7 @@ _TYPES: Final[tuple[tuple[Any, Any], ...]] = (
     ((x25519.X25519PrivateKey, x25519.X25519PublicKey), OKPKey),
 )
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+_PRIVATE: Final = frozenset({"d", "k", "priv"})  # one is in each private or secret key
 
 
 def private_jwk(octets: bytes, password: Password, *, name: str) -> dict[str, Any]:
@@ -36,10 +37,13 @@ def private_jwk(octets: bytes, password: Password, *, name: str) -> dict[str, An
 def public_jwk(octets: bytes, *, name: str) -> dict[str, Any]:
     """Return the public key of the file ``name``: a JWK, or one or a certificate in PEM.
 
-    Raises ``CommandFailed``.
+    Raises ``CommandFailed``, also for a JWK that is private: it is for nobody else.
     """
     if is_json(octets):
-        return json_object(octets, name=name)
+        jwk = json_object(octets, name=name)
+        if not _PRIVATE.isdisjoint(jwk):
+            raise CommandFailed(f"{name} holds a private key, which is not sent")
+        return jwk
     return _jwk(_loaded(octets, name=name), name=name, private=False)
 
 

@@ -179,6 +179,20 @@ def test_a_key_on_a_curve_without_a_name_in_jose_is_read_by_no_command(line, tmp
         assert "is of no type that is read here" in refused.err
 
 
+def test_a_private_key_in_place_of_a_public_one_is_not_sent(line, foreign, tmp_path):
+    jwk, pem = tmp_path / "jwk", tmp_path / "pem"
+    jwk.write_text(json.dumps(ECKey.import_key(foreign).as_dict(private=True)))
+    pem.write_bytes(private_pem(foreign) + b"-----BEGIN CERTIFICATE-----")
+    for path, *typed in (
+        (jwk, "verify", "--public-key", jwk),
+        (jwk, "encrypt", jwk, "--key-file", "--alg", "ECDH-ES"),
+        (pem, "certificates", "put", "key", pem),
+    ):
+        refused = line.type(*typed, piped=b"a..b")
+        reason = f"jose-hsm: {path} holds a private key, which is not sent\n"
+        assert (refused.status, refused.err) == (2, reason)
+
+
 def test_what_no_library_reads_is_no_public_key(line, tmp_path):
     """A certificate of a version that there is not, and a key of an unknown algorithm."""
     path = tmp_path / "pem"

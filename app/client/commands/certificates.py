@@ -1,6 +1,6 @@
 """``certificates``: asked for here, given by an authority, kept with the key."""
 
-from typing import IO
+from typing import IO, Final
 
 import click
 
@@ -8,6 +8,8 @@ from app.client.command import at_service, data, given, in_keyset, key, out, res
 from app.client.service import Service
 from app.terminal.failure import CommandFailed
 from app.terminal.output import as_json, print_members
+
+_PRIVATE: Final = "PRIVATE KEY-----"
 
 
 @click.group()
@@ -64,6 +66,8 @@ def put(service: Service, /, *, key: str, file: IO[bytes], as_json: bool) -> Non
         chain = file.read().decode("ascii")
     except UnicodeDecodeError:
         raise CommandFailed(f"{file.name} is no certificate in PEM") from None
+    if _PRIVATE in chain:
+        raise CommandFailed(f"{file.name} holds a private key, which is not sent")
     print_members(service.put("keys", key, "certificate", body={"chain": chain}), as_json=as_json)
 
 
