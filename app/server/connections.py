@@ -316,7 +316,7 @@ class Connections:
         self._do(connection, self._send)
 
     def _time_out(self, connection: Connection) -> None:
-        self._say(connection, refusals.TIMED_OUT)
+        self._say(connection, refusals.timed_out())
 
     def _say(self, connection: Connection, answer: bytes) -> None:
         connection.outgoing, connection.outcome = memoryview(answer), Outcome.END
@@ -347,4 +347,4 @@ class Connections:
         if connection.outgoing:
             self._drop(connection)
         else:
-            self._say(connection, refusals.OVERLOADED)
+            self._say(connection, refusals.overloaded())
