@@ -66,14 +66,17 @@ class Recovery:
         Of those who do so at a time one marks the row, and goes on. What he leaves when he is
         killed ``settle`` finishes. Raises ``TokenUnavailable``: then it can wait.
         """
-        destroyed = []
+        destroyed, is_more = list[UUID](), True
         others_before = datetime.now(UTC) - OTHER_HOST_GRACE
-        for ref in self.registry.postponed.overdue(others_before=others_before).values():
-            self.hsm.offers()  # while the token is away the key stays as it is
-            with self.phases.under_way():
-                is_ours = self.registry.postponed.mark_destroyed(ref.kid)
-                if is_ours and _is_done(self.phases.finish, ref, record):
-                    destroyed.append(ref.kid)
+        while is_more:
+            is_more = False  # unless one is ours: all others are somebody else's
+            for ref in self.registry.postponed.overdue(others_before=others_before).values():
+                self.hsm.offers()  # while the token is away the key stays as it is
+                with self.phases.under_way():
+                    if self.registry.postponed.mark_destroyed(ref.kid):
+                        is_more = True
+                        if _is_done(self.phases.finish, ref, record):
+                            destroyed.append(ref.kid)
         return destroyed
 
     def wipe_ended(self) -> None:

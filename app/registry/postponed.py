@@ -17,6 +17,7 @@ from app.registry.records import DESTROYED, VISIBLE, State, activation_of, ref_o
 from app.registry.tables import SPEC, keys
 from hsm import KeyRef
 
+_BATCH: Final = 1000
 _IS_PENDING: Final = keys.c.state == State.PENDING
 _IS_WRAPPING: Final = keys.c.state == State.WRAPPING
 _IS_DELETED: Final = keys.c.state == State.DESTROYING
@@ -75,7 +76,7 @@ class Postponed:
             return is_made
 
     def overdue(self, *, others_before: datetime) -> Mapping[UUID, KeyRef]:
-        """Return the keys whose time is over.
+        """Return the keys whose time is over, those that were first, and not too many at once.
 
         Of those that wait for an import, and may be on the token of another host, only those whose
         time was over ``others_before``.
@@ -84,6 +85,7 @@ class Postponed:
             _IS_WRAPPING, keys.c.host != self._host, keys.c.destroy_at > others_before
         )
         query = select(*SPEC).where(_is_overdue(), not_(is_left_to_others))
+        query = query.order_by(keys.c.destroy_at).limit(_BATCH)
         with self._database.reading() as connection:
             return {ref.kid: ref for ref in readable(connection, query, ref_of)}
 

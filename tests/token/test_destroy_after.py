@@ -22,7 +22,7 @@ from app.keys.catalogue import Catalogue
 from app.keys.janitor import Janitor
 from app.keys.keyring import Keyring
 from app.operator.cli.service import opened
-from app.registry import LASTING, Publication, Registry, State
+from app.registry import LASTING, Publication, Registry, State, postponed
 from app.registry.tables import keys
 from app.rights import Principal, Role
 from app.schemas.keys import KeyRequest
@@ -114,6 +114,14 @@ def test_a_key_is_destroyed_when_its_time_is_over_and_not_before(spec, host):
     assert (host.destroyed, is_there(host, kid)) == ([str(kid)], False)
     host.janitor.settle()
     assert host.destroyed == [str(kid)]
+
+
+def test_many_keys_are_destroyed_a_few_at_a_time(host, monkeypatch):
+    monkeypatch.setattr(postponed, "_BATCH", 2)
+    kids = {str(host.deleted(ago=timedelta(seconds=1))) for _ in range(5)}
+    assert len(host.registry.postponed.overdue(others_before=datetime.now(UTC))) == 2
+    host.janitor.settle()
+    assert (set(host.destroyed), host.registry.specs()) == (kids, {})
 
 
 def test_a_janitor_that_runs_does_so_by_itself(host):
