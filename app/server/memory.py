@@ -13,8 +13,9 @@ _OPTIONS: Final = MappingProxyType(
 """Of glibc: what an operator sets them by, and their numbers for ``mallopt``."""
 _ARENAS: Final = 2
 _LARGE_BYTES: Final = 128 * 1024
-_LARGEST_KEPT_BYTES: Final = 8 * 1024 * 1024
-_MOST_KEPT_BYTES: Final = 16 * 1024 * 1024
+_LARGEST_KEPT_BYTES: Final = 32 * 1024 * 1024
+_MOST_KEPT_BYTES: Final = 64 * 1024 * 1024
+"""As much as glibc learns at most from what a program frees."""
 
 
 def share_arenas() -> None:
