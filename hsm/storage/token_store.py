@@ -100,10 +100,8 @@ class TokenStore(Store):
 
     def require_destroyable(self, session: Session, ref: KeyRef) -> None:
         """See ``Store``; none of the keys that are made here says so."""
-        for key_object in objects_of(ref.spec):
-            for each in _found(session, ref.kid, key_object):
-                if read(each, [Attribute.DESTROYABLE]).get(Attribute.DESTROYABLE) is False:
-                    raise CryptoFailure("The token does not let anybody destroy this key")
+        if any(_is_kept(session, ref.kid, key_object) for key_object in objects_of(ref.spec)):
+            raise CryptoFailure("The token does not let anybody destroy this key")
 
     def destroy(self, session: Session, ref: KeyRef) -> None:
         """See ``Store``."""
@@ -263,6 +261,17 @@ def _found(session: Session, kid: UUID, key_object: KeyObject) -> list[Object]:
         if found := session.find(key_object.template | {Attribute.ID: key_id}):
             return found
     return []
+
+
+def _is_kept(session: Session, kid: UUID, key_object: KeyObject) -> bool:
+    """Tell whether the token destroys an object for nobody; it may be destroyed meanwhile."""
+    try:
+        found = [read(each, [Attribute.DESTROYABLE]) for each in _found(session, kid, key_object)]
+    except PKCS11Error as error:
+        if fault_of(error) is not Fault.KEY_GONE:
+            raise
+        return False
+    return any(each.get(Attribute.DESTROYABLE) is False for each in found)
 
 
 def _label(found: Object) -> str:

@@ -14,6 +14,7 @@ from app.registry.databases.engines import engine_of
 from app.registry.tables import keys
 from app.service import service_of
 from hsm.life.work import Errand
+from hsm.storage import token_store
 from scripts.tokens import SEVERAL
 from tests.shared.api import Api, b64u, header, leave_out_if_lacking
 from tests.shared.waiting import CHANGE, LONGEST_ANSWER
@@ -242,6 +243,19 @@ def test_of_two_who_delete_one_key_at_once_one_does(server, live, threads, lacks
         kid = live.create(kty="EC", crv="P-256")["kid"]
         found.append(sorted(threads.map(delete, [kid, kid])))
     assert found == [[204, 404]] * rounds
+
+
+def test_who_deletes_a_key_may_find_what_is_gone_a_moment_later(local, monkeypatch):
+    kid, find = local.create(kty="EC", crv="P-256")["kid"], token_store._found
+
+    def found_and_gone(*place: Any) -> Any:
+        found = find(*place)
+        for each in found:
+            each.destroy()
+        return found
+
+    monkeypatch.setattr(token_store, "_found", found_and_gone)
+    assert local.delete(kid).status == 204
 
 
 def test_no_signature_is_made_after_the_deletion(server, live, threads, application, lacks):
