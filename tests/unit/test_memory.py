@@ -37,15 +37,16 @@ from app.server.memory import settle, share_arenas
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 size = int(sys.argv[1])
+pieces = (ctypes.c_void_p * (10_000_000 // size))()  # nothing else lies between them
 
 def resident_kib():
     with open("/proc/self/smaps_rollup") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith("Rss"))
 
 def allocate():
-    pieces = [libc.malloc(ctypes.c_size_t(size)) for _ in range(10_000_000 // size)]
-    for piece in pieces:
-        ctypes.memset(piece, 1, size)
+    for number in range(len(pieces)):
+        pieces[number] = libc.malloc(ctypes.c_size_t(size))
+        ctypes.memset(pieces[number], 1, size)
     for piece in pieces:
         libc.free(ctypes.c_void_p(piece))
 
