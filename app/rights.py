@@ -39,7 +39,8 @@ GRANTABLE: Final = tuple(
 )
 EVERYBODY: Final = "*"
 
-_KINDS: Final = ("token", "jwt", "mtls")
+KINDS: Final = ("token", "jwt", "mtls")
+"""Of principals: how somebody has said who he is."""
 _LONGEST: Final = 512
 
 _EVERY_KEY: Final[Mapping[Role, frozenset[Right]]] = MappingProxyType(
@@ -63,7 +64,7 @@ def is_name(text: str) -> bool:
 def is_principal(principal: str) -> bool:
     """Tell whether ``principal`` is one as authentication makes them."""
     kind, _, name = principal.partition(":")
-    is_known = principal == "anonymous" or (kind in _KINDS and is_name(name))
+    is_known = principal == "anonymous" or (kind in KINDS and is_name(name))
     return is_known and len(principal) <= _LONGEST
 
 

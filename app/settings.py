@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from app.duration import LONGEST
-from app.rights import is_principal
+from app.rights import KINDS, is_principal
 
 PREFIX: Final = "JOSE_HSM_"
 CLIENT: Final = frozenset({f"{PREFIX}URL", f"{PREFIX}API_TOKEN_FILE"})
@@ -20,7 +20,7 @@ CLIENT: Final = frozenset({f"{PREFIX}URL", f"{PREFIX}API_TOKEN_FILE"})
 
 WORKERS: Final = "WEB_CONCURRENCY"
 
-_AFTER_COMMA: Final = re.compile(r",\s*(?:token|jwt|mtls):")
+_AFTER_COMMA: Final = re.compile(rf",\s*(?:{'|'.join(KINDS)}):")
 _ADDRESS: Final = re.compile(r"(?:\[[^\[\]]+\]|[^\[\]:/,\s]*):[0-9]{1,5}", re.ASCII)
 _LAST_PORT: Final = 65535
 _MOST: Final = 1_000_000_000
