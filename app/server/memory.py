@@ -30,10 +30,11 @@ def share_arenas() -> None:
     _set("MALLOC_TRIM_THRESHOLD_", _LARGE_BYTES)  # else it follows the largest that was freed
 
 
-def share_imports() -> None:
-    """Have the processes that this one forks leave what it has imported where it is.
+def freeze() -> None:
+    """Have the collectors of this process, and of those that it forks, leave what is there alone.
 
-    Their collectors would write into each object of it, and so have a page of their own for each.
+    They need not look through it at every few requests. Those of the others would write into each
+    object of it, and so have a page of their own for each.
     """
     gc.collect()
     gc.freeze()
@@ -45,7 +46,7 @@ def settle() -> None:
     To see how long a message may be, a worker makes the longest, a dozen times its length: most
     never meet another. One that does should not ask the system for each page of it anew.
     """
-    share_imports()
+    freeze()
     with suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
     _set("MALLOC_MMAP_THRESHOLD_", _LARGEST_KEPT_BYTES)

@@ -24,7 +24,7 @@ from app.server.clock import Deadlines, http_date
 from app.server.confinement import confine
 from app.server.connections import Connections
 from app.server.listening.spread import Spread
-from app.server.memory import settle
+from app.server.memory import freeze, settle
 from app.server.refusals import write_error
 from app.service import service_of
 
@@ -148,9 +148,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         except (Exception, SystemExit):
             self.log.exception("the service cannot be loaded; trying again")
             return False
-        # What is loaded stays: the collector need not look through it at every few requests.
-        gc.collect()
-        gc.freeze()
+        freeze()
         gc.set_threshold(_COLLECTED_OBJECTS)
         return True
 

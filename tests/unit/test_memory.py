@@ -67,14 +67,14 @@ OF_AN_ALLOCATION_KIB = 5_000
 
 IMPORTS = """
 import gc, os
-from app.server.memory import share_imports
+from app.server.memory import freeze
 
 def own_kib():
     with open("/proc/self/smaps_rollup") as lines:
         return next(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
 
 imported = [[] for _ in range(100_000)]
-share_imports()
+freeze()
 if os.fork():
     os.wait()
 else:

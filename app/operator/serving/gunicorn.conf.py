@@ -18,7 +18,7 @@ from app.config import Config
 from app.observability import multiprocess as figures
 from app.server.clock import Deadlines
 from app.server.confinement import confine
-from app.server.memory import share_arenas, share_imports
+from app.server.memory import freeze, share_arenas
 from app.server.worker import Worker
 from app.settings import ConfigError, is_loopback
 
@@ -82,7 +82,7 @@ def on_starting(server: Arbiter) -> None:
     confine()  # the master has the PIN, if it is in the environment
     share_arenas()
     _refuse_bad_certificate()
-    share_imports()
+    freeze()
     is_first = not server.master_pid and "LISTEN_FDS" not in os.environ
     for address in server.cfg.address:
         if isinstance(address, tuple):
