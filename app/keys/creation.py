@@ -49,7 +49,7 @@ from app.registry import (
 )
 from app.rights import Principal, Right
 from app.schemas.keys import KeyRequest
-from app.schemas.labels import Labels
+from app.schemas.labels import Labels, require_to_come
 from app.schemas.messages.addressed import Addressed, names_of
 from app.schemas.messages.received_header import Header
 from hsm import Hsm, KeyNotFound, KeyRef, KeySpec, Made, Storage
@@ -189,8 +189,13 @@ class KeyCreation:
         return answered
 
     def new_key(self, principal: Principal, request: KeyRequest, origin: Origin) -> Key:
-        """Return a key of that origin that is to be made; a generated pair has two kids."""
+        """Return a key of that origin that is to be made; a generated pair has two kids.
+
+        Raises ``BadRequest`` if its end has come, as it may have when a request is repeated.
+        """
         spec, labels = request.spec, request.labels
+        if labels.expires_at is not None:
+            require_to_come(labels.expires_at, "expires")
         is_pair_of_two = origin is Origin.GENERATED and spec.kind.is_pair
         return Key(
             kid=uuid4(),

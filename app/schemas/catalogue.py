@@ -11,7 +11,17 @@ from app.kid import is_kid
 from app.rights import GRANTABLE, Right
 from app.schemas.fields import Text, fail
 from app.schemas.key_members import KeyMembers
-from app.schemas.labels import LONGEST, Alias, Day, Duration, Instant, Name, NamesField, TagsField
+from app.schemas.labels import (
+    LONGEST,
+    Alias,
+    Day,
+    Duration,
+    Instant,
+    InstantToCome,
+    Name,
+    NamesField,
+    TagsField,
+)
 from app.schemas.schema import RequestSchema
 
 STATES: Final = ("active", "deactivated", "compromised")
@@ -131,7 +141,7 @@ class ChangeRequest(RequestSchema):
     """PATCH /keys/{kid}: what is given changes; null takes ``expires``, ``name``, ``alias``."""
 
     state = State(allow_none=True)
-    expires = Instant(allow_none=True)
+    expires = InstantToCome(allow_none=True)
     name = Name(allow_none=True)
     alias = Alias(allow_none=True)
     owner = Text(allow_none=True)

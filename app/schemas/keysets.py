@@ -13,7 +13,7 @@ from app.errors import BadRequest
 from app.schemas.catalogue import DEFAULT_KEYS, limit_of
 from app.schemas.fields import Text, fail, require
 from app.schemas.keys import CreateKeyRequest, KeyRequest
-from app.schemas.labels import Alias, Duration, Instant
+from app.schemas.labels import Alias, Duration, Instant, InstantToCome
 from app.schemas.schema import Foreign, RequestSchema, ResponseSchema
 
 DURATIONS: Final = ("every", "publish_ahead", "retain")
@@ -84,7 +84,7 @@ class PutKeySetRequest(CreateKeyRequest):
 class RotateRequest(RequestSchema):
     """POST /keysets/{name}/rotate."""
 
-    at = Instant(load_default=None, allow_none=True)
+    at = InstantToCome(load_default=None, allow_none=True)
 
 
 class RevokeRequest(RequestSchema):

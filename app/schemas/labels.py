@@ -82,18 +82,34 @@ class AliasOfNew(Alias):
 
 
 class Instant(Text):
-    """A point in time to come (RFC 3339 §5.6)."""
+    """A point in time (RFC 3339 §5.6)."""
 
     def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> datetime:
         instant = _instant(self._text(value))
         if instant is None:
             fail(BadRequest(f"Field '{attr}' must be like 2030-01-31T12:00:00Z (RFC 3339)"))
-        if not is_to_come(instant):
-            fail(BadRequest(f"Field '{attr}' must be between now and {LAST:%Y-%m-%dT%H:%M:%SZ}"))
         return instant
 
     def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
         return None if value is None else value.isoformat().replace("+00:00", "Z")
+
+
+class InstantToCome(Instant):
+    """One that is to come, when the request is read."""
+
+    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> datetime:
+        instant = super()._deserialize(value, attr)
+        try:
+            require_to_come(instant, attr)
+        except BadRequest as error:
+            fail(error)
+        return instant
+
+
+def require_to_come(instant: datetime, name: str | None) -> None:
+    """Raise ``BadRequest`` if the member ``name`` is over, or further off than is taken."""
+    if not is_to_come(instant):
+        raise BadRequest(f"Field '{name}' must be between now and {LAST:%Y-%m-%dT%H:%M:%SZ}")
 
 
 class Day(Text):

@@ -618,6 +618,16 @@ def test_a_repeated_creation_is_answered_as_the_first(callers, body):
     assert repeat(callers.bob, "/keys", body, key).body["kid"] != first.body["kid"]
 
 
+def test_a_creation_is_answered_again_when_the_end_of_its_key_has_come(callers):
+    key = str(uuid4())
+    body = MAC | {"expires": at(seconds=-58)}  # clocks may differ by a minute
+    while (first := repeat(callers.alice, "/keys", body, key)).status == 400:
+        body["expires"] = at(seconds=-58)
+    until(lambda: callers.alice.post("/keys", body).status == 400)
+    again = repeat(callers.alice, "/keys", body, key)
+    assert (again.status, again.body) == (200, first.body)
+
+
 def test_a_repeated_unwrapping_is_answered_as_the_first(callers):
     kid = callers.alice.shared(kty="RSA", alg="RSA-OAEP")["kid"]
     jwe = callers.alice.ok(
