@@ -34,6 +34,7 @@ SIGNERS: dict[str, dict[str, Any]] = {
     "ES256K": {"kty": "EC", "crv": "secp256k1"},
 }
 EC = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
+MAC = {"kty": "oct", "alg": "HS256"}
 SECRETS = ("A256GCM", "A128CBC-HS256")
 
 
@@ -222,6 +223,7 @@ def under(registry: Registry) -> dict[str, int]:
     return {str(kek): number for kek, number in registry.keks.in_use().items()}
 
 
+NONE_LEFT: dict[str, Any] = {"broken": [], "unreadable": [], "lacking": {}}
 LACKING = ("00000000-0000-4000-8000-000000000000", "ffffffff-ffff-4fff-bfff-ffffffffffff")
 
 
@@ -243,13 +245,32 @@ def test_keys_whose_key_encryption_key_is_on_another_token_keep_no_others_from_i
     lacking = dict.fromkeys(LACKING, 1)
     assert (done.returncode, json.loads(done.stdout)) == (
         1,
-        {"kek": new, "rewrapped": 3, "left": 2, "broken": [], "lacking": lacking},
+        {"kek": new, "rewrapped": 3, "left": 2} | NONE_LEFT | {"lacking": lacking},
     )
     assert under(registry) == {new: 3} | lacking
     said = jose_hsm(host.settings, "kek", "rotate")
     assert said.returncode == 1
     for kek in LACKING:
         assert f"  {kek}: 1\n" in said.stdout
+    registry._database.engine.dispose()
+
+
+def test_rows_that_cannot_be_read_are_passed_over_and_named(tmp_path):
+    host, _ = hosts(tmp_path)
+    old = host.told("create")["kek"]
+    with server(host.settings, workers=1) as running:
+        api = Api.over_http(running.url)
+        made = [*api.ok("/keys", MAC | {"count": 100})["keys"], api.create(**MAC)]
+    *unreadable, last = sorted(key["kid"] for key in made)
+    new = host.told("create", "--another")["kek"]
+    registry = Registry(Config.from_env(host.settings).registry_url, host="test")
+    with registry._database.writing() as connection:
+        connection.execute(keys.update().where(keys.c.kid < last).values(alg="none"))
+    done = host.kek("rotate")
+    left = NONE_LEFT | {"unreadable": unreadable}
+    assert json.loads(done.stdout) == {"kek": new, "rewrapped": 1, "left": 100} | left
+    assert done.returncode == 1
+    assert under(registry) == {new: 1, old: 100}
     registry._database.engine.dispose()
 
 
@@ -266,7 +287,7 @@ def test_keys_are_encrypted_anew_while_services_serve_whoever_dies_over_it(tmp_p
         dies(host.settings, die_rotating, 3)
         assert under(registry) == {old: 4, new: 3}
         told = host.told("rotate")
-        assert told == {"kek": new, "rewrapped": 4, "left": 0, "broken": [], "lacking": {}}
+        assert told == {"kek": new, "rewrapped": 4, "left": 0} | NONE_LEFT
         assert under(registry) == {new: 7}
         assert host.told("rotate")["rewrapped"] == 0
         registry._database.engine.dispose()

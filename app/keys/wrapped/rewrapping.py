@@ -2,14 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from app.registry import Key, Registry
 from hsm import BrokenSeal, CryptoFailure, Keeping
 
 _BATCH: Final = 100
-_FIRST: Final = UUID(int=0)
+
+
+class Rewrapped(NamedTuple):
+    """How many keys are encrypted anew, and the kids of those that could not be.
+
+    Others have changed the rows that are ``broken``, or made nonsense of those ``unreadable``.
+    """
+
+    number: int
+    broken: list[UUID]
+    unreadable: list[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +33,8 @@ class Rewrapping:
     registry: Registry
     keeping: Keeping
 
-    def run(self, show: Callable[[int], None]) -> tuple[int, list[UUID]]:
-        """Encrypt all keys; return how many, and the kids of those that others have changed.
+    def run(self, show: Callable[[int], None]) -> Rewrapped:
+        """Encrypt all keys.
 
         Those under key-encryption keys that the token lacks are left alone. Raises
         ``CryptoFailure`` if there is no key-encryption key.
@@ -32,16 +42,17 @@ class Rewrapping:
         newest = self.keeping.keepable().kek
         if newest is None:
             raise CryptoFailure("The token has no key-encryption key")
-        done, broken = 0, list[UUID]()
+        done, broken, unreadable = 0, list[UUID](), list[str]()
         for kek in self.registry.keks.in_use().keys() & self.keeping.keks() - {newest}:
-            after = _FIRST
-            while keys := self.registry.keks.under(kek, after=after, limit=_BATCH):
-                after = keys[-1].kid
-                for key in keys:
+            after = ""
+            while (page := self.registry.keks.under(kek, after=after, limit=_BATCH)).kids:
+                after = max(page.kids)
+                unreadable += page.unreadable
+                for key in page.keys:
                     if self._is_rewrapped(key, broken):
                         done += 1
                 show(done)
-        return done, broken
+        return Rewrapped(done, broken, unreadable)
 
     def _is_rewrapped(self, key: Key, broken: list[UUID]) -> bool:
         try:

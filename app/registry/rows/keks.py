@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
@@ -14,6 +15,18 @@ from app.registry.tables import keys
 from hsm import Blob
 
 
+class Page(NamedTuple):
+    """Some keys, and the kids of those between them whose rows cannot be read."""
+
+    keys: list[Key]
+    unreadable: list[str]
+
+    @property
+    def kids(self) -> list[str]:
+        """The kids of all of them."""
+        return [*(str(key.kid) for key in self.keys), *self.unreadable]
+
+
 class Keks:
     """The key-encryption keys that rows name."""
 
@@ -24,16 +37,18 @@ class Keks:
         """Return how many keys are under each of them."""
         return Tallies(self._database).by_kek()
 
-    def under(self, kek: UUID, *, after: UUID, limit: int) -> list[Key]:
+    def under(self, kek: UUID, *, after: str, limit: int) -> Page:
         """Return keys that are under ``kek``, in the order of their kids, those ``after`` one."""
         query = (
             select(keys)
-            .where(keys.c.kek == str(kek), keys.c.kid > str(after))
+            .where(keys.c.kek == str(kek), keys.c.kid > after)
             .order_by(keys.c.kid)
             .limit(limit)
         )
+        lost: list[Any] = []
         with self._database.reading() as connection:
-            return readable(connection, query, record_of)
+            found = readable(connection, query, record_of, lost)
+        return Page(found, [row.kid for row in lost])
 
     def replace(self, key: Key, blob: Blob) -> bool:
         """Put ``blob`` in the place of that of ``key``; return whether it was still that one."""

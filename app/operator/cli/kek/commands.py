@@ -93,18 +93,20 @@ def rotate(config: Config, *, as_json: bool) -> int:
     token, registry = opened(config), registry_of(config)
     rewrapping = Rewrapping(registry=registry, keeping=token.keeping)
     with spinner("encrypting keys anew") as show:
-        done, broken = rewrapping.run(lambda number: show(f"{number:,} keys encrypted anew"))
+        done = rewrapping.run(lambda number: show(f"{number:,} keys encrypted anew"))
     newest, there = str(token.keeping.keepable().kek), token.keeping.keks()
     under = {kek: number for kek, number in registry.keks.in_use().items() if str(kek) != newest}
     lacking = {str(kek): under[kek] for kek in sorted(under.keys() - there)}
-    left, kids = sum(under.values()), sorted(map(str, broken))
-    told = {"kek": newest, "rewrapped": done, "left": left, "broken": kids, "lacking": lacking}
+    left, broken = sum(under.values()), sorted(map(str, done.broken))
+    told = {"kek": newest, "rewrapped": done.number, "left": left, "broken": broken}
+    told |= {"unreadable": sorted(done.unreadable), "lacking": lacking}
     record(config, "kek.rotate", **told)
     if as_json:
         print_json(told)
     else:
-        print(f"kek: {newest}\nencrypted anew: {done}\nleft under others: {left}")
-        print_list("left alone, for others have changed their rows", kids)
+        print(f"kek: {newest}\nencrypted anew: {done.number}\nleft under others: {left}")
+        print_list("left alone, for others have changed their rows", broken)
+        print_list("left alone, for their rows cannot be read", sorted(done.unreadable))
         print_list(
             "key-encryption keys that the token lacks, and keys under them",
             (f"{kek}: {number}" for kek, number in lacking.items()),
