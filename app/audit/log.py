@@ -186,9 +186,10 @@ def _open(path: str, flags: int) -> int:
 
 
 def _inode_and_size(path: str) -> tuple[int, int]:
+    """Return nothing of what cannot be looked at, for whatever reason: to open it says which."""
     try:
         found = os.stat(path)  # noqa: PTH116  # half the time of a Path's
-    except FileNotFoundError:
+    except OSError:
         return _NONE, _NONE
     return found.st_ino, found.st_size
 

@@ -1,5 +1,6 @@
 """The audit log: whole, in order, in one chain, whatever happens to processes and files."""
 
+import fcntl
 import json
 import os
 import stat
@@ -252,6 +253,23 @@ def test_a_lock_that_is_deleted_or_replaced_splits_no_chain(path, gone):
     assert whole.broken is None
     if gone == "log and lock":
         assert verify([path]).broken
+
+
+def test_who_cannot_look_at_the_lock_keeps_nobody_waiting(tmp_path):
+    directory, away = tmp_path / "log", tmp_path / "away"
+    directory.mkdir()
+    log = AuditLog(directory / "audit.log")
+    log.record(number=1)
+    directory.rename(away)
+    directory.touch()  # no directory: not even that there is no lock can be said
+    with pytest.raises(NotADirectoryError):
+        log.record(number=2)
+    with (away / "audit.log.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    directory.unlink()
+    away.rename(directory)
+    log.record(number=3)
+    assert [entry["number"] for entry in entries(directory / "audit.log")] == [1, 3]
 
 
 def test_a_log_without_a_lock_says_nothing_of_its_end(path, capsys, monkeypatch):
