@@ -5,8 +5,8 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import Final, Protocol
 
 import hsm
@@ -188,17 +188,17 @@ def _knows(principal: Principal, found: Found) -> bool:
 
 
 class Existing:
-    """Use ``key`` in a ``with`` block; if that fails, ask the registry whether it exists.
+    """Use ``keys`` in a ``with`` block; if that fails, ask the registry whether they exist.
 
     Whatever a token says of a key that is being destroyed, it is not found; a key that the token
     lacks, and the registry does not, is not available.
     """
 
-    __slots__ = ("_key", "_registry")
+    __slots__ = ("_keys", "_registry")
 
-    def __init__(self, registry: Registry, key: Key) -> None:
+    def __init__(self, registry: Registry, *keys: Key) -> None:
         self._registry = registry
-        self._key = key
+        self._keys = keys
 
     def __enter__(self) -> None:
         """Begin."""
@@ -206,24 +206,18 @@ class Existing:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Note the use, or look why it failed."""
         if error is None:
-            self._registry.uses.note(self._key.kid)
+            for key in self._keys:
+                self._registry.uses.note(key.kid)
         elif isinstance(error, HsmError):
             self._explain(error)
 
     def _explain(self, error: HsmError) -> None:
-        require_existing(self._registry, self._key)
+        for key in self._keys:
+            require_existing(self._registry, key)
         if isinstance(error, KeyNotFound):
-            logger.warning("key %s is in the registry and not on the token", self._key.kid)
+            kids = ", ".join(str(key.kid) for key in self._keys)
+            logger.warning("key %s is in the registry and not on the token", kids)
             raise TokenUnavailable("the token does not hold the key") from None
-
-
-@contextmanager
-def existing_all(registry: Registry, keys: Iterable[Key]) -> Iterator[None]:
-    """Use all ``keys`` in the ``with`` block; see ``Existing``."""
-    with ExitStack() as stack:
-        for key in keys:
-            stack.enter_context(Existing(registry, key))
-        yield
 
 
 def require_existing(registry: Registry, key: Key) -> None:

@@ -11,7 +11,9 @@ import pytest
 from joserfc import jwe, jwk
 
 import hsm
+from app.auth import ANONYMOUS
 from app.keys.budget import MOST_ENCRYPTIONS
+from app.rights import Principal
 from app.service import service_of
 from tests.shared.api import Api, b64u, unb64u
 from tests.shared.bodies import no_arrays_of
@@ -316,3 +318,20 @@ def test_a_wrap_that_does_not_open_is_no_answer(local, monkeypatch):
     monkeypatch.setattr("hsm.operations.cek.TokenPath.wrap", wrong)
     answer = local.post("/encrypt", general(recipients))
     assert answer.status == 500
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_recipient_that_is_destroyed_meanwhile_is_not_found(
+    local, application, monkeypatch, caplog, gone
+):
+    recipients = [{"kid": local.create(**KEYS["A128KW"])["kid"], "alg": "A128KW"} for _ in "12"]
+    encrypt = hsm.Hsm.encrypt_for_all
+    destroy = service_of(application).keyring.creation.destroy
+
+    def late(*arguments: Any) -> Any:
+        destroy(Principal(ANONYMOUS), recipients[gone]["kid"])
+        return encrypt(*arguments)
+
+    monkeypatch.setattr(hsm.Hsm, "encrypt_for_all", late)
+    assert local.post("/encrypt", general(recipients)).refusal == (404, "not_found")
+    assert not [one for one in caplog.records if "not on the token" in one.message]

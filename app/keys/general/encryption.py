@@ -9,7 +9,7 @@ from app import current_request
 from app.jose import encoding
 from app.jose.jwe_header import JweHeader
 from app.jwk import write_public
-from app.keys.access import KeysOfMessage, existing_all, require_encrypts
+from app.keys.access import Existing, KeysOfMessage, require_encrypts
 from app.keys.headers import Identity, members_for
 from app.keys.use import KeyUse
 from app.registry import Key
@@ -76,7 +76,7 @@ def encrypt_general(  # noqa: PLR0913  # the members of the request
             use.count(key, one.alg, enc)
     to = [_recipient(*each) for each in zip(keys, recipients, heads, strict=True)]
     encrypt = use.hsm.encrypt_for_all if own else hsm.encrypt_to_all
-    with existing_all(use.registry, own):
+    with Existing(use.registry, *own):
         made = encrypt(to, enc, data, encoding.additional_data(protected, aad))
     told = [_told(head, its) for head, its in zip(heads, made, strict=True)]
     jwe = {"protected": protected, "recipients": told, **made[0].sealed._asdict()}

@@ -11,8 +11,8 @@ from app import current_request
 from app.jose import encoding
 from app.jose.jwe_header import JweHeader
 from app.keys.access import (
+    Existing,
     KeysOfMessage,
-    existing_all,
     require_encrypts,
     require_fit,
     require_on_curve,
@@ -133,7 +133,7 @@ class _Rewrapping:
             aad=encoding.additional_data(old.protected, self.aad),
         )
         held = hsm.Recipient(key=source.key.ref, alg=old.alg, agreement=old.agreement)
-        with existing_all(use.registry, (source.key, self.key)):
+        with Existing(use.registry, source.key, self.key):
             made = use.hsm.rewrap(held, hsm.Recipient(key=self.key.ref, alg=self.alg), received)
         header = self._head({}).of_recipient(made.agreement)
         return self.message.with_recipient(source.place, header, made.encrypted_key)
