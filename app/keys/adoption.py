@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 import hsm
 from app.errors import BadRequest
 from app.jwk import require_sound, type_of, write_public
+from app.kid import is_kid
 from app.pkcs11_uri import SCHEME, read_uri
 from app.registry import Key, Origin, Registry, Residency, State
 from app.rights import is_principal
@@ -29,10 +30,10 @@ def adopt(  # noqa: PLR0913  # the options of the command
 ) -> Key:
     """Take the key ``name`` into the registry, after proving what it can do.
 
-    ``name`` is a CKA_ID in hexadecimal, a label, or a URI (RFC 7512). ``public_key`` is the public
-    half in PEM, for tokens that do not say it. The key gets our CKA_LABEL, and a kid for its CKA_ID
-    unless that is as long as one already. Killed in between, this leaves a key with our name and
-    no row, which ``reconcile`` reports and leaves alone.
+    ``name`` is a CKA_ID in hexadecimal or as a kid, a label, or a URI (RFC 7512). ``public_key`` is
+    the public half in PEM, for tokens that do not say it. The key gets our CKA_LABEL, and a kid for
+    its CKA_ID unless that is as long as one already. Killed in between, this leaves a key with our
+    name and no row, which ``reconcile`` reports, and which can be adopted by its kid.
     """
     if not is_principal(owner):
         raise BadRequest(f"'{owner}' is not the name of a principal")
@@ -46,7 +47,10 @@ def adopt(  # noqa: PLR0913  # the options of the command
             continue
     else:
         raise hsm.KeyNotFound
-    kid = found.kid if found.kid and _is_free(registry, found.kid) else uuid4()
+    is_free = found.kid is not None and _is_free(registry, found.kid)
+    if found.is_ours and not is_free:
+        raise hsm.CryptoFailure("The key is one of ours already")
+    kid = found.kid if found.kid and is_free else uuid4()
     key = _record(found, kid, _chosen(_sound(found), alg), owner)
     token.rename(key.ref, other, partial(registry.insert, key))
     return key
@@ -59,7 +63,8 @@ def _readings(name: str, token: Hsm) -> list[OtherName]:
         attributes.require_place(token.places)
         return [attributes.name]
     try:
-        return [OtherName(key_id=bytes.fromhex(name)), OtherName(label=name)]
+        key_id = UUID(name).bytes if is_kid(name) else bytes.fromhex(name)
+        return [OtherName(key_id=key_id), OtherName(label=name)]
     except ValueError:
         return [OtherName(label=name)]
 

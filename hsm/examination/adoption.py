@@ -32,10 +32,12 @@ from hsm.cryptoki.handles import (
 )
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.material import read_public, read_rsa
+from hsm.cryptoki.objects import MAC_HALF
 from hsm.cryptoki.session import Session
 from hsm.errors import CryptoFailure, HsmError, KeyNotFound, TokenUnavailable
 from hsm.life.token import Token, round_trip
 from hsm.messages import KeyRef
+from hsm.storage.token_store import OWN_IDS
 
 _PROBE: Final = b"jose-hsm"
 _ID_BYTES: Final = 16
@@ -67,12 +69,14 @@ class Adoptable:
     """A key that can be adopted.
 
     ``specs`` says by algorithm what it would be, and for no other algorithm has it worked.
-    ``kid`` is its CKA_ID where that is as long as a kid. ``is_local`` says that the token has made
-    it and never shown it.
+    ``kid`` is its CKA_ID where that is as long as a kid. A key that ``is_ours`` by its name is not
+    for adoption while the registry knows that kid. ``is_local`` says that the token has made it and
+    never shown it.
     """
 
     specs: Mapping[str, KeySpec]
     kid: UUID | None
+    is_ours: bool
     is_local: bool
     public: PublicKey | None
 
@@ -132,9 +136,22 @@ def _own(session: Session, name: OtherName) -> Object:
         raise KeyNotFound
     if len(found) > 1:
         raise CryptoFailure("More than one key of the token has that name")
-    if str(found[0][Attribute.LABEL]).startswith(LABEL_PREFIX):
-        raise CryptoFailure("The key is one of ours already, or was meant to be")
-    return found[0]
+    (own,) = found
+    if _is_ours(own) and not _is_of_callers(session, own):
+        raise CryptoFailure("The key is one of the service itself, or a half of one of ours")
+    return own
+
+
+def _is_ours(own: Object) -> bool:
+    return str(own[Attribute.LABEL]).startswith(LABEL_PREFIX)
+
+
+def _is_of_callers(session: Session, own: Object) -> bool:
+    """Tell whether a key with our name is a whole one, which a caller had or was to have."""
+    key_id = own[Attribute.ID]
+    if len(key_id) != _ID_BYTES or key_id in OWN_IDS:
+        return False
+    return not session.find(MAC_HALF.template | {Attribute.ID: MAC_HALF.key_id(UUID(bytes=key_id))})
 
 
 def _distinct(session: Session, template: Mapping[Attribute, Any]) -> Iterator[Object]:
@@ -233,6 +250,7 @@ def prove(token: Token, session: Session, *, name: OtherName) -> Adoptable:
     return Adoptable(
         specs=specs,
         kid=UUID(bytes=key_id) if len(key_id) == _ID_BYTES else None,
+        is_ours=_is_ours(own),
         is_local=bool(own[Attribute.LOCAL]) and bool(own[Attribute.NEVER_EXTRACTABLE]),
         public=found.numbers,
     )
@@ -291,8 +309,8 @@ def rename(
         with ExitStack() as undo:
             for made in found.objects:
                 undo.callback(_put_back, made, {which: made[which] for which in _NAMES})
-                made[Attribute.LABEL] = ours["label"]
                 made[Attribute.ID] = ours["id"]
+                made[Attribute.LABEL] = ours["label"]  # once what is ours is found by its kid
             if found.numbers is not None and found.public is None:
                 template = token.templates.imported_public(ref.kid, ref.spec, found.numbers)
                 undo.callback(session.destroy, session.create_object(template))

@@ -34,7 +34,9 @@ from hsm.storage.store import Material, Store
 # SoftHSM can overlook what another process has just created; see ``softhsm``, and its issue 573.
 _SEARCHES: Final = 3
 _PAUSE_SECONDS: Final = 0.02
-_OWN_IDS: Final = (*CANARY_IDS, OWN_KEY.kid.bytes, TRANSFER_KEY.bytes)
+OWN_IDS: Final = (*CANARY_IDS, OWN_KEY.kid.bytes, TRANSFER_KEY.bytes)
+"""CKA_ID of what the service has for itself."""
+
 _CLASSES: Final = (ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY)
 
 
@@ -287,7 +289,7 @@ def _labelled(session: Session) -> Iterator[tuple[UUID, KeyObject]]:
         for found in session.find({Attribute.CLASS: object_class}):
             if _label(found).startswith(LABEL_PREFIX):
                 named = kid_of(found[Attribute.ID])
-                if named and named[0].bytes not in _OWN_IDS:
+                if named and named[0].bytes not in OWN_IDS:
                     yield named[0], _key_object(object_class, found, named[1])
 
 

@@ -1,6 +1,7 @@
 """Keys that somebody else has made on the token are taken in as they are."""
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -18,9 +19,14 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from app.config import Config
+from app.keys.adoption import adopt
+from app.operator.cli.service import opened
+from app.registry import Registry
 from scripts.throwaway import LABEL, make_token
 from tests.shared.api import Api
 from tests.shared.command import jose_hsm
+from tests.shared.drivers import dies, killed
 from tests.shared.forks import completed
 
 MAKE = f"""
@@ -91,6 +97,40 @@ def test_a_key_that_the_registry_cannot_keep_now_is_adopted_later(own):
         failed = keys(own, *typed)
     assert (failed.returncode, "the registry does not answer" in failed.stderr) == (2, True)
     assert keys(own, *typed).returncode == 0
+
+
+def die_adopting(name: str) -> None:
+    """Be the command that is killed when it has named the key, and not written the row."""
+    config = Config.from_env()
+    registry = Registry(config.registry_url, host="test")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(registry, "insert", killed)
+        adopt(registry, opened(config), name, owner="anonymous", alg="ES256")
+
+
+def test_a_key_whose_adoption_was_killed_is_adopted_by_its_kid(own, serve):
+    dies(own, die_adopting, "old ec")
+    (kid,) = re.findall(r"^  (\S+)$", jose_hsm(own, "reconcile").stdout, re.MULTILINE)
+    typed = ("adopt", kid, "--owner", "anonymous", "--alg", "ES256", "--json")
+    assert json.loads(keys(own, *typed).stdout)["kid"] == kid
+    assert "one of ours already" in keys(own, *typed).stderr
+    assert jose_hsm(own, "reconcile").returncode == 0
+    with serve(own, workers=1) as url:
+        api = Api.over_http(url)
+        jws = api.ok("/sign", {"kid": kid, "alg": "ES256", "data": ""})
+        assert api.ok("/verify", jws | {"data": ""})["valid"] is True
+
+
+def test_what_the_service_has_for_itself_and_a_half_of_a_key_are_not_adopted(own, serve):
+    with serve(own, workers=1) as url:
+        kid = Api.over_http(url).create(kty="oct", alg="A128CBC-HS256")["kid"]
+    registry = Path(own["JOSE_HSM_STATE_DIR"], "registry.db")
+    with closing(sqlite3.connect(registry)) as other, other:
+        other.execute("DELETE FROM keys WHERE kid = ?", (kid,))
+    label = f"jose-hsm:{kid}"[:32]
+    assert "one of the service itself" in refused(own, "jose-hsm:canary")
+    assert "a half of one of ours" in refused(own, kid)
+    assert "More than one key" in refused(own, label)
 
 
 KEEP = f"""
