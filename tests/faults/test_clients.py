@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -388,6 +389,19 @@ def created(settings: dict[str, str]) -> list[dict[str, str]]:
     return [line for line in lines if line["new_kid"]]
 
 
+@pytest.fixture
+def thousands_of_files() -> Iterator[None]:
+    """Let this process open as many: a shell of Debian's lets it have 1,024 together."""
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2 * CONNECTIONS, most))
+    except ValueError:
+        pytest.skip(f"no process may have more than {most} files open here")
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+
+
+@pytest.mark.usefixtures("thousands_of_files")
 def test_a_thousand_connections_are_all_served(environment):
     with server(environment) as running:
         body = mac_body(running.url)
