@@ -420,6 +420,27 @@ def test_a_thousand_connections_are_all_served(environment):
         assert max(after - start for after, start in zip(grown, before, strict=True)) < 100 * 1024
 
 
+FEW_FILES = """
+import resource, runpy
+from app.operator.serving import CONFIGURATION
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+globals().update(runpy.run_path(str(CONFIGURATION)))
+"""
+
+
+def test_as_many_connections_as_files_may_be_open_leave_some_for_the_token(environment, tmp_path):
+    (configuration := tmp_path / "gunicorn.conf.py").write_text(FEW_FILES)
+    with server(environment, workers=1, configuration=str(configuration)) as running:
+        body, kind = mac_body(running.url), json.dumps({"kty": "oct", "alg": "HS256"}).encode()
+        expected = Api.over_http(running.url).ok("/mac", json.loads(body))
+        with crowd_of(256, lambda: connected(running.url)) as clients:
+            for client in clients:
+                client.sendall(head("/mac", body) + body)
+            assert all(answer_of(client) == (200, expected) for client in clients)
+            clients[0].sendall(head("/keys", kind) + kind)
+            assert answer_of(clients[0])[0] == 200
+
+
 async def crowd(url: str, request: bytes) -> list[tuple[int, dict[str, str]]]:
     """Open all connections, then send on each, again and again; return every status and body."""
     address = urlsplit(url)

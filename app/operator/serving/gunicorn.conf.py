@@ -6,6 +6,7 @@ set otherwise in ``GUNICORN_CMD_ARGS``, for example ``--max-requests 0``.
 # ruff: noqa: N999  # no module: gunicorn executes it, anew whenever it is reloaded
 
 import os
+import resource
 import socket
 import ssl
 import sys
@@ -32,6 +33,11 @@ workers = int(os.environ.get("WEB_CONCURRENCY", len(os.sched_getaffinity(0))))
 worker_class = Worker
 threads = 16
 preload_app = False
+
+# Each connection is an open file, and a shell or systemd lets a process have 1,024. Its threads
+# need some for the token, the registry and the logs: without one the token is lost.
+files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+worker_connections = min(1000, max(files - 128, files // 2))
 
 # A worker is replaced now and then, and not all at the same time, whatever a library leaks.
 max_requests = 200_000
