@@ -105,7 +105,8 @@ class IssuerKeys:
                 version = before.version + 1 if before else 0
                 self._keys = Keys(version=version, content=content, keys=_parse(content))
             self._read_at = self._now()
-        except (OSError, HTTPException, *_UNREADABLE) as error:
+        # A RuntimeError: no thread is to be had.
+        except (OSError, HTTPException, RuntimeError, *_UNREADABLE) as error:
             logger.warning("the JWK set of the issuer cannot be read: %s", type(error).__name__)
         finally:
             self._marked = mark

@@ -39,7 +39,9 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 2
 _COME_AGAIN: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+_SCARCE: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT}
+)
 
 STATUS: Final[Mapping[type[Exception], HTTPStatus]] = MappingProxyType(
     {

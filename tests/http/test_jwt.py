@@ -389,6 +389,19 @@ def test_a_file_is_believed_as_long_as_it_is_there(issuer, tmp_path):
         keys.current()
 
 
+def test_keys_are_believed_where_no_thread_is_to_be_had(issuer, monkeypatch):
+    def refuse(_thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    clock = Clock()
+    with jwks_server(Source(issuer)) as (url, _):
+        keys = IssuerKeys(url, now=clock)
+        state = keys.current()
+        clock.now += 301
+        monkeypatch.setattr("app.auth.jwks_source.Thread.start", refuse)
+        assert keys.current() is state
+
+
 SLOW = {
     "head": lambda jwks: http_answer(jwks, head="X-Padding: " + 3000 * "x" + "\r\n"),
     "body": lambda jwks: http_answer(3000 * " " + jwks),

@@ -254,6 +254,7 @@ def test_a_wrong_signature_is_an_internal_error_over_http(local, application, ch
     [
         (OSError(errno.EMFILE, "as of an import"), (503, "unavailable")),
         (OSError(errno.ENOMEM, "as of a thread"), (503, "unavailable")),
+        (OSError(errno.EAGAIN, "as of a process"), (503, "unavailable")),
         (MemoryError(), (503, "unavailable")),
         (OSError(errno.EINVAL, "of our own making"), (500, "internal_error")),
     ],
