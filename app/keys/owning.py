@@ -34,7 +34,7 @@ class TokenOwner:
             self._identity = self._confirm()
         except TokenUnavailable as error:
             raise RegistryUnavailable(RegistryCause.UNCONFIRMED) from error
-        self._confirmed = self._hsm.state.epoch, now[1]
+        self._confirmed = now
 
     def check(self) -> None:
         """Raise ``RegistryUnavailable`` if the database does not answer, or not as before."""

@@ -164,6 +164,18 @@ def test_the_token_is_asked_once_in_each_epoch(make):
     assert cause_of(registry) == RegistryCause.ANOTHER
 
 
+def test_another_token_that_is_opened_while_one_is_asked_is_asked_too(make):
+    @dataclass
+    class Swapped(Token):
+        @property
+        def registry(self) -> str:
+            found = super().registry
+            self.state, self.owner = State(Phase.READY, epoch=self.asked + 1), str(uuid4())
+            return found
+
+    assert cause_of(make(Swapped())) == RegistryCause.ANOTHER
+
+
 def test_a_token_that_keeps_no_such_object_is_believed(make):
     token = Token(permits=False)
     assert cause_of(make(token)) is None
