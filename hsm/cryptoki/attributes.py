@@ -62,9 +62,14 @@ def attribute_mapper() -> AttributeMapper:
     """Return a mapper that also knows CKA_ALLOWED_MECHANISMS, an array of CK_MECHANISM_TYPE.
 
     And CKA_PUBLIC_KEY_INFO, and CKK_EC_MONTGOMERY among the key types, and CKA_UNWRAP_TEMPLATE: an
-    array of CK_ATTRIBUTE, as bytes.
+    array of CK_ATTRIBUTE, as bytes. A label of others that is no UTF-8 stays what it is.
     """
     mapper = AttributeMapper()
+    mapper.register_handler(
+        Attribute.LABEL,
+        lambda label: label.encode("utf-8", "surrogateescape"),
+        lambda octets: octets.decode("utf-8", "surrogateescape"),
+    )
     mapper.register_handler(
         Attribute.KEY_TYPE, _ULONG.pack, lambda packed: _key_type(*_ULONG.unpack(packed))
     )

@@ -34,6 +34,7 @@ from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.material import read_public, read_rsa
 from hsm.cryptoki.objects import MAC_HALF
 from hsm.cryptoki.session import Session
+from hsm.cryptoki.usages import read
 from hsm.errors import CryptoFailure, HsmError, KeyNotFound, TokenUnavailable
 from hsm.life.token import Token, round_trip
 from hsm.messages import KeyRef
@@ -41,7 +42,10 @@ from hsm.storage.token_store import OWN_IDS
 
 _PROBE: Final = b"jose-hsm"
 _ID_BYTES: Final = 16
-_NAMES: Final = (Attribute.ID, Attribute.LABEL)
+_NO_NAMES: Final[Mapping[Attribute, Any]] = MappingProxyType(
+    {Attribute.ID: b"", Attribute.LABEL: ""}
+)
+"""What some tokens call a key that has no name. On others it lacks the attribute."""
 SECRET, PRIVATE, PUBLIC = ObjectClass.SECRET_KEY, ObjectClass.PRIVATE_KEY, ObjectClass.PUBLIC_KEY
 
 _CLASSES: Final[Mapping[bool | None, tuple[ObjectClass, ...]]] = MappingProxyType(
@@ -143,12 +147,12 @@ def _own(session: Session, name: OtherName) -> Object:
 
 
 def _is_ours(own: Object) -> bool:
-    return str(own[Attribute.LABEL]).startswith(LABEL_PREFIX)
+    return bool(_names(own)[Attribute.LABEL].startswith(LABEL_PREFIX))
 
 
 def _is_of_callers(session: Session, own: Object) -> bool:
     """Tell whether a key with our name is a whole one, which a caller had or was to have."""
-    key_id = own[Attribute.ID]
+    key_id = _names(own)[Attribute.ID]
     if len(key_id) != _ID_BYTES or key_id in OWN_IDS:
         return False
     return not session.find(MAC_HALF.template | {Attribute.ID: MAC_HALF.key_id(UUID(bytes=key_id))})
@@ -178,7 +182,8 @@ def _candidates(key_type: Any, curve: Curve | None, *, is_pair: bool) -> Iterato
 
 
 def _public_half(session: Session, own: Object) -> Object | None:
-    found = list(_distinct(session, {Attribute.CLASS: PUBLIC, Attribute.ID: own[Attribute.ID]}))
+    its = {Attribute.CLASS: PUBLIC, Attribute.ID: _names(own)[Attribute.ID]}
+    found = list(_distinct(session, its))
     if len(found) > 1:
         raise CryptoFailure("The token holds more than one public key with the same CKA_ID")
     return next(iter(found), None)
@@ -217,6 +222,11 @@ def _readable(read: Callable[[Any], Any], source: Any) -> PublicKey | None:
     return None
 
 
+def _names(own: Object) -> dict[Attribute, Any]:
+    """Return its CKA_ID and CKA_LABEL, empty if it has none."""
+    return {**_NO_NAMES, **read(own, _NO_NAMES)}
+
+
 def _read(own: Object, attribute: Attribute) -> Any:
     """Return an attribute; ``None`` if the object lacks it, or its value has no name."""
     with suppress(PKCS11Error, ValueError):
@@ -246,12 +256,12 @@ def prove(token: Token, session: Session, *, name: OtherName) -> Adoptable:
     if not specs:
         raise CryptoFailure("The key does nothing that the service offers")
     own = found.own
-    key_id = own[Attribute.ID]
+    key_id = _names(own)[Attribute.ID]
     return Adoptable(
         specs=specs,
         kid=UUID(bytes=key_id) if len(key_id) == _ID_BYTES else None,
         is_ours=_is_ours(own),
-        is_local=bool(own[Attribute.LOCAL]) and bool(own[Attribute.NEVER_EXTRACTABLE]),
+        is_local=bool(_read(own, Attribute.LOCAL) and _read(own, Attribute.NEVER_EXTRACTABLE)),
         public=found.numbers,
     )
 
@@ -308,7 +318,7 @@ def rename(
     try:
         with ExitStack() as undo:
             for made in found.objects:
-                undo.callback(_put_back, made, {which: made[which] for which in _NAMES})
+                undo.callback(_put_back, made, _names(made))
                 made[Attribute.ID] = ours["id"]
                 made[Attribute.LABEL] = ours["label"]  # once what is ours is found by its kid
             if found.numbers is not None and found.public is None:

@@ -279,7 +279,7 @@ def _is_kept(session: Session, kid: UUID, key_object: KeyObject) -> bool:
 def _label(found: Object) -> str:
     try:
         return str(found[Attribute.LABEL])
-    except (PKCS11Error, UnicodeDecodeError):  # not one of ours
+    except PKCS11Error:  # not one of ours
         return ""
 
 

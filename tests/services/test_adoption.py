@@ -202,7 +202,9 @@ def private(session, kind, label, number, file, attributes):
     }})
 
 
-with token.open(rw=True, user_pin=PIN, attribute_mapper=attribute_mapper()) as session:
+mapper = attribute_mapper()
+mapper.register_handler(Attribute.LABEL, lambda text: text.encode("latin-1"), bytes)
+with token.open(rw=True, user_pin=PIN, attribute_mapper=mapper) as session:
     printable = {{Attribute.EC_PARAMS: b"\\x13\\x0cedwards25519"}}
     curve = session.create_domain_parameters(KeyType.EC_EDWARDS, printable, local=True)
     curve.generate_keypair(
@@ -213,6 +215,7 @@ with token.open(rw=True, user_pin=PIN, attribute_mapper=attribute_mapper()) as s
     brainpool = session.create_domain_parameters(KeyType.EC, oid, local=True)
     brainpool.generate_keypair(store=True, label="brainpool", id=b"\\x13")
     session.generate_key(KeyType.DES3, store=True, label="triple des", id=b"\\x14")
+    session.generate_key(KeyType.AES, 256, store=True, label="gr\xfcn", id=b"\\x15")
     params = {{Attribute.EC_PARAMS: P256}}
     private(session, KeyType.RSA, "only rsa", 0x21, sys.argv[1], {{}})
     private(session, KeyType.EC, "only ec", 0x22, sys.argv[2], dict(params))
@@ -324,6 +327,7 @@ def test_keys_of_other_programs_are_adopted_and_work(tmp_path: Path, serve: Any)
             own, "only ec", "--alg", "ES256", "--public-key", str(directory / "right.pem")
         ),
         "ECDH-ES": adopted(own, "ec with info", "--alg", "ECDH-ES"),
+        "A256GCM": adopted(own, "15", "--alg", "A256GCM"),
     }
     assert "no-digits" not in (directory / "audit.log").read_text("utf-8")
     with serve(own, workers=1) as url:

@@ -9,9 +9,10 @@ from itertools import repeat
 from typing import Any, Final
 
 import pytest
-from pkcs11 import Attribute, ObjectClass, PKCS11Error
+from pkcs11 import Attribute, KeyType, ObjectClass, PKCS11Error
 
 import hsm
+from hsm import OtherName
 from hsm.cryptoki.attributes import OPTIONAL
 from hsm.examination.examination import Examination
 from hsm.importing.proof import SAMPLES, specs
@@ -236,6 +237,34 @@ def test_keys_come_in_wrapped_of_the_kinds_that_it_unwraps(own):
     found = set(result_of(environment, wrapped_in))
     assert (found >= {"AES", "HMAC"}) is (WRAPPED_IMPORTS not in TOKENS[name].lacks)
     assert not set(map(imported_wrapped, found)) & TOKENS[name].lacks
+
+
+def adopted() -> bool:
+    """Return whether a key works that has come without a CKA_ID, and has got one of ours."""
+    token = _started(parameters=_parameters())
+    template = {
+        Attribute.CLASS: ObjectClass.SECRET_KEY,
+        Attribute.KEY_TYPE: KeyType.GENERIC_SECRET,
+        Attribute.VALUE: bytes(range(32)),
+        Attribute.LABEL: "theirs",
+        Attribute.TOKEN: True,
+        Attribute.PRIVATE: True,
+        Attribute.SIGN: True,
+    }
+    make = Errand(verb=lambda _token, session: bool(session.create_object(template)))
+    assert token._connection.perform(make)
+    name = OtherName(label="theirs")
+    ref = new_ref(token.adoptable(name).specs["HS256"])
+    token.rename(ref, name, lambda: None)
+    works = token.works(ref)
+    token.destroy(ref)
+    return works
+
+
+def test_a_key_without_an_id_is_adopted(own):
+    name, environment = own
+    if IMPORTS not in TOKENS[name].lacks:
+        assert result_of(environment, adopted)
 
 
 def _come_and_go(url: str, alg: str, number: int) -> set[int]:
