@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from pkcs11 import PKCS11Error, Token, TokenFlag, _pkcs11
+from pkcs11.exceptions import TokenNotPresent, TokenNotRecognised
 
 from hsm.errors import Cause, TokenUnavailable
 
@@ -247,8 +248,8 @@ class Module:
         return MappingProxyType({name: text.rstrip(" ") for name, text in texts.items()})
 
     def tokens(self) -> list[Token]:
-        """Return all tokens that are there."""
-        return list(self._wrapper.get_tokens())
+        """Return all tokens that are there, and answer."""
+        return self._looked()[0]
 
     def token_info(self, token: Token) -> TokenInfo:
         """Ask the token for what it says of itself now; raise ``TokenUnavailable``.
@@ -275,17 +276,33 @@ class Module:
         """Return the one token of that label and serial number.
 
         Raises ``TokenUnavailable`` if there is none, or more than one. Other tokens are passed
-        over even when they do not answer.
+        over even when they do not answer; ``PKCS11Error`` is raised if one of these may be it.
         """
-        found: list[Token] = list(
-            self._wrapper.get_tokens(
-                token_label=label, token_serial=serial.encode() if serial else None
-            )
-        )
+        tokens, errors = self._looked()
+        octets = serial.encode() if serial else None
+        found = [
+            token
+            for token in tokens
+            if label in {None, token.label} and octets in {None, token.serial}
+        ]
+        if errors and not found:
+            raise errors[0]
         if len(found) != 1:
             reason = "more than one token matches" if found else "no token matches"
             raise TokenUnavailable(reason)
         return found[0]
+
+    def _looked(self) -> tuple[list[Token], list[PKCS11Error]]:
+        """Return all tokens that are there, and what others have answered."""
+        tokens, errors = [], []
+        for slot in self._wrapper.get_slots():
+            try:
+                tokens.append(slot.get_token())
+            except (TokenNotPresent, TokenNotRecognised):
+                continue
+            except PKCS11Error as error:
+                errors.append(error)
+        return tokens, errors
 
 
 def serial_of(token: Token, parameters: str | None) -> bytes:

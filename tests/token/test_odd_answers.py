@@ -18,12 +18,12 @@ from hsm.life.proof import Proof
 from hsm.life.proof_cache import ProofCache
 from hsm.life.token import Policy, Token
 from hsm.life.work import Errand
-from scripts.throwaway import make_token
+from scripts.throwaway import LABEL, make_token
 from tests.shared import injector
 from tests.shared.drivers import result_of
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
-from tests.token.test_connection import ES256, _injector, _outcome, _started
+from tests.token.test_connection import ES256, _injector, _outcome, _settings, _started, explain
 from tests.token.test_variants import TEMPLATE_INCONSISTENT, is_true, template_at
 
 VENDOR_DEFINED = 0x80000001
@@ -227,6 +227,26 @@ def test_a_token_that_makes_no_rsa_pairs_that_decrypt_signs_and_unwraps_by_itsel
     assert found["reason"] == "the token answers TemplateInconsistent"
     assert found["opened"] == "plain"
     assert found["usages"] == [True, False]
+
+
+def other_tokens_do_not_answer(label: str) -> str:
+    """Start beside slots that are out of order, all but that of the token."""
+    own = f"{_settings().token_label:32}".encode()
+
+    def look(original: Any, slot: int, info: int, *words: int) -> int:
+        answer = int(original(slot, info, *words))
+        return answer if ctypes.string_at(info, len(own)) == own else injector.DEVICE_ERROR
+
+    _injector().replace("C_GetTokenInfo", look)
+    return explain({"token_label": label})
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [(LABEL, "done: None"), ("another", "TokenUnavailable: the token answers DeviceError")],
+)
+def test_a_token_is_found_beside_others_that_do_not_answer(environment, label, reason):
+    assert result_of(environment, other_tokens_do_not_answer, label) == reason
 
 
 def test_an_answer_without_class_or_number_is_named_by_what_is_said_of_it():
