@@ -484,10 +484,15 @@ def test_nothing_gets_through_that_a_client_made_up(telling, path):
     }
 
 
-@pytest.mark.parametrize("given", ["", "a b", "x" * 65, "a;b", 'a"b', "ä"])
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "a;b", 'a"b', "ä"])
 def test_a_strange_request_id_is_replaced(telling, given):
     seen = told(telling, "/any", {"X-Request-Id": given.encode()})["headers"]
     assert re.fullmatch("[0-9a-f]{32}", seen["HTTP_X_REQUEST_ID"])
+
+
+@pytest.mark.parametrize("given", ["x" * 128, "aZ09._~+/=-"])
+def test_a_request_id_that_the_service_takes_gets_through(telling, given):
+    assert told(telling, "/any", {"X-Request-Id": given})["headers"]["HTTP_X_REQUEST_ID"] == given
 
 
 def test_every_location_that_passes_requests_on_includes_the_headers():
