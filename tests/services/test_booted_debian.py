@@ -94,13 +94,13 @@ def script() -> str:
         [
             "set -eux; cd /opt/jose-hsm",
             typed("### Account and settings"),
-            f"({typed('### The token')})",  # its umask is that of these lines
+            typed("### The token"),
             typed("### The token", 1),
             typed("### nginx and the units"),
             typed("### nginx and the units", 1),
             USE,
             UNDER_LOAD,
-            f"({typed('## Changing the PIN')})",
+            typed("## Changing the PIN"),
             "signs",
             typed("## Upgrading"),
             "signs",
@@ -146,6 +146,11 @@ def test_the_page_leads_to_a_service_that_lives_through_what_it_says(debian):
     subprocess.run(boot, stdin=subprocess.DEVNULL, check=False, timeout=2 * PATIENCE_SECONDS)
     log = (debian / "root/log").read_text()
     assert log.endswith("all is well\n"), log[-5000:]
+
+
+def test_what_is_typed_leaves_the_umask_of_the_shell_as_it_was():
+    """Else the next `git pull` there writes code that the account of the service cannot read."""
+    assert not re.search(r"^\s*umask ", script(), re.MULTILINE)
 
 
 def test_what_is_typed_is_what_the_page_says():
