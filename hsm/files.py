@@ -76,7 +76,8 @@ def _flock(path: Path, operation: int, deadline: float | None) -> Iterator[None]
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise TokenUnavailable("the state directory cannot be used") from error
+        reason = f"the state directory cannot be used: {error.strerror}"
+        raise TokenUnavailable(reason) from error
     try:
         if deadline is None:
             fcntl.flock(descriptor, operation)

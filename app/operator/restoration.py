@@ -29,7 +29,7 @@ from app.operator.errors import BackupError
 from app.operator.later_changes import Differences, LaterChanges
 from app.operator.resealing import resealed
 from app.registry import Age, State, compared, migrate, transfer
-from hsm import Hsm, KeySpec, TokenUnavailable
+from hsm import Cause, Hsm, KeySpec, TokenUnavailable
 
 FASTEST_A_SECOND: Final = 50_000
 """More encryptions than any service of ours has made with one key, in batches and on all cores."""
@@ -52,13 +52,16 @@ Reseal = Callable[[transfer.Row, transfer.Row], transfer.Row]
 def alone(state_dir: Path, url: str) -> Iterator[None]:
     """Let no service of this host start during one ``with`` block.
 
-    Raises ``BackupError`` if one is running, or if others use the database of the registry.
+    Raises ``BackupError`` if one is running, or if others use the database of the registry, and
+    ``TokenUnavailable`` if the directory cannot be used.
     """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as held:
         try:
             held.enter_context(hsm.file_lock(serving_lock(state_dir), wait_seconds=0))
-        except TokenUnavailable:
+        except TokenUnavailable as error:
+            if error.cause is not Cause.BUSY:
+                raise
             raise BackupError("the service is running: stop it first") from None
         others = transfer.connections_of_others(url)
         if others:

@@ -905,6 +905,15 @@ def test_a_token_that_does_not_answer_is_not_taken_for_a_running_service(tmp_pat
         pytest.fail("it is alone")
 
 
+def test_a_directory_that_cannot_be_used_is_not_taken_for_a_running_service(tmp_path):
+    serving_lock(tmp_path).mkdir()
+    with (
+        pytest.raises(TokenUnavailable, match="Is a directory"),
+        alone(tmp_path, f"sqlite:///{tmp_path}/registry.db"),
+    ):
+        pytest.fail("it is alone")
+
+
 def test_a_file_is_replaced_only_if_that_is_asked_for(settings, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")

@@ -37,7 +37,8 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
             "user makes there would stop the service.",
         ),
         "not_writable": failed(
-            "{state_dir} cannot be written", "Give it to the user of the service, with mode 0700."
+            "{state_dir} cannot be written",
+            "Give it to the user of the service, with mode 0700; or its disk is read-only.",
         ),
         "open": warning("others may write to {state_dir} (mode {mode})", "chmod 0700 {state_dir}"),
     },
@@ -261,10 +262,7 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
         ),
         "error": failed("wrong, or no answer: {answer}", "Do not use it: ask the token's vendor."),
     },
-    "rate": {
-        "": ok("{per_second:,g} a second"),
-        "not_offered": skipped("{alg} is not offered"),
-    },
+    "rate": {"": ok("{per_second:,g} a second"), "not_offered": skipped("{alg} is not offered")},
     "registry": {
         "": ok("schema {found}, {keys} keys"),
         "setting": failed("it is not looked for", "{reason}."),
@@ -301,7 +299,7 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
         "not_writable": failed(
             "{path} cannot be written",
             "Without it every request gets 503: give file and directory to the user of the "
-            "service.",
+            "service; or their disk is read-only.",
         ),
     },
     "keys": {
