@@ -18,6 +18,7 @@ from gunicorn import util
 from gunicorn.workers.base import Worker as BaseWorker
 
 import hsm
+from app.errors import NotReady
 from app.http import answers
 from app.observability.logs import conceal_requests
 from app.server.clock import Deadlines, http_date
@@ -203,10 +204,13 @@ def _standby() -> Flask:
     app = Flask(__name__, static_folder=None)
     answers.register(app)
     app.add_url_rule("/health/live", "live", lambda: {"status": "live"})
+    reason = "the service is starting again"
 
     @app.before_request
     def _be_unavailable() -> None:
+        if request.path == "/health/ready":
+            raise NotReady(hsm.Phase.STARTING, hsm.Cause.STARTING, reason)
         if request.endpoint != "live":
-            raise hsm.TokenUnavailable("the service is starting again")
+            raise hsm.TokenUnavailable(reason)
 
     return app

@@ -321,11 +321,14 @@ def unavailable(url: str) -> Any:
     try:
         answer = api_of(url).post("/mac", {})
         live = requests.get(f"{url}/health/live", timeout=LIFE.seconds)
+        ready = requests.get(f"{url}/health/ready", timeout=LIFE.seconds)
     except requests.RequestException:
         return None
     if answer.status == 200 or live.status_code != 200:
         return None
     assert answer.refusal == (503, "unavailable")
+    if ready.status_code != 200:
+        assert ready.json()["description"].startswith("starting: starting: ")
     return answer
 
 
