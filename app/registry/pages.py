@@ -58,20 +58,16 @@ class Pages:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def page(self, reader: str | None, filters: Filters, *, read: str = "read") -> Sequence[Key]:
-        """Return the keys that ``reader`` may ``read``, or all for ``None``; one more than asked.
-
-        The one beyond ``limit`` says that there is another page.
-        """
-        with self._database.reading() as connection:
-            return _page(connection, reader, filters, read)
-
     def page_with_remarks(
         self, reader: str | None, filters: Filters
     ) -> tuple[Sequence[Key], Mapping[UUID, Remarks]]:
-        """Return the same keys, and what is kept of them beside their rows."""
+        """Return the keys that ``reader`` may read, or all for ``None``; one more than asked.
+
+        The one beyond ``limit`` says that there is another page. What is kept of the keys beside
+        their rows comes with them.
+        """
         with self._database.reading() as connection:
-            found = _page(connection, reader, filters, "read")
+            found = _page(connection, reader, filters)
             return found, remarks_on(connection, [key.kid for key in found])
 
     def remarks_on(self, kids: Collection[UUID]) -> Mapping[UUID, Remarks]:
@@ -80,24 +76,21 @@ class Pages:
             return remarks_on(connection, kids)
 
 
-def _page(connection: Connection, reader: str | None, filters: Filters, read: str) -> list[Key]:
+def _page(connection: Connection, reader: str | None, filters: Filters) -> list[Key]:
     lost: list[Any] = []
-    query, parameters = query_of(reader, filters, read=read)
+    query, parameters = query_of(reader, filters)
     found = readable(connection, query, record_of, lost, parameters)
     if not lost or len(found) + len(lost) <= filters.limit:
         return found
     last = max(lost[-1].kid, *(str(key.kid) for key in found[-1:]))
-    return found + _page(connection, reader, replace(filters, after=last), read)
+    return found + _page(connection, reader, replace(filters, after=last))
 
 
-def query_of(
-    reader: str | None, filters: Filters, *, read: str = "read"
-) -> tuple[Select[Any], Mapping[str, Any]]:
+def query_of(reader: str | None, filters: Filters) -> tuple[Select[Any], Mapping[str, Any]]:
     """Return the statement of a page, and its parameters."""
     names = frozenset(name for name in _PLAIN if getattr(filters, name))
     of = _Statement(
         is_of_all=reader is None,
-        read=read,
         names=names,
         state=filters.state,
         is_tagged=filters.tag is not None,
@@ -112,7 +105,6 @@ class _Statement(NamedTuple):
     """What tells the statements of pages apart; all else are parameters."""
 
     is_of_all: bool
-    read: str
     names: frozenset[str]
     state: State | None
     is_tagged: bool
@@ -165,7 +157,7 @@ def _visible(of: _Statement) -> Iterator[Part]:
     for grantee in (_READER, "*"):
         granted = select(keys).join_from(grants, keys, keys.c.kid == grants.c.kid)
         yield (
-            granted.where(grants.c.principal == grantee, grants.c.operation == of.read),
+            granted.where(grants.c.principal == grantee, grants.c.operation == "read"),
             grants.c.kid,
         )
 

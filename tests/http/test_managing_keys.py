@@ -200,8 +200,8 @@ def statements_of(registry: Registry) -> Iterator[list[tuple[str, Any]]]:
 def cost_of_a_page(registry: Registry, reader: str | None, filters: Filters) -> int:
     """Return how much a page costs, in hundreds of SQLite's instructions or PostgreSQL's pages."""
     with statements_of(registry) as statements:
-        assert len(registry.pages.page(reader, filters)) == filters.limit + 1
-    [(statement, parameters)] = statements
+        assert len(registry.pages.page_with_remarks(reader, filters)[0]) == filters.limit + 1
+    statement, parameters = statements[0]
     return cost_of(registry, statement, parameters)
 
 
@@ -282,8 +282,8 @@ EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN"}
 def test_a_page_is_read_from_an_index(many, name):
     registry = many[max(many)]
     with statements_of(registry) as statements:
-        registry.pages.page(*LISTS[name])
-    [(statement, parameters)] = statements
+        registry.pages.page_with_remarks(*LISTS[name])
+    statement, parameters = statements[0]
     with registry._database.engine.connect() as connection:
         explain = f"{EXPLAIN[connection.dialect.name]} {statement}"
         steps = [row[-1] for row in connection.exec_driver_sql(explain, parameters)]

@@ -356,10 +356,10 @@ def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, registry_url
         registry.find_all_for("owner", kids)
     named, lost = registry.find_readable_for("owner", kids)
     assert (named.keys(), lost) == ({str(pair.kid) for pair in good}, {str(bad.kid)})
-    page = registry.pages.page(None, Filters(limit=2))
+    page, _ = registry.pages.page_with_remarks(None, Filters(limit=2))
     assert [key.kid for key in page[:2]] == [pair.kid for pair in good[:2]]
     assert len(page) > 2  # there is another one
-    listed = registry.pages.page("owner", Filters())
+    listed, _ = registry.pages.page_with_remarks("owner", Filters())
     assert [key.kid for key in listed] == [pair.kid for pair in good]
     published = registry.tags.published(publication)
     assert {key.kid for key in published} == {pair.kid for pair in good}
