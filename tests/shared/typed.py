@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import socket
 import stat
 import sys
@@ -16,7 +17,9 @@ from tests.shared.forks import fork
 from tests.shared.nursery import MOST_BYTES
 from tests.shared.waiting import are_promises_held
 
-_COMMAND = """#!{python} -IS
+_COMMAND = """#!/bin/sh
+'''exec' {python} -IS "$0" "$@" # for a path with spaces
+' '''
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as tests:
     tests.connect({address!r})
@@ -39,7 +42,8 @@ def searched() -> Iterator[str]:
         socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
     ):
         command, address = Path(directory, "jose-hsm"), f"{directory}/socket"
-        command.write_text(_COMMAND.format(python=sys.executable, address=address))
+        python = shlex.quote(sys.executable)
+        command.write_text(_COMMAND.format(python=python, address=address))
         command.chmod(stat.S_IRWXU)
         listener.bind(address)
         listener.listen()
