@@ -173,13 +173,13 @@ def test_nothing_on_the_page_installs_a_copy_of_the_code():
     """A copy in .venv stays what it is when the checkout is upgraded."""
     assert "pip install" not in DOCUMENTS["docs/operating.md"].text
     done = subprocess.run(
-        [sys.executable, "-P", "-c", "import app, hsm; print(app.__file__, hsm.__file__)"],
+        [sys.executable, "-P", "-c", "import app, hsm; print([app.__file__, hsm.__file__])"],
         cwd="/",
         check=True,
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split() == [f"{ROOT}/app/__init__.py", f"{ROOT}/hsm/__init__.py"]
+    assert done.stdout == f"{[f'{ROOT}/app/__init__.py', f'{ROOT}/hsm/__init__.py']}\n"
 
 
 @pytest.mark.long
