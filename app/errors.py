@@ -38,6 +38,15 @@ class ForeignOrigin(AppError):
         super().__init__("Without authentication no pages of other origins are served")
 
 
+class ForeignPage(AppError):
+    """A page of somebody else asks, and the browser has added the certificate of who reads it."""
+
+    code = "forbidden"
+
+    def __init__(self) -> None:
+        super().__init__("A page of another origin must send Content-Type: application/json")
+
+
 class ForeignForm(AppError):
     """A form of the admin page that is not on a page of this service, or that nobody says is."""
 

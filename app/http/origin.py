@@ -1,17 +1,20 @@
-"""Who may ask a service without authentication: programs on this machine, and its own pages.
+"""Whose page asks. A browser says so in headers that no page can change; programs send none.
 
-A page of anybody can have its name point to 127.0.0.1 and then ask what a local program could. A
-browser says in ``Host`` and ``Origin`` whose page it is, and no page can change that.
+A page of anybody can have its name point to 127.0.0.1 and then ask what a local program could. So a
+service without authentication serves programs on this machine, and its own pages.
+
+A page may also send anybody what has no body, or that of a form; and the browser adds the
+certificate of whoever reads the page.
 """
 
 from collections.abc import Set
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from flask import Flask
+from flask import Flask, Request
 
 from app.auth.asked import asked
-from app.errors import ForeignOrigin, MisdirectedRequest
+from app.errors import ForeignOrigin, ForeignPage, MisdirectedRequest
 from app.settings import is_loopback
 
 
@@ -29,6 +32,36 @@ def register(app: Flask, cross_origin: Set[str]) -> None:
             raise ForeignOrigin
 
     app.before_request(require_local)
+
+
+def require_own_page() -> None:
+    """Raise ``ForeignPage`` if a page of others asks in a way for which it needs nobody's leave.
+
+    That is without a body. Before JSON, or a token, the browser asks whether the page may send it.
+    """
+    request = asked()
+    needs_leave = request.is_json or "Authorization" in request.headers
+    if is_own_page(request) is False and not needs_leave:
+        raise ForeignPage
+
+
+def is_own_page(request: Request) -> bool | None:
+    """Tell whether a page of this service asks; ``None`` if no browser says whose it is.
+
+    ``Sec-Fetch-Site`` is sent over TLS and on this machine; ``Origin`` with every form.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        return site == "same-origin"
+    return None if origin is None else origin_of(request).netloc == request.host
+
+
+def origin_of(request: Request) -> SplitResult:
+    """Return whose page the browser says it is; nobody's if that is no address."""
+    try:
+        return urlsplit(request.headers.get("Origin", ""))
+    except ValueError:
+        return urlsplit("")
 
 
 @lru_cache(maxsize=64)

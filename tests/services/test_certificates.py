@@ -19,12 +19,15 @@ from werkzeug.test import EnvironBuilder
 from app.auth.certificates import CertificateWay, subject_of
 from app.auth.schemes import Refused, Roles
 from app.config import Config
+from app.http.router import API
 from app.settings import ConfigError
 from tests.shared.api import Answer, Api
 from tests.shared.authority import Authority, Certificates, dns, email, uri
 from tests.shared.callers import token_for
 from tests.shared.waiting import ANSWER, until
 from tests.unit.test_config import GOOD
+
+DENIED = (403, "forbidden")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,34 @@ def test_no_header_makes_a_certificate_of_another(url, certificates):
     }
     api = caller(url, certificates, "alice", headers=headers)
     assert owner_of_a_new_key(api) == "mtls:dns:alice.example"
+
+
+def deleted(api: Api) -> str:
+    kid: str = api.create(kty="oct", alg="HS256", destroy_after="P1D")["kid"]
+    assert api.delete(kid).status == 204
+    return kid
+
+
+@pytest.mark.parametrize("page", [{"Sec-Fetch-Site": "same-site"}, {"Origin": "https://evil"}])
+def test_no_page_of_others_restores_a_key_by_a_certificate_alone(url, certificates, page):
+    api = caller(url, certificates, "alice")
+    kid = deleted(api)
+    assert api.request("POST", f"/keys/{kid}/restore", headers=page).refusal == DENIED
+    assert api.get(f"/keys/{kid}").body["state"] == "destroying"
+    asked_for = page | {"Content-Type": "application/json"}
+    assert api.request("POST", f"/keys/{kid}/restore", headers=asked_for).status == 200
+
+
+def test_a_browser_asks_for_leave_before_all_else_that_changes_something():
+    endpoints = [one for resource in API for one in resource.endpoints]
+    at_once = [one.name for one in endpoints if one.method == "POST" and one.body is None]
+    assert at_once == ["keys.restore"]
+
+
+@pytest.mark.parametrize("page", [{}, {"Sec-Fetch-Site": "same-origin"}])
+def test_programs_and_own_pages_restore_a_key_by_a_certificate(url, certificates, page):
+    api = caller(url, certificates, "alice")
+    assert api.request("POST", f"/keys/{deleted(api)}/restore", headers=page).status == 200
 
 
 def test_plain_http_is_not_spoken(url):

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from scripts.throwaway import reserved_address
-from tests.services.test_certificates import SUBJECTS, owner_of_a_new_key
+from tests.services.test_certificates import SUBJECTS, deleted, owner_of_a_new_key
 from tests.services.test_nginx import NGINX, Reply, json_of, nginx
 from tests.shared.api import PREFIX, Api
 from tests.shared.authority import Certificates
@@ -138,6 +138,14 @@ def told(place: Place, certificate: tuple[str, str] | None = None, **changes: An
 def test_a_certificate_is_whom_it_names(place, members, name):
     certificate = place.certificates.authority.issue("client", **members)
     assert owner_of_a_new_key(place.caller(certificate)) == f"mtls:{name}"
+
+
+def test_no_page_of_others_restores_a_key_by_a_certificate_alone(place):
+    api = place.caller(place.certificates.bob)
+    path = f"/keys/{deleted(api)}/restore"
+    foreign = {"Sec-Fetch-Site": "cross-site"}
+    assert api.request("POST", path, headers=foreign).refusal == (403, "forbidden")
+    assert api.request("POST", path).status == 200
 
 
 @pytest.mark.parametrize("name", [None, "rogue", "expired", "early"])

@@ -435,7 +435,6 @@ SPOOFED = {
     "X-Script-Name": "/evil",
     "Cookie": "a=b",
     "Origin": "https://localhost",
-    "Sec-Fetch-Site": "same-origin",
     "Connection": "X-Request-Id",
 }
 KNOWN = {
@@ -445,6 +444,7 @@ KNOWN = {
     "If-None-Match": '"etag"',
     "Traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     "User-Agent": "client/1",
+    "Sec-Fetch-Site": "cross-site",
 }
 
 

@@ -22,6 +22,7 @@ from app.http.failures import (
     TOKEN,
     WRAPPED,
 )
+from app.http.origin import require_own_page
 from app.http.request import catalogue, idempotent, keyring, load, load_query
 from app.observability.kinds import Kind
 from app.rights import Right, Role
@@ -257,6 +258,7 @@ def restore(kid: str) -> ResponseReturnValue:
 
     With its state, alias, tags and grants, until `destroys`. From then on it is destroyed.
     """
+    require_own_page()
     return dict(_DESCRIPTION.dump(catalogue().restore(principal(), kid)))
 
 

@@ -9,8 +9,9 @@ from flask.typing import ResponseReturnValue
 from app.auth.sessions import COOKIE, SESSION_SECONDS
 from app.http.endpoint import Endpoint
 from app.http.failures import BODY, CALLER
+from app.http.origin import origin_of
 from app.http.request import service
-from app.http.views.admin.page import form, go_to, origin, part, render
+from app.http.views.admin.page import form, go_to, part, render
 from app.observability.kinds import Kind
 
 resource: Final = part("admin_entrance", "Sign in, and out.", is_public=True)
@@ -44,7 +45,7 @@ def sign_in() -> ResponseReturnValue:
         cookie,
         max_age=SESSION_SECONDS,
         path=None,  # that of this page, wherever a proxy has it
-        secure=origin().scheme == "https",
+        secure=origin_of(request).scheme == "https",
         httponly=True,
         samesite="Strict",
     )

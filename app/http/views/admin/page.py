@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from flask import Response, make_response, redirect, render_template, request
 
@@ -12,6 +12,7 @@ from app.errors import BadRequest, ForeignForm, TooManyFailures, Unauthorized
 from app.http import request_body
 from app.http.answers import answer, completed
 from app.http.endpoint import Resource, Takes
+from app.http.origin import is_own_page
 from app.http.page_headers import protected
 from app.http.request import service
 from app.rights import Right
@@ -85,25 +86,9 @@ def _root() -> str:
     return "../" * (request.path.count("/") - 1)
 
 
-def origin() -> SplitResult:
-    """Return whose page the browser says a form is on; nobody's if that is no address."""
-    try:
-        return urlsplit(request.headers.get("Origin", ""))
-    except ValueError:
-        return urlsplit("")
-
-
 def _require_own_form() -> None:
-    """Raise ``ForeignForm`` unless the browser says that a page of this service was filled in.
-
-    No page can change what the browser says in these headers. ``Sec-Fetch-Site`` is sent over TLS
-    and on this machine; ``Origin`` with every form.
-    """
-    if request.method != "POST":
-        return
-    site = request.headers.get("Sec-Fetch-Site")
-    is_own = origin().netloc == request.host
-    if not (is_own if site is None else site == "same-origin"):
+    """Raise ``ForeignForm`` unless the browser says that a page of this service was filled in."""
+    if request.method == "POST" and not is_own_page(request):
         raise ForeignForm
 
 
