@@ -42,11 +42,9 @@ class TwoPhases:
     hsm: Hsm
     lock: Path
 
-    def creation(
-        self, key: Key, tagging: Tagging, request: IdempotentRequest | None
-    ) -> AbstractContextManager[dict[str, Any]]:
+    def creation(self, key: Key, tagging: Tagging) -> AbstractContextManager[dict[str, Any]]:
         """Add ``key`` as pending for one ``with`` block; see ``creations``."""
-        return self.creations([key], tagging, request, partial(describe_one, [key]))
+        return self.creations([key], tagging, None, partial(describe_one, [key]))
 
     @contextmanager
     def creations(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from app.jwk import write_public
+from app.keys.phases.making import public_jwk
 from app.keys.phases.two_phases import TwoPhases
 from app.registry import Key, KeySet, Origin, Publication, Residency, Tagging
 from hsm import KeyRef
@@ -40,6 +40,6 @@ class VersionCreation:
         publication = self.publication if is_published else None
         tagging = Tagging(publication=publication, is_asked=True)
         self.phases.hsm.offers()  # fail before inserting a row if the token is unavailable
-        with self.phases.creation(key, tagging, None):
+        with self.phases.creation(key, tagging):
             made = self.phases.hsm.generate(key.ref)
-            complete(made.ref, write_public(made.public) if made.public else None)
+            complete(made.ref, public_jwk(made))

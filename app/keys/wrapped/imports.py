@@ -57,7 +57,7 @@ class KeyImports:
             destroy_at=expires,
         )
         creation.quota.require(principal)
-        with creation.phases.creation(key, Tagging(), None):
+        with creation.phases.creation(key, Tagging()):
             made = creation.hsm.generate(key.ref)
             assert made.public is not None  # noqa: S101  # it is a pair
             jwk = write_public(made.public)
