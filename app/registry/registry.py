@@ -43,7 +43,7 @@ from app.registry.rows.holding import is_as_read
 from app.registry.rows.keks import Keks
 from app.registry.rows.named import Granted, find_all, find_readable
 from app.registry.tables import SPEC, grants, identity, keys, tags, uses, versions
-from app.registry.tags import Publication, Tagging, Tags
+from app.registry.tags import Tagging, Tags
 from app.registry.tokens import Credentials
 from app.registry.uses import Uses, today, write_use
 from hsm import KeyNotFound, KeyRef, KeySpec, Storage
@@ -61,10 +61,6 @@ def _lasting_and_granted(row: Any) -> Found | None:
     if row.state not in LASTING:
         return None
     return Found(hot_record_of(row), bool(row.is_granted), bool(row.is_known))
-
-
-def _no_answer(_is_published: bool) -> Mapping[str, Any]:
-    return {}
 
 
 class AlreadyRequested(Exception):
@@ -171,21 +167,9 @@ class Registry:
             row = connection.execute(select(keys).where(keys.c.kid == str(kid))).one_or_none()
             return record_of(row) if row and row.state in states else None
 
-    def insert(
-        self,
-        key: Key,
-        *,
-        publication: Publication | None = None,
-        tags: Iterable[str] = (),
-        request: IdempotentRequest | None = None,
-        answer: Callable[[bool], Mapping[str, Any]] = _no_answer,
-    ) -> bool:
-        """Add a row; return whether the key is published; see ``insert_all``."""
-        tagging = Tagging(tags=frozenset(tags), publication=publication)
-        [is_published] = self.insert_all(
-            [key], tagging, request=request, answer=lambda published: answer(*published)
-        )
-        return is_published
+    def insert(self, key: Key) -> None:
+        """Add the row of a key that has no tags and is not published; see ``insert_all``."""
+        self.insert_all([key], Tagging(), request=None, answer=lambda _are_published: {})
 
     def insert_all(
         self,
@@ -211,12 +195,11 @@ class Registry:
                 raise
             raise AliasTaken from error
 
-    def activate(self, ref: KeyRef, public_jwk: Mapping[str, str] | None) -> None:
-        """Make a pending key visible; if its row is gone, nobody could ever reach the key."""
-        self.activate_all({ref: public_jwk})
-
     def activate_all(self, made: Mapping[KeyRef, Mapping[str, str] | None]) -> None:
-        """Make pending keys visible, all or none, each with its public half; as ``activate``."""
+        """Make pending keys visible, all or none, each with its public half.
+
+        Raises ``RegistryUnavailable`` if a row is gone: nobody could ever reach the key.
+        """
         with self._database.writing() as connection:
             for ref, public_jwk in made.items():
                 update = _update(from_states=[State.PENDING], **activation_of(ref, public_jwk))

@@ -89,7 +89,7 @@ def _generate(keys: int) -> None:
         )
         token.generate(key.ref)
         registry.insert(key)
-        registry.activate(key.ref, None)
+        registry.activate_all({key.ref: None})
 
 
 def _wait_for(token: Hsm) -> None:

@@ -880,7 +880,7 @@ def test_an_expired_row_is_read_as_deactivated(registry_url):
         residency=Residency.TOKEN,
     )
     registry.insert(key)
-    registry.activate(key.ref, None)
+    registry.activate_all({key.ref: None})
     active = registry.find(key.kid)
     assert active
     assert registry.change(active, expires_at=datetime.now(UTC) - timedelta(seconds=1))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from sqlalchemy import text
@@ -31,14 +32,9 @@ def test_a_postgresql_that_hangs_is_not_waited_for(postgresql):
             act()
         return True
 
-    def find() -> object:
-        return registry.find(PAIR.kid)
-
-    def insert() -> object:
-        return registry.insert(SECRET)
-
+    acts: list[Callable[[], object]]
+    acts = [partial(registry.find, PAIR.kid), partial(registry.insert, SECRET)] * 20
     with postgresql.hanging():
-        acts = [find, insert] * 20
         started = time.monotonic()
         waits = [threads.submit(is_refused, act) for act in acts]
         assert all(wait.result(PATIENCE_SECONDS) for wait in waits)
@@ -66,7 +62,7 @@ def test_a_registry_that_went_away_is_used_again_when_it_is_back(postgresql):
     assert all(threads.map(finds, range(50)))
     postgresql.stop()
     try:
-        for act in (lambda: registry.find(PAIR.kid), lambda: registry.insert(SECRET)):
+        for act in (partial(registry.find, PAIR.kid), partial(registry.insert, SECRET)):
             with pytest.raises(RegistryUnavailable):
                 act()
     finally:

@@ -58,7 +58,8 @@ def row(request: pytest.FixtureRequest, catalogue: Catalogue, key: mldsa.MLDSA44
         state=State.ACTIVE,
         public_jwk=write_public(key.public_key()),
     )
-    catalogue._registry.insert(row, publication=PUBLICATION)
+    catalogue._registry.insert(row)
+    assert catalogue._registry.tags.publish(row.kid, PUBLICATION)
     return row
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Barrier
 from uuid import UUID, uuid4
 
@@ -30,6 +31,7 @@ from app.registry import (
     Registry,
     Residency,
     State,
+    Tagging,
     compared,
     migrate,
     revision_at,
@@ -210,7 +212,8 @@ def test_a_budget_is_shared_exactly(registry):
 
 
 def test_grants_and_tags_come_in_the_order_of_their_code_points(registry):
-    registry.insert(SECRET, publication=Publication(most=1, tag="b"))
+    registry.insert(SECRET)
+    assert registry.tags.publish(SECRET.kid, Publication(most=1, tag="b"))
     registry.tags.add(SECRET.kid, ["a", "B", "ä", "b", "a_c", "a-b"])
     expected = ["B", "a", "a-b", "a_c", "b", "ä"]
     assert registry.tags.of(SECRET.kid) == expected
@@ -257,12 +260,13 @@ def test_nothing_is_hung_on_a_key_that_is_gone_meanwhile(end, registry):
 
 def test_a_request_is_remembered_once(registry):
     asked = IdempotentRequest(principal="token:a", request="r", fingerprint="f")
-    registry.insert(SECRET, request=asked, answer=lambda _: {"kid": "k", "alg": None})
+    answer = {"kid": "k", "alg": None}
+    registry.insert_all([SECRET], Tagging(), request=asked, answer=lambda _: answer)
     with pytest.raises(AlreadyRequested):
-        registry.insert(PAIR, request=asked)
+        registry.insert_all([PAIR], Tagging(), request=asked, answer=lambda _: answer)
     assert registry.find(PAIR.kid) is None
     found = registry.idempotency.find(asked)
-    assert (found.fingerprint, found.answer) == ("f", {"kid": "k", "alg": None})
+    assert (found.fingerprint, found.answer) == ("f", answer)
 
 
 def test_of_many_requests_of_yesterday_a_few_are_forgotten_at_a_time(registry):
@@ -275,7 +279,8 @@ def test_of_many_requests_of_yesterday_a_few_are_forgotten_at_a_time(registry):
     ]
     with registry._database.writing() as connection:
         connection.execute(insert(idempotency), rows)
-    registry.insert(SECRET, request=asked, answer=lambda _: {"kid": str(SECRET.kid)})
+    answer = {"kid": str(SECRET.kid)}
+    registry.insert_all([SECRET], Tagging(), request=asked, answer=lambda _: answer)
     assert registry.idempotency.find(asked).fingerprint == asked.fingerprint
     with registry._database.reading() as connection:
         left = connection.scalars(select(idempotency.c.request)).all()
@@ -301,10 +306,14 @@ def test_of_many_pairs_at_once_no_more_are_published_than_may_be(registry):
         Publication(most=3),
         [replace(PAIR, kid=uuid4(), kid_public=uuid4()) for _ in range(16)],
     )
+
+    def add(pair: Key) -> bool:
+        tagging = Tagging(publication=publication)
+        [is_added] = registry.insert_all([pair], tagging, request=None, answer=lambda _: {})
+        return bool(is_added)
+
     with ThreadPoolExecutor(8) as threads:
-        added = list(
-            threads.map(lambda pair: registry.insert(pair, publication=publication), pairs)
-        )
+        added = list(threads.map(add, pairs))
     assert sum(added) == publication.most
     tagged = [pair.kid for pair in pairs if registry.tags.of(pair.kid)]
     assert tagged == [pair.kid for pair, is_added in zip(pairs, added, strict=True) if is_added]
@@ -345,7 +354,8 @@ def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, registry_url
     pairs = [replace(PAIR, kid=uuid4(), kid_public=uuid4()) for _ in range(5)]
     publication = Publication(most=10)
     for pair in pairs:
-        registry.insert(pair, publication=publication)
+        registry.insert(pair)
+        registry.tags.publish(pair.kid, publication)
     bad, *good = sorted(pairs, key=lambda pair: pair.kid)
     spoil(registry, bad.kid)
     with pytest.raises(RegistryUnavailable):
@@ -413,7 +423,7 @@ def test_a_damaged_file_is_unavailable_to_whoever_has_it_open(tmp_path):
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("r+b") as file:
         file.write(b"\xff" * 100)
-    for act in (lambda: registry.find(SECRET.kid), lambda: registry.insert(PAIR)):
+    for act in (partial(registry.find, SECRET.kid), partial(registry.insert, PAIR)):
         with pytest.raises(RegistryUnavailable):
             act()
     registry._database.engine.dispose()

@@ -72,7 +72,7 @@ def test_the_numbers_are_right_after_every_change(registry):
     assert is_right(registry, 0)
     pending, kept = new(registry, state=State.PENDING), new(registry, KEPT)
     assert is_right(registry, 2)
-    registry.activate(pending.ref, None)
+    registry.activate_all({pending.ref: None})
     assert told(registry)["oct", None, 256, "active"] == 1
     active = replace(pending, state=State.ACTIVE)
     assert registry.change(active, name="a name")

@@ -14,7 +14,7 @@ from app.auth import api_tokens
 from app.errors import RegistryUnavailable
 from app.keys.catalogue import Catalogue
 from app.keys.sets.description import describe_set
-from app.registry import Key, Origin, Publication, Registry, Residency, State, transfer
+from app.registry import Key, Origin, Publication, Registry, Residency, State, Tagging, transfer
 from app.registry.keysets.records import KeySet, Policy
 from app.registry.tables import keys, keysets, tokens, uses, versions
 from app.registry.uses import today, write_use
@@ -65,7 +65,8 @@ def new(registry: Registry, key: Key, **members: Any) -> str:
     """Make a key that has all that a key may have."""
     kid_public = uuid4() if key.kid_public else None
     key = replace(key, kid=uuid4(), kid_public=kid_public, name="n", expires_at=LATER, **members)
-    registry.insert(key, publication=PUBLICATION if kid_public else None, tags=["x"])
+    tagging = Tagging(tags=frozenset("x"), publication=PUBLICATION if kid_public else None)
+    registry.insert_all([key], tagging, request=None, answer=lambda _: {})
     with registry._database.writing() as connection:
         write_use(connection, [str(key.kid)], today())
     return str(key.kid)
