@@ -22,6 +22,7 @@ from hsm.errors import (
     WrongResult,
 )
 from hsm.importing.ways import Unwrap, WrappedKey
+from hsm.life.offer import first_offered
 from hsm.life.token import Token, round_trip
 from hsm.life.work import CREATION_ATTEMPTS, Use
 from hsm.messages import KeyRef, Made
@@ -118,7 +119,7 @@ def _is_of_size(spec: KeySpec, wrapped: WrappedKey) -> bool:
 
 
 def _works(keys: Keys, token: Token, spec: KeySpec, key: Key, public: PublicKey | None) -> bool:
-    session, row = keys.session, token.first_offered(spec)
+    session, row = keys.session, first_offered(spec, token.offers)
     if public is None:
         return round_trip(Keys(session, keys.canary, (key,)), token, row, _PROBE)
     made = session.create_object(token.templates.imported_public(None, spec, public))

@@ -16,7 +16,6 @@ from hsm.algorithms.families import (
     Family,
     KeyManagement,
 )
-from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import Curve
 from hsm.algorithms.tables import (
     ALGORITHMS,
@@ -157,11 +156,6 @@ class Token:
         """
         split = CONTENT_FAMILIES[-1][-1].name
         return self.transport(alg, enc)._replace(path=self.transport(alg, split).path.showing())
-
-    def first_offered(self, spec: KeySpec) -> Algorithm:
-        """Return the first algorithm that keys of ``spec`` perform on this token."""
-        refusals = ((row, self.offers[row.name].refusal(spec.crv)) for row in spec.algorithms)
-        return next(row for row, reason in refusals if reason is None)
 
     def require_offered(self, name: str) -> None:
         """Raise ``UnsupportedAlgorithm`` with the reason if the algorithm is not offered."""

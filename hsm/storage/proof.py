@@ -16,6 +16,7 @@ from hsm.cryptoki.session import Session
 from hsm.errors import require
 from hsm.importing.imports import Target
 from hsm.importing.proof import specs_of_every_kind
+from hsm.life.offer import first_offered
 from hsm.life.proof_cache import ProofCache
 from hsm.life.refusal import refusal_of
 from hsm.life.token import Token, round_trip
@@ -57,7 +58,7 @@ def _sized(spec: KeySpec) -> KeySpec:
 def _attempt(token: Token, store: WrappedStore, spec: KeySpec, session: Session) -> None:
     """Make a key, wrap it, unwrap it, and use it; raise ``HsmError`` if it is not guarded."""
     ref = store.make(session, KeyRef(kid=uuid4(), spec=spec, storage=Storage.WRAPPED)).ref
-    row = token.first_offered(spec)
+    row = first_offered(spec, token.offers)
     with store.lent(session, ref, objects_of(spec)) as keys:
         try:
             require(round_trip(keys, token, row, _PROBE))
