@@ -122,7 +122,7 @@ class Token:
     imports: ImportsOfToken = field(default_factory=lambda: ImportsOfToken(Imports))
     keepable: Keepable = NOTHING_KEPT
 
-    def is_well(self, session: Session, *, finds: bool = True) -> bool:
+    def is_well(self, session: Session, *, finds: bool) -> bool:
         """Tell whether keys are used, the key-encryption key too, and whether they are found.
 
         A search costs SoftHSM the more the more keys there are; without ``finds`` there is none.

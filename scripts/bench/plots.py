@@ -23,7 +23,7 @@ STYLE: Final[Any] = {
 }
 
 
-def draw(results: Results, directory: Path, suffix: str = "svg") -> None:
+def draw(results: Results, directory: Path) -> None:
     """Write all plots for which there are figures."""
     plots = {"throughput": _throughput, "latency": _latency}
     if "scale" in results:
@@ -31,8 +31,7 @@ def draw(results: Results, directory: Path, suffix: str = "svg") -> None:
     with mpl.rc_context(STYLE):
         for name, plot in plots.items():
             figure = plot(results)
-            metadata = {"Date": None} if suffix == "svg" else None
-            figure.savefig(directory / f"{name}.{suffix}", metadata=metadata, facecolor="white")
+            figure.savefig(directory / f"{name}.svg", metadata={"Date": None}, facecolor="white")
 
 
 def _throughput(results: Results) -> Figure:
