@@ -100,7 +100,7 @@ def configure(
     main = directory / "nginx.conf"
     main.write_text(
         f"daemon off; master_process off; pid {directory}/pid; error_log stderr warn;\n"
-        f"events {{ worker_connections 2048; }}\n"
+        "events {}\n"
         f"http {{ access_log {directory}/access.log;\n{temporary}include jose-hsm.conf; }}\n"
     )
     return main
