@@ -50,12 +50,14 @@ def analyze(*arguments: str) -> str:
 @analyzed
 def test_the_units_are_valid(tmp_path: Path) -> None:
     """As installed: with programs and account that exist."""
+    places = {"/opt/jose-hsm/.venv/bin": Path(sys.executable).parent, "/opt/jose-hsm": ROOT}
     for unit in UNITS.iterdir():
-        text = unit.read_text().replace(
-            "/opt/jose-hsm/.venv/bin/", f"{Path(sys.executable).parent}/"
-        )
-        text = text.replace("/opt/jose-hsm", str(ROOT)).replace("www-data", "root")
+        text = unit.read_text().replace("www-data", "root")
+        for number, place in enumerate(places):
+            text = text.replace(place, f"{tmp_path}/{number}")
         (tmp_path / unit.name).write_text(text.replace("=jose-hsm\n", "=root\n"))
+    for number, path in enumerate(places.values()):  # which may have a space in it
+        (tmp_path / str(number)).symlink_to(path)
     paths = [str(tmp_path / unit.name) for unit in UNITS.iterdir()]
     assert analyze("verify", "--man=no", *paths) == ""
 
@@ -123,9 +125,9 @@ def activated(
         **settings,
         "LISTEN_FDS": "1",
         "WEB_CONCURRENCY": "2",
-        "SERVE": f"{Path(sys.executable).with_name('jose-hsm')} serve",
+        "COMMAND": str(Path(sys.executable).with_name("jose-hsm")),
     }
-    command = 'exec 3<&"$0"; LISTEN_PID=$$ exec $SERVE'
+    command = 'exec 3<&"$0"; LISTEN_PID=$$ exec "$COMMAND" serve'
     with subprocess.Popen(
         ["bash", "-c", command, str(listener.fileno())],
         cwd=ROOT,
