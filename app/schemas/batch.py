@@ -2,24 +2,18 @@
 
 from typing import Any, Final
 
-from marshmallow import fields
-
 from app.errors import BadRequest
-from app.schemas.fields import fail
+from app.schemas.fields import Member, fail
 from app.schemas.schema import RequestSchema
 
 MOST_REQUESTS: Final = 1000
 OPERATIONS: Final = ("encrypt", "decrypt", "sign", "verify", "mac")
 
 
-class RequestsField(fields.Field[Any]):
+class RequestsField(Member):
     """An array of objects, each with the name of an operation, and perhaps an id."""
 
-    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
-        "required": "is required",
-        "null": "is required",
-        "invalid": "must be an array",
-    }
+    default_error_messages = {"invalid": "must be an array"}  # noqa: RUF012  # marshmallow's name
 
     def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> list[dict[str, Any]]:
         if not isinstance(value, list):

@@ -8,7 +8,15 @@ from marshmallow import fields, validates_schema
 
 import hsm
 from app.errors import BadRequest
-from app.schemas.fields import SIGNATURE, AlgorithmName, Text, fail, require, require_one
+from app.schemas.fields import (
+    SIGNATURE,
+    AlgorithmName,
+    JsonObject,
+    Text,
+    fail,
+    require,
+    require_one,
+)
 from app.schemas.labels import NamesField
 from app.schemas.schema import RequestSchema, ResponseSchema
 
@@ -24,32 +32,25 @@ _DNS: Final = re.compile(
 )
 
 
-class Subject(fields.Field[Any]):
+class Subject(JsonObject):
     """Whom a certificate is for: parts of a distinguished name, in their order."""
-
-    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
-        "required": "is required",
-        "null": "is required",
-        "invalid": "must be an object",
-    }
 
     def _deserialize(
         self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any
     ) -> dict[str, str]:
-        if not isinstance(value, dict):
-            raise self.make_error("invalid")
-        for name, text in value.items():
+        subject = self._object(value)
+        for name, text in subject.items():
             require(name in hsm.SUBJECT_NAMES, attr, f"may hold: {', '.join(hsm.SUBJECT_NAMES)}")
             require(
                 isinstance(text, str) and 0 < len(text) <= LONGEST and text.isprintable(),
                 attr,
                 f"must hold texts of 1 to {LONGEST} printable characters",
             )
-        is_country = re.fullmatch("[A-Z]{2}", value.get("C", "XX"))
+        is_country = re.fullmatch("[A-Z]{2}", subject.get("C", "XX"))
         require(is_country is not None, attr, "must have two capital letters as 'C'")
-        is_number = _PRINTABLE.fullmatch(value.get("serialNumber", "0"))
+        is_number = _PRINTABLE.fullmatch(subject.get("serialNumber", "0"))
         require(is_number is not None, attr, "must have a PrintableString as 'serialNumber'")
-        return value
+        return subject
 
 
 class DnsNames(NamesField):

@@ -57,14 +57,30 @@ def require_bytes(text: str, name: str | None) -> bytes:
         raise BadRequest(f"Field '{name}' is not valid base64url") from None
 
 
-class Text(fields.Field[Any]):
-    """A JSON string."""
+class Member(fields.Field[Any]):
+    """A member of a body, with what is said of one that is missing."""
 
     default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
         "required": "is required",
         "null": "is required",
-        "invalid": "must be a string",
     }
+
+
+class JsonObject(Member):
+    """A JSON object."""
+
+    default_error_messages = {"invalid": "must be an object"}  # noqa: RUF012  # as above
+
+    def _object(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.make_error("invalid")
+        return value
+
+
+class Text(Member):
+    """A JSON string."""
+
+    default_error_messages = {"invalid": "must be a string"}  # noqa: RUF012  # as above
 
     def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> Any:
         return self._text(value)
@@ -89,7 +105,7 @@ class Choice(Text):
         return text
 
 
-class WholeNumber(fields.Field[Any]):
+class WholeNumber(Member):
     """A JSON number without fraction; no boolean, no text."""
 
     default_error_messages = {"invalid": "must be an integer"}  # noqa: RUF012  # as above
@@ -100,7 +116,7 @@ class WholeNumber(fields.Field[Any]):
         return value
 
 
-class KeyOperations(fields.Field[Any]):
+class KeyOperations(Member):
     """What a key is for (RFC 7517 §4.3): texts, of which no two are the same."""
 
     default_error_messages = {"invalid": "must be an array of different strings"}  # noqa: RUF012  # as above
@@ -114,7 +130,7 @@ class KeyOperations(fields.Field[Any]):
         return operations
 
 
-class Flag(fields.Field[Any]):
+class Flag(Member):
     """True or false."""
 
     default_error_messages = {"invalid": "must be true or false"}  # noqa: RUF012  # as above

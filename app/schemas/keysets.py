@@ -11,7 +11,7 @@ from marshmallow import Schema, fields, post_load
 from app.duration import read_duration
 from app.errors import BadRequest
 from app.schemas.catalogue import DEFAULT_KEYS, limit_of
-from app.schemas.fields import Text, fail, require
+from app.schemas.fields import JsonObject, Text, fail, require
 from app.schemas.keys import CreateKeyRequest, KeyRequest
 from app.schemas.labels import Alias, Duration, Instant, InstantToCome
 from app.schemas.schema import Foreign, RequestSchema, ResponseSchema
@@ -28,17 +28,14 @@ class KeySetRequest:
     tags: Sequence[str] | None
 
 
-class RotationField(fields.Field[Any]):
+class RotationField(JsonObject):
     """An object of durations: when versions follow one another."""
-
-    default_error_messages = {"invalid": "must be an object"}  # noqa: RUF012  # marshmallow's
 
     def _deserialize(
         self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any
     ) -> dict[str, timedelta]:
-        if not isinstance(value, dict):
-            raise self.make_error("invalid")
-        return {name: _duration(value.get(name), f"{attr}.{name}") for name in DURATIONS}
+        rotation = self._object(value)
+        return {name: _duration(rotation.get(name), f"{attr}.{name}") for name in DURATIONS}
 
 
 def _duration(text: Any, name: str) -> timedelta:

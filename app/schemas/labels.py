@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
-from marshmallow import fields
-
 from app.duration import read_duration
 from app.errors import BadRequest
 from app.instants import LAST, is_to_come
 from app.kid import is_alias
-from app.schemas.fields import Text, fail
+from app.schemas.fields import Member, Text, fail
 
 LONGEST: Final = 255
 MOST_TAGS: Final = 100
@@ -148,14 +146,10 @@ def _instant(text: str) -> datetime | None:
     return None
 
 
-class NamesField(fields.Field[Any]):
+class NamesField(Member):
     """An array of strings."""
 
-    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
-        "required": "is required",
-        "null": "is required",
-        "invalid": "must be an array of strings",
-    }
+    default_error_messages = {"invalid": "must be an array of strings"}  # noqa: RUF012  # marshmallow's name
 
     def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> list[str]:
         if not (isinstance(value, list) and all(isinstance(name, str) for name in value)):

@@ -4,14 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from marshmallow import fields
-
 import hsm
 from app.errors import BadRequest
 from app.jwk import PAIR_TYPES, PRIVATE_MEMBERS, write_public
 from app.jwk.key_type import PairType
 from app.jwk.members import Octets
-from app.schemas.fields import fail, refusal, require_bytes
+from app.schemas.fields import JsonObject, fail, refusal, require_bytes
 
 AGREEMENT_CRVS: Final[Mapping[str, tuple[str, ...]]] = {
     kty: tuple(crv for crv in hsm.algorithms_by_crv(kty, next(iter(hsm.KEY_AGREEMENTS))) if crv)
@@ -80,24 +78,16 @@ class PublicJwk:
         return self.is_meant and all(spec.permits_under_any_name(alg) for spec in specs)
 
 
-class PublicJwkField(fields.Field[Any]):
+class PublicJwkField(JsonObject):
     """A JWK without private members."""
-
-    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
-        "required": "is required",
-        "null": "is required",
-        "invalid": "must be an object",
-    }
 
     def __init__(self, party: Party, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.party = party
 
     def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> PublicJwk:
-        if not isinstance(value, dict):
-            raise self.make_error("invalid")
         try:
-            return _public_jwk(value, self.party)
+            return _public_jwk(self._object(value), self.party)
         except BadRequest as error:
             fail(BadRequest(f"Field 'jwk': {error}"))
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from marshmallow import fields, post_load
 
 from app.errors import BadRequest
-from app.schemas.fields import Base64Url, Choice, Text, fail
+from app.schemas.fields import Base64Url, Choice, JsonObject, Text, fail
 from app.schemas.labels import Instant
 from app.schemas.schema import RequestSchema, ResponseSchema
 
@@ -45,22 +45,14 @@ class ByokHeaderRequest(RequestSchema):
     enc = Choice(ENC, required=True)
 
 
-class ByokHeader(fields.Field[Any]):
+class ByokHeader(JsonObject):
     """The header of the file, checked."""
-
-    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
-        "required": "is required",
-        "null": "must be an object",
-        "invalid": "must be an object",
-    }
 
     def _deserialize(
         self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any
     ) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.make_error("invalid")
         try:
-            header: dict[str, Any] = _HEADER.load(value)
+            header: dict[str, Any] = _HEADER.load(self._object(value))
         except BadRequest as error:
             fail(error)
         return header
@@ -84,16 +76,13 @@ _WRAPPED: Final = WrappedRequest()
 _BYOK: Final = ByokRequest()
 
 
-class WrappedField(fields.Field[Any]):
+class WrappedField(JsonObject):
     """A wrapped key in either form."""
 
-    default_error_messages = {"invalid": "must be an object"}  # noqa: RUF012  # the name and type are marshmallow's
-
     def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> WrappedKey:
-        if not isinstance(value, dict):
-            raise self.make_error("invalid")
+        members = self._object(value)
         try:
-            wrapped: WrappedKey = (_BYOK if "header" in value else _WRAPPED).load(value)
+            wrapped: WrappedKey = (_BYOK if "header" in members else _WRAPPED).load(members)
         except BadRequest as error:
             fail(BadRequest(f"Field '{attr}': {error}"))
         return wrapped

@@ -121,3 +121,10 @@ def test_good_bodies_are_read_quickly(schema):
 def test_both_validations_agree(schema, data):
     body = data.draw(changed(schema()))
     assert outcome(schema(), RequestSchema.load, body) == outcome(schema(), Schema.load, body)
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
+def test_what_is_missing_is_said_in_our_words(schema):
+    required = [field for field in schema().load_fields.values() if field.required]
+    said = {field.error_messages[cause] for field in required for cause in ("required", "null")}
+    assert said <= {"is required"}

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from marshmallow import fields
-
 from app import compact_json
 from app.errors import BadRequest
 from app.jose import strict_json
-from app.schemas.fields import SIGNATURE, Base64Url, fail
+from app.schemas.fields import SIGNATURE, Base64Url, JsonObject, fail
 from app.schemas.messages.extensions import is_payload_encoded
 from app.schemas.messages.received_header import member_of
 
@@ -84,13 +82,11 @@ def read_strictly(members: Mapping[str, Any]) -> bool:
     return is_payload_encoded(members)
 
 
-class AddedHeader(fields.Field[Any]):
+class AddedHeader(JsonObject):
     """Members for a header of ours; it must not hold those that are ``written`` by us.
 
     With ``kid`` null it has none, and each of ``_FILLED_IN`` that is true is filled in.
     """
-
-    default_error_messages = {"invalid": "must be an object"}  # noqa: RUF012  # marshmallow's name
 
     def __init__(self, written: frozenset[str], read_extensions: ReadExtensions) -> None:
         super().__init__(load_default=None, allow_none=True)
@@ -100,15 +96,14 @@ class AddedHeader(fields.Field[Any]):
     def _deserialize(
         self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any
     ) -> CallerHeader:
-        if not isinstance(value, dict):
-            raise self.make_error("invalid")
-        for name in value:
+        members = self._object(value)
+        for name in members:
             if name in self.written:
                 fail(BadRequest(f"Field '{attr}' must not hold '{name}', which is written for it"))
-        _require_small(compact_json.dumps(value), attr)
-        requests = frozenset(name for name in value if _is_request(name, value[name]))
-        is_encoded = _check(value, self._read_extensions, requests)
-        return CallerHeader(members=value, is_encoded=is_encoded)
+        _require_small(compact_json.dumps(members), attr)
+        requests = frozenset(name for name in members if _is_request(name, members[name]))
+        is_encoded = _check(members, self._read_extensions, requests)
+        return CallerHeader(members=members, is_encoded=is_encoded)
 
 
 class WholeHeader(Base64Url):

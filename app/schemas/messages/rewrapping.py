@@ -12,6 +12,7 @@ from app.schemas.fields import (
     KEY_MANAGEMENT,
     KEY_TRANSPORT,
     AlgorithmName,
+    JsonObject,
     Text,
     fail,
     refuse_together,
@@ -140,20 +141,12 @@ class TargetRequest(RequestSchema):
 _TARGET: Final = TargetRequest()
 
 
-class TargetField(fields.Field[Any]):
+class TargetField(JsonObject):
     """An object that names a key, and an algorithm of it."""
 
-    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
-        "required": "is required",
-        "null": "is required",
-        "invalid": "must be an object",
-    }
-
     def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> Target:
-        if not isinstance(value, dict):
-            raise self.make_error("invalid")
         try:
-            target: Target = _TARGET.load(with_keyset(value))
+            target: Target = _TARGET.load(with_keyset(self._object(value)))
         except BadRequest as error:
             fail(BadRequest(f"Field '{attr}': {error}"))
         except HsmError as error:

@@ -3,24 +3,18 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from marshmallow import fields
-
 from app.errors import BadRequest
-from app.schemas.fields import fail
+from app.schemas.fields import Member, fail
 from hsm import HsmError
 
 MOST: Final = 20
 """How many recipients or signatures a message may have."""
 
 
-class SeveralField(fields.Field[Any]):
+class SeveralField(Member):
     """An array of objects."""
 
-    default_error_messages = {  # noqa: RUF012  # the name and type are marshmallow's
-        "required": "is required",
-        "null": "is required",
-        "invalid": "must be an array of objects",
-    }
+    default_error_messages = {"invalid": "must be an array of objects"}  # noqa: RUF012  # marshmallow's name
 
     def _deserialize(
         self, value: Any, attr: str | None, data: Any, *_args: Any, **_kwargs: Any
