@@ -120,3 +120,17 @@ def test_the_comparison_of_few_and_many_keys_prints_its_ratio():
     assert done.returncode in {0, 1}, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert "ratio:" in done.stdout
+
+
+@pytest.mark.long
+def test_what_it_costs_to_watch_is_told_and_all_of_it_is_watched():
+    done = run("scripts.trials.watching_cost")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "us more" in done.stdout
+
+
+@pytest.mark.long
+def test_how_far_it_is_to_the_token_is_told():
+    done = run("scripts.trials.trace_calls")
+    assert done.returncode == 0, done.stderr
+    assert "closures to C_Sign" in done.stdout
