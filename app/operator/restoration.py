@@ -135,6 +135,10 @@ class Plan:
         """Return what the keys are that are to be on the token."""
         return transfer.specs_of(self.rows())
 
+    def kids(self) -> Iterator[UUID]:
+        """Give the kids of all keys, also of those that somebody is to wrap another one for."""
+        return (UUID(row["kid"]) for table, row in self.rows() if table == "keys")
+
     def _encryptions(self, row: transfer.Row) -> int:
         counted = int(row["encryptions"])
         if not is_counted_for(row["alg"]):

@@ -806,7 +806,10 @@ def test_a_dry_run_says_what_differs_from_the_token_and_changes_nothing(
     here, settings, live, tmp_path
 ):
     kid = live.create(**MAC)["kid"]
+    wrapping = live.ok("/wrapping-keys", {})["kid"]
     fill(url_in(settings))
+    with connected(url_in(settings)) as connection:
+        add(connection, wrapping, state="wrapping")
     file = write(here, settings, tmp_path / "file")
     before = everything(url_in(settings))
     done = run(settings, "restore", file, "--dry-run", "--unauthenticated", status=1)
@@ -815,6 +818,7 @@ def test_a_dry_run_says_what_differs_from_the_token_and_changes_nothing(
     )
     assert missing.split() == ["2", AES, GONE]
     assert kid in unknown.split()
+    assert wrapping not in unknown.split()
     assert everything(url_in(settings)) == before
     assert live.post("/mac", {"kid": kid, "alg": "HS256", "data": ""}).status == 200
 

@@ -125,6 +125,7 @@ def test_a_good_installation_is_good_beside_its_service_and_nothing_is_left(serv
     with serve(environment, workers=1) as url:
         live = Api.over_http(url)
         kid = live.create(kty="EC", crv="P-256", alg="ES256")["kid"]
+        live.ok("/wrapping-keys", {})
         before = set(tokens.glob("*/*.object"))
 
         def sign() -> None:

@@ -142,6 +142,7 @@ def _require_authentic(
 def _compare(token: Hsm, plan: restoration.Plan) -> bool:
     """Print how the backup differs from the token, and return whether it does."""
     missing, unknown = token.differences(plan.specs())
+    unknown.difference_update(plan.kids())
     print_list("in the backup and not on the token", sorted(map(str, missing)))
     print_list("on the token and not in the backup (left alone)", sorted(map(str, unknown)))
     return bool(missing or unknown)

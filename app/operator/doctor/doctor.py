@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -13,7 +13,7 @@ from app.config import Config
 from app.operator.doctor import checks
 from app.operator.doctor.check import Check, check_of
 from app.operator.doctor.verdict import Result
-from app.registry import LASTING, Registry
+from app.registry import LASTING, Registry, State
 from app.settings import PREFIX
 from hsm import (
     ALGORITHMS,
@@ -182,7 +182,7 @@ class Doctor:
         missing = {
             kid for kid in before.keys() & after if not is_whole(before[kid], found.get(kid))
         }
-        unknown = found.keys() - before.keys() - after.keys()
+        unknown = found.keys() - before.keys() - after.keys() - self._specs(State).keys()
         facts = {"rows": len(after), "missing": len(missing), "unknown": len(unknown)}
         return Finding("missing" if missing else "unknown" if unknown else "", facts)
 
@@ -199,9 +199,9 @@ class Doctor:
             "missing", {"rows": sum(lost.values()), "keks": ", ".join(sorted(map(str, lost)))}
         )
 
-    def _specs(self) -> dict[UUID, KeySpec]:
-        """Return what the keys are that are neither being made nor destroyed."""
-        return dict(Registry(self._config.registry_url, host="").specs(LASTING, [Storage.TOKEN]))
+    def _specs(self, states: Iterable[State] = LASTING) -> dict[UUID, KeySpec]:
+        """Return what the keys are in one of ``states``, by default those that are to stay."""
+        return dict(Registry(self._config.registry_url, host="").specs(states, [Storage.TOKEN]))
 
     def _needed(self) -> frozenset[str]:
         """Return the algorithms that keys of the registry are bound to."""
