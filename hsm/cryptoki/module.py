@@ -196,8 +196,10 @@ class Module:
             return
         parameters = None if self._parameters is None else os.fsencode(self._parameters)
         arguments = _InitializeArgs(flags=_CKF_OS_LOCKING_OK, pReserved=parameters)
-        if self._functions.C_Initialize(ctypes.addressof(arguments)) != CKR_OK:
-            raise TokenUnavailable("the PKCS#11 module does not initialise", cause=Cause.MODULE)
+        answer = self._functions.C_Initialize(ctypes.addressof(arguments))
+        if answer != CKR_OK:
+            reason = f"the PKCS#11 module answers {answer:#x} to C_Initialize"
+            raise TokenUnavailable(reason, cause=Cause.MODULE)
 
     @property
     def functions(self) -> FunctionList | None:

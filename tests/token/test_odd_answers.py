@@ -23,6 +23,7 @@ from tests.shared import injector
 from tests.shared.drivers import result_of
 from tests.shared.injector import Injector
 from tests.shared.refs import new_ref
+from tests.shared.tokens import require
 from tests.token.test_connection import ES256, _injector, _outcome, _settings, _started, explain
 from tests.token.test_variants import TEMPLATE_INCONSISTENT, is_true, template_at
 
@@ -247,6 +248,17 @@ def other_tokens_do_not_answer(label: str) -> str:
 )
 def test_a_token_is_found_beside_others_that_do_not_answer(environment, label, reason):
     assert result_of(environment, other_tokens_do_not_answer, label) == reason
+
+
+def initialised_without_parameters() -> str:
+    """Start with a library that wants parameters, and gets none."""
+    return explain({})
+
+
+def test_what_the_library_answers_when_it_does_not_initialise_is_said(tmp_path):
+    require("nss")
+    reason = result_of(make_token(tmp_path / "state", "nss"), initialised_without_parameters)
+    assert reason == "TokenUnavailable: the PKCS#11 module answers 0x7 to C_Initialize"
 
 
 def test_an_answer_without_class_or_number_is_named_by_what_is_said_of_it():
