@@ -251,7 +251,7 @@ class Templates:
         is_pair, rows = spec.kind.is_pair, spec.algorithms
         return {
             "object_class": ObjectClass.PRIVATE_KEY if is_pair else ObjectClass.SECRET_KEY,
-            "key_type": spec.kind.key_type,
+            "key_type": self.kind(spec).key_type,
             "capabilities": self.usages(rows),
             "template": _NOT_OF_PRIVATE | self.private(spec) if is_pair else self.secret(rows),
             **(identity(kid) if kid else {}),

@@ -35,7 +35,7 @@ TOKENS: Final[Mapping[str, SoftwareToken]] = MappingProxyType(
         "softhsm": SoftHsm(),
         "nss": Nss(),
         "kryoptic": Kryoptic("system", lacks=[*NEWER_CURVES, *ML_DSA]),
-        "kryoptic-pqc": Kryoptic("pqc", lacks=[imported_wrapped("X25519")]),
+        "kryoptic-pqc": Kryoptic("pqc"),
         "opencryptoki": OpenCryptoki(),
         "tpm": Tpm(),
         "p11-kit": P11Kit(),
