@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+from marshmallow import post_load, validates_schema
+
 from app import compact_json
 from app.errors import BadRequest
 from app.jose import strict_json
-from app.schemas.fields import SIGNATURE, Base64Url, JsonObject, fail
+from app.schemas.fields import SIGNATURE, Base64Url, JsonObject, fail, require
 from app.schemas.messages.extensions import is_payload_encoded
 from app.schemas.messages.received_header import member_of
+from app.schemas.schema import RequestSchema
 
 ReadExtensions = Callable[[Mapping[str, Any]], bool]
 """Refuses extensions that are not known; tells whether the payload is encoded."""
@@ -56,6 +59,9 @@ _TYPES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = MappingProxyTyp
     }
 )
 """Members of RFC 7515 §4.1, and what they are."""
+
+_MEDIA_TYPES: Final = ("typ", "cty")
+"""Of a message and of its content (RFC 7515 §4.1.9, §4.1.10)."""
 
 _NOTHING: Final[frozenset[str]] = frozenset()
 _FILLED_IN: Final = frozenset({"jwk", "x5c", "x5t#S256"})
@@ -104,6 +110,26 @@ class AddedHeader(JsonObject):
         requests = frozenset(name for name in members if _is_request(name, members[name]))
         is_encoded = _check(members, self._read_extensions, requests)
         return CallerHeader(members=members, is_encoded=is_encoded)
+
+
+class HeadedRequest(RequestSchema):
+    """A body whose ``typ``, ``cty`` and ``header`` are for a header of ours."""
+
+    @validates_schema
+    def check_header(self, body: dict[str, Any], **_kwargs: Any) -> None:
+        """Refuse a member of the header that is there twice."""
+        header: CallerHeader | None = body.get("header")
+        members = header.members if header else ()
+        for name in _MEDIA_TYPES:
+            is_twice = body.get(name) is not None and name in members
+            require(not is_twice, name, "is in the header, too")
+
+    @post_load
+    def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """Return the body with its media types together, in the order of the header."""
+        given = {name: body.pop(name, None) for name in _MEDIA_TYPES}
+        body["media_types"] = {name: text for name, text in given.items() if text is not None}
+        return body
 
 
 class WholeHeader(Base64Url):

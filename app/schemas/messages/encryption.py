@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from marshmallow import fields, post_load, validates_schema
+from marshmallow import fields, validates_schema
 
 import hsm
 from app.schemas.fields import (
@@ -19,7 +19,7 @@ from app.schemas.fields import (
     require,
 )
 from app.schemas.messages.addressed import RecipientsField
-from app.schemas.messages.caller_header import WRITTEN_IN_JWE, AddedHeader
+from app.schemas.messages.caller_header import WRITTEN_IN_JWE, AddedHeader, HeadedRequest
 from app.schemas.messages.extensions import refuse_extensions
 from app.schemas.messages.header_parts import with_parts
 from app.schemas.messages.named import NamingRequest
@@ -31,16 +31,14 @@ from app.schemas.messages.serializations import (
     JWE_OTHERS,
     JWE_PARTS,
     refuse_beside,
-    refuse_media_types_twice,
     serialization,
     taken_apart,
-    with_media_types,
 )
 from app.schemas.public_jwk import RECIPIENT, PublicJwkField
 from app.schemas.schema import RequestSchema, ResponseSchema
 
 
-class EncryptRequest(NamingRequest):
+class EncryptRequest(HeadedRequest, NamingRequest):
     """POST /encrypt, for a key of the service."""
 
     kid = Text(required=True)
@@ -66,11 +64,6 @@ class EncryptRequest(NamingRequest):
         return super().load(data, **kwargs)
 
     @validates_schema
-    def check_header(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse a member of the header that is there twice."""
-        refuse_media_types_twice(body)
-
-    @validates_schema
     def check_party_info(self, body: dict[str, Any], **_kwargs: Any) -> None:
         """Refuse what an algorithm would leave out of the header."""
         for name in ("apu", "apv"):
@@ -93,11 +86,6 @@ class EncryptRequest(NamingRequest):
             "does not go into the Compact Serialization (RFC 7516 §7.1)",
         )
 
-    @post_load
-    def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
-        """See ``with_media_types``."""
-        return with_media_types(body)
-
 
 class JwkEncryptRequest(EncryptRequest):
     """POST /encrypt, for a public key that the caller brings along."""
@@ -119,7 +107,7 @@ class JwkEncryptRequest(EncryptRequest):
 _FOR_JWK: Final = JwkEncryptRequest()
 
 
-class GeneralEncryptRequest(RequestSchema):
+class GeneralEncryptRequest(HeadedRequest):
     """POST /encrypt, for several recipients (RFC 7516 §7.2.1), who share the protected header."""
 
     recipients = ReceiversField(required=True)
@@ -138,20 +126,10 @@ class GeneralEncryptRequest(RequestSchema):
         return super().load(data, **kwargs)
 
     @validates_schema
-    def check_header(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse a member of the header that is there twice."""
-        refuse_media_types_twice(body)
-
-    @validates_schema
     def check_together(self, body: dict[str, Any], **_kwargs: Any) -> None:
         """Refuse what is not offered together."""
         for one in body["recipients"]:
             refuse_together(one.alg, body["enc"])
-
-    @post_load
-    def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
-        """See ``with_media_types``."""
-        return with_media_types(body)
 
 
 _FOR_SEVERAL: Final = GeneralEncryptRequest()

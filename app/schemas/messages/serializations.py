@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from app.errors import BadRequest
-from app.schemas.fields import Choice, require, require_bytes
+from app.schemas.fields import Choice, require_bytes
 
 COMPACT_MEMBERS: Final = frozenset({"jwe", "jws"})
 """Members that are a whole message each."""
@@ -21,22 +21,6 @@ JWE_OTHERS: Final = ("aad", "header", "unprotected", "recipients")
 def serialization() -> Choice:
     """Return the field that says in which form to answer."""
     return Choice(FLATTENED, COMPACT, load_default=FLATTENED, allow_none=True)
-
-
-def with_media_types(body: dict[str, Any]) -> dict[str, Any]:
-    """Gather ``typ`` and ``cty``, in the order of the header (RFC 7515 §4.1.9, §4.1.10)."""
-    given = {name: body.pop(name) for name in ("typ", "cty") if name in body}
-    body["media_types"] = {name: text for name, text in given.items() if text is not None}
-    return body
-
-
-def refuse_media_types_twice(body: dict[str, Any]) -> None:
-    """Refuse ``typ`` and ``cty`` that are in the caller's header, too."""
-    if body["header"] is None:
-        return
-    for name in ("typ", "cty"):
-        is_twice = body.get(name) is not None and name in body["header"].members
-        require(not is_twice, name, "is in the header, too")
 
 
 def taken_apart(

@@ -25,6 +25,7 @@ from app.schemas.messages.addressed import SignaturesField
 from app.schemas.messages.caller_header import (
     WRITTEN_IN_JWS,
     AddedHeader,
+    HeadedRequest,
     WholeHeader,
     read_strictly,
 )
@@ -37,10 +38,8 @@ from app.schemas.messages.serializations import (
     JWS_OTHERS,
     JWS_PARTS,
     refuse_beside,
-    refuse_media_types_twice,
     serialization,
     taken_apart,
-    with_media_types,
 )
 from app.schemas.messages.signers import SignersField
 from app.schemas.public_jwk import SIGNER, PublicJwkField
@@ -55,7 +54,7 @@ _OF_DIGESTS: Final = MappingProxyType(
 )
 
 
-class SignRequest(NamingRequest):
+class SignRequest(HeadedRequest, NamingRequest):
     """POST /sign, with a header of ours, to which the caller may add."""
 
     foreign = _OF_DIGESTS
@@ -77,16 +76,6 @@ class SignRequest(NamingRequest):
         if data.get("protected") is not None:
             return _WHOLE_HEADER.load(data, **kwargs)
         return super().load(data, **kwargs)
-
-    @validates_schema
-    def check_header(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse a member of the header that is there twice."""
-        refuse_media_types_twice(body)
-
-    @post_load
-    def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
-        """See ``with_media_types``."""
-        return with_media_types(body)
 
 
 class ProtectedSignRequest(RequestSchema):
@@ -267,7 +256,7 @@ class MacRequest(NamingRequest):
         return _WITH_MAC.load(data, **kwargs)
 
 
-class CompactMacRequest(RequestSchema):
+class CompactMacRequest(HeadedRequest):
     """POST /mac, for a compact JWS whose signature is the MAC (RFC 7515 §7.1)."""
 
     kid = Text(required=True)
@@ -277,16 +266,6 @@ class CompactMacRequest(RequestSchema):
     typ = Text(allow_none=True)
     cty = Text(allow_none=True)
     header = AddedHeader(WRITTEN_IN_JWS, read_strictly)
-
-    @validates_schema
-    def check_header(self, body: dict[str, Any], **_kwargs: Any) -> None:
-        """Refuse a member of the header that is there twice."""
-        refuse_media_types_twice(body)
-
-    @post_load
-    def gather(self, body: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
-        """See ``with_media_types``."""
-        return with_media_types(body)
 
 
 _WITH_MAC: Final = CompactMacRequest()
