@@ -99,17 +99,26 @@ class Catalogue:
         return public_pem(key.public_jwk)
 
     def change(self, principal: Principal, kid: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Set ``values`` by column; return everything that is known of the key then."""
+        """Set ``values`` by column; return everything that is known of the key then.
+
+        A key that its owner gives away is no longer published: that is for the new owner to say.
+        """
         if not is_principal(values.get("owner", "anonymous")):
             raise BadRequest("Field 'owner' must be the name of a principal, like token:ci")
         for _ in range(_ATTEMPTS):  # somebody else may change its state meanwhile
             key = self._whole(self._find_alone(principal, kid, Right.MANAGE))
+            untagged = []
             if values.get("owner", key.owner) != key.owner:
                 self._quota.require(values["owner"])
-            if self._registry.change(key, **_columns(key, values), **self._resealed(key, values)):
+                # Else whoever trusts his keys would trust what the old one knows, or still may.
+                is_trusted = principal.may_on_every_key(Right.MANAGE)
+                untagged = [] if is_trusted else [self._publication.tag]
+            columns = _columns(key, values) | self._resealed(key, values)
+            if self._registry.change(key, untagged, **columns):
                 self._wipe(key, values)
                 current_request.change(
-                    **{name: _audited(values[name]) for name in _AUDITED if name in values}
+                    **{name: _audited(values[name]) for name in _AUDITED if name in values},
+                    **({"untagged": untagged} if untagged else {}),
                 )
                 return self._described(key)
         raise RegistryUnavailable
@@ -139,11 +148,18 @@ class Catalogue:
         """
         key = self._find_alone(principal, kid, Right.TAG)
         is_to_publish = self._publication.tag in names
-        if is_to_publish and not self._registry.tags.publish(key.kid, self._publication):
+        if is_to_publish and not self._publish(principal, key):
             raise self._publication.refusal()
         self._registry.tags.add(key.kid, names)
         current_request.change(tagged=sorted(names))
         return self._registry.tags.of(key.kid)
+
+    def _publish(self, principal: Principal, key: Key) -> bool:
+        try:
+            return self._registry.tags.publish(key.kid, key.owner, self._publication)
+        except KeyNotFound:
+            self._find(principal, str(key.kid), Right.TAG)  # it has been given away meanwhile
+            raise
 
     def untag(self, principal: Principal, kid: str, names: Collection[str]) -> list[str]:
         """Remove tags; return all that are left."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Update, and_, delete, func, or_, select
+from sqlalchemy import Update, and_, delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import AliasTaken, RegistryCause, RegistryUnavailable
@@ -206,14 +206,20 @@ class Registry:
                 if connection.execute(update).rowcount != 1:
                     raise RegistryUnavailable
 
-    def change(self, key: Key, **values: Any) -> bool:
-        """Set columns of a key; return whether it was still as ``key`` is.
+    def change(self, key: Key, untagged: Collection[str] = (), **values: Any) -> bool:
+        """Set columns of a key, and take tags from it; return whether it was still as ``key`` is.
 
         That is in the same state, of the same owner, and under the same seal. Raises ``AliasTaken``
         if another key has the alias.
         """
+        update = _update(key.kid, from_states=VISIBLE, **values).where(is_as_read(key))
+        its = tags.c.kid == str(key.kid)
         try:
-            return self._change(key.kid, is_as_read(key), from_states=VISIBLE, **values)
+            with self._database.writing() as connection:
+                is_changed = connection.execute(update).rowcount == 1
+                if is_changed and untagged:
+                    connection.execute(delete(tags).where(its, tags.c.tag.in_(untagged)))
+                return is_changed
         except IntegrityError as error:
             raise AliasTaken from error
 
@@ -290,15 +296,9 @@ class Registry:
         with self._database.reading() as connection, legible():
             return instant(connection.scalar(select(func.max(keys.c.changed_at))))
 
-    def _change(
-        self,
-        kid: UUID,
-        *conditions: ColumnElement[bool],
-        from_states: Iterable[State],
-        **values: Any,
-    ) -> bool:
+    def _change(self, kid: UUID, *, from_states: Iterable[State], **values: Any) -> bool:
         with self._database.writing() as connection:
-            update = _update(kid, from_states=from_states, **values).where(*conditions)
+            update = _update(kid, from_states=from_states, **values)
             return connection.execute(update).rowcount == 1
 
 

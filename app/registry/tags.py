@@ -95,13 +95,13 @@ class Tags:
             if rows:
                 connection.execute(insert(tags), rows)
 
-    def publish(self, kid: UUID, publication: Publication) -> bool:
+    def publish(self, kid: UUID, owner: str, publication: Publication) -> bool:
         """Add the tag that publishes; return whether the key has it then.
 
-        Raises ``KeyNotFound`` if the key is gone.
+        Raises ``KeyNotFound`` if the key is gone, or no longer of ``owner``, who wants that.
         """
         with self._database.writing() as connection:
-            hold(connection, kid)
+            hold(connection, kid, keys.c.owner == owner)
             is_there = publication.tag in set(connection.scalars(_of(kid)))
             return is_there or publish(connection, kid, publication)
 

@@ -779,6 +779,21 @@ def test_an_owner_and_a_tag_narrow_the_set(callers):
     assert refused.refusal == (400, "bad_request")
 
 
+def test_a_key_is_published_as_the_new_owners_only_if_he_or_an_administrator_wants_it(callers):
+    everybody = Api.over_http(callers.url)
+    given, moved = (callers.alice.create(**PAIR) for _ in range(2))
+    callers.alice.request(
+        "PUT", f"/keys/{given['kid']}/grants/token:alice", json={"operations": ["sign"]}
+    )
+    assert change(callers.alice, given["kid"], owner="token:bob").body["tags"] == []
+    assert change(callers.admin, moved["kid"], owner="token:bob").body["tags"] == ["jwks"]
+    of_bob = published(everybody, owner="token:bob").keys()
+    assert given["kid_public"] not in of_bob
+    assert moved["kid_public"] in of_bob
+    callers.bob.post(f"/keys/{given['kid']}/tags", {"tags": ["jwks"]})
+    assert given["kid_public"] in published(everybody, owner="token:bob")
+
+
 @pytest.mark.parametrize(
     ("crv", "alg"), [("P-256", "ES256"), ("P-384", "ES384"), ("P-521", "ES512")]
 )

@@ -59,7 +59,7 @@ def row(request: pytest.FixtureRequest, catalogue: Catalogue, key: mldsa.MLDSA44
         public_jwk=write_public(key.public_key()),
     )
     catalogue._registry.insert(row)
-    assert catalogue._registry.tags.publish(row.kid, PUBLICATION)
+    assert catalogue._registry.tags.publish(row.kid, row.owner, PUBLICATION)
     return row
 
 

@@ -213,7 +213,7 @@ def test_a_budget_is_shared_exactly(registry):
 
 def test_grants_and_tags_come_in_the_order_of_their_code_points(registry):
     registry.insert(SECRET)
-    assert registry.tags.publish(SECRET.kid, Publication(most=1, tag="b"))
+    assert registry.tags.publish(SECRET.kid, SECRET.owner, Publication(most=1, tag="b"))
     registry.tags.add(SECRET.kid, ["a", "B", "ä", "b", "a_c", "a-b"])
     expected = ["B", "a", "a-b", "a_c", "b", "ä"]
     assert registry.tags.of(SECRET.kid) == expected
@@ -253,7 +253,7 @@ def test_nothing_is_hung_on_a_key_that_is_gone_meanwhile(end, registry):
     with pytest.raises(KeyNotFound):
         registry.tags.add(PAIR.kid, ["red"])
     with pytest.raises(KeyNotFound):
-        registry.tags.publish(PAIR.kid, Publication(most=1))
+        registry.tags.publish(PAIR.kid, PAIR.owner, Publication(most=1))
     assert registry.grants.of(PAIR.kid) == {}
     assert registry.tags.of(PAIR.kid) == []
 
@@ -317,9 +317,19 @@ def test_of_many_pairs_at_once_no_more_are_published_than_may_be(registry):
     assert sum(added) == publication.most
     tagged = [pair.kid for pair in pairs if registry.tags.of(pair.kid)]
     assert tagged == [pair.kid for pair, is_added in zip(pairs, added, strict=True) if is_added]
-    assert registry.tags.publish(tagged[0], publication)  # it is already
+    assert registry.tags.publish(tagged[0], PAIR.owner, publication)  # it is already
     left = next(pair.kid for pair in pairs if pair.kid not in tagged)
-    assert not registry.tags.publish(left, publication)
+    assert not registry.tags.publish(left, PAIR.owner, publication)
+
+
+def test_who_has_given_a_key_away_publishes_it_no_more(registry):
+    registry.insert(PAIR)
+    assert registry.tags.publish(PAIR.kid, PAIR.owner, Publication(most=1))
+    assert registry.change(PAIR, ["jwks"], owner="token:b")
+    assert registry.tags.of(PAIR.kid) == []
+    with pytest.raises(KeyNotFound):
+        registry.tags.publish(PAIR.kid, PAIR.owner, Publication(most=1))
+    assert registry.tags.publish(PAIR.kid, "token:b", Publication(most=1))
 
 
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
@@ -355,7 +365,7 @@ def test_a_row_that_cannot_be_read_takes_no_other_with_it(registry, registry_url
     publication = Publication(most=10)
     for pair in pairs:
         registry.insert(pair)
-        registry.tags.publish(pair.kid, publication)
+        registry.tags.publish(pair.kid, pair.owner, publication)
     bad, *good = sorted(pairs, key=lambda pair: pair.kid)
     spoil(registry, bad.kid)
     with pytest.raises(RegistryUnavailable):

@@ -35,9 +35,10 @@ def jwks() -> ResponseReturnValue:
     """Return the published keys.
 
     Those are pairs with the tag `jwks`, and of key sets the next version, the current one and those
-    before it for a time. `owner`, `tag` and `keyset` narrow the set: whoever trusts all of it
-    trusts every principal's signatures. Pages of every origin may read it. No key signs that has
-    been here for less than `max-age`, but for new ones and those that take over in an emergency.
+    before it for a time. `owner`, `tag` and `keyset` narrow the set: whoever trusts all of it, or
+    those with a tag, trusts every principal's signatures. Pages of every origin may read it. No key
+    signs that has been here for less than `max-age`, but for new ones and those that take over in
+    an emergency.
     """
     body = compact_json.dumps({"keys": catalogue().published(load_query(_QUERY))})
     response = Response(body, mimetype=JWK_SET)

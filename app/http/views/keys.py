@@ -212,7 +212,8 @@ def change(kid: str) -> ResponseReturnValue:
     """Change the state, expiry, name, alias or owner of a key.
 
     What is absent stays. A deactivated or compromised key still decrypts and verifies; nothing
-    leads back from `compromised`.
+    leads back from `compromised`. One that its owner gives away loses the tag `jwks`, which the
+    new owner may give it again.
     """
     body = load(_CHANGE)
     return dict(_DESCRIPTION.dump(catalogue().change(principal(), kid, body)))

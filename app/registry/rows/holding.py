@@ -10,12 +10,13 @@ from app.registry.tables import keys
 from hsm import KeyNotFound
 
 
-def hold(connection: Connection, kid: UUID) -> None:
+def hold(connection: Connection, kid: UUID, *conditions: ColumnElement[bool]) -> None:
     """Keep others from a visible key until the transaction ends, who hold it or change it.
 
-    Raises ``KeyNotFound`` if it is not there any more: nobody would ever remove what is added then.
+    Raises ``KeyNotFound`` if it is not there any more, or not as the ``conditions`` say: nobody
+    would ever remove what is added then.
     """
-    is_there = keys.c.kid == str(kid), keys.c.state.in_(VISIBLE)
+    is_there = keys.c.kid == str(kid), keys.c.state.in_(VISIBLE), *conditions
     # Not SELECT FOR UPDATE, of which SQLite knows nothing.
     if connection.execute(keys.update().where(*is_there).values(kid=keys.c.kid)).rowcount != 1:
         raise KeyNotFound
