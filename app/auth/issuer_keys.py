@@ -24,6 +24,8 @@ _FRESH_SECONDS: Final = 300.0
 _PAUSE_SECONDS: Final = 10.0
 _PATIENCE_SECONDS: Final = 1.0
 _LONGEST_KID: Final = 100
+_LEAST_RSA_BITS: Final = 2048
+"""For each algorithm (RFC 7518 §3.3, §3.5)."""
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, JoseError)
 
 
@@ -126,6 +128,8 @@ def _imported(jwk: Any) -> PublicKey | None:
     """Return a key; ``None`` of one that is not for us, which spoils no other (RFC 7517 §5)."""
     try:
         key = JWKRegistry.import_key(jwk)
+        if isinstance(key, RSAKey) and key.public_key.key_size < _LEAST_RSA_BITS:
+            raise ValueError("too short")
     except (*_UNREADABLE, UnsupportedAlgorithm) as error:
         kid = str(jwk.get("kid"))[:_LONGEST_KID] if isinstance(jwk, dict) else None
         logger.warning("the key %r of the issuer is left out: %s", kid, type(error).__name__)
