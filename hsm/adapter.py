@@ -62,7 +62,7 @@ class Hsm:
     def __init__(self, settings: Settings) -> None:
         self._connection = Connection(settings)
         self._generations = Generations(settings.generations)
-        self._failure_delay = FailureDelay()
+        self._failure_delay = FailureDelay(settings.observer)
         self._are_results_checked = settings.results_checked
         self.imports: Final = WrappedImports(self._connection, self._failure_delay)
         self.keeping: Final = Keeping(self._connection)

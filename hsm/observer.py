@@ -1,5 +1,8 @@
 """The interface by which ``hsm`` reports what it does: for metrics, never for decisions."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class Observer:
     """Ignores every event; a subclass does not.
@@ -13,6 +16,14 @@ class Observer:
 
     def called(self, function: str, seconds: float, code: str | None) -> None:
         """Note that a C_* function has returned; ``code`` is ``None`` for CKR_OK."""
+
+    @contextmanager
+    def withholding(self, *failures: type[Exception]) -> Iterator[None]:
+        """Note what the ``with`` block calls only if it does not end with one of ``failures``.
+
+        Which call was refused, and how long each took, would say why.
+        """
+        yield
 
     def connected(self, epoch: int) -> None:
         """Note that the token is ready; epochs of a process count from 1."""

@@ -5,9 +5,10 @@ import math
 import re
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
@@ -76,6 +77,7 @@ class Metrics(Observer):
         self._buffer = Buffer()
         self._noted: deque[tuple[Counter | Histogram, float]] = deque()
         self._settling = Lock()
+        self._withheld = local()  # the calls that a thread may have to keep to itself
         self._most_spent = 0.0
         self._mark = b""
         self._counts: Sequence[Count] = ()
@@ -232,11 +234,29 @@ class Metrics(Observer):
 
     def called(self, function: str, seconds: float, code: str | None) -> None:
         """Count a call."""
+        if (withheld := getattr(self._withheld, "calls", None)) is not None:
+            withheld.append((function, seconds, code))
+            return
         if current := current_request.current():
             current.hsm_seconds += seconds
         self._noted.append((self._calls[function,], seconds))
         if code is not None:
             self._errors[function, code].inc()
+
+    @contextmanager
+    def withholding(self, *failures: type[Exception]) -> Iterator[None]:
+        """Count the calls of the ``with`` block at its end, unless it is one of ``failures``."""
+        calls: list[tuple[str, float, str | None]] = []
+        self._withheld.calls = calls
+        try:
+            yield
+        except failures:
+            calls.clear()
+            raise
+        finally:
+            self._withheld.calls = None
+            for call in calls:
+                self.called(*call)
 
     def connected(self, epoch: int) -> None:
         """Count a connection, and one that was not the first."""

@@ -1,4 +1,7 @@
-"""Delays failed decryptions and imports: their time must not depend on the cause."""
+"""Delays failed decryptions and imports: their time must not depend on the cause.
+
+Nor must what is reported of them.
+"""
 
 import threading
 import time
@@ -8,7 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from hsm.errors import DecryptionFailed, WrappedKeyRefused
+from hsm.observer import Observer
 
+_FAILURES: Final = (DecryptionFailed, WrappedKeyRefused)
 FAILURE_SECONDS: Final = 0.05
 _SLOT_SECONDS: Final = 0.01
 _SLOT_BYTES: Final = 256  # of the encrypted key: RSA-2048
@@ -50,7 +55,8 @@ class FailureDelay(threading.local):
     sum is doubled likewise. No session is held meanwhile.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
         self._failures: _Failures | None = None
 
     @contextmanager
@@ -58,8 +64,9 @@ class FailureDelay(threading.local):
         """Delay a failure of the ``with`` block."""
         started = time.monotonic()
         try:
-            yield
-        except (DecryptionFailed, WrappedKeyRefused):
+            with self._observer.withholding(*_FAILURES):
+                yield
+        except _FAILURES:
             self._fail(time.monotonic() - started, encrypted_key)
             raise
 

@@ -26,7 +26,7 @@ from app.rights import Principal, Right
 from app.schemas.batch import MOST_REQUESTS
 from app.schemas.batch import OPERATIONS as NAMES
 from app.service import service_of
-from hsm import CryptoFailure, DecryptionFailed
+from hsm import CryptoFailure, DecryptionFailed, Observer
 from hsm.cryptoki.pool import TURN_SECONDS
 from hsm.operations.timing import FAILURE_SECONDS, FailureDelay
 from tests.shared.api import Answer, Api, b64u, header, unb64u
@@ -476,7 +476,7 @@ def test_failures_together_take_a_time_that_depends_on_their_number_and_size(
     slept: list[float] = []
     own_time = SimpleNamespace(monotonic=lambda: clock[0], sleep=slept.append)
     monkeypatch.setattr("hsm.operations.timing.time", own_time)
-    delay = FailureDelay()
+    delay = FailureDelay(Observer())
     with delay.together():
         for _ in range(number):
             with suppress(DecryptionFailed), delay.of(bytes(encrypted_key)):
@@ -496,7 +496,7 @@ def test_a_failure_alone_takes_a_slot_of_time_however_slow_the_token_is(
     slept: list[float] = []
     own_time = SimpleNamespace(monotonic=lambda: clock[0], sleep=slept.append)
     monkeypatch.setattr("hsm.operations.timing.time", own_time)
-    with suppress(DecryptionFailed), FailureDelay().of(bytes(512)):
+    with suppress(DecryptionFailed), FailureDelay(Observer()).of(bytes(512)):
         clock[0] += spent
         raise DecryptionFailed
     assert spent + sum(slept) == pytest.approx(seconds)

@@ -109,6 +109,29 @@ def test_errors_of_the_token_are_counted_by_function_and_code(started):
     assert all(re.fullmatch(r"(CKR_)?\w+", code) for code in codes), codes
 
 
+def test_no_figure_says_why_a_decryption_failed(started):
+    api = Api.over_http(started.url)
+    kid = api.create(kty="RSA", alg="RSA-OAEP")["kid"]
+    jwe = api.ok("/encrypt", {"kid": kid, "alg": "RSA-OAEP", "enc": "A128CBC-HS256", "data": ""})
+
+    def of_the_token() -> Any:
+        return {
+            (name, labels): found
+            for (name, labels), found in metrics(started.url, "pkcs11").items()
+            if name == "pkcs11_errors_total" or ("function", "C_UnwrapKey") in labels
+        }
+
+    assert api.post("/decrypt", jwe).status == 200
+    failed = value(started.url, "requests_total", endpoint="encryption.decrypt", status="422")
+    at_least(started.url, 1, "pkcs11_call_seconds_count", function="C_UnwrapKey")
+    before = of_the_token()
+    for part, changed in (("tag", "A" * 22), ("encrypted_key", "A" * 342)):
+        assert api.post("/decrypt", jwe | {part: changed}).status == 422
+    of_those = {"endpoint": "encryption.decrypt", "status": "422"}
+    eventually(started.url, failed + 2, "requests_total", **of_those)
+    assert of_the_token() == before
+
+
 def test_no_label_names_a_key_or_a_principal(started):
     kid = Api.over_http(started.url).create(kty="oct", alg="HS256")["kid"]
     Api.over_http(started.url).delete(kid)
