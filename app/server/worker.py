@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
@@ -48,10 +49,12 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     nothing that kills workers makes the master fork in a tight loop.
 
     ``slot`` is the smallest number that no other worker of the master has; the service finds it in
-    ``WORKER_SLOT``.
+    ``WORKER_SLOT``. Where each processor can have as many workers as any other, a worker computes
+    on one: its threads take turns, and one that has to wake on another processor wakes late.
     """
 
     slot: int
+    processor: int | None = None
     deadlines: Deadlines
     spread: ClassVar[Spread] = Spread()
     # Counted in the master, where a reload makes no new class.
@@ -81,6 +84,13 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self._begins = time.monotonic() + self._pause_seconds
         # Shared with the process that is forked next.
         self._is_proven, self._has_ended = mmap.mmap(-1, 1), mmap.mmap(-1, 1)
+
+    def take_processor(self, workers: Iterable["Worker"], planned: int) -> None:
+        """Take the processor that fewest of ``workers`` have, if all get equally many."""
+        processors = sorted(os.sched_getaffinity(0))
+        if planned % len(processors) == 0:
+            taken = Counter(worker.processor for worker in workers)
+            self.processor = min(processors, key=taken.__getitem__)
 
     def leave_slot(self) -> None:
         """Note whether the worker died of something that its successor may die of, too."""
@@ -115,6 +125,9 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         """Run until the end; never leave with the codes 3 and 4, at which gunicorn gives up."""
         # A terminal sends Ctrl-C to all, and the master alone decides how its workers end.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        if self.processor is not None:
+            with suppress(OSError):  # it may have been taken from the service
+                os.sched_setaffinity(0, {self.processor})
         os.environ["WORKER_SLOT"] = str(self.slot)
         util.write_error, util.http_date = write_error, http_date
         confine()

@@ -14,6 +14,8 @@ Result = TypeVar("Result")
 _MOST_WAITING: Final = 7
 _WAIT_SECONDS: Final = 15.0
 _NICE: Final = 5
+_PROCESSORS: Final = os.sched_getaffinity(0)
+"""What the service may compute on: this is loaded before a worker is bound to one of them."""
 
 
 class Generations:
@@ -25,7 +27,7 @@ class Generations:
     A token in the process (SoftHSM) searches primes on the processors that serve everybody. So the
     threads of the lane get a third of what others get where both want a processor. With the lowest
     priority it would be a seventieth: on a busy machine no pair would be made before the watchdog
-    ends the process.
+    ends the process. They compute on any processor: a worker has its other threads on one.
     """
 
     def __init__(self, width: int, *, wait_seconds: float = _WAIT_SECONDS) -> None:
@@ -34,8 +36,7 @@ class Generations:
         self._threads = ThreadPoolExecutor(
             width,
             "hsm-generation",
-            initializer=os.nice,  # on Linux that of the calling thread alone
-            initargs=(_NICE,),
+            initializer=_begin,
         )
 
     def run(self, generate: Callable[[], Result]) -> Result:
@@ -54,6 +55,12 @@ class Generations:
             return running.result()
         finally:
             self._places.release()
+
+
+def _begin() -> None:
+    """Prepare a thread of the lane: on Linux both are of the calling thread alone."""
+    os.nice(_NICE)
+    os.sched_setaffinity(0, _PROCESSORS)
 
 
 def _busy() -> TokenUnavailable:

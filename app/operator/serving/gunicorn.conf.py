@@ -107,10 +107,11 @@ def on_exit(_server: Arbiter) -> None:
 
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
-    """Give each worker a number of its own, patience after failures, and less with clients."""
+    """Give each worker a number, a processor, patience after failures, and less with clients."""
     figures.renew()
     worker.hold_stops()
     worker.take_slot(server.WORKERS.values())
+    worker.take_processor(server.WORKERS.values(), planned=server.num_workers)
     worker.deadlines = Deadlines(
         header_seconds=service.header_seconds, request_seconds=service.request_seconds
     )
