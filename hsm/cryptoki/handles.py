@@ -162,9 +162,13 @@ class Key(
         return result
 
     def wrap_key(self, key: "Key", **mechanism: Any) -> bytes:
-        """Return ``key`` wrapped by this one."""
-        result: bytes = self.lent.call("C_WrapKey", super().wrap_key, key, **mechanism)
-        return result
+        """Return ``key`` wrapped by this one; without parameters, the length is not asked."""
+        made = None
+        if mechanism.get("mechanism_param") is None:
+            made = self.lent.wrap(self.handle, mechanism["mechanism"], key.handle)
+        if made is None:
+            made = self.lent.call("C_WrapKey", super().wrap_key, key, **mechanism)
+        return made
 
     def unwrap_key(self, *arguments: Any, **named: Any) -> Object:
         """Make an object of a wrapped key."""

@@ -166,8 +166,8 @@ class Session:
     def wrap(self, key: int, mechanism: Mechanism, wrapped: int) -> bytes | None:
         """Return what the handle ``key`` makes of the handle ``wrapped``, without asking its size.
 
-        SoftHSM encrypts it to find that out. Returns ``None`` where python-pkcs11 has to do it or
-        to say why the token refuses.
+        SoftHSM encrypts it to find that out, and NSS says too little for AES-KWP. Returns ``None``
+        where python-pkcs11 has to do it or to say why the token refuses.
         """
         if self._functions is None:
             return None

@@ -43,11 +43,7 @@ class Kek:
 
     def wrapped(self, key: Key) -> bytes:
         """Return ``key``, encrypted."""
-        wrapped = key.lent.wrap(self.encrypting.value, self.mechanism, key.handle)
-        if wrapped is not None:
-            return wrapped
-        encrypting = Key(key.lent, self.encrypting)
-        return encrypting.wrap_key(key, mechanism=self.mechanism)
+        return Key(key.lent, self.encrypting).wrap_key(key, mechanism=self.mechanism)
 
     def unwrapped(self, session: Session, wrapped: bytes, **arguments: object) -> Object:
         """Make an object of a wrapped key."""
