@@ -28,11 +28,13 @@ from hsm.life.token import Token
 from hsm.messages import TRANSFER_KEY, KeyRef
 from hsm.operations.cek import mechanism_of, unless_rejected
 from hsm.operations.session_keys import SessionKeys
-from hsm.storage.keks import Kek, encrypting_arguments, mechanism_on, sealing_arguments
+from hsm.storage.keks import WRAPPINGS, Kek, encrypting_arguments, mechanism_on, sealing_arguments
 
 BITS: Final = 3072
 _AES_BITS: Final = 256
 _AES: Final[Target] = (AES.name, None)
+_KWP: Final = tuple(reversed(WRAPPINGS))
+"""Mechanisms that may be AES-KWP. Where a token lists both, the older may pad otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,22 +57,23 @@ def packed(token: Token, session: Session, kek: Kek, alg: str, public: RSAPublic
     with makes.imported_public(session, spec, public) as keys:
 
         def wrapped(handle: Handle) -> bytes:
-            return _wrapped(token, keys, kek, row, Key(session, handle))
+            return _wrapped(token, keys, row, Key(session, handle))
 
         return Parcel(kek=kek.id, encrypting=wrapped(kek.encrypting), sealing=wrapped(kek.sealing))
 
 
-def _wrapped(token: Token, keys: Keys, kek: Kek, row: RsaOaep, key: Key) -> bytes:
-    session = keys.session
+def _wrapped(token: Token, keys: Keys, row: RsaOaep, key: Key) -> bytes:
+    session, listed = keys.session, token.pool.listed
+    mechanism = next(each for each in _KWP if int(each) in listed)
     made = session.generate_key(
         AES.key_type,
         _AES_BITS,
         capabilities=MechanismFlag.WRAP,
         mechanism=AES.generation,
-        template=token.templates.kek(kek.mechanism, extractable=True),
+        template=token.templates.kek(mechanism, extractable=True),
     )
     with temporary(bind(session, made)) as transport:
-        rest = transport.wrap_key(key, mechanism=kek.mechanism)
+        rest = transport.wrap_key(key, mechanism=mechanism)
         return keys.public.wrap_key(transport, **mechanism_of(row)) + rest
 
 

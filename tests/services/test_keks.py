@@ -24,6 +24,7 @@ from tests.shared.documents import DOCUMENTS
 from tests.shared.drivers import dies, killed
 from tests.shared.forks import server
 from tests.shared.postgresql import programs
+from tests.shared.tokens import require
 
 DATA = b64u(b"data")
 SIGNERS: dict[str, dict[str, Any]] = {
@@ -52,9 +53,9 @@ class Host(NamedTuple):
         return json.loads(done.stdout)
 
 
-def hosts(directory: Path, url: str | None = None) -> tuple[Host, Host]:
+def hosts(directory: Path, url: str | None = None, make: str = "softhsm") -> tuple[Host, Host]:
     """Two hosts with one registry, that at ``url`` if there is one."""
-    one, two = (make_token(directory / name / "state") for name in ("one", "two"))
+    one, two = (make_token(directory / name / "state", make) for name in ("one", "two"))
     url = url or Config.from_env(one).registry_url
     common = {"JOSE_HSM_DATABASE_URL": url, "JOSE_HSM_STORAGE": "wrapped"}
     return Host(one | common), Host(two | common)
@@ -163,23 +164,36 @@ def test_one_that_came_in_goes_no_further(pair, directory, tmp_path):
     assert not (tmp_path / "kek").exists()
 
 
+def exported(one: Host, two: Host, directory: Path) -> Path:
+    """Return a file with a new key of ``one``, wrapped for ``two``."""
+    one.told("create", "--exportable")
+    prepared = two.told("import", "--prepare", directory / "two.jwk")
+    one.told(
+        *("export", directory / "two.jwk", directory / "kek.json"),
+        *("--thumbprint", prepared["thumbprint"]),
+    )
+    return directory / "kek.json"
+
+
+@pytest.mark.parametrize("make", ["nss", pytest.param("kryoptic", marks=pytest.mark.long)])
+def test_one_of_another_make_moves_too(make, tmp_path):
+    require(make)
+    one, two = hosts(tmp_path, make=make)
+    two.told("import", exported(one, two, tmp_path))
+
+
 @pytest.mark.parametrize("part", ["encrypting", "sealing"])
 def test_what_was_changed_on_the_way_is_refused_and_leaves_nothing(tmp_path, part):
     one, two = hosts(tmp_path)
-    one.told("create", "--exportable")
-    prepared = two.told("import", "--prepare", tmp_path / "two.jwk")
-    one.told(
-        *("export", tmp_path / "two.jwk", tmp_path / "kek.json"),
-        *("--thumbprint", prepared["thumbprint"]),
-    )
-    [(form, members)] = json.loads((tmp_path / "kek.json").read_bytes()).items()
+    whole = exported(one, two, tmp_path)
+    [(form, members)] = json.loads(whole.read_bytes()).items()
     octets = members[part]
     members[part] = octets[:-1] + ("A" if octets[-1] != "A" else "Q")
     (tmp_path / "bad.json").write_text(json.dumps({form: members}))
     done = two.kek("import", tmp_path / "bad.json")
     assert done.returncode == 2
     assert "cannot be imported" in done.stderr
-    two.told("import", tmp_path / "kek.json")  # as it was it is taken
+    two.told("import", whole)  # as it was it is taken
 
 
 @pytest.mark.parametrize("read", [read_parcel, read_recipient])
