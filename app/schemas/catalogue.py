@@ -9,7 +9,7 @@ from app.errors import BadRequest
 from app.jose import encoding
 from app.kid import is_kid
 from app.rights import GRANTABLE, Right
-from app.schemas.fields import Text, fail
+from app.schemas.fields import Choice, Text, fail
 from app.schemas.key_members import KeyMembers
 from app.schemas.labels import (
     LONGEST,
@@ -32,20 +32,6 @@ MOST_KEYS: Final = 200
 DEFAULT_KEYS: Final = 50
 
 
-class State(Text):
-    """A state that callers may ask for, by default one that they may set."""
-
-    def __init__(self, *states: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.states = states or STATES
-
-    def _deserialize(self, value: Any, attr: str | None, *_args: Any, **_kwargs: Any) -> str:
-        text = self._text(value)
-        if text not in self.states:
-            fail(BadRequest(f"Field '{attr}' must be one of: {', '.join(self.states)}"))
-        return text
-
-
 class Owner(Text):
     """Whose keys are asked for."""
 
@@ -61,7 +47,7 @@ class ListQuery(RequestSchema):
 
     kty = Name()
     alg = Name()
-    state = State(*SHOWN_STATES)
+    state = Choice(*SHOWN_STATES)
     tag = Name()
     owner = Owner()
     unused_since = Day()
@@ -140,7 +126,7 @@ class ListResponse(Schema):
 class ChangeRequest(RequestSchema):
     """PATCH /keys/{kid}: what is given changes; null takes ``expires``, ``name``, ``alias``."""
 
-    state = State(allow_none=True)
+    state = Choice(*STATES, allow_none=True)
     expires = InstantToCome(allow_none=True)
     name = Name(allow_none=True)
     alias = Alias(allow_none=True)

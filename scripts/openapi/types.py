@@ -10,7 +10,7 @@ from marshmallow import fields
 
 import hsm
 from app.duration import PATTERN
-from app.schemas import catalogue, certificates, labels
+from app.schemas import certificates, labels
 from app.schemas.batch import RequestsField
 from app.schemas.fields import (
     KEY_TRANSPORT,
@@ -173,7 +173,6 @@ _TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema | Callable[[Any], Json
     labels.Alias: ALIAS,
     labels.AliasOfNew: {"anyOf": [ALIAS, {"const": True}]},
     labels.Name: {"type": "string", "minLength": 1, "maxLength": labels.LONGEST},
-    catalogue.State: lambda field: {"type": "string", "enum": list(field.states)},
     labels.Day: {"type": "string", "format": "date", "examples": ["2030-01-31"]},
     labels.Duration: DURATION,
     labels.Instant: {"type": "string", "format": "date-time"},
