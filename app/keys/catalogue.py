@@ -204,18 +204,11 @@ class Catalogue:
     def grant(
         self, principal: Principal, kid: str, grantee: str, operations: Iterable[Right]
     ) -> None:
-        """Let ``grantee`` do these operations with a key, and no others."""
+        """Let ``grantee`` do these operations, if any, with a key, and no others."""
         require_grantee(grantee)
         key = self._find_alone(principal, kid, Right.MANAGE)
         self._registry.grants.put(key.kid, grantee, operations)
         current_request.change(grantee=grantee, operations=sorted(operations))
-
-    def revoke(self, principal: Principal, kid: str, grantee: str) -> None:
-        """Let ``grantee`` do nothing with a key any more."""
-        require_grantee(grantee)
-        key = self._find_alone(principal, kid, Right.MANAGE)
-        self._registry.grants.delete(key.kid, grantee)
-        current_request.change(grantee=grantee, operations=[])
 
     def published(self, narrowed_to: Mapping[str, str]) -> Sequence[dict[str, Any]]:
         """Return the public keys that everybody may fetch, as JWKs: of an owner, with a tag."""

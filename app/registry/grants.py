@@ -40,7 +40,3 @@ class Grants:
             connection.execute(before)
             if rows:
                 connection.execute(insert(grants), rows)
-
-    def delete(self, kid: UUID, principal: str) -> None:
-        """Take away all that ``principal`` may do with a key; see ``put``."""
-        self.put(kid, principal, [])

@@ -322,7 +322,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def revoke(registry: Registry, kid: UUID) -> None:
-    registry.grants.delete(kid, BOB)
+    registry.grants.put(kid, BOB, ())
 
 
 def compromise(registry: Registry, kid: UUID) -> None:

@@ -278,7 +278,7 @@ def test_a_right_that_is_taken_away_counts_between_the_turns_of_a_series(
         each(*arguments)
         done.append(len(arguments[-1]))
         if len(done) == 2:
-            registry.grants.delete(UUID(kid), BOB)
+            registry.grants.put(UUID(kid), BOB, ())
             clock.monotonic.return_value += access.OLDEST_SECONDS
 
     monkeypatch.setattr(Hsm, "each", revoke_after_two)

@@ -405,7 +405,6 @@ def test_what_is_of_the_set_is_not_changed_for_one_version(host):
         lambda: catalogue.tag(OWNER, kid, ["x"]),
         lambda: catalogue.untag(OWNER, kid, ["x"]),
         lambda: catalogue.grant(OWNER, kid, "token:a", []),
-        lambda: catalogue.revoke(OWNER, kid, "token:a"),
         lambda: host.keyring.creation.destroy(OWNER, kid),
         lambda: host.keyring.creation.destroy_at_once(OWNER, kid),
     )

@@ -131,7 +131,7 @@ CHANGES: Mapping[str, Callable[[Registry, UUID], object]] = MappingProxyType(
         "deactivate": lambda registry, kid: set_state(registry, kid, State.DEACTIVATED),
         "activate": lambda registry, kid: set_state(registry, kid, State.ACTIVE),
         "grant": lambda registry, kid: registry.grants.put(kid, BOB, ["sign"]),
-        "revoke": lambda registry, kid: registry.grants.delete(kid, BOB),
+        "revoke": lambda registry, kid: registry.grants.put(kid, BOB, ()),
         "destroy": lambda registry, kid: registry.mark_destroyed(kid),
     }
 )

@@ -75,5 +75,5 @@ def grant(kid: str, grantee: str) -> ResponseReturnValue:
 )
 def revoke(kid: str, grantee: str) -> ResponseReturnValue:
     """Let a principal do nothing with a key any more."""
-    catalogue().revoke(principal(), kid, grantee)
+    catalogue().grant(principal(), kid, grantee, ())
     return "", HTTPStatus.NO_CONTENT

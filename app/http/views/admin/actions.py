@@ -74,12 +74,9 @@ def change_state(kid: str) -> ResponseReturnValue:
 def grant(kid: str) -> ResponseReturnValue:
     """Let a principal do what is ticked with a key, and nothing else: nothing if nothing is."""
     fields = form()
-    grantee = fields.one("principal")
-    if operations := fields.get("operations"):
-        granted = loading.load(_GRANT, {"operations": operations}, offers())
-        catalogue().grant(principal(), kid, grantee, granted)
-    else:
-        catalogue().revoke(principal(), kid, grantee)
+    operations = fields.get("operations")
+    granted = loading.load(_GRANT, {"operations": operations}, offers()) if operations else ()
+    catalogue().grant(principal(), kid, fields.one("principal"), granted)
     return go_to(f"/keys/{kid}")
 
 
