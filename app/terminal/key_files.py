@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,13 +25,14 @@ _SEQUENCE: Final = b"\x30"  # with it every file in DER begins
 
 
 class Password:
-    """The password of a file, asked for when it is needed."""
+    """The password of a file, asked for when it is needed, and once."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
 
-    def read(self) -> bytes:
-        """Return it; raise ``CommandFailed`` where nobody is there to ask."""
+    @cached_property
+    def octets(self) -> bytes:
+        """The password; raises ``CommandFailed`` where nobody is there to ask."""
         if self._file:
             return self._file.read_bytes().rstrip(b"\r\n")
         if not sys.stdin.isatty():
@@ -53,7 +55,7 @@ def _loaded(load: Load, octets: bytes, password: Password) -> Any:
     try:
         return load(octets, None)
     except TypeError:
-        return load(octets, password.read())
+        return load(octets, password.octets)
 
 
 def _load_pkcs12(octets: bytes, password: bytes | None) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,6 +141,20 @@ def test_and_is_not_without_it(name, wrap):
     status, body, said = wrap(CLOSED[name])
     assert (status, body) == (2, None)
     assert "--password-file" in said
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_whoever_is_there_is_asked_for_it_once(name, wrap, monkeypatch):
+    asked = []
+
+    def answer(text: str, **_how: object) -> str:
+        asked.append(text)
+        return "another"
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("click.prompt", answer)
+    assert wrap(CLOSED[name])[0] == 2
+    assert asked == ["Password"]
 
 
 def test_the_bytes_of_a_secret_key_are_wrapped(wrap):
