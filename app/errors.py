@@ -9,9 +9,13 @@ NOT_AN_OBJECT: Final = "The body must be one JSON object, strictly (RFC 8259), i
 
 
 class AppError(Exception):
-    """Base of the errors of ``app``; ``code`` is that of the wire contract."""
+    """Base of the errors of ``app``; see ``HsmError`` for ``code`` and ``template``."""
 
     code: ClassVar[str]
+    template: ClassVar[str] = "{}"
+
+    def __init__(self, subject: object = "") -> None:
+        super().__init__(self.template.format(subject))
 
 
 class BadRequest(AppError):
@@ -24,63 +28,52 @@ class Forbidden(AppError):
     """The key exists and the caller lacks the right."""
 
     code = "forbidden"
-
-    def __init__(self) -> None:
-        super().__init__("Access denied")
+    template = "Access denied"
 
 
 class ForeignOrigin(AppError):
     """A page of somebody else asks, and there is no authentication."""
 
     code = "forbidden"
-
-    def __init__(self) -> None:
-        super().__init__("Without authentication no pages of other origins are served")
+    template = "Without authentication no pages of other origins are served"
 
 
 class ForeignPage(AppError):
     """A page of somebody else asks, and the browser has added the certificate of who reads it."""
 
     code = "forbidden"
-
-    def __init__(self) -> None:
-        super().__init__("A page of another origin must send Content-Type: application/json")
+    template = "A page of another origin must send Content-Type: application/json"
 
 
 class ForeignForm(AppError):
     """A form of the admin page that is not on a page of this service, or that nobody says is."""
 
     code = "forbidden"
-
-    def __init__(self) -> None:
-        super().__init__("The form must be sent by a browser from a page of this service")
+    template = "The form must be sent by a browser from a page of this service"
 
 
 class MisdirectedRequest(AppError):
     """The name that was asked for is not one of this machine, and there is no authentication."""
 
     code = "misdirected_request"
-
-    def __init__(self) -> None:
-        super().__init__("Without authentication only a loopback name or address is a right Host")
+    template = "Without authentication only a loopback name or address is a right Host"
 
 
 class Unauthorized(AppError):
     """No credentials, or bad ones: one text for all causes."""
 
     code = "unauthorized"
-
-    def __init__(self) -> None:
-        super().__init__("Authentication required")
+    template = "Authentication required"
 
 
 class TooManyFailures(AppError):
     """Too many attempts to authenticate have failed; ``retry_after_seconds`` says how long."""
 
     code = "too_many_requests"
+    template = "Too many failed attempts to authenticate"
 
     def __init__(self, retry_after_seconds: int) -> None:
-        super().__init__("Too many failed attempts to authenticate")
+        super().__init__()
         self.retry_after_seconds = retry_after_seconds
 
 
@@ -88,63 +81,49 @@ class TooManyAtOnce(AppError):
     """Requests of the same principal have kept this one waiting for too long."""
 
     code = "too_many_requests"
-
-    def __init__(self) -> None:
-        super().__init__("Too many requests of this principal are being answered")
+    template = "Too many requests of this principal are being answered"
 
 
 class AliasTaken(AppError):
     """Another key has the alias, whoever may know that key."""
 
     code = "conflict"
-
-    def __init__(self) -> None:
-        super().__init__("Field 'alias' is that of another key")
+    template = "Field 'alias' is that of another key"
 
 
 class KeySetTaken(AppError):
     """There is a key set of that name already, of other keys or of somebody else."""
 
     code = "conflict"
-
-    def __init__(self) -> None:
-        super().__init__("There is another key set of that name")
+    template = "There is another key set of that name"
 
 
 class TooManyKeys(AppError):
     """The owner of keys to be would have more than one may have."""
 
     code = "too_many_keys"
-
-    def __init__(self, most: int) -> None:
-        super().__init__(f"The owner may have {most} keys, and would have more")
+    template = "The owner may have {} keys, and would have more"
 
 
 class RequestReused(AppError):
     """An Idempotency-Key came again with another request."""
 
     code = "idempotency_key_reused"
-
-    def __init__(self) -> None:
-        super().__init__("The Idempotency-Key has been used for another request")
+    template = "The Idempotency-Key has been used for another request"
 
 
 class RequestInProgress(AppError):
     """A request with the same Idempotency-Key is being answered."""
 
     code = "unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("The first request with this Idempotency-Key is not answered yet")
+    template = "The first request with this Idempotency-Key is not answered yet"
 
 
 class IssuerUnavailable(AppError):
     """The keys of the issuer of JWTs have never been read."""
 
     code = "unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("Service unavailable: the keys of the issuer cannot be read")
+    template = "Service unavailable: the keys of the issuer cannot be read"
 
 
 class RegistryCause(StrEnum):
@@ -179,9 +158,10 @@ class RegistryUnavailable(AppError):
     """The registry cannot answer now, for a ``cause``."""
 
     code = "unavailable"
+    template = "Service unavailable: {}"
 
     def __init__(self, cause: RegistryCause = RegistryCause.REGISTRY) -> None:
-        super().__init__(f"Service unavailable: {REASONS[cause]}")
+        super().__init__(REASONS[cause])
         self.cause = cause
 
 
@@ -198,15 +178,11 @@ class AuditUnavailable(AppError):
     """The audit log cannot be written, and nothing is done that is not in it."""
 
     code = "unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("Service unavailable: the audit log cannot be written")
+    template = "Service unavailable: the audit log cannot be written"
 
 
 class HostExhausted(AppError):
     """The operating system gives no more of something just now, wherever that was noticed."""
 
     code = "unavailable"
-
-    def __init__(self) -> None:
-        super().__init__("Service unavailable: no file descriptors, memory or disk are left")
+    template = "Service unavailable: no file descriptors, memory or disk are left"
