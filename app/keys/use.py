@@ -27,6 +27,7 @@ from app.keys.access import (
     require_on_curve,
     require_permitted,
     require_permitted_verification,
+    require_signer,
     require_signs_digests,
 )
 from app.keys.budget import EncryptionBudget, is_counted
@@ -226,7 +227,7 @@ class KeyUse:
         alg = alg or next(iter(performed), None)
         if alg not in performed:
             raise CryptoFailure("The key signs no request for a certificate, or not with that alg")
-        key = find_to_sign(self.rows, principal, kid, alg)
+        require_signer(key, kid, alg)
         sign = partial(self.hsm.sign, key.ref, alg)
         public = load_public(key.public_jwk or {})
         with Existing(self.registry, key):
