@@ -5,6 +5,7 @@ key encrypted to the RSA key, and behind it AES-KWP (RFC 5649) under that. Nothi
 of a token otherwise.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, cast
@@ -89,15 +90,14 @@ def unpacked(
     sealing = sealing_arguments(kek, templates, extractable=extractable)
     encrypting = encrypting_arguments(kek, templates, mechanism, extractable=extractable)
     arguments = ((parcel.sealing, sealing), (parcel.encrypting, encrypting))
-    with token.stores[wrapping.storage].lent(session, wrapping, [PRIVATE]) as keys:
-        made: list[Object] = []
+    store = token.stores[wrapping.storage]
+    with store.lent(session, wrapping, [PRIVATE]) as keys, ExitStack() as undo:
         for octets, its in arguments:
-            found = unless_rejected(partial(_unwrapped, token, keys, wrapping, octets, its))
-            if found is None:
-                for each in made:
-                    session.destroy(each)
+            made = unless_rejected(partial(_unwrapped, token, keys, wrapping, octets, its))
+            if made is None:
                 raise WrappedKeyRefused
-            made.append(found)
+            undo.callback(session.destroy, made)
+        undo.pop_all()
 
 
 def _unwrapped(

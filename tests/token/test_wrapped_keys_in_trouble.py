@@ -1,12 +1,14 @@
 """Keys that the registry keeps: whoever dies over one leaves nothing, and a lost token no harm."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
+from pkcs11 import Attribute
 from sqlalchemy.exc import OperationalError
 
 from app.config import Config
@@ -15,18 +17,31 @@ from app.operator.cli.service import opened
 from app.registry import Registry, State
 from app.registry.rows import additions
 from app.schemas.keys import KeyRequest
-from hsm import Hsm, HsmError, KeySpec, Storage, TokenUnavailable
+from hsm import (
+    KEY_MANAGEMENTS,
+    Hsm,
+    HsmError,
+    KeyRef,
+    KeySpec,
+    Storage,
+    TokenUnavailable,
+    wrap_key,
+)
+from hsm.cryptoki.session import Session
+from hsm.life.token import Token
+from hsm.messages import TRANSFER_KEY
+from hsm.storage.transfer import Parcel
 from hsm.storage.wrapped_store import WrappedStore
 from tests.shared import drivers
 from tests.shared.drivers import killed
 from tests.shared.waiting import until
 from tests.token.test_destroy_after import OWNER, Host
-from tests.token.test_wrapped_store import number_of_objects
+from tests.token.test_wrapped_store import done, number_of_objects
 
 pytestmark = pytest.mark.softhsm  # no other token of the tests has a key-encryption key
 
 ES256 = KeySpec(kty="EC", alg="ES256", crv="P-256")
-GENERAL_ERROR, DEVICE_REMOVED = 0x05, 0x32
+GENERAL_ERROR, DEVICE_MEMORY, DEVICE_REMOVED = 0x05, 0x31, 0x32
 
 
 @pytest.fixture
@@ -115,6 +130,29 @@ def test_one_failure_of_unwrapping_is_tried_again(host, chaos):
     (kid,) = make(host)
     chaos.fail_own("C_UnwrapKey", GENERAL_ERROR, times=1)
     assert sign(host, kid)
+
+
+def test_a_key_encryption_key_of_which_a_half_has_come_in_leaves_nothing(token, chaos):
+    alg, public = token.keeping.prepare_import()
+    encrypting, sealing = (wrap_key(public, KEY_MANAGEMENTS[alg], os.urandom(32)) for _ in range(2))
+
+    def seals(_token: Token, session: Session) -> int:
+        return len(session.find({Attribute.LABEL: "jose-hsm:seal"}))
+
+    before = done(token, seals)
+
+    def unwrap(original: Any, *words: int) -> int:
+        is_last = chaos.calls["C_UnwrapKey"] % 4 == 0  # each half, and what it is wrapped under
+        return DEVICE_MEMORY if is_last else int(original(*words))
+
+    chaos.replace_own("C_UnwrapKey", unwrap)
+    with pytest.raises(TokenUnavailable):
+        token.keeping.import_kek(
+            Parcel(kek=uuid4(), encrypting=encrypting, sealing=sealing), extractable=False
+        )
+    chaos.heal()
+    assert done(token, seals) == before
+    token.destroy(KeyRef(kid=TRANSFER_KEY, spec=KeySpec(kty="RSA", alg=alg)))
 
 
 @on_sqlite
