@@ -226,6 +226,11 @@ def require_existing(registry: Registry, key: Key) -> None:
         raise KeyNotFound from None
 
 
+def performed(alg: str, enc: str) -> str:
+    """Return the algorithm that the key of a JWE performs itself."""
+    return enc if alg == hsm.DIRECT else alg
+
+
 def require_permitted(key: Key, algorithm: str) -> None:
     """Raise ``CryptoFailure`` if the key is not for ``algorithm``."""
     if not key.spec.permits(algorithm):

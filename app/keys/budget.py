@@ -10,6 +10,7 @@ from uuid import UUID
 from cachetools import LRUCache
 
 import hsm
+from app.keys.access import performed
 from app.registry import Registry
 from hsm import CryptoFailure
 
@@ -26,7 +27,7 @@ _KEYS_REMEMBERED: Final = 65_536
 
 def is_counted(alg: str, enc: str) -> bool:
     """Tell whether the key itself encrypts with a random IV: the content, or the CEK."""
-    return is_counted_for(enc if alg == hsm.DIRECT else alg)
+    return is_counted_for(performed(alg, enc))
 
 
 def is_counted_for(alg: str | None) -> bool:

@@ -22,6 +22,7 @@ from app.keys.access import (
     find_to_encrypt,
     find_to_mac,
     find_to_sign,
+    performed,
     require_existing,
     require_fit,
     require_on_curve,
@@ -90,8 +91,7 @@ class KeyUse:
 
         Raises ``CryptoFailure`` also if the caller's ``header`` names another key.
         """
-        name = enc if alg == hsm.DIRECT else alg
-        key = find_to_encrypt(self.rows, self.hsm, principal, kid, name)
+        key = find_to_encrypt(self.rows, self.hsm, principal, kid, performed(alg, enc))
         if header is not None:
             media_types = {**media_types, **members_for(self.identity(key), header)}
         head = head_of(key, alg, enc, aad=aad, apu=apu, apv=apv, media_types=media_types)
@@ -147,7 +147,7 @@ class KeyUse:
     ) -> bytes:
         """Return the plaintext, opened with ``key``, on which the right has been checked."""
         alg, enc = header.alg, header.enc
-        require_fit(self.hsm, key, enc if alg == hsm.DIRECT else alg)
+        require_fit(self.hsm, key, performed(alg, enc))
         require_on_curve(key, header.agreement)
         additional_data = encoding.additional_data(header.protected, aad)
         with Existing(self.registry, key):

@@ -13,6 +13,7 @@ from app.jose.jwe_header import JweHeader
 from app.keys.access import (
     Existing,
     KeysOfMessage,
+    performed,
     require_encrypts,
     require_fit,
     require_on_curve,
@@ -52,7 +53,7 @@ def rewrap(use: KeyUse, principal: Principal, body: Mapping[str, Any]) -> Member
     keys = KeysOfMessage(use.rows, principal, {*named, to.kid})
     sources = _sources(keys, body)
     for one in sources:
-        require_fit(use.hsm, one.key, _performed(one.header.alg, one.header.enc))
+        require_fit(use.hsm, one.key, performed(one.header.alg, one.header.enc))
         require_on_curve(one.key, one.header.agreement)
     new = _new_key(use, keys, to, sources[0])
     work = _Rewrapping(
@@ -92,14 +93,9 @@ def _new_key(use: KeyUse, keys: KeysOfMessage, to: Target, source: _Source) -> K
     """Return the key that the message is to be for; the logs name it if it is refused."""
     current_request.name_next(kid=to.kid, alg=to.alg)
     new = keys.find(to.kid, Right.ENCRYPT)
-    require_encrypts(use.hsm, new, _performed(to.alg, source.header.enc))
+    require_encrypts(use.hsm, new, performed(to.alg, source.header.enc))
     current_request.name_several([str(source.key.kid), str(new.kid)], source.header.alg)
     return new
-
-
-def _performed(alg: str, enc: str) -> str:
-    """Return the algorithm that the named key performs itself."""
-    return enc if alg == hsm.DIRECT else alg
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-import hsm
 from app import current_request
 from app.errors import BadRequest
-from app.keys.access import KeysOfMessage
+from app.keys.access import KeysOfMessage, performed
 from app.registry import Key
 from app.rights import Right
 from app.schemas.messages.addressed import Addressed
@@ -56,8 +55,7 @@ def permits(key: Key, one: Addressed) -> bool:
     header = one.header
     if header is None:
         return False
-    name = header.enc if header.alg == hsm.DIRECT else header.alg
-    return key.spec.permits_under_any_name(name)
+    return key.spec.permits_under_any_name(performed(header.alg, header.enc))
 
 
 def _fitting(several: Sequence[Chosen]) -> list[Chosen]:
