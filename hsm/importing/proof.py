@@ -58,7 +58,7 @@ def found_imports(token: Token, proof_cache: ProofCache) -> Imports:
     A mechanism that it does not even list is not tried either, nor believed because it is listed.
     Raises ``PKCS11Error`` or ``TokenUnavailable`` if it fails in a way that says nothing of that.
     """
-    alg = next((name for name in WRAPPING_ALGS if _unwraps_within(token, name)), None)
+    alg = next((name for name in WRAPPING_ALGS if unwraps_within(token, name)), None)
     if alg is None:
         return Imports()
     listed = token.pool.listed
@@ -76,7 +76,7 @@ def found_imports(token: Token, proof_cache: ProofCache) -> Imports:
     return Imports(alg=alg, ways=MappingProxyType(ways), refusals=MappingProxyType(refusals))
 
 
-def _unwraps_within(token: Token, name: str) -> bool:
+def unwraps_within(token: Token, name: str) -> bool:
     """Tell whether what RSA-OAEP unwraps stays in the token."""
     offer = token.offers[name].with_enc(_ENC)
     return offer.is_offered and offer.residency == "token"

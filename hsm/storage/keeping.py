@@ -97,7 +97,8 @@ class Keeping:
     def export_kek(self, alg: str, public: RSAPublicKey) -> Parcel:
         """Return the key-encryption key of new keys, wrapped for the holder of ``public``.
 
-        Raises ``CryptoFailure`` if there is none, or if the token does not let it go.
+        Raises ``CryptoFailure`` if there is none, or if the token does not let it go, and
+        ``UnsupportedAlgorithm`` if it has no such ``alg`` itself.
         """
 
         def export(token: Token, session: Session) -> Parcel:

@@ -22,8 +22,9 @@ from hsm.cryptoki.handles import Handle, Key, bind, temporary
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.objects import PRIVATE
 from hsm.cryptoki.session import Session
-from hsm.errors import WrappedKeyRefused
+from hsm.errors import UnsupportedAlgorithm, WrappedKeyRefused
 from hsm.importing.imports import Target
+from hsm.importing.proof import unwraps_within
 from hsm.importing.ways import WrappedKey
 from hsm.life.token import Token
 from hsm.messages import TRANSFER_KEY, KeyRef
@@ -50,8 +51,11 @@ class Parcel:
 def packed(token: Token, session: Session, kek: Kek, alg: str, public: RSAPublicKey) -> Parcel:
     """Wrap ``kek`` for the holder of ``public``, who unwraps by ``alg``.
 
-    The token refuses (CKR_KEY_UNEXTRACTABLE) unless it was made to be taken elsewhere.
+    The token refuses (CKR_KEY_UNEXTRACTABLE) unless it was made to be taken elsewhere. Raises
+    ``UnsupportedAlgorithm`` if it has no such ``alg`` itself.
     """
+    if not unwraps_within(token, alg):
+        raise UnsupportedAlgorithm.not_offered(alg, "the token does not wrap by it")
     spec = KeySpec(kty="RSA", alg=alg, bits=public.key_size)
     row = cast(RsaOaep, KEY_MANAGEMENTS[alg])
     makes = SessionKeys(token.templates, token.canary)

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from pkcs11 import Attribute
 from sqlalchemy.exc import OperationalError
 
@@ -25,6 +26,7 @@ from hsm import (
     KeySpec,
     Storage,
     TokenUnavailable,
+    UnsupportedAlgorithm,
     wrap_key,
 )
 from hsm.cryptoki.session import Session
@@ -153,6 +155,12 @@ def test_a_key_encryption_key_of_which_a_half_has_come_in_leaves_nothing(token, 
     chaos.heal()
     assert done(token, seals) == before
     token.destroy(KeyRef(kid=TRANSFER_KEY, spec=KeySpec(kty="RSA", alg=alg)))
+
+
+def test_a_key_encryption_key_is_exported_only_by_what_the_token_itself_wraps_by(token):
+    public = rsa.generate_private_key(65537, 2048).public_key()
+    with pytest.raises(UnsupportedAlgorithm, match="does not wrap by it"):
+        token.keeping.export_kek("RSA-OAEP-256", public)
 
 
 @on_sqlite
