@@ -305,7 +305,7 @@ class Config:
         return Path(self.audit_log).absolute() if self.audit_log else self.state_dir / "audit.log"
 
     def read_pin(self) -> str:
-        """Return the user PIN; raise ``OSError`` if its file cannot be read."""
+        """Return the user PIN; raise ``OSError`` or ``UnicodeDecodeError`` if it cannot be read."""
         if self.pin_file is None:
             return self.pin or ""
         return self.pin_file.read_text("utf-8").rstrip("\r\n")
