@@ -1,6 +1,7 @@
 """Options that several commands have."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
@@ -8,6 +9,12 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DAY: Final = click.DateTime(["%Y-%m-%d"])
+
+password_file: Final = click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Where the password of the file is, if it has one; else it is asked for.",
+)
 
 
 def together(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:

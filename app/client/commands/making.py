@@ -9,7 +9,7 @@ from app.client.algorithm import kind_of
 from app.client.command import at_service, data, given, json_anyway, once
 from app.client.files import encoded, message
 from app.client.service import Service
-from app.terminal.options import together
+from app.terminal.options import password_file, together
 from app.terminal.output import as_json, print_json, print_members
 
 _labelled: Final = together(
@@ -57,11 +57,7 @@ def create(
 @click.option("--alg", help="What it does, and nothing else.")
 @click.option("--use", type=click.Choice(["sig", "enc"]), help="What it is for.")
 @click.option("--secret", is_flag=True, help="FILE is the bytes of a secret key.")
-@click.option(
-    "--password-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Where the password of the file is, if it has one; else it is asked for.",
-)
+@password_file
 @_labelled
 @as_json
 @at_service

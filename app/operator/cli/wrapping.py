@@ -17,6 +17,7 @@ from app.jwk import load_public, require_sound, write_public
 from app.schemas.wrapped import ENC
 from app.terminal.failure import CommandFailed
 from app.terminal.key_files import Password, load_private
+from app.terminal.options import password_file
 from app.terminal.output import print_json
 
 _ADVICE: Final = """\
@@ -38,11 +39,7 @@ as by `shred -u` where the file system overwrites in place.
     help="What POST /wrapping-keys has answered.",
 )
 @click.option("--alg", help="What the key is for; of a secret key, whose bytes are the file.")
-@click.option(
-    "--password-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Where the password of the file is, if it has one; else it is asked for.",
-)
+@password_file
 def wrap(file: Path, wrapping: Path, alg: str | None, password_file: Path | None) -> int:
     """Wrap a key in PEM, PKCS#8 or PKCS#12 for a token, to be imported."""
     target = _target(wrapping)
