@@ -53,10 +53,10 @@ class ForeignForm(AppError):
 
 
 class MisdirectedRequest(AppError):
-    """The name that was asked for is not one of this machine, and there is no authentication."""
+    """The name that was asked for, or who asks, is not of this machine, without authentication."""
 
     code = "misdirected_request"
-    template = "Without authentication only a loopback name or address is a right Host"
+    template = "Without authentication only this machine is served, by a loopback name"
 
 
 class Unauthorized(AppError):

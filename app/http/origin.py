@@ -9,6 +9,7 @@ certificate of whoever reads the page.
 
 from collections.abc import Set
 from functools import lru_cache
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from flask import Flask, Request
@@ -16,6 +17,9 @@ from flask import Flask, Request
 from app.auth.asked import asked
 from app.errors import ForeignOrigin, ForeignPage, MisdirectedRequest
 from app.settings import is_loopback
+
+_ADDRESSES: Final = ("HTTP_X_FORWARDED_FOR", "HTTP_X_REAL_IP")
+_OF_SOCKET: Final = "unix:"  # as nginx calls who has come by one
 
 
 def register(app: Flask, cross_origin: Set[str]) -> None:
@@ -27,6 +31,8 @@ def register(app: Flask, cross_origin: Set[str]) -> None:
         environ = request.environ
         host, origin = environ.get("HTTP_HOST"), environ.get("HTTP_ORIGIN")
         if host is not None and not _is_local(f"//{host}"):
+            raise MisdirectedRequest
+        if not all(_is_near(environ[name]) for name in _ADDRESSES if name in environ):
             raise MisdirectedRequest
         if origin is not None and not _is_local(origin) and request.endpoint not in cross_origin:
             raise ForeignOrigin
@@ -71,3 +77,9 @@ def _is_local(url: str) -> bool:
     except ValueError:
         return False
     return is_loopback(name) or name.endswith(".localhost")
+
+
+def _is_near(addresses: str) -> bool:
+    """Tell whether all ``addresses``, of a client and of proxies, are of this machine."""
+    given = (address.strip() for address in addresses.split(","))
+    return all(address == _OF_SOCKET or is_loopback(address.strip("[]")) for address in given)

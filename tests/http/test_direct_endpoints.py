@@ -28,7 +28,7 @@ HEADERS: tuple[dict[str, str], ...] = (
     {"Host": "attacker.example"},
     {"Origin": "https://attacker.example"},
     {"Content-Encoding": "gzip"},
-    {"X-Real-IP": "192.0.2.1"},
+    {"X-Real-IP": "127.0.0.2"},
     {"Content-Type": "text/plain"},
     {"Content-Type": "application/json; charset=latin-1"},
 )
