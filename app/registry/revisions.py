@@ -77,5 +77,6 @@ def require_known(revision: Revision) -> None:
     if revision.age is Age.FUTURE:
         raise ConfigError(
             f"the registry has schema {revision.found}, and this version knows {revision.newest} "
-            f"at most: use the version that wrote it, or set {PREFIX}DATABASE_URL to another one"
+            "at most: use the version that wrote it; to restore a backup of an older one, move the "
+            f"registry away first, or set {PREFIX}DATABASE_URL to an empty database"
         )

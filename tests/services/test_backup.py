@@ -881,6 +881,19 @@ def test_what_is_not_a_whole_backup_is_refused(name, good, tmp_path):
         backup.read(path)
 
 
+def test_where_a_newer_registry_was_a_backup_is_restored_once_that_is_moved_away(
+    here, settings, good, tmp_path
+):
+    fill(url_in(settings))
+    with connected(url_in(settings)) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    said = here(settings, "restore", good, *BY_ITSELF, "--force", status=2).stderr
+    assert "move the registry away first" in said
+    for path in Path(settings["JOSE_HSM_STATE_DIR"]).glob("registry.db*"):
+        path.rename(tmp_path / path.name)
+    assert here(settings, "restore", good, *BY_ITSELF).stdout.endswith("restored\n")
+
+
 def test_a_refused_backup_changes_nothing(here, settings, good, tmp_path):
     fill(url_in(settings))
     before = everything(url_in(settings))

@@ -270,7 +270,8 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
         "old": failed("schema {found}; this version needs {newest}", "Run `jose-hsm migrate`."),
         "future": failed(
             "schema {found} is from the future: this version knows {newest} at most",
-            "A newer jose-hsm has written it: install that one, or restore an older backup.",
+            "A newer jose-hsm has written it: install that one. To restore an older backup, move "
+            "the registry away first.",
         ),
         "schema": failed("its tables are not those of its schema", "Run `jose-hsm migrate`."),
         "permission": failed(
