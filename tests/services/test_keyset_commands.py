@@ -1,12 +1,15 @@
 """``jose-hsm keysets``: what the operator sees and does, whoever owns the sets."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from app.keys.sets.catalogue import KeySetCatalogue
+from app.operator import cli
 from tests.shared.api import Api
 from tests.shared.callers import WITH_TOKENS
 from tests.shared.command import jose_hsm
@@ -66,3 +69,20 @@ def test_a_key_set_of_anybody_is_shown_rotated_and_revoked(run, callers, setting
         ("rotate", "--at", "x", name),
     ):
         run(*arguments, status=2)
+
+
+def test_a_rotation_is_recorded_though_the_set_has_rotated_meanwhile(
+    callers, settings, monkeypatch
+):
+    name, described = f"set-{uuid4().hex}", KeySetCatalogue._described
+    body = {"kty": "EC", "crv": "P-256", "alg": "ES256"}
+    assert callers.alice.request("PUT", f"/keysets/{name}", json=body).status == 200
+    for setting in settings.items():
+        monkeypatch.setenv(*setting)
+    monkeypatch.setattr(
+        KeySetCatalogue, "_described", lambda self, name: described(self, name) | {"rotates": None}
+    )
+    assert cli.main(["keysets", "rotate", name]) == 0
+    (line,) = map(json.loads, Path(settings["JOSE_HSM_AUDIT_LOG"]).read_text().splitlines())
+    assert (line["endpoint"], line["keyset"]) == ("cli.keysets.rotate", name)
+    assert datetime.fromisoformat(line["rotates_at"]).tzinfo

@@ -7,7 +7,6 @@ from typing import IO, Any, Final
 
 import click
 
-from app import current_request
 from app.config import Config
 from app.errors import RegistryUnavailable
 from app.keys.adoption import adopt
@@ -20,6 +19,7 @@ from app.operator.cli.service import (
     keyring_of,
     opened,
     record,
+    recorded,
     registry_of,
 )
 from app.operator.cli.wrapping import wrap
@@ -119,14 +119,9 @@ def destroy(config: Config, *, kid: str, yes: bool, now: bool, as_json: bool) ->
     if not yes:
         ask(f"Destroy {kid} for ever?")
     kid = _kid_of(config, kid)
-    current = current_request.begin()
     creation = keyring_of(config).creation
-    try:
+    with recorded(config, "keys.destroy", kid=kid) as current:
         (creation.destroy_at_once if now else creation.destroy)(OPERATOR, kid)
-    finally:
-        if current.change:  # it is destroyed, even if the token has gone away meanwhile
-            record(config, "keys.destroy", kid=kid, **current.change)
-        current_request.end()
     if current.when_audited:
         with suppress(RegistryUnavailable):  # then the janitor removes the row
             current.when_audited()

@@ -8,7 +8,7 @@ import click
 from app.config import Config
 from app.keys.sets.catalogue import kid_of
 from app.operator.cli.command import configured
-from app.operator.cli.service import OPERATOR, changing, keysets_of, record
+from app.operator.cli.service import OPERATOR, changing, keysets_of, record, recorded
 from app.registry import State
 from app.schemas.catalogue import MOST_KEYS
 from app.schemas.keysets import KeySetResponse, RotateRequest
@@ -61,8 +61,8 @@ def show(config: Config, *, name: str, as_json: bool) -> int:
 @changing
 def rotate(config: Config, *, name: str, at: str | None, as_json: bool) -> int:
     """Have the service rotate a key set; its next version is published for a time before."""
-    told = keysets_of(config).rotate(OPERATOR, name, _ROTATE.load({"at": at})["at"])
-    record(config, "keysets.rotate", keyset=name, rotates_at=told["rotates"].isoformat())
+    with recorded(config, "keysets.rotate"):
+        told = keysets_of(config).rotate(OPERATOR, name, _ROTATE.load({"at": at})["at"])
     _print(told, as_json=as_json)
     return 0
 

@@ -2,13 +2,16 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec
 
+from app import current_request
 from app.audit import AuditLog
 from app.config import Config
+from app.current_request import RequestRecord
 from app.errors import AuditUnavailable
 from app.host import host_name
 from app.keys.catalogue import Catalogue
@@ -98,6 +101,18 @@ def require_audit_log(config: Config) -> None:
         AuditLog(config.audit_path).record_all([])
     except OSError as error:
         raise CommandFailed(f"nothing is done: the audit log cannot be written: {error}") from error
+
+
+@contextmanager
+def recorded(config: Config, command: str, **members: Any) -> Iterator[RequestRecord]:
+    """Record ``members`` and what is noted as done in the ``with`` block, even if it fails then."""
+    current = current_request.begin()
+    try:
+        yield current
+    finally:
+        current_request.end()
+        if current.change:
+            record(config, command, **members, **current.change)
 
 
 def record(config: Config, command: str, **members: Any) -> None:
