@@ -11,7 +11,7 @@ from hsm.algorithms.families import Algorithm
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS, MACS
 from hsm.cryptoki.attributes import LABEL_PREFIX, Templates
-from hsm.cryptoki.faults import Fault, fault_of
+from hsm.cryptoki.faults import REFUSALS, Fault, fault_of
 from hsm.cryptoki.handles import Handle, Key
 from hsm.cryptoki.session import Session
 from hsm.errors import Cause, TokenUnavailable
@@ -19,6 +19,7 @@ from hsm.errors import Cause, TokenUnavailable
 _MESSAGE: Final = b"tweet"
 _BITS: Final = 256
 _DIGEST_BYTES: Final = 32
+_HIDDEN: Final = "the token does not show its keys"
 
 Make = Callable[..., tuple[Object, ...]]
 """Makes the objects of a key with a session, templates, and the arguments that name it."""
@@ -92,7 +93,6 @@ _KINDS: Final = (
         partial(_signs, Mechanism.RSA_PKCS, 256),
     ),
 )
-_REFUSALS: Final = (Fault.POLICY, Fault.BUG, Fault.REJECTED)
 CANARY_IDS: Final = tuple(kind.key_id for kind in _KINDS)
 
 
@@ -121,7 +121,7 @@ class Canary:
                 if self._kind.works(Key(session, self._handle)):
                     return
             except PKCS11Error as error:
-                if fault_of(error) not in _REFUSALS:
+                if fault_of(error) not in REFUSALS:
                     raise
                 refusal = error
         reason = "the token does not use its keys"
@@ -131,12 +131,22 @@ class Canary:
         """Tell whether ``session`` sees private objects now."""
         return bool(self._search(session))
 
+    def require_found(self, session: Session) -> None:
+        """Raise ``TokenUnavailable`` unless ``session`` sees private objects now."""
+        if not self.is_found(session):
+            raise TokenUnavailable(_HIDDEN, cause=Cause.CANARY)
+
     def works(self, session: Session) -> bool:
         """Tell whether ``session`` uses keys now."""
         try:
             return self._kind.works(Key(session, self._handle))
         except PKCS11Error:
             return False
+
+    def require_works(self, session: Session) -> None:
+        """Raise ``TokenUnavailable`` unless ``session`` uses keys now."""
+        if not self.works(session):
+            raise TokenUnavailable("the token does not answer")
 
     def blames_input(self, error: PKCS11Error, session: Session) -> bool:
         """Tell whether ``error`` is the word of a healthy token for bad input.
@@ -156,7 +166,7 @@ class Canary:
             if len(found) != 1:  # it sees nothing still, or now what it did not see before
                 for one in made:
                     session.destroy(one)
-                raise TokenUnavailable("the token does not show its keys", cause=Cause.CANARY)
+                raise TokenUnavailable(_HIDDEN, cause=Cause.CANARY)
         return found[0]
 
     def _search(self, session: Session) -> list[Object]:

@@ -34,6 +34,9 @@ class Fault(Enum):
     """Anything else: we asked for something that makes no sense."""
 
 
+REFUSALS: Final = (Fault.POLICY, Fault.BUG, Fault.REJECTED)
+"""What a token answers that does not do what was asked, and is well."""
+
 _CLASSES: Final[Mapping[type[ckr.PKCS11Error], Fault]] = MappingProxyType(
     {
         error: fault

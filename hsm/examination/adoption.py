@@ -35,7 +35,7 @@ from hsm.cryptoki.material import read_public, read_rsa
 from hsm.cryptoki.objects import MAC_HALF
 from hsm.cryptoki.session import Session
 from hsm.cryptoki.usages import read
-from hsm.errors import CryptoFailure, HsmError, KeyNotFound, TokenUnavailable
+from hsm.errors import CryptoFailure, HsmError, KeyNotFound
 from hsm.life.token import Token, round_trip
 from hsm.messages import KeyRef
 from hsm.storage.token_store import OWN_IDS
@@ -251,8 +251,7 @@ def prove(token: Token, session: Session, *, name: OtherName) -> Adoptable:
         and token.offers[row.name].refusal(spec.crv) is None
         and _works(token, session, row, spec, found)
     }
-    if not token.canary.works(session):  # then nothing was proven
-        raise TokenUnavailable("the token does not answer")
+    token.canary.require_works(session)  # else nothing was proven
     if not specs:
         raise CryptoFailure("The key does nothing that the service offers")
     own = found.own

@@ -17,7 +17,6 @@ from hsm.cryptoki.usages import USAGES, read, require_usages
 from hsm.errors import (
     CryptoFailure,
     DecryptionFailed,
-    TokenUnavailable,
     WrappedKeyRefused,
     WrongResult,
 )
@@ -73,8 +72,7 @@ def keep(  # noqa: PLR0913, PLR0917  # what is unwrapped, and what becomes of it
         with way.opened(keys, row, token.templates, wrapped) as unwrap:
             if is_that_key(keys, token, new.spec, unwrap, public):
                 return _kept(session, token, new, unwrap, public)
-    if not keys.canary.works(session):  # the key may be good and the token broken
-        raise TokenUnavailable("the token does not answer")
+    keys.canary.require_works(session)  # the key may be good and the token broken
     raise WrappedKeyRefused
 
 

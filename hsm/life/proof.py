@@ -21,7 +21,7 @@ from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import RSA, Curve
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.canary import Canary
-from hsm.cryptoki.faults import Fault, fault_of
+from hsm.cryptoki.faults import REFUSALS, Fault, fault_of
 from hsm.cryptoki.handles import Handle, Key, PublicHandle, PublicObject
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
@@ -41,7 +41,6 @@ _OTHER_MESSAGE: Final = b"jose-hsn"
 _RSA_BITS: Final = 2048
 _ODD_BYTES: Final = 40
 
-_REFUSALS: Final = (Fault.POLICY, Fault.BUG, Fault.REJECTED)
 Pair = tuple[PublicHandle, Handle]
 
 
@@ -155,7 +154,7 @@ class Proof:
         try:
             return self._whole(spec)
         except PKCS11Error as error:
-            if fault_of(error) not in _REFUSALS:
+            if fault_of(error) not in REFUSALS:
                 raise
             return self._made_once(spec, self._plain)
 

@@ -12,7 +12,7 @@ from hsm.cryptoki.faults import Fault, fault_of, translate
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.objects import KeyObject
 from hsm.cryptoki.session import Session
-from hsm.errors import CryptoFailure, DecryptionFailed, HsmError, KeyNotFound, TokenUnavailable
+from hsm.errors import CryptoFailure, DecryptionFailed, HsmError, KeyNotFound
 from hsm.life.token import Token
 from hsm.messages import Agreement, KeyRef, Made
 from hsm.operations.cek import Outcome, Unwrapped
@@ -151,9 +151,7 @@ def keep(  # noqa: PLR0913, PLR0917  # the parts of a JWE, and what becomes of i
     try:
         return transport.opened(keys, encrypted_key, agreement, kept)
     except DecryptionFailed:
-        # The padding may be good and the token broken.
-        if not keys.canary.works(keys.session):
-            raise TokenUnavailable("the token does not answer") from None
+        keys.canary.require_works(keys.session)  # the padding may be good and the token broken
         raise
 
 

@@ -16,7 +16,7 @@ from hsm.cryptoki.attributes import LABEL_PREFIX, Templates
 from hsm.cryptoki.canary import Canary
 from hsm.cryptoki.handles import Handle, Key
 from hsm.cryptoki.session import Session
-from hsm.errors import Cause, CryptoFailure, TokenUnavailable
+from hsm.errors import CryptoFailure
 from hsm.storage.bare import Made, Unwrapping
 from hsm.storage.restriction import restriction
 
@@ -81,8 +81,8 @@ def found_keks(session: Session, canary: Canary, mechanism: Mechanism | None) ->
     if mechanism is None:
         return {}
     encrypting, sealing = dict(_found(session, *_ENCRYPTING)), dict(_found(session, *_SEALING))
-    if not (encrypting or canary.is_found(session)):
-        raise TokenUnavailable("the token does not show its keys", cause=Cause.CANARY)
+    if not encrypting:
+        canary.require_found(session)
     return {
         kek: Kek(id=kek, mechanism=mechanism, encrypting=encrypting[kek], sealing=sealing[kek])
         for kek in sorted(encrypting.keys() & sealing.keys(), key=lambda kek: kek.bytes)

@@ -6,9 +6,8 @@ from pkcs11 import Attribute, Object, ObjectClass, PKCS11Error
 
 from hsm.cryptoki.attributes import LABEL_PREFIX
 from hsm.cryptoki.canary import Canary
-from hsm.cryptoki.faults import Fault, fault_of
+from hsm.cryptoki.faults import REFUSALS, fault_of
 from hsm.cryptoki.session import Session
-from hsm.errors import Cause, TokenUnavailable
 
 _NAME: Final[dict[Attribute, Any]] = {
     Attribute.CLASS: ObjectClass.DATA,
@@ -19,7 +18,6 @@ _KEPT: Final[dict[Attribute, Any]] = {
     Attribute.PRIVATE: True,
     Attribute.APPLICATION: "jose-hsm",
 }
-_REFUSALS: Final = (Fault.POLICY, Fault.BUG, Fault.REJECTED)
 
 
 def owner_of(session: Session, canary: Canary) -> str:
@@ -30,8 +28,8 @@ def owner_of(session: Session, canary: Canary) -> str:
     its canary.
     """
     found = session.find(_NAME)
-    if not (found or canary.is_found(session)):
-        raise TokenUnavailable("the token does not show its keys", cause=Cause.CANARY)
+    if not found:
+        canary.require_found(session)
     return min((_value(session, one) for one in found), default="")
 
 
@@ -45,7 +43,7 @@ def assign(session: Session, registry: str) -> bool:
         if registry not in {value for _, value in found}:
             session.create_object(_NAME | _KEPT | {Attribute.VALUE: registry.encode("ascii")})
     except PKCS11Error as error:
-        if fault_of(error) not in _REFUSALS:
+        if fault_of(error) not in REFUSALS:
             raise
         return False
     for one, value in found:

@@ -26,7 +26,7 @@ from hsm.cryptoki.objects import (
 )
 from hsm.cryptoki.session import Session
 from hsm.cryptoki.usages import USAGES, read, require_usages
-from hsm.errors import Cause, CryptoFailure, KeyNotFound, TokenUnavailable
+from hsm.errors import CryptoFailure, KeyNotFound
 from hsm.importing.ways import Unwrap
 from hsm.messages import OWN_KEY, TRANSFER_KEY, KeyRef, Made
 from hsm.storage.store import Material, Store
@@ -222,8 +222,7 @@ class TokenStore(Store):
                 return found
             self._announce_change()
             time.sleep(_PAUSE_SECONDS)
-        if not self._canary.is_found(session):
-            raise TokenUnavailable("the token does not show its keys", cause=Cause.CANARY)
+        self._canary.require_found(session)
         return _found(session, kid, key_object)
 
 
