@@ -1,14 +1,17 @@
 """The row that every request reads."""
 
+import locale
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from threading import Barrier
 from uuid import UUID, uuid4
 
@@ -40,7 +43,7 @@ from app.registry import (
 from app.registry.databases.engines import engine_of
 from app.registry.databases.queries import FIND, FIND_ALL_FOR, FIND_FOR
 from app.registry.revisions import MIGRATIONS, is_old
-from app.registry.tables import idempotency, keys, metadata
+from app.registry.tables import idempotency, identity, keys, metadata
 from app.rights import Role
 from app.settings import ConfigError
 from hsm import KeyNotFound, KeySpec
@@ -48,6 +51,7 @@ from tests.shared.accounts import nobody, shared_directory
 from tests.shared.drivers import result_of
 from tests.shared.waiting import ROW_LOCK
 
+TURKISH = Path("/usr/share/i18n/locales/tr_TR")
 PUBLIC_JWK = {"kty": "OKP", "crv": "Ed25519", "x": "AA"}
 PAIR = Key(
     kid=uuid4(),
@@ -267,6 +271,24 @@ def test_a_request_is_remembered_once(registry):
     assert registry.find(PAIR.kid) is None
     found = registry.idempotency.find(asked)
     assert (found.fingerprint, found.answer) == ("f", answer)
+
+
+def is_undone_in_turkish(url: str) -> bool:
+    """Add a row, and end before the end, where I is not the capital letter of i."""
+    locale.setlocale(locale.LC_CTYPE, "tr_TR.UTF-8")
+    registry = Registry(url, host="host")
+    with suppress(InterruptedError), registry._database.writing() as connection:
+        connection.execute(insert(identity).values(id="another"))
+        raise InterruptedError
+    with registry._database.reading() as connection:
+        return "another" not in connection.scalars(select(identity.c.id)).all()
+
+
+@pytest.mark.skipif(not TURKISH.exists(), reason="there is nothing to make a locale of")
+def test_whatever_the_language_of_its_host_a_change_is_whole_or_none(tmp_path, registry_url):
+    command = ["localedef", "-i", "tr_TR", "-f", "UTF-8", tmp_path / "tr_TR.UTF-8"]
+    subprocess.run(command, check=True)
+    assert result_of({"LOCPATH": str(tmp_path)}, is_undone_in_turkish, registry_url)
 
 
 def test_of_many_requests_of_yesterday_a_few_are_forgotten_at_a_time(registry):

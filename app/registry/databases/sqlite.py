@@ -49,9 +49,23 @@ def prepare(engine: Engine, *, makes_file: bool) -> None:
         if record.info["file"] != identity_of(path):
             raise DisconnectionError("the file of the registry has been moved away")
 
+    event.listen(engine, "before_cursor_execute", _begin_with, retval=True)
     event.listen(engine, "do_connect", name)
     event.listen(engine, "connect", note_file)
     event.listen(engine, "checkout", require_file)
+
+
+def _begin_with(
+    _connection: object, _cursor: object, statement: str, parameters: Any, *_more: object
+) -> tuple[str, Any]:
+    """Have Python before 3.13 begin a transaction with an INSERT in each locale.
+
+    It looks for "insert" in small letters, and that of I is no i in Turkish: the row would be
+    committed by itself.
+    """
+    if statement.startswith("INSERT"):
+        statement = statement.replace("INSERT", "insert", 1)
+    return statement, parameters
 
 
 def _set_durability(connection: Any, _record: object) -> None:
