@@ -215,7 +215,7 @@ class Existing:
         for key in self._keys:
             require_existing(self._registry, key)
         if isinstance(error, KeyNotFound):
-            kids = ", ".join(str(key.kid) for key in self._keys)
+            kids = " or ".join(str(key.kid) for key in self._keys)
             logger.warning("key %s is in the registry and not on the token", kids)
             raise TokenUnavailable("the token does not hold the key") from None
 
