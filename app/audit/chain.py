@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.audit.lines import entry_of
+from app.audit.lines import entry_of, reading
 from app.audit.log import BEGINNING, digest, kept_head
 
 
@@ -56,8 +56,8 @@ def _not_following(path: Path, number: int, *, is_first: bool) -> str:
 
 def _lines(paths: Iterable[Path]) -> Iterator[tuple[Path, int, bytes]]:
     for path in paths:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+        with reading(path) as lines:
+            for number, line in enumerate(lines, 1):
                 yield path, number, line.removesuffix(b"\n")
 
 

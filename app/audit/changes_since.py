@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from app.audit.lines import entry_of
+from app.audit.lines import entry_of, reading
 from app.kid import KeySetName
 
 _DESTRUCTIONS_BEFORE: Final = ("keys.destroy", "cli.keys.destroy")
@@ -125,10 +125,10 @@ def _add_change(history: ChangesSince, entry: dict[str, Any]) -> None:
 
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:
-    """Give the lines of a file; raise ``OSError`` if it has others only, as a compressed one."""
+    """Give the lines of a file; raise ``OSError`` if it has others only."""
     is_log = None
-    with path.open("rb") as file:
-        for entry in map(entry_of, file):
+    with reading(path) as lines:
+        for entry in map(entry_of, lines):
             is_log = bool(is_log or entry)
             if entry:
                 yield entry

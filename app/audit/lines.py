@@ -1,11 +1,16 @@
 """The lines of an audit log."""
 
+import gzip
 import json
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
+_GZIP: Final = b"\x1f\x8b"
 _BLOCK_BYTES: Final = 65_536
 _RESOLUTION: Final = timedelta(milliseconds=1)
 """How much earlier than it was written the time of a line may be."""
@@ -22,6 +27,24 @@ def entry_of(line: bytes) -> dict[str, Any] | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return entry if is_ours else None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Iterable[bytes]]:
+    """Give the lines of a file for one ``with`` block, also of one that gzip has compressed.
+
+    Raises ``OSError``, also for one that is compressed and damaged.
+    """
+    with path.open("rb") as file:
+        is_compressed = file.peek(len(_GZIP)).startswith(_GZIP)
+        yield _decompressed(path, gzip.GzipFile(fileobj=file)) if is_compressed else file
+
+
+def _decompressed(path: Path, file: gzip.GzipFile) -> Iterator[bytes]:
+    try:
+        yield from file
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def newest(fd: int, since: datetime) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The audit log: whole, in order, in one chain, whatever happens to processes and files."""
 
 import fcntl
+import gzip
 import json
 import os
 import stat
@@ -115,6 +116,20 @@ def test_a_renamed_file_is_followed_by_one_that_goes_on_from_it(path):
     first_line = f"{path}: line 1 follows a line that is in none of the files"
     assert verify([path]).broken == first_line
     assert verify([path], after=verify([old]).head).broken is None
+
+
+def test_a_compressed_file_is_read_as_it_was_and_one_that_is_cut_off_refused(path):
+    AuditLog(path).record(number=1)
+    old = path.rename(path.with_suffix(".1"))
+    AuditLog(path).record(number=2)
+    compressed = gzip.compress(old.read_bytes())
+    old.write_bytes(compressed)
+    report = verify([old, path])
+    assert (report.broken, report.lines, report.torn) == (None, 2, 0)
+    for damaged in (compressed[:-10], compressed[:12] + bytes(20) + compressed[32:]):
+        old.write_bytes(damaged)
+        with pytest.raises(OSError, match="audit"):
+            verify([old, path])
 
 
 def test_a_process_that_slept_through_a_whole_file_goes_on_from_its_last_line(path):

@@ -521,11 +521,12 @@ def test_lines_of_several_hosts_count_in_the_order_of_their_times(here, settings
     change: dict[str, Any] = {"endpoint": "keys.change", "status": 200, "kid": AES}
     second.record(**change, owner="token:first", time="2999-01-01T00:00:00.000+00:00")
     first.record(**change, owner="token:last", time="2999-01-02T00:00:00.000+00:00")
-    logs = ("--audit", tmp_path / "a", "--audit", tmp_path / "b")
+    (tmp_path / "b.gz").write_bytes(gzip.compress((tmp_path / "b").read_bytes()))
+    logs = ("--audit", tmp_path / "a", "--audit", tmp_path / "b.gz")
     mistyped = ("--audit", tmp_path / "a", "--audit", tmp_path / "c")
     refused = here(settings, "restore", file, *BY_ITSELF, "--force", *mistyped, status=2)
     assert "does not exist" in refused.stderr
-    (tmp_path / "c").write_bytes(gzip.compress((tmp_path / "b").read_bytes()))
+    (tmp_path / "c").write_bytes((tmp_path / "b.gz").read_bytes()[1:])
     refused = here(settings, "restore", file, *BY_ITSELF, "--force", *mistyped, status=2)
     assert "there is no line that can be read" in refused.stderr
     here(settings, "restore", file, *BY_ITSELF, "--force", *logs)
