@@ -36,14 +36,14 @@ class Tool:
         shutil.copytree(CLIENTS / self.name, folder, dirs_exist_ok=True)
         words = {"python": sys.executable, "document": ROOT / "docs" / "openapi.json", "url": url}
         for command in self.commands:
-            said = output(command.format(**words), folder)
+            said = output([word.format(**words) for word in shlex.split(command)], folder)
         return said
 
 
-def output(command: str, folder: Path) -> str:
+def output(command: list[str], folder: Path) -> str:
     """Return what ``command`` prints in ``folder``."""
     done = subprocess.run(
-        shlex.split(command),
+        command,
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -51,7 +51,7 @@ def output(command: str, folder: Path) -> str:
         timeout=PATIENCE_SECONDS,
         check=False,
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}"
     return done.stdout
 
 
