@@ -3,7 +3,7 @@
 import ctypes
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast
 
 from pkcs11 import Attribute, Mechanism, Object, PKCS11Error
 from pkcs11 import Session as RawSession
@@ -117,10 +117,9 @@ class Session:
         """
         if self._functions is None:
             return None
-        session: Any = self.raw  # its stub has no handle
         return Repeated(
             *(self._functions, name, self._observer),
-            session=session.handle,
+            session=self._handle,
             key=key,
             mechanism=mechanism,
             parameters=parameters,
@@ -134,34 +133,20 @@ class Session:
         Each is where CK_ATTRIBUTEs are, and how many. Returns ``None`` where python-pkcs11 has to
         do it or to say why the token refuses.
         """
-        if self._functions is None:
-            return None
-        started = time.perf_counter()
         its, made = MechanismStructure(mechanism, None, 0), (ctypes.c_ulong * 2)()
-        session: Any = self.raw  # its stub has no handle
         first = ctypes.addressof(made)
-        answer = self._functions.C_GenerateKeyPair(
-            *(session.handle, ctypes.addressof(its), *public, *private),
+        is_done = self._does(
+            *("C_GenerateKeyPair", ctypes.addressof(its), *public, *private),
             *(first, first + ctypes.sizeof(ctypes.c_ulong)),
         )
-        if answer != CKR_OK:
-            return None
-        self._observer.called("C_GenerateKeyPair", time.perf_counter() - started, None)
-        return made[0], made[1]
+        return (made[0], made[1]) if is_done else None
 
     def read_point(self, handle: int) -> bytes | None:
         """Return CKA_EC_POINT of a handle that was made here, ``None`` if the token says none."""
-        assert self._functions is not None  # noqa: S101  # there was such a handle
-        started, value = time.perf_counter(), ctypes.create_string_buffer(_POINT_BYTES)
+        value = ctypes.create_string_buffer(_POINT_BYTES)
         asked = Entry(Attribute.EC_POINT, ctypes.addressof(value), len(value))
-        session: Any = self.raw  # as above
-        answer = self._functions.C_GetAttributeValue(
-            session.handle, handle, ctypes.addressof(asked), 1
-        )
-        if answer != CKR_OK:
-            return None
-        self._observer.called("C_GetAttributeValue", time.perf_counter() - started, None)
-        return value.raw[: asked.ulValueLen]
+        is_done = self._does("C_GetAttributeValue", handle, ctypes.addressof(asked), 1)
+        return value.raw[: asked.ulValueLen] if is_done else None
 
     def wrap(self, key: int, mechanism: Mechanism, wrapped: int) -> bytes | None:
         """Return what the handle ``key`` makes of the handle ``wrapped``, without asking its size.
@@ -169,22 +154,13 @@ class Session:
         SoftHSM encrypts it to find that out, and NSS says too little for AES-KWP. Returns ``None``
         where python-pkcs11 has to do it or to say why the token refuses.
         """
-        if self._functions is None:
-            return None
-        started = time.perf_counter()
-        its, output = (
-            MechanismStructure(mechanism, None, 0),
-            ctypes.create_string_buffer(_WRAPPED_BYTES),
-        )
+        its = MechanismStructure(mechanism, None, 0)
+        output = ctypes.create_string_buffer(_WRAPPED_BYTES)
         length = ctypes.c_ulong(len(output))
-        session: Any = self.raw  # its stub has no handle
-        answer = self._functions.C_WrapKey(
-            session.handle, ctypes.addressof(its), key, wrapped, output, ctypes.byref(length)
+        is_done = self._does(
+            "C_WrapKey", ctypes.addressof(its), key, wrapped, output, ctypes.byref(length)
         )
-        if answer != CKR_OK:
-            return None
-        self._observer.called("C_WrapKey", time.perf_counter() - started, None)
-        return output.raw[: length.value]
+        return output.raw[: length.value] if is_done else None
 
     def unwrap(
         self, key: int, mechanism: Mechanism, wrapped: bytes, *, template: tuple[int, int]
@@ -194,25 +170,17 @@ class Session:
         ``template`` is where CK_ATTRIBUTEs are, and how many. Returns ``None`` where python-pkcs11
         has to do it or to say why the token refuses.
         """
-        if self._functions is None:
-            return None
-        started = time.perf_counter()
         its, made = MechanismStructure(mechanism, None, 0), ctypes.c_ulong()
-        session: Any = self.raw  # its stub has no handle
-        answer = self._functions.C_UnwrapKey(
-            *(session.handle, ctypes.addressof(its), key, wrapped, len(wrapped)),
+        is_done = self._does(
+            *("C_UnwrapKey", ctypes.addressof(its), key, wrapped, len(wrapped)),
             *(*template, ctypes.byref(made)),
         )
-        if answer != CKR_OK:
-            return None
-        self._observer.called("C_UnwrapKey", time.perf_counter() - started, None)
-        return made.value
+        return made.value if is_done else None
 
     def destroy_handle(self, handle: int) -> int:
         """Destroy the object of a handle that was made here; return CKR_OK or what is wrong."""
         assert self._functions is not None  # noqa: S101  # there was such a handle
-        session: Any = self.raw  # as above
-        return int(self._functions.C_DestroyObject(session.handle, handle))
+        return int(self._functions.C_DestroyObject(self._handle, handle))
 
     def generate_key(self, *arguments: Any, **named: Any) -> Object:
         """Make a secret key."""
@@ -253,3 +221,19 @@ class Session:
     def close(self) -> None:
         """End the session; never that of the login, which would log everybody out."""
         self.call("C_CloseSession", self.raw.close)
+
+    def _does(self, function: str, *arguments: Any) -> bool:
+        """Tell whether the library's own ``function`` succeeds; only then it is reported."""
+        if self._functions is None:
+            return False
+        started = time.perf_counter()
+        is_done = bool(getattr(self._functions, function)(self._handle, *arguments) == CKR_OK)
+        if is_done:
+            self._observer.called(function, time.perf_counter() - started, None)
+        return is_done
+
+    @property
+    def _handle(self) -> int:
+        """CK_SESSION_HANDLE, of which the stub of python-pkcs11 does not know."""
+        raw: Any = self.raw
+        return cast(int, raw.handle)
