@@ -223,7 +223,8 @@ def test_one_statement_finds_the_key_and_the_grant(application):
         if threading.get_ident() == own:  # others ask now and then whether the registry answers
             statements.append(statement)
 
-    reader = registry._database._readers.own
+    readers = registry._database._readers
+    reader = readers.own_on(readers.file)
     assert reader
     with registry._database.engine.connect() as lent_next:
         drivers = [lent_next.connection.driver_connection, reader.connection]

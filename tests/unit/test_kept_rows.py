@@ -19,7 +19,7 @@ from sqlalchemy import text
 from app.auth import api_tokens
 from app.registry import Key, Registry, State
 from app.registry.databases import readers
-from app.registry.databases.readers import Reader
+from app.registry.databases.readers import Reader, Readers
 from app.rights import Role
 from scripts.throwaway import make_registry
 from tests.shared.drivers import beside
@@ -114,7 +114,8 @@ def test_no_more_is_kept_than_there_is_room_for(kept, monkeypatch):
         kept.insert(key)
     for key in many:
         assert look(kept, key) == (key, False)
-    assert len(kept._database._readers.own.kept()) <= 3
+    own = kept._database._readers
+    assert len(own.own_on(own.file).kept()) <= 3
 
 
 # --- What has changed ---
@@ -231,17 +232,43 @@ def test_what_is_not_committed_is_not_found_and_then_is(kept, url):
     other._database.engine.dispose()
 
 
-def test_another_file_is_read_at_once(kept, url, tmp_path):
-    path = Path(url.removeprefix("sqlite:///"))
+@pytest.fixture
+def replace_file(kept: Registry, url: str, tmp_path: Path) -> Callable[[], None]:
+    """Put another file in the place of the registry, in which the key is deactivated."""
+    path, copy = Path(url.removeprefix("sqlite:///")), tmp_path / "copy.db"
     with kept._database.writing() as connection:
         connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
-    copy = tmp_path / "copy.db"
     shutil.copy(path, copy)
     restored = Registry(f"sqlite:///{copy}", host="host")
     CHANGES["deactivate"](restored, PAIR.kid)
     restored._database.engine.dispose()
+
+    def replace_file() -> None:
+        for old in tmp_path.glob("registry.db-*"):
+            old.unlink()
+        copy.replace(path)
+
+    return replace_file
+
+
+def test_another_file_is_read_at_once(kept, replace_file):
     assert look(kept) == (PAIR, False)
-    for old in tmp_path.glob("registry.db-*"):
-        old.unlink()
-    copy.replace(path)
+    replace_file()
     assert look(kept) == (INACTIVE, False)
+
+
+def test_a_file_that_takes_the_place_of_one_while_it_is_opened_is_read_next(
+    url, replace_file, monkeypatch
+):
+    registry, connect = Registry(url, host="host"), Readers._connect
+
+    def replaced(own: Readers) -> Any:
+        connection = connect(own)
+        replace_file()
+        return connection
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Readers, "_connect", replaced)
+        assert look(registry) == (PAIR, False)
+    assert look(registry) == (INACTIVE, False)
+    registry._database.engine.dispose()

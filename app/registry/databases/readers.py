@@ -56,11 +56,6 @@ class Readers:
         """What distinguishes the file that is there from all others, if there is one."""
         return sqlite.identity_of(self._path) if self._path else None
 
-    @property
-    def own(self) -> Reader | None:
-        """That of this thread, if it has one on the file that is there."""
-        return self.own_on(self.file)
-
     def own_on(self, file: sqlite.FileIdentity | None) -> Reader | None:
         """Return that of this thread, if it has one on ``file``."""
         reader = self._local.reader
@@ -71,8 +66,8 @@ class Readers:
         if self._local.reader is not None:
             self._local.reader.connection.close()
         self._local.reader = None
-        connection = self._connect()
-        self._local.reader = Reader(connection, self.file)
+        file = self.file  # before it is opened: what takes its place meanwhile is another one
+        self._local.reader = Reader(self._connect(), file)
         return self._local.reader
 
     def _connect(self) -> Any:
