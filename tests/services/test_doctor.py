@@ -432,6 +432,11 @@ def test_keys_under_a_key_encryption_key_that_the_token_lacks(installation):
     assert "jose-hsm kek import" in report.steps["keks"]["advice"]
 
 
+def test_workers_that_keep_keys_wrapped_need_a_session_more(installation):
+    installation.settings |= {"JOSE_HSM_STORAGE": "wrapped", "WEB_CONCURRENCY": "3"}
+    assert "21 opened at once" in installation.examine("--quick").steps["sessions"]["seen"]
+
+
 def add_key(installation: Installation, alg: str) -> None:
     """Add a row that no key on the token belongs to."""
     engine = create_engine(f"sqlite:///{installation.state_dir}/registry.db")

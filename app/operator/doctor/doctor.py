@@ -115,7 +115,8 @@ class Doctor:
 
     def _steps_on_it(self) -> Iterator[Step]:
         token, config = self._examination, self._config
-        number = self._workers * (1 + config.sessions + config.generations)
+        unwrapping = config.storage == Storage.WRAPPED  # one session holds what is unwrapped
+        number = self._workers * (1 + config.sessions + config.generations + unwrapping)
         yield Step("sessions", partial(token.sessions, number), ("login",), asks_token=True)
         yield Step("random", token.random, ("login",), asks_token=True)
         yield Step("canary", self._canary, ("login",), asks_token=True)
