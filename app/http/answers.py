@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 import hsm
 from app import current_request
+from app.auth.asked import asked
 from app.config import MAX_BODY_BYTES
 from app.errors import (
     AliasTaken,
@@ -39,6 +40,7 @@ from app.errors import (
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 2
+_CACHED: Final = ("GET", "HEAD")
 _COME_AGAIN: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _SCARCE: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT}
@@ -100,6 +102,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, _respond)
     app.register_error_handler(Exception, _respond)
     app.after_request(_describe_no_content)
+    app.after_request(_keep_from_caches)
 
 
 class Answer(NamedTuple):
@@ -139,6 +142,16 @@ def _describe_no_content(response: Response) -> Response:
     """Leave out the type of a body that there is not (RFC 9110 §15.3.5)."""
     if response.status_code == HTTPStatus.NO_CONTENT:
         response.headers.pop("Content-Type", None)
+    return response
+
+
+def _keep_from_caches(response: Response) -> Response:
+    """Have no cache keep an answer unasked (RFC 9111 §4.2.2), if the view says nothing of it.
+
+    It may not know who is calling: a certificate is in no header that it sees.
+    """
+    if asked().method in _CACHED:
+        response.headers.setdefault("Cache-Control", "no-store")
     return response
 
 

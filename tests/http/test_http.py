@@ -316,6 +316,17 @@ def test_a_kid_with_a_slash_or_another_spelling_does_not_delete_the_key(server, 
     live.ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    "path", [f"{PREFIX}/keys", f"{PREFIX}/keys/{UNKNOWN_KID}", "/health/ready", "/metrics", "/"]
+)
+def test_no_cache_keeps_what_is_so_now_or_for_the_caller(
+    server: str, method: str, path: str
+) -> None:
+    answer = requests.request(method, server + path, timeout=ANSWER.seconds)
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
 # --- media types ---
 
 
