@@ -10,7 +10,7 @@ from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 from pkcs11.attributes import AttributeMapper
 from pkcs11.constants import DEFAULT
 
-from hsm.algorithms.families import CEK_WRAPPING, Algorithm
+from hsm.algorithms.families import Algorithm
 from hsm.algorithms.keyspec import KeySpec
 from hsm.algorithms.kinds import (
     EC_MONTGOMERY,
@@ -142,23 +142,13 @@ class Templates:
         guards = _guards(extractable=extractable or self.to_be_wrapped)
         return guards | _known(self.of_secrets, self._restrictions(rows))
 
-    def kek(self, mechanism: Mechanism = CEK_WRAPPING, *, extractable: bool = False) -> Attributes:
-        """Return what guards a key that wraps others, by default CEKs to measure and keep them.
+    def for_one(self, mechanism: Mechanism, *, extractable: bool = False) -> Attributes:
+        """Return what guards a secret key for one mechanism: that wraps others, or is hashed.
 
         One that is ``extractable`` can be taken to another token.
         """
         restrictions = _restricted_to({mechanism})
         return _guards(extractable=extractable) | _known(self.of_secrets, restrictions)
-
-    def unwrapping(self, mechanism: Mechanism) -> Attributes:
-        """Return what guards the AES key of an import: it unwraps one key and nothing else."""
-        restrictions = _restricted_to({mechanism})
-        return _guards(extractable=False) | _known(self.of_secrets, restrictions)
-
-    def shared_secret(self) -> Attributes:
-        """Return what guards Z: it is good for nothing but to be hashed."""
-        restrictions = _restricted_to({Mechanism.SHA256})
-        return _guards(extractable=False) | _known(self.of_secrets, restrictions)
 
     def passing(self, value: bytes) -> Attributes:
         """Return a whole session object with a CEK that is only to be wrapped."""

@@ -127,7 +127,7 @@ class TwoSteps(Way):
                 AES.key_type,
                 wrapped.encrypted_key,
                 capabilities=MechanismFlag.UNWRAP,
-                template=templates.unwrapping(self.mechanism),
+                template=templates.for_one(self.mechanism),
                 **mechanism_of(row),
             )
         )
@@ -141,5 +141,5 @@ class TwoSteps(Way):
             _AES_BITS,
             capabilities=MechanismFlag.UNWRAP,
             mechanism=AES.generation,
-            template=templates.unwrapping(self.mechanism),
+            template=templates.for_one(self.mechanism),
         )

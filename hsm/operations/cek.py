@@ -91,7 +91,7 @@ def generate_kek(session: Session, templates: Templates) -> Key:
         256,
         capabilities=MechanismFlag.WRAP | MechanismFlag.UNWRAP,
         mechanism=AES.generation,
-        template=templates.kek(),
+        template=templates.for_one(CEK_WRAPPING),
     )
     return bind(session, kek)
 

@@ -68,14 +68,14 @@ def derived(
 
 
 def shared_secret(private: Key, templates: Templates, other: AgreementKey) -> Key:
-    """Return Z, which ``private`` and ``other`` agree on, as a session object."""
+    """Return Z, which both agree on, as a session object that is good only to be hashed."""
     secret = private.derive_key(
         KeyType.GENERIC_SECRET,
         8 * curve_of(other).coordinate_bytes,
         capabilities=MechanismFlag(0),
         mechanism=Mechanism.ECDH1_DERIVE,
         mechanism_param=(KDF.NULL, None, point_of(other)),
-        template=templates.shared_secret(),
+        template=templates.for_one(Mechanism.SHA256),
     )
     return bind(private.lent, secret)
 

@@ -134,7 +134,7 @@ def encrypting_arguments(
     return {
         "key_type": AES.key_type,
         "capabilities": MechanismFlag.WRAP | MechanismFlag.UNWRAP,
-        "template": templates.kek(mechanism, extractable=extractable),
+        "template": templates.for_one(mechanism, extractable=extractable),
         **_identity(kek, *_ENCRYPTING),
     }
 

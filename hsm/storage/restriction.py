@@ -36,7 +36,7 @@ def restriction(session: Session, templates: Templates, mechanism: Mechanism) ->
             *(AES.key_type, _BITS),
             mechanism=AES.generation,
             capabilities=MechanismFlag.WRAP | MechanismFlag.UNWRAP,
-            template=templates.kek(mechanism) | found,
+            template=templates.for_one(mechanism) | found,
         )
     except PKCS11Error as error:
         _require_refusal(error)

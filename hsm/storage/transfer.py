@@ -75,7 +75,7 @@ def _wrapped(token: Token, keys: Keys, row: RsaOaep, key: Key) -> bytes:
         _AES_BITS,
         capabilities=MechanismFlag.WRAP,
         mechanism=AES.generation,
-        template=token.templates.kek(mechanism, extractable=True),
+        template=token.templates.for_one(mechanism, extractable=True),
     )
     with temporary(bind(session, made)) as transport:
         rest = transport.wrap_key(key, mechanism=mechanism)
