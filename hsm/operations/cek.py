@@ -10,14 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum, auto
-from functools import partial
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar
 
 from pkcs11 import MechanismFlag, ObjectClass, PKCS11Error
 
 from hsm.algorithms.families import (
     CEK_WRAPPING,
-    Algorithm,
     ContentEncryption,
     KeyManagement,
 )
@@ -25,11 +23,12 @@ from hsm.algorithms.kinds import AES
 from hsm.algorithms.tables import CONTENT_ENCRYPTIONS
 from hsm.cryptoki.attributes import Templates
 from hsm.cryptoki.faults import Fault, fault_of
-from hsm.cryptoki.handles import Handle, Key, bind, temporary, temporary_parts
+from hsm.cryptoki.handles import Handle, Key, bind, temporary
 from hsm.cryptoki.keys import Keys
 from hsm.cryptoki.session import Session
 from hsm.messages import NO_AGREEMENT, Agreement
 from hsm.operations import content
+from hsm.operations.session_keys import SessionKeys
 
 Result = TypeVar("Result")
 
@@ -179,17 +178,12 @@ class CekPath(ABC):
         )
         return bind(session, cek)
 
-    @contextmanager
     def _imported(
         self, keys: Keys, enc: ContentEncryption, value: bytes | bytearray
-    ) -> Iterator[Keys]:
+    ) -> AbstractContextManager[Keys]:
         """Give the objects that ``value`` is split into for one ``with`` block."""
-        makes = [
-            partial(self._import, keys.session, part, share)
-            for part, share in zip(enc.parts, enc.shares(value), strict=True)
-        ]
-        with temporary_parts(makes) as cek:
-            yield Keys(keys.session, keys.canary, cek)
+        makes = SessionKeys(self._templates, keys.canary)
+        return makes.imported(keys.session, enc, value, extractable=True)
 
     @contextmanager
     def _recovered(
@@ -201,13 +195,6 @@ class CekPath(ABC):
                 yield Unwrapped(cek, outcome, value)
         finally:
             value[:] = bytes(len(value))
-
-    def _import(self, session: Session, part: Algorithm, share: bytearray) -> Key:
-        try:
-            template = self._templates.imported_secret(None, part, share, extractable=True)
-            return bind(session, session.create_object(template))
-        finally:
-            share[:] = bytes(len(share))
 
 
 class TokenPath(CekPath):

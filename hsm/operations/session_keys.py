@@ -1,4 +1,4 @@
-"""Keys to try with: session objects that are gone at the end of a ``with`` block."""
+"""Keys for one message or trial: session objects that are gone at the end of a ``with`` block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,11 +32,19 @@ class SessionKeys:
 
     @contextmanager
     def imported(
-        self, session: Session, row: Algorithm, value: bytes | bytearray
+        self,
+        session: Session,
+        row: Algorithm,
+        value: bytes | bytearray,
+        *,
+        extractable: bool = False,
     ) -> Iterator[Keys]:
         """Create a secret key of ``row`` for one ``with`` block."""
         shares = zip(row.parts, row.shares(value), strict=True)
-        makes = [partial(self._import, session, part, share) for part, share in shares]
+        makes = [
+            partial(self._import, session, part, share, extractable=extractable)
+            for part, share in shares
+        ]
         with temporary_parts(makes) as secrets:
             yield Keys(session, self.canary, secrets)
 
@@ -72,8 +80,10 @@ class SessionKeys:
         arguments = self.templates.secret_generation([part])
         return bind(session, session.generate_key(part.kind.key_type, 8 * share_bytes, **arguments))
 
-    def _import(self, session: Session, part: Algorithm, share: bytearray) -> Key:
-        template = self.templates.imported_secret(None, part, share)
+    def _import(
+        self, session: Session, part: Algorithm, share: bytearray, *, extractable: bool
+    ) -> Key:
+        template = self.templates.imported_secret(None, part, share, extractable=extractable)
         try:
             return bind(session, session.create_object(template))
         finally:
