@@ -14,7 +14,7 @@ from unittest.mock import patch
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from app.auth import api_tokens
 from app.registry import Key, Registry, State
@@ -271,4 +271,13 @@ def test_a_file_that_takes_the_place_of_one_while_it_is_opened_is_read_next(
         patched.setattr(Readers, "_connect", replaced)
         assert look(registry) == (PAIR, False)
     assert look(registry) == (INACTIVE, False)
+    registry._database.engine.dispose()
+
+
+def test_nothing_is_written_to_a_file_that_is_replaced_while_it_is_opened(url, replace_file):
+    registry = Registry(url, host="host")
+    event.listen(
+        registry._database.engine, "connect", lambda *_: replace_file(), insert=True, once=True
+    )
+    assert registry.change(INACTIVE, name="a name")  # in the other one it is active
     registry._database.engine.dispose()

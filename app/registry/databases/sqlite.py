@@ -38,12 +38,10 @@ def prepare(engine: Engine, *, makes_file: bool) -> None:
     path = path_of(engine)
     mode = "rwc" if makes_file else "rw"  # SQLite would make one where none is
 
-    def name(_dialect: Dialect, _record: object, arguments: Any, named: Any) -> None:
+    def name(_dialect: Dialect, record: Any, arguments: Any, named: Any) -> None:
+        record.info["file"] = identity_of(path)  # what takes its place meanwhile is another one
         arguments[:] = [f"file:{quote(str(arguments[0]))}?mode={mode}"]
         named["uri"] = True
-
-    def note_file(_connection: object, record: Any) -> None:
-        record.info["file"] = identity_of(path)
 
     def require_file(_connection: object, record: Any, _proxy: object) -> None:
         if record.info["file"] != identity_of(path):
@@ -51,7 +49,6 @@ def prepare(engine: Engine, *, makes_file: bool) -> None:
 
     event.listen(engine, "before_cursor_execute", _begin_with, retval=True)
     event.listen(engine, "do_connect", name)
-    event.listen(engine, "connect", note_file)
     event.listen(engine, "checkout", require_file)
 
 
