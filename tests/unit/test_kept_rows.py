@@ -236,7 +236,7 @@ def test_what_is_not_committed_is_not_found_and_then_is(kept, url):
 def replace_file(kept: Registry, url: str, tmp_path: Path) -> Callable[[], None]:
     """Put another file in the place of the registry, in which the key is deactivated."""
     path, copy = Path(url.removeprefix("sqlite:///")), tmp_path / "copy.db"
-    with kept._database.writing() as connection:
+    with kept._database.engine.connect() as connection:
         connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
     shutil.copy(path, copy)
     restored = Registry(f"sqlite:///{copy}", host="host")

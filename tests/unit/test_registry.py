@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 from uuid import UUID, uuid4
 
 import pytest
@@ -47,9 +47,10 @@ from app.registry.tables import idempotency, identity, keys, metadata
 from app.rights import Role
 from app.settings import ConfigError
 from hsm import KeyNotFound, KeySpec
+from scripts.throwaway import make_registry
 from tests.shared.accounts import nobody, shared_directory
 from tests.shared.drivers import result_of
-from tests.shared.waiting import ROW_LOCK
+from tests.shared.waiting import CHANGE, ROW_LOCK
 
 TURKISH = Path("/usr/share/i18n/locales/tr_TR")
 PUBLIC_JWK = {"kty": "OKP", "crv": "Ed25519", "x": "AA"}
@@ -199,6 +200,33 @@ def test_a_row_that_somebody_holds_is_not_waited_for_long(registry):
             registry.mark_destroyed(PAIR.kid)
         assert 1 < time.monotonic() - started < ROW_LOCK.seconds
         assert registry.find(PAIR.kid) == PAIR  # a read waits for nobody
+
+
+def test_who_waits_to_write_to_a_file_has_the_next_turn(tmp_path):
+    """Though others, who write almost all the time, seldom leave it free."""
+    path = tmp_path / "registry.db"
+    registry = Registry(make_registry(path), host="host")
+    is_taken, is_done = Event(), Event()
+
+    def write_again_and_again() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as other:
+            while not is_done.is_set():
+                other.execute("BEGIN IMMEDIATE")
+                is_taken.set()
+                time.sleep(0.4)
+                other.execute("COMMIT")
+                time.sleep(0.012)
+
+    with ThreadPoolExecutor(1) as others:
+        others.submit(write_again_and_again)
+        try:
+            for _ in range(4):
+                is_taken.clear()
+                assert is_taken.wait(CHANGE.seconds)
+                registry.insert(replace(PAIR, kid=uuid4(), kid_public=uuid4()))
+        finally:
+            is_done.set()
+    registry._database.engine.dispose()
 
 
 def test_a_budget_is_shared_exactly(registry):

@@ -37,8 +37,8 @@ class Database:
         self.engine = engine_of(url)
         # On a server each statement of a read sees what is there then, also in a transaction, of
         # which beginning and end would each be one more way to it and back.
-        is_file = self.engine.dialect.name == "sqlite"
-        options = {} if is_file else {"isolation_level": "AUTOCOMMIT"}
+        self._is_file = self.engine.dialect.name == "sqlite"
+        options = {} if self._is_file else {"isolation_level": "AUTOCOMMIT"}
         self._reads = self.engine.execution_options(**options)
         self._observe = observe
         self.require: Callable[[object], None] = lambda _file: None
@@ -81,6 +81,8 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """Lend a connection whose changes are committed at the end, all or none."""
         with self.translated(), self.engine.begin() as connection:
+            if self._is_file:
+                sqlite.begin_writing(connection)
             yield connection
 
     def translated(self) -> AbstractContextManager[None]:
