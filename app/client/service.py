@@ -69,13 +69,20 @@ class Service:
         return None
 
     def listed(self, name: str, **filters: str | None) -> Iterator[dict[str, Any]]:
-        """Give each item of a list, page after page."""
+        """Give each item of a list, page after page; raise ``Unavailable`` for what is none."""
         after: str | None = None
+        asked = set[str]()
         while True:
             page = self.get(name, limit=str(MOST_LISTED), after=after, **filters)
-            yield from page[name]
-            if (after := page["after"]) is None:
+            items, after = page[name], page["after"]
+            if not (isinstance(items, list) and all(isinstance(each, Answer) for each in items)):
+                raise no_answer()
+            yield from items
+            if after is None:
                 return
+            if not isinstance(after, str) or after in asked:  # the same pages would come for ever
+                raise no_answer()
+            asked.add(after)
 
     def ask(self, *request: Any) -> Any:
         """Return the answer to a ``call`` that has one: an object.

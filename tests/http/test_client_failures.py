@@ -177,6 +177,10 @@ class Odd(BaseHTTPRequestHandler):
         "/empty": (200, {}, b""),
         "/array": (200, {"Content-Type": "application/json"}, b"[]"),
         "/other": (200, {"Content-Type": "application/json"}, b'{"status":"fine"}'),
+        "/endless": (200, {"Content-Type": "application/json"}, b'{"keys":[],"after":"a"}'),
+        "/number": (200, {"Content-Type": "application/json"}, b'{"keys":[],"after":1}'),
+        "/scalar": (200, {"Content-Type": "application/json"}, b'{"keys":5,"after":null}'),
+        "/texts": (200, {"Content-Type": "application/json"}, b'{"keys":["a"],"after":null}'),
     }
 
     def do_GET(self) -> None:  # its name is http.server's
@@ -262,6 +266,7 @@ COMMANDS = (
         *(("/other", words) for words in COMMANDS),
         ("/array", "verify FILE"),
         ("/empty", "verify FILE"),
+        *((path, "keys list") for path in ("/endless", "/number", "/scalar", "/texts")),
     ],
 )
 def test_what_no_service_of_ours_answers_is_neither_valid_nor_done(odd, path, words, tmp_path):
