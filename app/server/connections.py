@@ -26,7 +26,6 @@ from app.server.host import Host
 from app.server.intake import Intake, Progress
 from app.server.listening.reception import Reception
 from app.server.threads import Threads
-from app.server.tls import Tls
 from app.server.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ class Connections:
         self._worker = worker
         self._deadlines = deadlines
         self._clock = clock or Clock()
-        self._tls = Tls(worker.cfg) if worker.cfg.is_ssl else None
+        self._tls = worker.tls
         self._turns = Turns(worker.cfg.threads)
         self._threads = Threads(
             worker,

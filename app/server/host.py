@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from app.server.listening.spread import Spread
+from app.server.tls import Tls
 
 
 class Host(Protocol):
@@ -20,6 +21,10 @@ class Host(Protocol):
     @property
     def spread(self) -> Spread:
         """Return who of all workers takes the next connection."""
+
+    @property
+    def tls(self) -> Tls | None:
+        """Return the settings of TLS, if it is not plain HTTP."""
 
     def beat(self) -> None:
         """Tell the master that this worker lives; without a master it stops."""

@@ -28,6 +28,7 @@ from app.server.connections import Connections
 from app.server.listening.spread import Spread
 from app.server.memory import freeze, settle
 from app.server.refusals import write_error
+from app.server.tls import Tls
 from app.service import service_of
 
 _FIRST_PAUSE_SECONDS: Final = 0.5
@@ -57,6 +58,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     processor: int | None = None
     deadlines: Deadlines
     spread: ClassVar[Spread] = Spread()
+    # Of the master: a worker that comes while a file is bad begins with what was good before.
+    tls: ClassVar[Tls | None] = None
     # Counted in the master, where a reload makes no new class.
     _failures: ClassVar[Counter[int]] = Counter()
 

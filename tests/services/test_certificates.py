@@ -1,5 +1,6 @@
 """TLS client certificates: whom they name, demanded by gunicorn itself."""
 
+import signal
 import socket
 import ssl
 from collections.abc import Iterator
@@ -21,10 +22,12 @@ from app.auth.schemes import Refused, Roles
 from app.config import Config
 from app.http.router import API
 from app.settings import ConfigError
+from scripts.workers import is_gone, workers_of
+from tests.shared import forks
 from tests.shared.api import Answer, Api
 from tests.shared.authority import Authority, Certificates, dns, email, uri
 from tests.shared.callers import token_for
-from tests.shared.waiting import ANSWER, until
+from tests.shared.waiting import ANSWER, REPLACEMENT, until
 from tests.unit.test_config import GOOD
 
 DENIED = (403, "forbidden")
@@ -194,6 +197,16 @@ def connected_briefly(url: str, certificates: Certificates) -> Api:
 
 def other_than_200(answer: Answer) -> Answer | None:
     return None if answer.status == 200 else answer
+
+
+def test_who_comes_while_a_file_is_bad_begins_with_what_was_good(environment, tmp_path):
+    certificates = Certificates(tmp_path / "certificates")
+    with forks.server(environment | certificates.settings, workers=1) as running:
+        Path(certificates.server[0]).write_text("half of a")
+        old = workers_of(running.process.pid)
+        running.process.send_signal(signal.SIGHUP)
+        until(lambda: all(map(is_gone, old)), within=REPLACEMENT)
+        assert caller(running.url, certificates, "alice").get("/keys").status == 200
 
 
 SUBJECTS = [

@@ -75,6 +75,7 @@ class Host:
             os.set_blocking(end, False)
         self.sockets = [listener]
         self.spread = Spread()
+        self.tls = None
         self.log = Log()
         self.wsgi: Callable[[Any, Any], Iterable[bytes]] = answer
         self.beats = 0

@@ -20,6 +20,7 @@ from app.observability import multiprocess as figures
 from app.server.clock import Deadlines
 from app.server.confinement import confine
 from app.server.memory import freeze, share_arenas
+from app.server.tls import Tls
 from app.server.worker import Worker
 from app.settings import ConfigError, is_loopback
 
@@ -88,6 +89,7 @@ def on_starting(server: Arbiter) -> None:
     confine()  # the master has the PIN, if it is in the environment
     share_arenas()
     _refuse_bad_certificate()
+    Worker.tls = Tls(server.cfg) if server.cfg.is_ssl else None
     freeze()
     is_first = not server.master_pid and "LISTEN_FDS" not in os.environ
     for address in server.cfg.address:
@@ -109,6 +111,8 @@ def on_exit(_server: Arbiter) -> None:
 def pre_fork(server: Arbiter, worker: Worker) -> None:
     """Give each worker a number, a processor, patience after failures, and less with clients."""
     figures.renew()
+    if worker.tls:
+        worker.tls.context()
     worker.hold_stops()
     worker.take_slot(server.WORKERS.values())
     worker.take_processor(server.WORKERS.values(), planned=server.num_workers)
