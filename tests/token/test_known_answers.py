@@ -19,7 +19,6 @@ from app.service import service_of
 from hsm import KeyRef, KeySpec
 from hsm.algorithms.families import CEK_WRAPPING, ContentEncryption
 from hsm.cryptoki import objects
-from hsm.cryptoki.handles import temporary
 from hsm.life.work import Errand
 from hsm.operations import ecdh
 from tests.shared import sealing
@@ -321,9 +320,9 @@ def test_rfc7516_a3_wraps_and_unwraps_its_cek(
         wanted = objects.secrets_of(hsm.KEY_MANAGEMENTS["A128KW"])
         with (
             token.stores["token"].lent(session, ref, wanted) as keys,
-            temporary(path._import(session, enc, bytearray(unb64u(example["cek"])))) as cek,
+            path._imported(keys, enc, unb64u(example["cek"])) as cek,
         ):
-            return keys.secrets[0].wrap_key(cek, mechanism=CEK_WRAPPING)
+            return keys.secrets[0].wrap_key(cek.secrets[0], mechanism=CEK_WRAPPING)
 
     assert b64u(adapter._connection.perform(Errand(verb=wrap))) == encrypted_key
 
