@@ -217,9 +217,11 @@ def require_safe(location: str) -> None:
 def is_loopback(host: str) -> bool:
     """Tell whether only this machine can connect to ``host``."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost"
+    # Before Python 3.13 an address of IPv4 in one of IPv6 is nobody's.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def parse_token_uri(uri: str | None) -> Mapping[str, str]:

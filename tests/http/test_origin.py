@@ -67,7 +67,7 @@ def test_other_names_are_not(server: str, host: str) -> None:
 def test_who_comes_from_elsewhere_by_a_proxy_is_not_answered_under_any_name(
     server: str, header: str
 ) -> None:
-    for address in ("127.0.0.1", "::1", "unix:", "127.0.0.1, ::1"):
+    for address in ("127.0.0.1", "::1", "::ffff:127.0.0.1", "unix:", "127.0.0.1, ::1"):
         assert ask(server, f"{PREFIX}/keys", **{header: address}).status_code == 200
     for address in ("203.0.113.7", "127.0.0.1, 203.0.113.7", "2001:db8::1", "unknown", ""):
         answer = ask(server, f"{PREFIX}/keys", Host="localhost", **{header: address})
