@@ -1,6 +1,6 @@
 """What two change of one key at once: whoever comes second looks at the key again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -52,10 +52,10 @@ def overtaken(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
     """Have somebody else change the key once, after the next one has read it."""
     before = Registry.change
 
-    def after(registry: Registry, key: Key, **values: Any) -> bool:
+    def after(registry: Registry, key: Key, untagged: Collection[str] = (), **values: Any) -> bool:
         monkeypatch.setattr(Registry, "change", before)
         change(key)
-        return registry.change(key, **values)
+        return registry.change(key, untagged, **values)
 
     monkeypatch.setattr(Registry, "change", after)
 
