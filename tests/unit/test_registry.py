@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from threading import Barrier
-from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import pytest
@@ -41,6 +40,7 @@ from app.registry import (
     revision_at,
     transfer,
 )
+from app.registry.databases import sqlite
 from app.registry.databases.engines import engine_of
 from app.registry.databases.queries import FIND, FIND_ALL_FOR, FIND_FOR
 from app.registry.revisions import MIGRATIONS, is_old
@@ -203,24 +203,51 @@ def test_a_row_that_somebody_holds_is_not_waited_for_long(registry):
         assert registry.find(PAIR.kid) == PAIR  # a read waits for nobody
 
 
-def test_who_waits_to_write_to_a_file_goes_on_to_look_as_often(tmp_path, monkeypatch):
+class Waiting:
+    """The time of whoever waits for a file, which ``other`` leaves after 500 looks."""
+
+    def __init__(self, other: sqlite3.Connection) -> None:
+        self.pauses: list[float] = []
+        self.other = other
+
+    def monotonic(self) -> float:
+        """Return the seconds that were waited."""
+        return sum(self.pauses)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait no time, and have the other leave if it is to."""
+        self.pauses.append(seconds)
+        if len(self.pauses) == 500:
+            self.other.execute("COMMIT")
+
+
+@pytest.fixture
+def waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Waiting]:
+    """Somebody else who has the file of a registry."""
+    path = tmp_path / "registry.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        it = Waiting(other)
+        monkeypatch.setattr("app.registry.databases.sqlite.time", it)
+        yield it
+
+
+def test_who_waits_to_write_to_a_file_goes_on_to_look_as_often(tmp_path, waiting):
     """SQLite has whoever waits look ever less often: of many who write some have no turn."""
     registry = Registry(make_registry(tmp_path / "registry.db"), host="host")
-    pauses: list[float] = []
-    with closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-
-        def sleep(seconds: float) -> None:
-            pauses.append(seconds)
-            if len(pauses) == 500:
-                other.execute("COMMIT")
-
-        own_time = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=sleep)
-        monkeypatch.setattr("app.registry.databases.sqlite.time", own_time)
-        registry.insert(PAIR)
-    assert len(pauses) == 500
-    assert 0 < max(pauses) <= 0.003
+    waiting.other.execute("BEGIN IMMEDIATE")
+    registry.insert(PAIR)
+    assert len(waiting.pauses) == 500
+    assert 0 < max(waiting.pauses) <= 0.003
     registry._database.engine.dispose()
+
+
+def test_who_finds_a_new_file_taken_waits(tmp_path, waiting):
+    """SQLite does not, if two make it one whose readers need not wait."""
+    waiting.other.execute("BEGIN EXCLUSIVE")
+    with closing(sqlite3.connect(tmp_path / "registry.db", timeout=0)) as own:
+        sqlite._set_durability(own, None)
+        assert own.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert len(waiting.pauses) == 500
 
 
 def test_a_budget_is_shared_exactly(registry):

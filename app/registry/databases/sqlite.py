@@ -5,6 +5,7 @@ import random
 import sqlite3
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -72,35 +73,40 @@ def _begin_with(
 
 def _set_durability(connection: Any, _record: object) -> None:
     # WAL: readers never wait for the one writer. FULL: a returned kid survives a power cut.
-    connection.execute("PRAGMA journal_mode=WAL")
+    _execute(connection, "PRAGMA journal_mode=WAL")  # of a new file SQLite waits for nobody
     connection.execute("PRAGMA synchronous=FULL")
 
 
 def begin_writing(connection: Connection) -> None:
     """Begin a transaction that writes, when nobody else does.
 
-    All who wait look equally often. In SQLite's own wait who has come first looks least often, so
-    that of many who write without a pause some wait in vain.
+    In SQLite's own wait who has come first looks least often, so that of many who write without a
+    pause some wait in vain.
     """
     own: Any = connection.connection.dbapi_connection
-    deadline = time.monotonic() + LOCK_WAIT_SECONDS
     own.execute(_WAIT.format(0))
     try:
-        while _is_taken(own) and time.monotonic() < deadline:
-            time.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311  # no secret
+        with suppress(sqlite3.DatabaseError):
+            _execute(own, "BEGIN IMMEDIATE")
         if not own.in_transaction:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # to say what is wrong as all others do
     finally:
         own.execute(_WAIT.format(1000 * LOCK_WAIT_SECONDS))
 
 
-def _is_taken(own: Any) -> bool:
-    """Begin to write; return whether somebody else does, and that is why it cannot be."""
-    try:
-        own.execute("BEGIN IMMEDIATE")
-    except sqlite3.DatabaseError as error:
-        return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-    return False
+def _execute(own: Any, statement: str) -> None:
+    """Execute ``statement``, when nobody else has the file; all who wait look equally often."""
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            own.execute(statement)
+        except sqlite3.DatabaseError as error:
+            is_taken = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_taken or time.monotonic() >= deadline:
+                raise
+        else:
+            return
+        time.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311  # no secret
 
 
 def cause_of(engine: Engine, answer: object) -> RegistryCause:
