@@ -283,8 +283,8 @@ REFUSED: Mapping[str, tuple[bytes, int, str]] = {
     ),
     "long URL": (b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * 9000), 414, "bad_request"),
     "large header": (head_of("/mac", X="a" * 9000), 431, "bad_request"),
-    "transfer coding": (head_of("/mac", Transfer_Encoding="xchunked"), 501, "internal_error"),
-    "HTTP/3.0": (b"GET / HTTP/3.0\r\nHost: x\r\n\r\n", 501, "internal_error"),
+    "transfer coding": (head_of("/mac", Transfer_Encoding="xchunked"), 501, "bad_request"),
+    "HTTP/3.0": (b"GET / HTTP/3.0\r\nHost: x\r\n\r\n", 501, "bad_request"),
 }
 
 
