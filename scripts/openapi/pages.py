@@ -15,10 +15,23 @@ Members = dict[str, Any]
 
 _LONGEST_EXAMPLE: Final = 76
 _LONGEST_LINE: Final = 120
+_FORMATS: Final = {
+    "uuid": "UUID",
+    "date-time": "RFC 3339",
+    "date": "RFC 3339 date",
+    "duration": "ISO 8601 duration",
+}
+_RANGES: Final = {
+    "string": ("Length", " of ", " characters"),
+    "integer": ("imum", " of ", ""),
+    "array": ("Items", ", ", ""),
+}
 _SHARED: Final = (
-    *("DescriptionResponse", "GrantResponse", "PublicJwk", "Jwk", "KeyKind", "Sizes", "Offered"),
-    *("OfferedAlgorithm", "OfferedKeyManagement", "OfferedContentEncryption", "OfferedImport"),
-    "Error",
+    *("KeyResponse", "DescriptionResponse", "GrantResponse", "WrappedRequest", "ByokRequest"),
+    *("ByokHeaderRequest", "KeySetResponse", "VersionResponse", "Rotation", "TargetRequest"),
+    *("RecipientJwk", "RecipientResponse", "SignResponse", "PublicJwk", "Jwk"),
+    *("KeyKind", "Sizes", "Offered", "OfferedAlgorithm", "OfferedKeyManagement"),
+    *("OfferedContentEncryption", "OfferedImport", "Storages", "Error"),
 )
 """Bodies that others refer to."""
 
@@ -78,11 +91,16 @@ def _words(words: Iterable[Any]) -> str:
 
 
 def _type(schema: Members) -> str:
-    """Return what a member is, in a few words."""
+    """Return what a member is, in a few words, and what it is if it is absent."""
+    default = schema.get("default")
+    return _bare_type(schema) + (f", by default {default}" if default else "")
+
+
+def _bare_type(schema: Members) -> str:
     match schema:
         case {"$ref": _}:
             name = _name(schema)
-            return f"[{name}](#{name.lower()})" if name in _SHARED else f"`{name}`"
+            return f"[{name}](#{name.lower()})"
         case {"anyOf": kinds} | {"oneOf": kinds}:
             return ", or ".join(dict.fromkeys(map(_type, kinds)))
         case {"enum": words}:
@@ -98,17 +116,29 @@ def _type(schema: Members) -> str:
 def _kind(kind: str, schema: Members) -> str:
     match kind:
         case "string" if schema.get("contentEncoding"):
-            return "base64url"
+            return "base64url"  # how many bytes is in its meaning
         case "string":
-            return {"uuid": "UUID", "date-time": "RFC 3339"}.get(schema.get("format", ""), "text")
-        case "array" if "oneOf" in schema["items"]:
-            return "array of objects"
+            what = _FORMATS.get(schema.get("format", ""), "text")
         case "array":
-            return f"array of {_type(schema['items'])}"
+            held = schema["items"].get("oneOf", [schema["items"]])[0]
+            what = f"array of {_type(held)}"
         case "object" if schema.get("additionalProperties"):
-            return f"object of {_type(schema['additionalProperties'])}"
+            what = f"object of {_type(schema['additionalProperties'])}"
+        case "object" if members := schema.get("properties"):
+            required = schema.get("required", ())
+            names = (f"`{name}`{'*' if name in required else ''}" for name in members)
+            what = f"object with {' '.join(names)}"
         case _:
-            return kind
+            what = kind
+    return f"{what}{_range(kind, schema)}"
+
+
+def _range(kind: str, schema: Members) -> str:
+    """Return how much there may be, if there is an end."""
+    of, before, unit = _RANGES.get(kind, ("", "", ""))
+    if (most := schema.get(f"max{of}")) is None:
+        return ""
+    return f"{before}{schema.get(f'min{of}', 'up')} to {most}{unit}"
 
 
 def _examples(operation: Members) -> Iterator[tuple[str, str | None, str | None]]:

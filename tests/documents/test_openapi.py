@@ -21,6 +21,7 @@ from scripts.openapi.document import SCHEMAS as REAL_SCHEMAS
 from scripts.openapi.document import document
 from scripts.openapi.operations import OPERATIONS as REAL_OPERATIONS
 from scripts.openapi.texts import ERRORS, MEANINGS
+from scripts.throwaway import ROOT
 
 Members = dict[str, Any]
 
@@ -37,6 +38,13 @@ FILES = files()
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_the_files_of_docs_are_those_of_the_code(path):
     assert path.read_text("utf-8") == FILES[path], "run: make pages"
+
+
+def test_the_reference_says_what_a_member_may_be():
+    page = FILES[ROOT / "docs" / "api.md"]
+    assert "| `count` | integer of 1 to 100, or null |" in page
+    assert "| `limit` | query | integer of 1 to 200, by default 50 |" in page
+    assert "| array of object with `kid` `keyset` `alg`*, 1 to 20 |" in page
 
 
 def served(flask: Flask) -> set[tuple[str, str]]:
