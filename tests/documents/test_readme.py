@@ -43,6 +43,10 @@ def test_a_flow_needs_nothing_of_another(block):
     assert used <= {"API"} | made
 
 
+SHOWN = DOCUMENTS["docs/quick-start.md"].sections["1. Start the service"][1].code.splitlines()[0]
+"""The first line that the quick start shows of ``make run``."""
+
+
 def started(state_dir: str, port: str, checkout: Path = ROOT) -> "subprocess.Popen[str]":
     """Start ``make run``."""
     # GNU make passes its options on in the environment; those of a surrounding make are not ours.
@@ -92,6 +96,7 @@ def test_make_run_serves_and_finds_its_keys_again(tmp_path, monkeypatch):
         said, _ = second.communicate(timeout=COMMAND.seconds)
         assert second.returncode
         assert re.search(r"cannot listen on .*make run PORT=", said)
+        assert SHOWN.replace("/home/you/jose-hsm/var", state) in said.splitlines()
     with make_run(state, lambda make: make.terminate()) as url:
         assert Api.over_http(url).ok("/mac", {"kid": kid, "alg": "HS256", "data": ""})["mac"]
         beside = {name: "" for name in os.environ if name.startswith("JOSE_HSM_")}
