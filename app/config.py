@@ -69,7 +69,7 @@ class Config:
         default=None,
         is_secret=True,
     )
-    bind: str = setting(text, "address and port to serve", default="127.0.0.1:8000")
+    bind: str = setting(text, "address and port, or `unix:PATH`", default="127.0.0.1:8000")
     header_seconds: float = setting(
         seconds,
         "wait for the header section of a request that has begun, and for a TLS handshake",
@@ -126,7 +126,7 @@ class Config:
     )
     auth: tuple[str, ...] = setting(
         several("token", "jwt", "mtls"),
-        "ways to authenticate, of `token`, `jwt`, `mtls`; without any only loopback is served",
+        "`token`, `jwt`, `mtls`, or several with commas; without any only loopback is served",
         default=(),
     )
     auth_failures: int = setting(
@@ -215,8 +215,8 @@ class Config:
     )
     jwks_max_age: float = setting(
         seconds,
-        "how long the JWKS may be kept by those who fetch it; the next version of a key set is "
-        "published for as long, at least, before it signs",
+        "how long the JWKS may be kept by those who fetch it, in seconds; the next version of a "
+        "key set is published for as long, at least, before it signs",
         default=60.0,
     )
     log_level: str = setting(
