@@ -43,7 +43,7 @@ COURSES = {
     "TokenAway": [Course("token_up", "1x5 0x9"), Course('token_up{pid="1"}', "0x14")],
     "WorkerWithoutToken": [Course("token_up", "1x5 0x9"), Course('token_up{pid="1"}', "1x14")],
     "TokenFlaps": [Course('token_losses_total{cause="lost"}', "0x5 4x9")],
-    "Unavailable": [Course('requests_total{endpoint="keys.list",status="503"}', ONE_EVENT)],
+    "Unavailable": [Course('batch_requests_total{endpoint="x",status="503"}', ONE_EVENT)],
     "InternalError": [Course('batch_requests_total{endpoint="x",status="500"}', ONE_EVENT)],
     "SessionsShort": [
         Course('session_wait_seconds_bucket{le="0.25"}', "0x14"),
