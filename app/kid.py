@@ -5,6 +5,9 @@ from typing import Final, Self
 
 _KID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _ALIAS: Final = re.compile(r"[A-Za-z0-9._~:-]{1,128}", re.ASCII)
+ALIAS_FORM: Final = "1 to 128 characters of A-Z a-z 0-9 . _ ~ : - and not like a UUID"
+"""The form of aliases, and of names of key sets, for people."""
+
 _NO_SEGMENT: Final = (".", "..")
 """What a path cannot hold (RFC 3986 §3.3)."""
 

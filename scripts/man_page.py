@@ -26,8 +26,9 @@ jose\\-hsm \\- JOSE on keys that never leave the HSM
 """
 _TAIL = """\
 .SH EXIT STATUS
-0: done, or valid. 1: not valid. 2: not asked, as wrong usage or a file that cannot be read.
-3: refused by the service. 4: not now, as nobody answers or the service cannot. 130: interrupted.
+0: done, or valid. 1: not valid, or what a command says above.
+2: not asked, as wrong usage or a file that cannot be read. 3: refused by the service.
+4: not now, as nobody answers or the service cannot. 130: interrupted.
 """
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from app.duration import read_duration
 from app.errors import BadRequest
 from app.instants import LAST, is_to_come
-from app.kid import is_alias
+from app.kid import ALIAS_FORM, is_alias
 from app.schemas.fields import Member, Text, fail
 
 LONGEST: Final = 255
@@ -49,12 +49,7 @@ class Alias(Text):
     @staticmethod
     def _alias(text: str, attr: str | None) -> str:
         if not is_alias(text):
-            fail(
-                BadRequest(
-                    f"Field '{attr}' must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ : - and not "
-                    "like a UUID"
-                )
-            )
+            fail(BadRequest(f"Field '{attr}' must be {ALIAS_FORM}"))
         return text
 
 

@@ -254,7 +254,9 @@ def test_what_no_key_set_can_be_is_refused(members, refusal, callers):
 
 @pytest.mark.parametrize("name", [KID, "a" * 129, "a b"], ids=["kid", "long", "blank"])
 def test_a_name_is_like_an_alias(name, callers):
-    assert put(callers.alice, name, **EC).refusal == BAD_REQUEST
+    refused = put(callers.alice, name, **EC)
+    assert refused.refusal == BAD_REQUEST
+    assert "A-Z a-z 0-9 . _ ~ : -" in refused.body["description"]
 
 
 @pytest.mark.parametrize("value", ["a b", "/x", KID, 7, ["x"]], ids=str)

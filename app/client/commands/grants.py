@@ -2,11 +2,14 @@
 
 import click
 
-from app.client.command import at_service, in_keyset, key, resource_of
+from app.client.command import at_service, key, resource_of
 from app.client.service import Service
 from app.rights import GRANTABLE
 from app.terminal.output import as_json, cell, print_json, print_members, print_table
 
+_of_set = click.option(
+    "--keyset", "in_keyset", is_flag=True, help="KEY is a key set: all its versions."
+)
 _principal = click.argument("principal", help="As token:NAME, jwt:SUBJECT, mtls:dns:NAME or '*'.")
 
 
@@ -17,7 +20,7 @@ def grants() -> None:
 
 @grants.command("list")
 @key
-@in_keyset
+@_of_set
 @as_json
 @at_service
 def list_(service: Service, /, *, key: str, in_keyset: bool, as_json: bool) -> None:
@@ -38,9 +41,10 @@ def list_(service: Service, /, *, key: str, in_keyset: bool, as_json: bool) -> N
     nargs=-1,
     required=True,
     metavar="OPERATION...",
+    help=f"{' '.join(GRANTABLE)}.",
     type=click.Choice(list(map(str, GRANTABLE))),
 )
-@in_keyset
+@_of_set
 @as_json
 @at_service
 def give(
@@ -62,7 +66,7 @@ def give(
 @grants.command()
 @key
 @_principal
-@in_keyset
+@_of_set
 @as_json
 @at_service
 def take(service: Service, /, *, key: str, principal: str, in_keyset: bool, as_json: bool) -> None:

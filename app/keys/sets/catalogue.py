@@ -19,7 +19,7 @@ from app.keys.quota import Quota
 from app.keys.sets.description import describe_set
 from app.keys.sets.rotation import Counts, Rotation
 from app.keys.sets.versions import VersionCreation
-from app.kid import is_alias, is_kid
+from app.kid import ALIAS_FORM, is_alias, is_kid
 from app.registry import KeySet, Overtaken, Policy, Publication, Registry, State, VersionState
 from app.rights import Principal, Right
 from app.schemas.keysets import KeySetRequest
@@ -82,7 +82,7 @@ class KeySetCatalogue:
         ``BadRequest`` for a policy that verifiers could not follow.
         """
         if not is_alias(name):
-            raise BadRequest("The path must name a key set as an alias names a key")
+            raise BadRequest(f"The name of a key set must be {ALIAS_FORM}")
         policy = None if request.policy is None else Policy(**request.policy)
         self._require_slow(policy)
         for _ in range(_ATTEMPTS):
