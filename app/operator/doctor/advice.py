@@ -131,7 +131,7 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
         ),
         "several": failed(
             "more than one token has {wanted}; there: {there}",
-            f"Set {PREFIX}TOKEN_SERIAL, which no two tokens share.",
+            f"Set {PREFIX}TOKEN_SERIAL, too. Where all have the same one, give them other labels.",
         ),
         "error": failed("the token does not show itself: {answer}", _IN_TROUBLE),
     },
@@ -299,7 +299,7 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
         "off": warning("there is none", f"Unset {PREFIX}AUDIT_LOG to have one."),
         "not_writable": failed(
             "{path} cannot be written",
-            "Without it every request gets 503: give file and directory to the user of the "
+            "Without it every use of a key gets 503: give file and directory to the user of the "
             "service; or their disk is read-only.",
         ),
     },
@@ -320,7 +320,8 @@ _ADVICE: Final[Mapping[str, Mapping[str, Advice]]] = {
     "keks": {
         "": ok("the token has what encrypts the {rows} keys that the registry keeps"),
         "none": failed(
-            f"{PREFIX}STORAGE is wrapped, without a key-encryption key", "jose-hsm kek create"
+            f"{PREFIX}STORAGE is wrapped, without a key-encryption key",
+            "Run `jose-hsm kek create`, and start the service anew.",
         ),
         "missing": failed(
             "{rows} keys of the registry are encrypted under {keks}, which the token lacks",
