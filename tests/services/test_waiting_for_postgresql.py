@@ -17,6 +17,7 @@ from app.errors import RegistryUnavailable
 from app.registry import Registry, migrate
 from app.registry.databases.engines import engine_of
 from tests.shared.waiting import OUTAGE, PATIENCE_SECONDS, until
+from tests.unit.test_defaults_of_postgresql import set_default
 from tests.unit.test_registry import PAIR, SECRET
 
 
@@ -86,7 +87,9 @@ def test_one_that_was_restarted_meanwhile_is_not_noticed(postgresql):
 
 
 def test_a_migration_and_a_backup_may_take_longer_than_a_request(postgresql):
+    """And longer than the account or the database has it."""
     url = postgresql.registry()
+    set_default(url, "statement_timeout = '1s'")
     for is_maintenance in (False, True):
         engine = engine_of(url, is_maintenance=is_maintenance)
         with engine.connect() as connection:

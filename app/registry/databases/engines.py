@@ -58,7 +58,13 @@ def _engine_of_file(url: URL, *, is_maintenance: bool) -> Engine:
 
 
 def _engine_of_server(url: URL, *, is_maintenance: bool) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, pool_timeout=2, hide_parameters=True)
+    engine = create_engine(
+        url,
+        isolation_level="READ COMMITTED",  # who has waited for another sees what he has written
+        pool_pre_ping=True,
+        pool_timeout=2,
+        hide_parameters=True,
+    )
     if engine.dialect.driver == "psycopg":
         from app.registry.databases import postgresql  # noqa: PLC0415  # few have its driver
 

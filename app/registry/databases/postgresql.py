@@ -19,7 +19,8 @@ _STATEMENT_SECONDS: Final = 1.4
 _CLIENT_SECONDS: Final = 1.9
 _CONNECT_SECONDS: Final = 2  # the least that the driver takes
 _PAUSE_SECONDS: Final = 2.0
-_TCP: Final = {
+_PARAMETERS: Final = {
+    "client_encoding": "UTF8",  # whatever the database has, and the driver would take for its own
     "connect_timeout": _CONNECT_SECONDS,
     "tcp_user_timeout": 2000,  # milliseconds
     "keepalives_idle": 10,
@@ -29,6 +30,7 @@ _TCP: Final = {
 _SETTINGS: Final = (
     # In another zone, the last hours of the year 9999 are of a year that the driver refuses.
     "SET TIME ZONE 'UTC'",
+    "SET datestyle = 'ISO'",  # the driver reads no other
     f"SET lock_timeout = '{_LOCK_SECONDS}s'",
 )
 
@@ -83,14 +85,17 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
 
 def prepare(engine: Engine, *, is_patient: bool) -> None:
-    """Have connections be in UTC and, unless ``is_patient``, wait for nothing longer than that."""
-    limits = () if is_patient else (f"SET statement_timeout = '{_STATEMENT_SECONDS}s'",)
+    """Have connections be in UTC and, unless ``is_patient``, wait for nothing longer than that.
+
+    What an account or a database is set to otherwise counts for neither.
+    """
+    limit = 0 if is_patient else _STATEMENT_SECONDS
     gate = Gate()
 
     def connect(_dialect: Dialect, _record: object, arguments: Any, named: Any) -> Any:
         gate.enter()
         try:
-            connection = ImpatientConnection.connect(*arguments, **named | _TCP)
+            connection = ImpatientConnection.connect(*arguments, **named | _PARAMETERS)
         except psycopg.errors.ConnectionTimeout:
             gate.close()
             raise
@@ -100,7 +105,7 @@ def prepare(engine: Engine, *, is_patient: bool) -> None:
 
     def set_up(connection: Any, _record: object) -> None:
         with connection.cursor() as cursor:
-            for setting in (*_SETTINGS, *limits):
+            for setting in (*_SETTINGS, f"SET statement_timeout = '{limit}s'"):
                 cursor.execute(setting)
         connection.commit()
 

@@ -1,0 +1,56 @@
+"""Databases of PostgreSQL that are set up otherwise than a registry would have them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import make_url, text
+
+from app.registry import Registry
+from app.registry.databases.engines import engine_of
+from tests.shared.waiting import until
+from tests.unit.test_registry import PAIR
+
+IS_WAITING = """
+    SELECT EXISTS (
+        SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE datname = current_database() AND NOT granted
+    )
+"""
+
+
+def set_default(url: str, setting: str) -> None:
+    """Have each new connection to a database begin with ``setting``."""
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        connection.execute(text(f"ALTER DATABASE {make_url(url).database} SET {setting}"))
+    engine.dispose()
+
+
+@pytest.mark.parametrize("setting", ["client_encoding = LATIN1", "datestyle = German"])
+def test_how_a_database_writes_values_by_default_is_of_no_matter(postgresql, setting):
+    url = postgresql.registry()
+    set_default(url, setting)
+    registry = Registry(url, host="host")
+    registry.insert(PAIR)
+    registry.tags.add(PAIR.kid, ["\N{CJK UNIFIED IDEOGRAPH-6F22}"])
+    found = registry.whole(PAIR.kid)
+    assert found is not None
+    assert found.created_at is not None
+    assert registry.tags.of(PAIR.kid) == ["\N{CJK UNIFIED IDEOGRAPH-6F22}"]
+    registry._database.engine.dispose()
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_whoever_waits_for_another_goes_on_where_transactions_are_stricter(postgresql, level):
+    url = postgresql.registry()
+    set_default(url, f"default_transaction_isolation = '{level}'")
+    registry = Registry(url, host="host")
+    registry.insert(PAIR)
+    engine = registry._database.engine
+    with ThreadPoolExecutor(1) as threads, engine.begin() as other:
+        other.execute(text("UPDATE keys SET encryptions = 5"))
+        waiting = threads.submit(registry.reserve_encryptions, PAIR.kid, 1, most=10)
+        until(lambda: waiting.done() or other.scalar(text(IS_WAITING)))
+        other.commit()
+        assert waiting.result() == (1, 6)
+    engine.dispose()
