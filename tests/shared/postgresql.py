@@ -27,6 +27,16 @@ max_connections = 200
 timezone = 'Asia/Kolkata'
 lc_messages = 'C'
 """
+_POOLER = """
+[databases]
+* = host={directory} user=test
+[pgbouncer]
+unix_socket_dir = {directory}
+listen_port = 6432
+auth_type = any
+pool_mode = transaction
+default_pool_size = 1
+"""
 # As unlike ours as may be, so that nothing holds by accident: the time zone, and the order of text.
 _LOCALE = ["--locale-provider=icu", "--icu-locale=en-US"]
 _FIRST_WITH_ICU = 15
@@ -122,12 +132,36 @@ class Cluster:
         """Return the SQLAlchemy URL of a database."""
         return f"postgresql+psycopg://test@/{database}?host={self._directory}"
 
-    def empty(self, *, template: str = "template0") -> str:
+    @contextmanager
+    def pooled(self, url: str) -> Iterator[str]:
+        """Give the URL of a database by way of a PgBouncer, which lends one connection to all.
+
+        Each has it for a transaction.
+        """
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            pytest.skip("PgBouncer is not installed")
+        settings = self._directory / "pgbouncer.ini"
+        settings.write_text(_POOLER.format(directory=self._directory))
+        pooler = subprocess.Popen(
+            [*self._become, program, "--quiet", settings],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            until((self._directory / ".s.PGSQL.6432").exists)
+            yield f"{url}&port=6432"
+        finally:
+            pooler.terminate()
+            pooler.wait()
+
+    def empty(self, *, template: str = "template0", options: str = "") -> str:
         """Return the URL of a new database."""
         name = f"t{uuid4().hex}"
         engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} {options}"))
         engine.dispose()
         return self.url(name)
 

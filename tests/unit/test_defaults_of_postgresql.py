@@ -10,6 +10,7 @@ from app.registry.databases.engines import engine_of
 from tests.shared.waiting import until
 from tests.unit.test_registry import PAIR
 
+PREPARED = 10  # the driver prepares what is asked so often
 IS_WAITING = """
     SELECT EXISTS (
         SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
@@ -54,3 +55,16 @@ def test_whoever_waits_for_another_goes_on_where_transactions_are_stricter(postg
         other.commit()
         assert waiting.result() == (1, 6)
     engine.dispose()
+
+
+def test_a_pooler_may_lend_each_transaction_the_connection_of_another(postgresql):
+    """As PgBouncer does; the driver calls what it prepares alike on all of them."""
+    with postgresql.pooled(postgresql.registry()) as url:
+        registries = [Registry(url, host="host") for _ in range(2)]
+        registries[0].insert(PAIR)
+        for registry in registries:
+            for _ in range(PREPARED):
+                assert registry.whole(PAIR.kid) is not None
+                assert registry.tags.of(PAIR.kid) == []
+        for registry in registries:
+            registry._database.engine.dispose()

@@ -107,6 +107,10 @@ def prepare(engine: Engine, *, is_patient: bool) -> None:
         with connection.cursor() as cursor:
             for setting in (*_SETTINGS, f"SET statement_timeout = '{limit}s'"):
                 cursor.execute(setting)
+            cursor.execute("SELECT pg_backend_pid()")
+            if cursor.fetchone() != (connection.info.backend_pid,):
+                # There is a pooler between, and others have prepared statements of the same names.
+                connection.prepare_threshold = None
         connection.commit()
 
     event.listen(engine, "do_connect", connect)
