@@ -37,7 +37,14 @@ from app.registry.records import (
     record_of,
     ref_of,
 )
-from app.registry.revisions import alembic_config, is_old, require_known, revision_at
+from app.registry.revisions import (
+    Age,
+    alembic_config,
+    is_old,
+    require_known,
+    require_unicode,
+    revision_at,
+)
 from app.registry.rows.additions import Answer, add
 from app.registry.rows.holding import is_as_read
 from app.registry.rows.keks import Keks
@@ -70,12 +77,16 @@ class AlreadyRequested(Exception):
 def migrate(url: str) -> None:
     """Create the schema at ``url``, or bring it up to date.
 
-    Raises ``ConfigError`` if a newer version has written it, and ``RegistryUnavailable``.
+    Raises ``ConfigError`` if a newer version has written it, or a new one would not take all texts,
+    and ``RegistryUnavailable``.
     """
     import alembic.command  # noqa: PLC0415  # see ``alembic_config``
 
-    require_known(revision_at(url))
-    with engine_for(url, is_maintenance=True):
+    revision = revision_at(url)
+    require_known(revision)
+    with engine_for(url, is_maintenance=True) as engine:
+        if revision.age is Age.MISSING:
+            require_unicode(engine)
         alembic.command.upgrade(alembic_config(url), "head")
 
 

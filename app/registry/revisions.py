@@ -5,6 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from sqlalchemy import Engine, text
+
 from app.registry.databases import sqlite
 from app.registry.databases.database import engine_for
 from app.settings import PREFIX, ConfigError
@@ -79,4 +81,20 @@ def require_known(revision: Revision) -> None:
             f"the registry has schema {revision.found}, and this version knows {revision.newest} "
             "at most: use the version that wrote it; to restore a backup of an older one, move the "
             f"registry away first, or set {PREFIX}DATABASE_URL to an empty database"
+        )
+
+
+def require_unicode(engine: Engine) -> None:
+    """Raise ``ConfigError`` if a database of a server does not take all texts.
+
+    A server has another encoding that was set up where no language was.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+    with engine.connect() as connection:
+        encoding = connection.scalar(text("SELECT current_setting('server_encoding')"))
+    if encoding != "UTF8":
+        raise ConfigError(
+            f"the database of {PREFIX}DATABASE_URL has the encoding {encoding}: make it anew, with "
+            "`createdb --template template0 --encoding UTF8 --locale C`"
         )

@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import make_url, text
 
-from app.registry import Registry
+from app.registry import Registry, migrate
 from app.registry.databases.engines import engine_of
+from app.settings import ConfigError
 from tests.shared.waiting import until
 from tests.unit.test_registry import PAIR
 
@@ -25,6 +26,13 @@ def set_default(url: str, setting: str) -> None:
     with engine.begin() as connection:
         connection.execute(text(f"ALTER DATABASE {make_url(url).database} SET {setting}"))
     engine.dispose()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_does_not_take_all_texts_becomes_no_registry(postgresql, encoding):
+    options = f"ENCODING '{encoding}' LOCALE 'C' LOCALE_PROVIDER libc"
+    with pytest.raises(ConfigError, match=encoding):
+        migrate(postgresql.empty(options=options))
 
 
 @pytest.mark.parametrize("setting", ["client_encoding = LATIN1", "datestyle = German"])
