@@ -75,6 +75,9 @@ def pytest_configure(config: pytest.Config) -> None:
         directory = tempfile.TemporaryDirectory(prefix="jose-hsm-tests-")
         os.environ[COMMON] = directory.name
         config.add_cleanup(directory.cleanup)
+        # Services are on this machine: its proxy, if it has one, would look for them elsewhere.
+        others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "localhost"
+        os.environ["no_proxy"] = f"{others},127.0.0.1"
     # Whether an example is right is the claim, and not how soon: the machine may do much else.
     # The suite tries the same ones each time, and new ones are looked for where promises are held.
     hypothesis.settings.register_profile(

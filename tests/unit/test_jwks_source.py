@@ -17,6 +17,7 @@ def test_nobody_waits_for_a_name_that_is_looked_up_slowly(monkeypatch):
         over.wait(PATIENCE_SECONDS)
         raise socket.gaierror
 
+    monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(jwks_source, "_FETCH_SECONDS", 0.2)
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     try:
