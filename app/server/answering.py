@@ -70,7 +70,8 @@ def _call(worker: Host, connection: Connection, turns: Turns, sink: Sink) -> boo
     if worker.is_ending() or intake.progress is not Progress.WHOLE:
         response.force_close()
     _write(worker.wsgi(environ, response.start_response), response)
-    worker.log.access(response, request, environ, datetime.now() - started)
+    if worker.log.access_log_enabled:
+        worker.log.access(response, request, environ, datetime.now() - started)
     worker.note(request.method, response.status_code)
     return not response.should_close()
 

@@ -65,6 +65,8 @@ class Connections:
         self._answered: SimpleQueue[Connection] = SimpleQueue()
         self._selector = DefaultSelector()
         self._all: dict[Connection, None] = {}  # in the order of their coming
+        cfg = worker.cfg
+        self._most_kept: int = cfg.keepalive and cfg.worker_connections - cfg.threads
         self._reception = Reception(
             worker, self._selector, admit=self._admit, make_room=self._make_room
         )
@@ -143,8 +145,7 @@ class Connections:
     @property
     def are_many(self) -> bool:
         """Tell whether connections should be used once only, so that others find room."""
-        cfg = self._worker.cfg
-        return len(self._all) >= int(cfg.worker_connections - cfg.threads)
+        return len(self._all) >= self._most_kept
 
     # --- What is done with one ---
 

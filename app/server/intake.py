@@ -2,7 +2,6 @@
 
 import io
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum, auto
 from types import MappingProxyType
@@ -94,15 +93,9 @@ class _Request(Request):  # type: ignore[misc]  # gunicorn has no types
 
     def should_close(self) -> bool:
         """Tell whether the connection ends with this; in HTTP/1.1 it does not by itself."""
-        if self._head is None or self.must_close or "CONNECTION" in self._head.names:
-            return "close" in self._options() or bool(super().should_close())
-        return False
-
-    def _options(self) -> Iterator[str]:
-        """Give those of ``Connection``, which is a list (RFC 9110 §7.6.1); gunicorn takes none."""
-        for name, value in self.headers:
-            if name == "CONNECTION":
-                yield from (option.strip(" \t").lower() for option in value.split(","))
+        if self._head is not None:
+            return self.must_close or self._head.is_last
+        return common_head.says_close(self.headers) or bool(super().should_close())
 
 
 class Intake:
@@ -236,15 +229,13 @@ class Intake:
         else:
             is_over = self._chunks.is_over(self._held)
             announced = self._chunks.announced_bytes
-        if announced > MAX_BODY_BYTES or self._is_over_framed(is_over=is_over):
+        is_over_framed = not is_over and len(self._held) > _MOST_FRAMED_BYTES
+        if announced > MAX_BODY_BYTES or is_over_framed:
             return Progress.TOO_LARGE
         if is_over:
             return Progress.WHOLE
         is_awaited = self._is_expected and not self.held_bytes
         return Progress.EXPECTING if is_awaited else Progress.UNDER_WAY
-
-    def _is_over_framed(self, *, is_over: bool) -> bool:
-        return not is_over and len(self._held) > _MOST_FRAMED_BYTES
 
     def _read_body(self) -> Any:
         if self._chunks is None:

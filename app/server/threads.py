@@ -121,9 +121,12 @@ class Threads:
         Else a byte every few milliseconds would keep a thread, for which there is no deadline here.
         """
         intake, receive = connection.renew(self._worker.cfg), connection.receive_soon
-        with suppress(OSError):  # it is seen again where all others are read
-            while intake.progress is Progress.UNDER_WAY and intake.held_bytes < _MOST_READ_BYTES:
-                if not (data := receive()):
-                    return
-                connection.take(data)
-                receive = connection.receive
+        while intake.progress is Progress.UNDER_WAY and intake.held_bytes < _MOST_READ_BYTES:
+            try:
+                data = receive()
+            except OSError:  # it is seen again where all others are read
+                return
+            if not data:
+                return
+            connection.take(data)
+            receive = connection.receive

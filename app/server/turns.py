@@ -1,6 +1,5 @@
 """How many requests of each caller are being answered, in one worker."""
 
-from collections import Counter
 from threading import Lock
 from typing import Final
 
@@ -20,7 +19,7 @@ class Turns:
             is_long: max(1, int(share * threads))
             for is_long, share in ((False, _SHARE), (True, _SHARE_OF_BATCHES))
         }
-        self._taken: Counter[Caller] = Counter()
+        self._taken: dict[Caller, int] = {}
         self._lock = Lock()
 
     def take(self, connection: Connection) -> bool:
@@ -29,8 +28,9 @@ class Turns:
         if caller is None or connection.has_turn:
             return True
         with self._lock:
-            connection.has_turn = self._taken[caller] < self._most[caller.is_long]
-            self._taken[caller] += connection.has_turn
+            taken = self._taken.get(caller, 0)
+            connection.has_turn = taken < self._most[caller.is_long]
+            self._taken[caller] = taken + connection.has_turn
         return connection.has_turn
 
     def take_as(self, connection: Connection, caller: Caller, *, is_late: bool) -> None:

@@ -39,6 +39,7 @@ _SOON_SECONDS: Final = 300.0
 _OPENING_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
 _COLLECTED_OBJECTS: Final = 20_000
+_SERVED: Final = (HTTPStatus.OK, HTTPStatus.NO_CONTENT)
 _STOPS: Final = (signal.SIGTERM, signal.SIGQUIT)
 
 
@@ -191,11 +192,11 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self.nr += 1
         if self.nr >= self.max_requests:
             self.alive = False
-        return not (self.alive and self.cfg.keepalive) or self._connections.are_many
+        return not self.alive or self._connections.are_many
 
     def note(self, method: str, status: int) -> None:
         """Look whether a client was served: what has worked once is not held back later."""
-        if status in (HTTPStatus.OK, HTTPStatus.NO_CONTENT) and method != "GET":
+        if status in _SERVED and method != "GET":
             self._is_proven[0] = True
 
     def handle_exit(self, sig: int, frame: Any) -> None:

@@ -57,7 +57,7 @@ class Service:
             cfg=self.cfg,
             handle_error=lambda _request, sink, _client, _error: sink.sendall(b"refused"),
             is_ending=lambda: False,
-            log=SimpleNamespace(access=lambda *_: None),
+            log=SimpleNamespace(access_log_enabled=False),
             note=lambda *_: None,
             wsgi=self._answer,
         )

@@ -67,8 +67,10 @@ class Response(wsgi.Response):  # type: ignore[misc]  # gunicorn has no types
 def _length_of(headers: Sequence[tuple[str, str]]) -> int | None:
     """Return the length that common ``headers`` tell; ``None`` if they tell none, or are odd."""
     named = dict(headers)
-    length, values = named.get("Content-Length", ""), "".join(named.values())
+    length, values = named.get("Content-Length", ""), " ".join(named.values())
     is_common = len(named) == len(headers) and named.keys() <= _NAMES
-    if not (is_common and length.isdigit() and values.isascii() and values.isprintable()):
+    # No value has spaces around it, nor two within, which would look like that here.
+    is_trimmed = "  " not in values and values == values.strip()
+    if not (is_common and is_trimmed and values.isascii() and values.isprintable()):
         return None
-    return int(length) if all(value.strip() == value for value in named.values()) else None
+    return int(length) if length.isdigit() else None

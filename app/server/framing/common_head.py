@@ -4,7 +4,7 @@ Of each that is read here gunicorn makes the same. What is odd in any way is not
 """
 
 import re
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence, Set
 from typing import Final, NamedTuple
 
 _MOST_BYTES: Final = 4096
@@ -29,6 +29,8 @@ class CommonHead(NamedTuple):
     octets: bytes
     body_bytes: int | None
     """The length of the body, unless it comes in another way than at once."""
+    is_last: bool
+    """Whether the client says that nothing follows."""
 
     def begins(self, data: bytes) -> bool:
         """Tell whether ``data`` begins with the very same, which ends with its empty line."""
@@ -40,6 +42,16 @@ def _body_bytes(fields: Sequence[tuple[str, str]], names: Set[str]) -> int | Non
         return None
     length = next((value for name, value in fields if name == "CONTENT-LENGTH"), "0")
     return int(length) if length.isdigit() else None
+
+
+def says_close(fields: Iterable[tuple[str, str]]) -> bool:
+    """Tell whether ``Connection`` does, which is a list (RFC 9110 §7.6.1); gunicorn takes none."""
+    return any(
+        option.strip(" \t").lower() == "close"
+        for name, value in fields
+        if name == "CONNECTION"
+        for option in value.split(",")
+    )
 
 
 def read(data: bytes, *, most_bytes: int, but: Collection[str]) -> CommonHead | None:
@@ -56,4 +68,4 @@ def read(data: bytes, *, most_bytes: int, but: Collection[str]) -> CommonHead | 
     if len(names) < len(fields) or not names.isdisjoint(but):
         return None
     octets, body_bytes = data[: head.end()], _body_bytes(fields, names)
-    return CommonHead(method, path, fields, names, octets, body_bytes)
+    return CommonHead(method, path, fields, names, octets, body_bytes, says_close(fields))
