@@ -10,10 +10,10 @@ ANONYMOUS: Final = "anonymous"
 
 def principal() -> Principal:
     """Return the principal of the current request; raise ``LookupError`` if it has none."""
-    found = caller()
-    if found is None:
+    record = current_request.current()
+    if record is None or record.principal is None:
         raise LookupError("the request has not been authenticated")
-    return found
+    return record.principal
 
 
 def caller() -> Principal | None:

@@ -25,6 +25,7 @@ from app.rights import Principal
 
 logger = logging.getLogger(__name__)
 
+_UNAUTHORIZED: Final = HTTPStatus.UNAUTHORIZED
 _REALM: Final = 'realm="jose-hsm"'
 
 
@@ -66,7 +67,7 @@ class Authenticator:
             current_request.authenticated_as(self.principal(request))
 
     def _challenge(self, response: Response) -> Response:
-        if response.status_code == HTTPStatus.UNAUTHORIZED:
+        if response.status_code == _UNAUTHORIZED:
             for challenge in self.challenges(asked()):
                 response.headers.add("WWW-Authenticate", challenge)
         return response

@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 2
 _CACHED: Final = ("GET", "HEAD")
+_NO_CONTENT: Final = HTTPStatus.NO_CONTENT
 _COME_AGAIN: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _SCARCE: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EDQUOT}
@@ -140,7 +141,7 @@ def answer(error: Exception) -> Answer:
 
 def _describe_no_content(response: Response) -> Response:
     """Leave out the type of a body that there is not (RFC 9110 §15.3.5)."""
-    if response.status_code == HTTPStatus.NO_CONTENT:
+    if response.status_code == _NO_CONTENT:
         response.headers.pop("Content-Type", None)
     return response
 

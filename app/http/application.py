@@ -52,7 +52,7 @@ class JsonResponse(Response):
         if self.status_code in _BARE or environ["REQUEST_METHOD"] == "HEAD":
             return super().__call__(environ, start_response)
         start_response(self.status, self.headers.to_wsgi_list())
-        return cast(list[bytes], self.response)
+        return cast("list[bytes]", self.response)
 
 
 class Responses(DefaultJSONProvider):
@@ -94,6 +94,9 @@ class NoSessions(SessionInterface):
 class KnownRequest(Request):
     """A request like one before, but for its headers, its body and who sends it."""
 
+    endpoint: str | None = None
+    """Of the rule, for which Flask would look each time."""
+
     def __init__(self, environ: "WSGIEnvironment", same: Mapping[str, Any]) -> None:
         """Make it of the environment, and of what is the ``same`` in both."""
         self.__dict__.update(same)
@@ -120,6 +123,19 @@ class _Hooks(NamedTuple):
 
     before: tuple[Before, ...]
     after: tuple[After, ...]
+
+
+def _first(hooks: Iterable[Before]) -> Any:
+    for hook in hooks:
+        if (answer := hook()) is not None:
+            return answer
+    return None
+
+
+def _in_turn(hooks: Iterable[After], response: Response) -> Response:
+    for hook in hooks:
+        response = hook(response)
+    return response
 
 
 class Contexts:
@@ -193,14 +209,15 @@ class Application(Flask):
 
     def _answer(self, endpoint: str) -> Response:
         """Do what ``Flask.full_dispatch_request`` does, and ``handle_exception`` around it."""
+        hooks = self._own_hooks()
         try:
             try:
-                answer = self.preprocess_request()
+                answer = _first(hooks.before)
                 if answer is None:
                     answer = self.view_functions[endpoint]()
             except Exception as error:  # noqa: BLE001  # all have handlers
                 answer = self.handle_user_exception(error)
-            return self.process_response(self.make_response(answer))
+            return _in_turn(hooks.after, self.make_response(answer))
         except Exception as error:  # noqa: BLE001  # of a hook after the view, or of a handler
             return self.handle_exception(error)
 
@@ -210,10 +227,7 @@ class Application(Flask):
 
     def preprocess_request(self) -> Any:
         """Return what the first hook answers that does, instead of the view."""
-        for hook in self._own_hooks().before:
-            if (answer := hook()) is not None:
-                return answer
-        return None
+        return _first(self._own_hooks().before)
 
     def make_response(self, rv: Any) -> Response:
         """Return the answer that ``rv`` stands for, which is the body of one for most views."""
@@ -223,9 +237,7 @@ class Application(Flask):
 
     def process_response(self, response: Response) -> Response:
         """Return what the hooks make of ``response``."""
-        for hook in self._own_hooks().after:
-            response = hook(response)
-        return response
+        return _in_turn(self._own_hooks().after, response)
 
     def do_teardown_request(self, exc: BaseException | None = None) -> None:
         """Do nothing: Flask would look for what to call, and for listeners."""
@@ -270,5 +282,6 @@ class Application(Flask):
             rule, arguments = adapter.match(return_rule=True)
             if not arguments:
                 same = {name: value for name, value in vars(request).items() if name in _SAME}
-                found = {"url_rule": rule, "view_args": {}, "host": request.host}
+                found = {"url_rule": rule, "endpoint": rule.endpoint}
+                found |= {"view_args": {}, "host": request.host}
                 self._known[asked] = _Known(request.host, rule, {**same, **found})

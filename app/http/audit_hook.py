@@ -20,7 +20,9 @@ from hsm import HsmError
 
 logger = logging.getLogger(__name__)
 
+_CLIENT_ERRORS: Final = 400
 _SERVER_ERRORS: Final = 500
+_UNAVAILABLE: Final = HTTPStatus.SERVICE_UNAVAILABLE
 _REFUSED: Final = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
 
 
@@ -151,6 +153,6 @@ def _has_line(audit: Audit, status: int) -> bool:
     """
     if audit is Audit.NONE:
         return False
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status == _UNAVAILABLE:
         return audit is Audit.CHANGE
-    return status in _REFUSED or not HTTPStatus.BAD_REQUEST <= status < _SERVER_ERRORS
+    return status in _REFUSED or not _CLIENT_ERRORS <= status < _SERVER_ERRORS

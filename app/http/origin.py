@@ -32,8 +32,9 @@ def register(app: Flask, cross_origin: Set[str]) -> None:
         host, origin = environ.get("HTTP_HOST"), environ.get("HTTP_ORIGIN")
         if host is not None and not _is_local(f"//{host}"):
             raise MisdirectedRequest
-        if not all(_is_near(environ[name]) for name in _ADDRESSES if name in environ):
-            raise MisdirectedRequest
+        for name in _ADDRESSES:
+            if name in environ and not _is_near(environ[name]):
+                raise MisdirectedRequest
         if origin is not None and not _is_local(origin) and request.endpoint not in cross_origin:
             raise ForeignOrigin
 

@@ -49,8 +49,8 @@ class Requests:
     def begin(self) -> None:
         """Start the record of the request."""
         request = asked()
-        given = map(request.environ.get, ("HTTP_X_REQUEST_ID", "HTTP_TRACEPARENT"))
-        current = current_request.begin(*(text or "" for text in given))
+        told = request.environ.get
+        current = current_request.begin(told("HTTP_X_REQUEST_ID", ""), told("HTTP_TRACEPARENT", ""))
         if request.view_args:
             current.name(kid=request.view_args.get("kid"))
 
