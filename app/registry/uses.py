@@ -31,17 +31,17 @@ class Uses:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = Lock()
-        self._noted: dict[UUID, int] = {}
+        self._noted: dict[int, int] = {}  # by number: a UUID hashes itself in Python
         self._unwritten: dict[UUID, int] = {}
 
     def note(self, kid: UUID) -> None:
         """Note that a key has been used now; the first time of a day has it written."""
         day = _today()
-        if self._noted.get(kid) != day:
+        if self._noted.get(kid.int) != day:
             with self._lock:
                 if len(self._noted) >= _MOST_NOTED:  # whoever is forgotten is written once more
                     self._noted.clear()
-                self._noted[kid] = self._unwritten[kid] = day
+                self._noted[kid.int] = self._unwritten[kid] = day
 
     def write(self) -> None:
         """Write what has been noted; what cannot be written now is left for the next time."""

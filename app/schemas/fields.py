@@ -1,17 +1,20 @@
 """Fields that check as the wire contract demands."""
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, NoReturn
 
 from marshmallow import ValidationError, fields
-from marshmallow.experimental.context import Context
 
 import hsm
 from app.errors import BadRequest
 from app.jose import encoding
 
 Offers = Mapping[str, hsm.Offer]
-"""What this token offers, by name, as far as it is known; the context of every ``load``."""
+"""What this token offers, by name, as far as it is known."""
+
+OFFERS: Final[ContextVar[Offers]] = ContextVar("offers", default={})  # noqa: B039  # read only
+"""Those of the token that the body being loaded is for."""
 
 SHOWN: Final = 40
 PARTY_INFO_BYTES_MAX: Final = 512
@@ -37,13 +40,13 @@ def require_one(body: Mapping[str, Any], usual: str, other: str) -> None:
 
 def refusal(name: str, crv: str | None = None) -> str | None:
     """Return why this token does not offer the algorithm; ``None`` if it does or may."""
-    offers: Offers = Context.get({})
+    offers = OFFERS.get()
     return offers[name].refusal(crv) if name in offers else None
 
 
 def refuse_together(alg: str, enc: str, name: str = "enc") -> None:
     """Refuse what this token offers by itself and not together, in the member ``name``."""
-    offers: Offers = Context.get({})
+    offers = OFFERS.get()
     reason = offers[alg].with_enc(enc).reason if alg in offers else None
     if reason is not None:
         fail(hsm.UnsupportedAlgorithm.not_offered(f"{alg} with {enc}", reason), name)

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from marshmallow.experimental.context import Context
-
 from app import current_request
 from app.errors import BadRequest
-from app.schemas.fields import Offers
+from app.schemas.fields import OFFERS, Offers
 from app.schemas.messages.header_parts import names_in
 from app.schemas.messages.received_header import Header
 from app.schemas.messages.serializations import COMPACT_MEMBERS
@@ -25,9 +23,9 @@ def load(schema: RequestSchema, members: dict[str, Any], offers: Offers) -> Any:
     schema.refuse_foreign(members)
     sent, members = members, schema.expand_compact(members)
     current_request.name(**{name: members.get(name) for name in _NAMES if name in schema.fields})
+    outer = OFFERS.set(offers)
     try:
-        with Context(offers):
-            loaded = schema.load(members)
+        loaded = schema.load(members)
     except UnsupportedAlgorithm:
         if "protected" in schema.fields:
             refused = names_in(members.get("protected"))
@@ -35,6 +33,8 @@ def load(schema: RequestSchema, members: dict[str, Any], offers: Offers) -> Any:
         raise
     except BadRequest as error:
         raise _as_sent(error, sent, members) from None
+    finally:
+        OFFERS.reset(outer)
     if isinstance(loaded, dict) and isinstance(header := loaded.get("protected"), Header):
         current_request.name(kid=header.kid, alg=header.alg, enc=header.enc)
     return loaded

@@ -79,7 +79,7 @@ class KeySpec:
 
     def permits(self, name: str) -> bool:
         """Tell whether the key may perform the algorithm ``name``."""
-        return any(row.name == name for row in self.algorithms)
+        return ALGORITHMS.get(name) in self.algorithms
 
     def permits_under_any_name(self, name: str) -> bool:
         """Tell whether the key may perform the algorithm that has ``name`` for one of its names.

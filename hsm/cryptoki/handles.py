@@ -113,25 +113,22 @@ class Key(
     key_type = None  # type: ignore[assignment]  # on purpose, see below
     """Never asked for: every call names its mechanism."""
 
+    # Each in place of a property of python-pkcs11's.
+    __slots__ = ("handle", "session")
+
+    session: RawSession
+    """What python-pkcs11 performs the verbs of this class on."""
+
+    handle: int
+    """CK_OBJECT_HANDLE; void outside the epoch."""
+
+    remembered: Handle
+    """What is left of the key when the session is given back."""
+
     def __init__(self, lent: Session, handle: Handle, made: Destroyed | None = None) -> None:
         self.lent = lent
-        self._handle = handle
+        self.session, self.handle, self.remembered = lent.raw, handle.value, handle
         self._made = made
-
-    @property
-    def session(self) -> RawSession:
-        """What python-pkcs11 performs the verbs of this class on."""
-        return self.lent.raw
-
-    @property
-    def handle(self) -> int:
-        """CK_OBJECT_HANDLE; void outside the epoch."""
-        return self._handle.value
-
-    @property
-    def remembered(self) -> Handle:
-        """What is left of the key when the session is given back."""
-        return self._handle
 
     def encrypt(self, data: bytes, **mechanism: Any) -> bytes:
         """Return the output of the mechanism; that of AES-GCM without asking its length."""
@@ -248,7 +245,10 @@ class HandleCache:
     def get(self, kid: UUID, half: KeyObject) -> Handle | None:
         """Return the handle of that half of ``kid``, if it is known."""
         with self._lock:
-            return self._handles.get((kid.int, half))
+            try:
+                return self._handles[kid.int, half]
+            except KeyError:  # ``get`` would look twice
+                return None
 
     def put(self, kid: UUID, half: KeyObject, handle: Handle) -> None:
         """Remember the handle of that half of ``kid``."""

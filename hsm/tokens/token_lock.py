@@ -18,6 +18,7 @@ from typing import Final
 from hsm.cryptoki.module import Product
 from hsm.files import file_lock
 
+_NO_LOCK: Final = nullcontext()
 _ALWAYS: Final = (0, 0)
 _NEVER: Final = (256, 0)
 """No CK_VERSION is as high."""
@@ -48,4 +49,4 @@ class TokenLock:
         """Use the token alone for one ``with`` block; like ``file_lock``."""
         if self._is_needed:
             return file_lock(self._path, wait_seconds=wait_seconds)
-        return nullcontext()
+        return _NO_LOCK

@@ -75,7 +75,7 @@ def requests(api: Any) -> list[tuple[str, dict[str, Any], str]]:
 def forget(registry: Registry, kid: str) -> None:
     """Have a key be one that has not been used, neither here nor in the registry."""
     registry.uses.write()
-    registry.uses._noted.pop(UUID(kid), None)
+    registry.uses._noted.pop(UUID(kid).int, None)
     with registry._database.writing() as connection:
         connection.exec_driver_sql(f"DELETE FROM uses WHERE kid = '{kid}'")
 

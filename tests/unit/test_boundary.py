@@ -11,6 +11,7 @@ from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -240,7 +241,7 @@ def _private_key() -> ec.EllipticCurvePrivateKey:
 
 
 def _handled() -> KeyInHand:
-    session: Any = None  # it is not spoken to
+    session: Any = SimpleNamespace(raw=None)  # it is not spoken to
     return KeyInHand(session, Handle(HANDLE))
 
 
