@@ -198,6 +198,15 @@ def test_a_compromised_version_is_used_and_published_no_longer(registry):
     ]
 
 
+def test_a_compromised_version_was_deactivated_when_the_next_one_took_over(registry):
+    keyset = rotated(registry, datetime.now(UTC))
+    previous = keyset.versions[0]
+    deactivated_at = registry.whole(previous.kid).deactivated_at
+    registry.keysets.steps.compromise(keyset, previous, "jwks", now=datetime.now(UTC))
+    compromised = registry.whole(previous.kid)
+    assert (compromised.state, compromised.deactivated_at) == (State.COMPROMISED, deactivated_at)
+
+
 def test_a_current_key_that_has_encrypted_often_is_due(registry):
     keyset = made(registry)
     now = datetime.now(UTC)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, insert, literal, select
+from sqlalchemy import Connection, delete, func, insert, literal, select
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import KeySetTaken, RegistryUnavailable
@@ -301,11 +301,12 @@ def _set_version(connection: Connection, kid: UUID | None, **values: Any) -> Non
 
 def _set_key(connection: Connection, kid: UUID | None, before: State, after: State) -> bool:
     """Change the state of a key, if it is that ``before``; return whether it was."""
-    now = datetime.now(UTC)
+    now = literal(datetime.now(UTC), keys.c.changed_at.type)
+    since = None if after is State.ACTIVE else func.coalesce(keys.c.deactivated_at, now)
     update = (
         keys.update()
         .where(keys.c.kid == str(kid), keys.c.state == before)
-        .values(state=after, changed_at=now, deactivated_at=None if after is State.ACTIVE else now)
+        .values(state=after, changed_at=now, deactivated_at=since)
     )
     return connection.execute(update).rowcount == 1
 
