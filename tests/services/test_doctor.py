@@ -419,6 +419,12 @@ def test_a_mechanism_that_is_missing_matters_to_keys_that_need_it(installation):
     assert report.results("algorithm HS256", "algorithm A256GCM", "clock") == {"ok"}
 
 
+def test_what_the_settings_forbid_is_no_want_of_the_token(installation):
+    installation.settings["JOSE_HSM_FIPS"] = "1"
+    step = installation.examine("--quick").steps["algorithm ML-DSA-44"]
+    assert step["seen"] == "not offered in FIPS mode"
+
+
 def test_keys_under_a_key_encryption_key_that_the_token_lacks(installation):
     add_key(installation, "HS512")
     engine = create_engine(f"sqlite:///{installation.state_dir}/registry.db")

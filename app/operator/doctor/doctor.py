@@ -28,7 +28,8 @@ from hsm import (
 
 _RATE_SECONDS: Final = 0.5
 _LOCK_SECONDS: Final = 30.0
-_NOT_OFFERED: Final = ("lacking", "no_function", "switched_off")
+_FORBIDDEN: Final = "switched_off"
+_NOT_OFFERED: Final = ("lacking", "no_function", _FORBIDDEN)
 _RARE: Final = ("ML-DSA-44", "ML-DSA-65", "ML-DSA-87", "MLDSA44")
 
 
@@ -170,7 +171,8 @@ class Doctor:
             return found
         if is_needed:
             return Finding("needed", found.facts)
-        return Finding("rare", found.facts) if name in _RARE else found
+        is_rare = name in _RARE and found.symptom != _FORBIDDEN
+        return Finding("rare", found.facts) if is_rare else found
 
     def _keys(self) -> Finding:
         """Compare registry and token; what is being made or destroyed meanwhile does not count."""
