@@ -51,7 +51,8 @@ def put(keyset: str) -> ResponseReturnValue:
 
     A version is published `publish_ahead` before it is current, which is at least as long as a
     JWKS may be kept; it is current for `every`, and published for `retain` after that. Without
-    `rotation` versions follow one another on request only. What the keys are cannot be changed.
+    `rotation` versions follow one another on request only: the next one is published for as long
+    as a JWKS may be kept, and those before stay published. What the keys are cannot be changed.
     """
     return dict(_KEYSET.dump(keysets().put(principal(), keyset, load(_PUT))))
 
