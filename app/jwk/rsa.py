@@ -21,6 +21,10 @@ Numbers = TypeVar("Numbers", bound="_PublicNumbers")
 SIZES: Final = Sizes(generated=(2048, 3072, 4096), imported=range(2048, 4096 + 1))
 EXPONENT_MIN: Final = 65537
 EXPONENT_BITS_MAX: Final = 256  # e < 2**256 (FIPS 186-5 §A.1.1)
+# OpenSSL, which the service and SoftHSM call, uses no longer exponent with a longer modulus
+# (OPENSSL_RSA_MAX_PUBEXP_BITS, OPENSSL_RSA_SMALL_MODULUS_BITS).
+LONG_MODULUS_BITS: Final = 3072
+EXPONENT_BITS_MAX_OF_LONG: Final = 64
 # Elliptic-curve factoring finds a prime by its own size; 512 bits is far beyond its reach.
 PRIME_BITS_SHARE: Final = 4
 CLOSE_BITS: Final = 100  # |p - q| > 2**(nlen/2 - 100) (FIPS 186-5 §A.1.1)
@@ -67,6 +71,13 @@ _PUBLIC_DEMANDS: Final[tuple[_Demand[_PublicNumbers], ...]] = (
     _Demand(
         holds=lambda key: key.e.bit_length() <= EXPONENT_BITS_MAX,
         description="Field 'e' must be less than 2**256",
+    ),
+    _Demand(
+        holds=lambda key: (
+            key.n.bit_length() <= LONG_MODULUS_BITS
+            or key.e.bit_length() <= EXPONENT_BITS_MAX_OF_LONG
+        ),
+        description="Field 'e' must be less than 2**64 where 'n' has more than 3072 bits",
     ),
     _Demand(
         holds=lambda key: not weak_moduli.has_small_factor(key.n),

@@ -474,6 +474,13 @@ def test_a_public_exponent_of_more_than_256_bits_is_refused(primes: tuple[int, i
     assert_refused(members_from(p, q, e), "Field 'e' must be less than")
 
 
+def test_a_public_exponent_that_openssl_uses_with_no_modulus_so_long_is_refused() -> None:
+    key = members_of(rsa_key(3104))
+    p, q = int.from_bytes(key["p"]), int.from_bytes(key["q"])
+    e = next(e for e in itertools.count(2**64 + 1, 2) if gcd(e, (p - 1) * (q - 1)) == 1)
+    assert_refused(members_from(p, q, e), "Field 'e' must be less than")
+
+
 def test_a_tiny_private_exponent_is_refused_by_its_public_one(primes: tuple[int, int]) -> None:
     p, q = primes
     e = pow(65537, -1, lcm(p - 1, q - 1))
