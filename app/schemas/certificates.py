@@ -46,6 +46,8 @@ class Subject(JsonObject):
                 attr,
                 f"must hold texts of 1 to {LONGEST} printable characters",
             )
+        is_short = len(subject.get("CN", "").encode()) <= LONGEST
+        require(is_short, attr, f"must have at most {LONGEST} bytes as 'CN', in UTF-8")
         is_country = re.fullmatch("[A-Z]{2}", subject.get("C", "XX"))
         require(is_country is not None, attr, "must have two capital letters as 'C'")
         is_number = _PRINTABLE.fullmatch(subject.get("serialNumber", "0"))

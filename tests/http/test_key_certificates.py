@@ -104,6 +104,7 @@ WRONG_REQUESTS = {
     "of a number": ({"subject": {"CN": 1}}, BAD_REQUEST),
     "of an empty name": ({"subject": {"CN": ""}}, BAD_REQUEST),
     "of a long name": ({"subject": {"CN": "a" * 65}}, BAD_REQUEST),
+    "of a name with long characters": ({"subject": {"CN": "\u00e4" * 33}}, BAD_REQUEST),
     "of a name with a line break": ({"subject": {"CN": "a\nb"}}, BAD_REQUEST),
     "of no country": ({"subject": {"C": "Germany"}}, BAD_REQUEST),
     "of a number that is not ASCII": ({"subject": {"serialNumber": "\u00e4"}}, BAD_REQUEST),
