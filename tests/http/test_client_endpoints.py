@@ -45,7 +45,7 @@ COMMANDS = {
     "listKeySetGrants": "grants list --keyset {keyset}",
     "grantKeySet": "grants give --keyset {keyset} * verify",
     "revokeKeySetGrant": "grants take --keyset {keyset} *",
-    "rotateKeySet": "keysets rotate {keyset} --at 2040-01-31T12:00:00Z",
+    "rotateKeySet": "keysets rotate {keyset} --at 2999-01-31T12:00:00Z",
     "revokeVersion": "keysets revoke {revoked_set} {version}",
     "createKeySetCsr": "certificates request --keyset {keyset} --dns a.example",
     "encrypt": "encrypt {aes} {files}/data",

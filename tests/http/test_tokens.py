@@ -77,10 +77,10 @@ def test_two_tokens_of_a_principal_are_the_same_caller(run, callers):
     [
         "yesterday",
         "5",
-        "2030-01-31T12:00:00",
+        "2999-01-31T12:00:00",
         "9999999d",
         "-1d",
-        "2030-13-01T00:00:00Z",
+        "2999-13-01T00:00:00Z",
         "9999-01-01T00:00:00Z",
         "2020-01-01T00:00:00Z",
     ],
@@ -93,7 +93,7 @@ def test_what_is_no_expiry_is_refused(capsys, expires):
 
 
 def test_an_expiry_is_a_span_or_an_instant(run):
-    for expires in ("90d", "2030-01-31T12:00:00Z"):
+    for expires in ("90d", "2999-01-31T12:00:00Z"):
         done = run("token", "create", "--principal", "x", "--expires", expires, "--json")
         made = json.loads(done.stdout)
         assert datetime.fromisoformat(made["expires"]) > datetime.now(UTC)

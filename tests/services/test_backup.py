@@ -333,7 +333,7 @@ def restored(settings: dict[str, str], cases: Mapping[str, Case]) -> Restored:
 # --- What took rights away ---
 
 OWNER = {"owner": "token:new"}
-SOON, LATER = "2026-06-01T00:00:00+00:00", "2030-06-01T00:00:00+00:00"
+SOON, LATER = "2026-06-01T00:00:00+00:00", "2999-06-01T00:00:00+00:00"
 
 
 class Later(NamedTuple):

@@ -48,7 +48,7 @@ def test_a_key_set_of_anybody_is_shown_rotated_and_revoked(run, callers, setting
     assert name in run("list")
     assert made in json.loads(run("list", "--json"))
 
-    at = "2040-01-31T12:00:00Z"
+    at = "2999-01-31T12:00:00Z"
     assert json.loads(run("rotate", "--json", "--at", at, name))["rotates"] == at
     run("rotate", name)
     until(lambda: read(alice, name)["versions"][-1]["version"] == 2)
