@@ -69,11 +69,13 @@ class EncryptionBudget:
 
     def _spend_own(self, kid: UUID) -> bool:
         with self._lock:
-            share = self._shares.get(kid.int)
-            if share is None or not share.left:
+            try:
+                share = self._shares[kid.int]
+            except KeyError:  # ``get`` would look twice
                 return False
-            share.left -= 1
-            return True
+            is_left = share.left > 0
+            share.left -= is_left
+            return is_left
 
     def _reserve(self, kid: UUID) -> None:
         """Reserve a block and spend the first of it."""

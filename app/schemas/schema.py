@@ -8,6 +8,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, missing
 from marshmallow.decorators import POST_LOAD, VALIDATES_SCHEMA
 
 from app.errors import BadRequest
+from app.jose import encoding
 
 
 class Foreign(NamedTuple):
@@ -102,13 +103,17 @@ class ResponseSchema(Schema):
 
     def dump(self, obj: Mapping[str, Any], **_kwargs: Any) -> dict[str, Any]:
         """Return the members that there are; marshmallow would look for attributes too."""
-        return {
-            name: value
-            if type(value := obj[name]) is str  # as it is, like each member that has one
-            else field._serialize(value, name, obj)  # noqa: SLF001  # a field's own
-            for name, field in self.dump_fields.items()
-            if name in obj
-        }
+        body = {}
+        for name, field in self.dump_fields.items():
+            if name in obj:
+                value = obj[name]
+                kind = type(value)
+                if kind is bytes:  # base64url, like each member that has some
+                    value = encoding.encode(value)
+                elif kind is not str:  # which is as it is
+                    value = field._serialize(value, name, obj)  # noqa: SLF001  # a field's own
+                body[name] = value
+        return body
 
 
 def _messages(error: ValidationError) -> dict[str, list[Any]]:

@@ -21,6 +21,7 @@ from app.keys.access import (
     require_permitted_verification,
 )
 from app.keys.batch.one_at_a_time import ONE_AT_A_TIME
+from app.keys.budget import is_counted
 from app.keys.headers import head_of, signing_input_of
 from app.keys.use import KeyUse
 from app.registry import Key
@@ -41,8 +42,10 @@ def encrypt_all(use: KeyUse, principal: Principal, bodies: Sequence[Body]) -> Ma
     jwe = head.jwe(hsm.Encrypted(b"", hsm.Sealed(b"", b"", b"")))  # but for those three
 
     def counted() -> Iterator[tuple[Any, ...]]:
+        is_each_counted = is_counted(hsm.DIRECT, enc)
         for body in bodies:
-            use.count(key, hsm.DIRECT, enc)
+            if is_each_counted:
+                use.budget.spend(key.kid)
             yield body["data"], lambda _agreement: aad
 
     return _made(use, "encrypt", key, enc, counted(), lambda made: jwe | made.sealed._asdict())
