@@ -34,13 +34,13 @@ from app.registry.databases.database import engine_for, instant
 from app.registry.databases.reading import readable
 from app.registry.records import LASTING, Key, record_of, spec_of
 from app.registry.revisions import Age, alembic_config, compared, revision_at
-from app.registry.tables import keys, uses
+from app.registry.tables import keys, metadata, uses
 from hsm import KeySpec, Storage
 
 Row = dict[str, Any]
 TableRow = tuple[str, Row]
 
-_OWN: Final = ("alembic_version", "identity", "tallies")
+_OWN: Final = ("identity", "tallies")
 """Tables that are of a database, and of no other that gets its rows."""
 
 _BATCH: Final = 1000
@@ -88,9 +88,12 @@ def _rows(connection: Connection) -> Iterator[TableRow]:
 
 
 def _tables(connection: Connection) -> list[Table]:
-    """Return the tables of what can be moved; an older schema has fewer."""
+    """Return the tables of what can be moved; an older schema has fewer.
+
+    Others may have tables beside them.
+    """
     there = MetaData()
-    there.reflect(connection)
+    there.reflect(connection, only=lambda name, _there: name in metadata.tables)
     tables = [table for table in there.sorted_tables if table.name not in _OWN]
     for column in (column for table in tables for column in table.c):
         if isinstance(column.type, JSON):  # what is absent must not become a null of JSON

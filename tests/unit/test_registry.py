@@ -494,6 +494,20 @@ def test_a_backup_has_every_row_of_tables_of_several_batches(registry, registry_
     assert {(row["principal"], row["operation"]) for row in saved} == granted
 
 
+def test_a_backup_and_a_restoration_leave_tables_of_others_alone(registry, registry_url):
+    registry.insert(SECRET)
+    with registry._database.writing() as connection:
+        connection.execute(text("CREATE TABLE others (line TEXT)"))
+        connection.execute(text("INSERT INTO others VALUES ('theirs')"))
+    with transfer.snapshot(registry_url) as (_, rows):
+        saved = list(rows)
+    assert {table for table, _ in saved} == {"keys"}
+    transfer.replace_all(registry_url, saved)
+    assert transfer.number_of_rows(registry_url) == 1
+    with registry._database.reading() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM others")) == 1
+
+
 def test_a_damaged_file_is_unavailable_to_whoever_has_it_open(tmp_path):
     path = tmp_path / "registry.db"
     migrate(f"sqlite:///{path}")
