@@ -65,7 +65,7 @@ class Config:
     )
     database_url: str | None = setting(
         text,
-        "SQLAlchemy URL of the registry; by default SQLite in `STATE_DIR`",
+        "SQLAlchemy URL of the registry, in PostgreSQL or SQLite; by default SQLite in `STATE_DIR`",
         default=None,
         is_secret=True,
     )
