@@ -46,6 +46,11 @@ PATIENT = {"JOSE_HSM_CALL_SECONDS": "120"}
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
+# Services and commands have the settings that tests give them, and none of whoever runs the tests.
+_SETTINGS = ("GUNICORN_", "JOSE_HSM_", "PG", "WEB_CONCURRENCY")
+for name in [name for name in os.environ if name.startswith(_SETTINGS)]:
+    del os.environ[name]
+
 # Hundreds of services and commands are started; none should compile the same code again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
