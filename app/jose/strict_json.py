@@ -2,12 +2,14 @@
 
 import json
 import math
+import sys
 from typing import Any, Final, NoReturn
 
 MOST_LEVELS: Final = 200
 """How deep arrays and objects may be in each other: what takes them apart, or writes them, may be
 called from deep within other functions, and each level is a call."""
 
+_LONGEST_INTEGER: Final = len("-") + sys.float_info.max_10_exp + 1
 _HOLDERS: Final = frozenset({dict, list})
 
 
@@ -83,6 +85,13 @@ def _finite(number: str) -> float:
     return value
 
 
+def _whole(number: str) -> int:
+    """Return an integer, unless it is as long as no double is: thousands of digits take long."""
+    if len(number) > _LONGEST_INTEGER:
+        raise ValueError("number out of range")
+    return int(number)
+
+
 _DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite
+    object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite, parse_int=_whole
 )

@@ -443,6 +443,13 @@ def test_what_is_not_strict_json_is_a_bad_request(live: Api, path: str, body: by
     assert answer.refusal == (400, "bad_request")
 
 
+def test_an_integer_beyond_any_double_is_refused_wherever_it_stands(live: Api) -> None:
+    body = b'{"bytes":1,"x":[-%b]}'
+    assert live.request("POST", "/random", data=body % (b"9" * 309), headers=JSON).status == 200
+    answer = live.request("POST", "/random", data=body % (b"9" * 310), headers=JSON)
+    assert answer.refusal == (400, "bad_request")
+
+
 @pytest.mark.parametrize(
     "unknown",
     [
