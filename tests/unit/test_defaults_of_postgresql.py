@@ -1,5 +1,6 @@
 """Databases of PostgreSQL that are set up otherwise than a registry would have them."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,6 +9,7 @@ from sqlalchemy import make_url, text
 from app.registry import Registry, migrate
 from app.registry.databases.engines import engine_of
 from app.settings import ConfigError
+from scripts.throwaway import ROOT
 from tests.shared.waiting import until
 from tests.unit.test_registry import PAIR
 
@@ -76,3 +78,25 @@ def test_a_pooler_may_lend_each_transaction_the_connection_of_another(postgresql
                 assert registry.tags.of(PAIR.kid) == []
         for registry in registries:
             registry._database.engine.dispose()
+
+
+def test_an_account_that_changes_no_schema_serves(postgresql):
+    """By the rights that the documents have the owner give it."""
+    [rights] = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/operating.md").read_text(), re.DOTALL)
+    url = postgresql.empty()
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        connection.execute(text('CREATE ROLE "jose-hsm-service" LOGIN'))
+        connection.execute(text(rights))
+    engine.dispose()
+    migrate(url)
+    registry = Registry(url.replace("test@", "jose-hsm-service@"), host="host")
+    registry.check()
+    registry.insert(PAIR)
+    registry.tags.add(PAIR.kid, ["blue"])
+    registry.grants.put(PAIR.kid, "token:bob", ["sign"])
+    assert registry.reserve_encryptions(PAIR.kid, 1, most=1) == (1, 1)
+    assert registry.mark_destroyed(PAIR.kid)
+    assert registry.census.tallies._merge_some() > 0
+    registry.remove(PAIR.kid)
+    registry._database.engine.dispose()
