@@ -1,7 +1,7 @@
 """Finishing or undoing what killed processes and lost tokens have left half done."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -9,8 +9,8 @@ from uuid import UUID
 
 import hsm
 from app.keys.phases.two_phases import Record, TwoPhases, no_record
-from app.registry import Registry
-from hsm import CryptoFailure, Hsm, KeyRef, Storage
+from app.registry import LASTING, Registry, State
+from hsm import CryptoFailure, Hsm, KeyRef, KeySpec, Storage
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +43,21 @@ class Recovery:
         with hsm.file_lock(self.phases.lock):
             unfinished = self._unfinished(timedelta(0))
             settled = sorted(unfinished) if dry_run else self._undo(unfinished, record)
-            missing, unknown = self.hsm.differences(self.registry.specs(storages=[Storage.TOKEN]))
-            return Reconciliation(
-                settled=settled,
-                missing=sorted(missing - set(settled)),
-                unknown=sorted(unknown),
-            )
+            missing, unknown = self._differences()
+            return Reconciliation(settled, sorted(missing), sorted(unknown))
+
+    def _differences(self) -> tuple[Set[UUID], Set[UUID]]:
+        """Return the kids of rows without key, and of keys without row.
+
+        What other hosts make and destroy, now or when they are there again, is neither.
+        """
+        begun = self._kept(State)
+        missing, others = self.hsm.differences(self._kept(LASTING))
+        unknown = others - begun.keys() - self._kept(State).keys()
+        return missing & self._kept(LASTING).keys(), unknown
+
+    def _kept(self, states: Iterable[State]) -> Mapping[UUID, KeySpec]:
+        return self.registry.specs(states, [Storage.TOKEN])
 
     def settle(self, record: Record = no_record) -> list[UUID]:
         """Finish or undo what was begun minutes ago and not ended; return the kids.
