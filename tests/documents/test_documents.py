@@ -21,7 +21,7 @@ SESSIONS = [
 MADE = ("docs/api.md", "docs/errors.md", "docs/interoperability.md", "docs/benchmarks/")
 """Documents that programs write."""
 
-PROSE = ("text", "json", "python", "javascript", "yaml", "nginx", "ini")
+PROSE = ("text", "json", "python", "javascript", "yaml", "nginx", "ini", "sql")
 """Languages of blocks that nobody types into a shell."""
 
 
