@@ -349,6 +349,8 @@ def test_whose_names_are_protected_is_encrypted_anew(local, keys, algs, form):
     made = local.ok("/rewrap", sent_form | {"to": keys.to(new)})
     assert made.keys() == sent_form.keys()
     flat = flattened(made)
+    has_none = form == "general" and new in DIRECT  # RFC 7516 §7.2.1
+    assert ("encrypted_key" in flat) is not has_none
     told = json.loads(unb64u(flat["protected"]))
     assert {name: told.pop(name) for name in ("alg", "enc", "kid", "typ", "cty", "iat")} == {
         "alg": new,

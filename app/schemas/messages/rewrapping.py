@@ -105,6 +105,8 @@ class ReceivedJwe:
         own = _without(self.recipients[0].get("header") or {}, rewritten)
         made = EncryptResponse().dump(jwe)
         one = given({**made, "header": own or None}, _OWN_PARTS)
+        if self.is_general and not one["encrypted_key"]:
+            del one["encrypted_key"]  # RFC 7516 §7.2.1
         shared = given(made, _SHARED_PARTS) | {"unprotected": unprotected or None}
         return self._answer(shared, [one])
 
