@@ -8,7 +8,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from gunicorn.http.body import ChunkedReader
-from gunicorn.http.errors import InvalidHeader, NoMoreData, ParseException
+from gunicorn.http.errors import (
+    InvalidHeader,
+    NoMoreData,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -197,6 +202,7 @@ class Intake:
         with suppress(NoMoreData):
             request = _Request(self._cfg, unreader, self._client, self.number)
             _require_host(request)
+            _require_known_coding(request)
             self._accept(request, unreader)
 
     def _is_like(self, example: _Request, data: bytes) -> bool:
@@ -256,3 +262,10 @@ def _require_host(request: Any) -> None:
     """Refuse HTTP/1.1 without ``Host`` (RFC 9112 §3.2)."""
     if request.version >= (1, 1) and not any(name == "HOST" for name, _ in request.headers):
         raise InvalidHeader("HOST")
+
+
+def _require_known_coding(request: Any) -> None:
+    """Refuse a body that is compressed: gunicorn takes it, and undoes nothing (RFC 9112 §6.1)."""
+    for name, value in request.headers:
+        if name == "TRANSFER-ENCODING" and value.strip(" \t").lower() != "chunked":
+            raise UnsupportedTransferCoding(value)

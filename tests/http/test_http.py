@@ -777,6 +777,7 @@ GUNICORN_REFUSES: Mapping[str, tuple[bytes, int]] = {
     "header of 9000 bytes": (head_of("/mac", X="a" * 9000), 431),
     "101 headers": (head_of("/mac", **{f"X{number}": "y" for number in range(101)}), 431),
     "transfer coding": (head_of("/mac", Transfer_Encoding="xchunked"), 501),
+    "compressed body": (head_of("/mac", Transfer_Encoding="gzip, chunked"), 501),
 }
 
 
