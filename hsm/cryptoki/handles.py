@@ -113,22 +113,23 @@ class Key(
     key_type = None  # type: ignore[assignment]  # on purpose, see below
     """Never asked for: every call names its mechanism."""
 
-    # Each in place of a property of python-pkcs11's.
-    __slots__ = ("handle", "session")
+    __slots__ = ("session",)  # in place of a property of python-pkcs11's
 
     session: RawSession
     """What python-pkcs11 performs the verbs of this class on."""
-
-    handle: int
-    """CK_OBJECT_HANDLE; void outside the epoch."""
 
     remembered: Handle
     """What is left of the key when the session is given back."""
 
     def __init__(self, lent: Session, handle: Handle, made: Destroyed | None = None) -> None:
         self.lent = lent
-        self.session, self.handle, self.remembered = lent.raw, handle.value, handle
+        self.session, self.remembered = lent.raw, handle
         self._made = made
+
+    @property
+    def handle(self) -> int:
+        """CK_OBJECT_HANDLE; void outside the epoch. Of some objects that are not made before."""
+        return self.remembered.value
 
     def encrypt(self, data: bytes, **mechanism: Any) -> bytes:
         """Return the output of the mechanism; that of AES-GCM without asking its length."""
