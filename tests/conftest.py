@@ -41,15 +41,11 @@ SERVED = {"JOSE_HSM_ADMIN_PAGE": "1"}  # all endpoints that there are
 # On a busy machine a test that looks at all objects of the token takes longer than a call may: then
 # the watchdog would end the process of the tests.
 PATIENT = {"JOSE_HSM_CALL_SECONDS": "120"}
+SETTINGS = ("GUNICORN_", "JOSE_HSM_", "PG", "WEB_CONCURRENCY")
 
 # Tokens and registries are many small files, written through: in memory that takes no time.
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
-
-# Services and commands have the settings that tests give them, and none of whoever runs the tests.
-_SETTINGS = ("GUNICORN_", "JOSE_HSM_", "PG", "WEB_CONCURRENCY")
-for name in [name for name in os.environ if name.startswith(_SETTINGS)]:
-    del os.environ[name]
 
 # Hundreds of services and commands are started; none should compile the same code again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -77,6 +73,9 @@ def pytest_configure(config: pytest.Config) -> None:
     else:  # for each part of a key that it reads, NSS hashes its password 10,000 times
         os.environ["NSS_MAX_MP_PBE_ITERATION_COUNT"] = "1"
     if COMMON not in os.environ:  # the first process; those that it starts find its directory
+        # Services and commands have the settings of tests, and none of whoever runs the tests.
+        for name in [name for name in os.environ if name.startswith(SETTINGS)]:
+            del os.environ[name]
         directory = tempfile.TemporaryDirectory(prefix="jose-hsm-tests-")
         os.environ[COMMON] = directory.name
         config.add_cleanup(directory.cleanup)
