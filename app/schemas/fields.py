@@ -157,9 +157,6 @@ class Base64Url(Text):
         except BadRequest as error:
             return fail(error)
 
-    def _serialize(self, value: Any, *_args: Any, **_kwargs: Any) -> str | None:
-        return None if value is None else encoding.encode(value)
-
 
 class Base64UrlText(Base64Url):
     """Valid base64url, left as it is: it goes into what is signed or authenticated."""
