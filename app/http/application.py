@@ -282,6 +282,6 @@ class Application(Flask):
             rule, arguments = adapter.match(return_rule=True)
             if not arguments:
                 same = {name: value for name, value in vars(request).items() if name in _SAME}
-                found = {"url_rule": rule, "endpoint": rule.endpoint}
-                found |= {"view_args": {}, "host": request.host}
-                self._known[asked] = _Known(request.host, rule, {**same, **found})
+                found = {"url_rule": rule, "endpoint": rule.endpoint, "view_args": {}}
+                same |= {**found, "host": request.host}
+                self._known[asked] = _Known(request.host, rule, same)

@@ -73,9 +73,10 @@ class EncryptionBudget:
                 share = self._shares[kid.int]
             except KeyError:  # ``get`` would look twice
                 return False
-            is_left = share.left > 0
-            share.left -= is_left
-            return is_left
+            if not share.left:
+                return False
+            share.left -= 1
+            return True
 
     def _reserve(self, kid: UUID) -> None:
         """Reserve a block and spend the first of it."""
